@@ -1,0 +1,127 @@
+"""A measuring process and the talk with it."""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from autocompress.errors import DeviceError, RuntimeFailureError
+
+OPEN_TIMEOUT_S = 300.0
+BLOCK_TIMEOUT_S = 60.0
+
+
+class MeterProcess:
+    """One running measuring program with one artifact; ends when the `with` block does."""
+
+    def __init__(self, program: Path, artifact: Path) -> None:
+        self._artifact = artifact
+        self._program = program
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+        self._pending = b""
+        self._call_seconds = 0.0
+        self.version = ""
+        self.memory_mb = 0.0
+
+    def __enter__(self) -> MeterProcess:
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, str(self._program)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+            )
+        except OSError as error:
+            raise DeviceError(f"the measuring process cannot be started ({error}).", where="this machine") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        process = self._process
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    try:
+                        pipe.close()
+                    except BrokenPipeError:
+                        pass  # a command that a dead process never read; its death has been reported
+        self._errors.close()
+
+    def open(self, feed: Path, threads: int, options: Mapping[str, str]) -> None:
+        """Load the artifact and call it once.
+
+        Raises:
+            RuntimeFailureError: when the runtime refuses it or its outputs are not finite.
+        """
+        reply = self._ask(
+            {
+                "do": "open",
+                "artifact": str(self._artifact),
+                "inputs": str(feed),
+                "threads": threads,
+                "options": dict(options),
+            },
+            OPEN_TIMEOUT_S,
+        )
+        if not reply["finite"]:
+            raise RuntimeFailureError("gives outputs that are not finite (NaN or infinity).", where=str(self._artifact))
+        self.version = reply["version"]
+
+    def block(self, calls: int, discard: int) -> list[float]:
+        """Times of `calls` calls in ms, after `discard` that do not count."""
+        allowed = BLOCK_TIMEOUT_S + 20 * (calls + discard) * self._call_seconds
+        reply = self._ask({"do": "block", "calls": calls, "discard": discard}, allowed)
+        times: list[float] = reply["ms"]
+        self._call_seconds = max(times) / 1000
+        self.memory_mb = float(reply["memory_mb"])
+        return times
+
+    def _ask(self, command: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            raise DeviceError("the measuring process is not running.", where="this machine")
+        try:
+            process.stdin.write(json.dumps(command).encode() + b"\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            raise self._death() from None
+        reply: dict[str, Any] = json.loads(self._read_line(process, timeout))
+        if "error" in reply:
+            raise RuntimeFailureError(f"fails in the runtime: {reply['error']}", where=str(self._artifact))
+        return reply
+
+    def _read_line(self, process: subprocess.Popen[bytes], timeout: float) -> bytes:
+        assert process.stdout is not None  # noqa: S101 - opened with a pipe
+        deadline = time.monotonic() + timeout
+        while b"\n" not in self._pending:
+            ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise RuntimeFailureError(
+                    f"did not answer within {timeout:.0f} s in the measuring process.", where=str(self._artifact)
+                )
+            chunk = process.stdout.read1(1 << 20)  # type: ignore[attr-defined]  # a BufferedReader
+            if not chunk:
+                raise self._death()
+            self._pending += chunk
+        line, _, self._pending = self._pending.partition(b"\n")
+        return line
+
+    def _death(self) -> RuntimeFailureError:
+        code = self._process.wait() if self._process else None
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        said = f" Its last words: {lines[-1][:300]}" if lines else ""
+        return RuntimeFailureError(f"the measuring process died ({how}).{said}", where=str(self._artifact))

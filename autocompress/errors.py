@@ -1,0 +1,95 @@
+"""The one exception tree: every error says what is wrong, where, and what to do.
+
+Exit codes follow the command line's promise: 1 not met, 2 usage or input, 3 undecided, 4 device or runtime.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class AutocompressError(Exception):
+    """Base of all errors of this package.
+
+    Args:
+        message: what is wrong, in one sentence.
+        where: the file, key or layer it is about.
+        hint: what to do about it.
+    """
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        advice = f" {self.hint}" if self.hint else ""
+        return f"{place}{self.message}{advice}"
+
+
+class UsageError(AutocompressError):
+    """An option or argument that cannot be used as given."""
+
+
+class ProfileError(AutocompressError):
+    """A profile file that is missing, malformed or contradicts itself."""
+
+
+class ModelError(AutocompressError):
+    """A model that cannot be loaded or run."""
+
+
+class ExportError(ModelError):
+    """A model that the runtime cannot export, or whose export computes something else."""
+
+
+class DataError(AutocompressError):
+    """Data that cannot be read or does not fit the model."""
+
+
+class ArtifactError(AutocompressError):
+    """A file that is not the artifact it should be."""
+
+
+class PlanError(AutocompressError):
+    """A plan that is malformed or names an unknown technique or setting."""
+
+
+class JournalError(AutocompressError):
+    """A journal that belongs to other inputs or cannot be read."""
+
+
+class MissingExtraError(AutocompressError):
+    """An optional library that is not installed."""
+
+
+class DeviceError(AutocompressError):
+    """A device that cannot be used, or is not the one the profile describes."""
+
+    exit_code = 4
+
+
+class RuntimeFailureError(AutocompressError):
+    """The runtime or the measuring process failed while it ran an artifact."""
+
+    exit_code = 4
+
+
+class TechniqueError(AutocompressError):
+    """A technique that could not do its work on this model; ends the trial, not the run."""
+
+
+class BudgetsNotMetError(AutocompressError):
+    """Raised by `Result.unwrap` when the answer is "not met"."""
+
+    exit_code = 1
+
+
+class UndecidedError(AutocompressError):
+    """Raised by `Result.unwrap` when the answer is "undecided"."""
+
+    exit_code = 3

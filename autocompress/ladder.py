@@ -1,0 +1,174 @@
+"""The ladder: what will be tried, cheapest effort first, and what will not, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from autocompress.errors import PlanError
+from autocompress.plan import Effort, Plan, Setting, Stage, Step
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A setting with its options, the most promising first.
+
+    `structural` settings change the artifact's size or latency; the others change only what its numbers are,
+    so a candidate that missed a size or latency budget need not be tried again with another of their options.
+    """
+
+    name: str
+    options: tuple[Setting, ...]
+    structural: bool = True
+    describes: str = ""
+
+
+@dataclass(frozen=True)
+class Space:
+    """The settings that a technique may be given.
+
+    `combinations` restricts some settings to these joint values (most promising first), for example to the
+    type pairs that a probe found to pay.
+    """
+
+    choices: tuple[Choice, ...] = ()
+    combinations: tuple[Mapping[str, Setting], ...] = ()
+
+    def grid(self) -> Iterator[dict[str, Setting]]:
+        """All settings, most promising first: structural settings vary slowest."""
+        joint = {name for combination in self.combinations for name in combination}
+        free = sorted((c for c in self.choices if c.name not in joint), key=lambda choice: not choice.structural)
+        for combination in self.combinations or ({},):
+            for values in product(*(choice.options for choice in free)):
+                yield {**combination, **dict(zip((choice.name for choice in free), values, strict=True))}
+
+    def structural(self, settings: Mapping[str, Setting]) -> dict[str, Setting]:
+        """The part of `settings` that decides size and latency."""
+        names = {choice.name for choice in self.choices if choice.structural}
+        return {name: value for name, value in settings.items() if name in names}
+
+
+def check_settings(technique: str, choices: Sequence[Choice], settings: Mapping[str, Setting]) -> None:
+    """Raises PlanError when a setting is unknown, missing or not one of its options."""
+    known = {choice.name: choice for choice in choices}
+    for name, value in settings.items():
+        if name not in known:
+            raise PlanError(f"has no setting {name!r}.", where=technique, hint=f"Known: {', '.join(known)}.")
+        options = known[name].options
+        if not any(value == option and type(value) is type(option) for option in options):
+            raise PlanError(
+                f"{name} cannot be {value!r}.", where=technique, hint=f"Options: {', '.join(map(str, options))}."
+            )
+    missing = [name for name in known if name not in settings]
+    if missing:
+        raise PlanError(f"lacks the setting {missing[0]!r}.", where=technique)
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a technique was taken or refused: the sentence, the rule that decided and the fact behind it."""
+
+    sentence: str
+    rule: str
+    fact: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {"sentence": self.sentence, "rule": self.rule, "fact": self.fact}
+
+
+@dataclass(frozen=True)
+class Element:
+    """A technique inside a rung with the settings to try."""
+
+    technique: str
+    stage: Stage
+    space: Space
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One kind of plan. Predictions are shares of the baseline, None where nothing is known yet."""
+
+    name: str
+    effort: Effort
+    finish: tuple[Element, ...]
+    reason: Reason
+    predicted_latency: float | None = None
+    predicted_size: float | None = None
+
+    def plans(self) -> Iterator[Plan]:
+        """All plans of the rung, most promising first."""
+        for settings in product(*(list(element.space.grid()) for element in self.finish)):
+            yield Plan(
+                finish=tuple(
+                    Step(element.technique, element.stage, chosen)
+                    for element, chosen in zip(self.finish, settings, strict=True)
+                )
+            )
+
+    def structure_of(self, plan: Plan) -> tuple[Step, ...]:
+        """The plan's finish without the settings that leave size and latency as they are."""
+        return tuple(
+            Step(step.technique, step.stage, element.space.structural(step.settings))
+            for element, step in zip(self.finish, plan.finish, strict=True)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {
+            "name": self.name,
+            "effort": self.effort.name.lower(),
+            "techniques": [element.technique for element in self.finish],
+            "plans": sum(1 for _ in self.plans()),
+            "reason": self.reason.to_json(),
+            "predicted_latency": self.predicted_latency,
+            "predicted_size": self.predicted_size,
+        }
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One rule of the tree, evaluated: the question, what was found, and what follows from it."""
+
+    rule: str
+    question: str
+    taken: bool
+    found: str
+    sentence: str
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {
+            "rule": self.rule,
+            "question": self.question,
+            "taken": self.taken,
+            "found": self.found,
+            "sentence": self.sentence,
+        }
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Rungs from cheap to dear, refusals with reasons, and the path through the decision tree."""
+
+    rungs: tuple[Rung, ...]
+    refusals: Mapping[str, Reason]
+    path: tuple[Answer, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def rung_of(self, plan: Plan) -> Rung | None:
+        """The rung whose techniques the plan uses."""
+        names = [step.technique for step in plan.finish]
+        return next((r for r in self.rungs if [element.technique for element in r.finish] == names), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {
+            "rungs": [rung.to_json() for rung in self.rungs],
+            "refusals": {name: reason.to_json() for name, reason in self.refusals.items()},
+            "path": [answer.to_json() for answer in self.path],
+            "warnings": list(self.warnings),
+        }

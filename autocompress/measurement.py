@@ -1,0 +1,125 @@
+"""What was measured: raw samples, never a bare statistic, with the conditions they were taken under."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+STATISTICS = ("p50", "mean", "p90", "p95", "p99")
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """Raw samples of one metric.
+
+    `samples` has shape `(n,)`, or `(blocks, calls)` for what is timed in blocks: calls of one block are
+    correlated, blocks are the unit of repetition.
+    """
+
+    unit: str
+    samples: NDArray[np.float64]
+
+    def statistic(self, name: str) -> float:
+        """`mean` or a percentile (`p50`, `p90`, `p95`, `p99`) over all samples."""
+        if name not in STATISTICS:
+            raise ValueError(f"unknown statistic {name!r}; known: {', '.join(STATISTICS)}")
+        values = self.samples.ravel()
+        return float(values.mean()) if name == "mean" else float(np.percentile(values, float(name[1:])))
+
+    def block_statistic(self, name: str) -> NDArray[np.float64]:
+        """The statistic of each block, shape `(blocks,)`."""
+        if name not in STATISTICS:
+            raise ValueError(f"unknown statistic {name!r}; known: {', '.join(STATISTICS)}")
+        blocks = self.samples if self.samples.ndim == 2 else self.samples[:, None]
+        result = blocks.mean(axis=1) if name == "mean" else np.percentile(blocks, float(name[1:]), axis=1)
+        return np.asarray(result, dtype=np.float64)
+
+    @property
+    def value(self) -> float:
+        """The mean of the samples, for readings that are one number or one score per item."""
+        return float(self.samples.mean())
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that holds the samples exactly."""
+        packed = zlib.compress(np.ascontiguousarray(self.samples, dtype="<f8").tobytes(), 6)
+        return {
+            "unit": self.unit,
+            "shape": list(self.samples.shape),
+            "float64_zlib_base64": base64.b64encode(packed).decode("ascii"),
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Reading:
+        """The reading that `to_json` wrote."""
+        raw = zlib.decompress(base64.b64decode(data["float64_zlib_base64"]))
+        samples = np.frombuffer(raw, dtype="<f8").reshape(data["shape"]).astype(np.float64)
+        return Reading(str(data["unit"]), samples)
+
+    @staticmethod
+    def one(unit: str, value: float) -> Reading:
+        """A reading of a single exact number."""
+        return Reading(unit, np.array([value], dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under what a measurement was taken."""
+
+    artifact_hash: str
+    runtime: str
+    versions: Mapping[str, str]
+    threads: int
+    batch: int
+    machine: str
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {
+            "artifact_hash": self.artifact_hash,
+            "runtime": self.runtime,
+            "versions": dict(self.versions),
+            "threads": self.threads,
+            "batch": self.batch,
+            "machine": self.machine,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """Readings by metric. `baseline` holds the baseline's readings that were taken alternating with them."""
+
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+    baseline: Mapping[str, Reading] = field(default_factory=dict)
+    conditions: Conditions | None = None
+
+    def with_(self, other: Measurement) -> Measurement:
+        """Both measurements in one; readings of `other` replace those of the same metric."""
+        return Measurement(
+            {**self.readings, **other.readings},
+            {**self.baseline, **other.baseline},
+            other.conditions or self.conditions,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that holds all samples."""
+        return {
+            "readings": {name: reading.to_json() for name, reading in self.readings.items()},
+            "baseline": {name: reading.to_json() for name, reading in self.baseline.items()},
+            "conditions": self.conditions.to_json() if self.conditions else None,
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Measurement:
+        """The measurement that `to_json` wrote."""
+        conditions = data.get("conditions")
+        return Measurement(
+            {name: Reading.from_json(value) for name, value in data["readings"].items()},
+            {name: Reading.from_json(value) for name, value in data["baseline"].items()},
+            Conditions(**conditions) if conditions else None,
+        )

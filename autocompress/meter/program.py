@@ -1,0 +1,120 @@
+"""Times one artifact in a process of its own. Reads one JSON command a line, answers one JSON line each.
+
+Commands: `open` (artifact, inputs, threads, options), `block` (calls, discard), and end of input, which ends
+the program. Between commands it blocks on its input and uses no CPU, so that another artifact's process can be
+timed meanwhile.
+"""
+
+import ctypes
+import gc
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from typing import Any
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """End with the process that started this one, however that ends (Linux; elsewhere end of input does it)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == 1:
+            sys.exit(1)
+
+
+def peak_rss_mb() -> float:
+    """Peak resident memory of this process in MB (1,000,000 bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def _reset_peak() -> None:
+    # from here on the kernel's high-water mark counts from the present value (Linux 4.0 and later)
+    try:
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+            file.write("5")
+    except OSError:
+        return
+
+
+def _hwm_mb() -> float:
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024 / 1e6
+    except OSError:
+        pass  # no /proc on this system; the peak of the whole life is the nearest figure
+    return peak_rss_mb()
+
+
+class Meter:
+    """One artifact, loaded and timed."""
+
+    def __init__(self) -> None:
+        import numpy
+        import onnxruntime
+
+        self.numpy, self.onnxruntime = numpy, onnxruntime
+        self.session: Any = None
+        self.feed: dict[str, Any] = {}
+        self.empty_mb = 0.0
+
+    def open(self, artifact: str, inputs: str, threads: int, options: dict[str, str]) -> dict[str, Any]:
+        """Load the artifact; `inputs` is an .npz file with one batch by input name."""
+        with self.numpy.load(inputs, allow_pickle=False) as file:
+            self.feed = {name: file[name] for name in file.files}
+        gc.collect()
+        _reset_peak()
+        self.empty_mb = _hwm_mb()
+        settings = self.onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.inter_op_num_threads = 1
+        settings.log_severity_level = 3
+        # threads that spin after a call would take time from the other artifact's process
+        settings.add_session_config_entry("session.force_spinning_stop", "1")
+        for key, value in options.items():
+            settings.add_session_config_entry(key, value)
+        self.session = self.onnxruntime.InferenceSession(artifact, settings, providers=["CPUExecutionProvider"])
+        outputs = self.session.run(None, self.feed)
+        finite = all(self.numpy.isfinite(o).all() for o in outputs if o.dtype.kind == "f")
+        return {"finite": bool(finite), "version": self.onnxruntime.__version__}
+
+    def block(self, calls: int, discard: int) -> dict[str, Any]:
+        """Times of `calls` calls in ms, after `discard` calls that do not count."""
+        run, feed, clock = self.session.run, self.feed, time.perf_counter_ns
+        for _ in range(discard):
+            run(None, feed)
+        times = []
+        gc.disable()
+        for _ in range(calls):
+            start = clock()
+            run(None, feed)
+            times.append((clock() - start) / 1e6)
+        gc.enable()
+        return {"ms": times, "memory_mb": max(_hwm_mb() - self.empty_mb, 0.0)}
+
+
+def main() -> None:
+    """Answer commands until the input ends."""
+    die_with_parent()
+    meter = Meter()
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    # whatever a library prints goes to the error stream and not among the answers
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        command = json.loads(line)
+        try:
+            reply = getattr(meter, {"open": "open", "block": "block"}[command.pop("do")])(**command)
+        except Exception as error:  # noqa: BLE001 - the parent must hear of every failure, with its words
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(reply) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

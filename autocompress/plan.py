@@ -1,0 +1,194 @@
+"""Plans: what is done to the model, in rounds on the module and a finish on the artifact."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+from autocompress.errors import PlanError
+
+Setting = str | int | float | bool
+SCHEMA = 1
+
+
+class Stage(StrEnum):
+    """When a technique acts; the order of the members is the order inside a round and inside the finish."""
+
+    STRUCTURE = "structure"
+    WEIGHTS = "weights"
+    RECOVERY = "recovery"
+    PRECISION = "precision"
+    PACKING = "packing"
+
+
+class Effort(IntEnum):
+    """What a technique costs to apply: nothing, a pass over calibration data, or training."""
+
+    NONE = 0
+    CALIBRATION = 1
+    TRAINING = 2
+
+
+ROUND_STAGES = (Stage.STRUCTURE, Stage.WEIGHTS, Stage.RECOVERY)
+FINISH_STAGES = (Stage.PRECISION, Stage.PACKING)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One technique with its settings."""
+
+    technique: str
+    stage: Stage
+    settings: Mapping[str, Setting]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", MappingProxyType(dict(sorted(self.settings.items()))))
+
+    def __hash__(self) -> int:
+        return hash((self.technique, self.stage, tuple(self.settings.items())))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a mappingproxy cannot be pickled; the constructor makes it again
+        return Step, (self.technique, self.stage, dict(self.settings))
+
+    def __str__(self) -> str:
+        inside = ", ".join(f"{key}={value}" for key, value in self.settings.items())
+        return f"{self.technique}({inside})"
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {"technique": self.technique, "stage": str(self.stage), "settings": dict(self.settings)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rounds of steps on the module, then one finish of steps on the artifact. The empty plan is the baseline.
+
+    Raises:
+        PlanError: when a step stands in the wrong part, stages are out of order, or a round trains twice.
+    """
+
+    rounds: tuple[tuple[Step, ...], ...] = ()
+    finish: tuple[Step, ...] = ()
+
+    def __post_init__(self) -> None:
+        for number, steps in enumerate(self.rounds, start=1):
+            _check_order(f"round {number}", steps, ROUND_STAGES)
+            if sum(step.stage is Stage.RECOVERY for step in steps) > 1:
+                raise PlanError("a round may hold one recovery step.", where=f"round {number}")
+            if not steps:
+                raise PlanError("a round without steps.", where=f"round {number}")
+        _check_order("finish", self.finish, FINISH_STAGES)
+
+    @property
+    def steps(self) -> Iterator[Step]:
+        """All steps in the order they are applied."""
+        for steps in self.rounds:
+            yield from steps
+        yield from self.finish
+
+    @property
+    def hash(self) -> str:
+        """Stable across processes and versions of Python: sha256 of the canonical JSON, 16 hex digits."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def __str__(self) -> str:
+        if not self.rounds and not self.finish:
+            return "the model as it is"
+        parts = [" + ".join(map(str, steps)) for steps in (*self.rounds, self.finish) if steps]
+        return " | ".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {
+            "schema": SCHEMA,
+            "rounds": [[step.to_json() for step in steps] for steps in self.rounds],
+            "finish": [step.to_json() for step in self.finish],
+        }
+
+    def to_yaml(self) -> str:
+        """The plan as a file that `autocompress apply` replays."""
+        return yaml.safe_dump(self.to_json(), sort_keys=False)
+
+    @staticmethod
+    def from_json(data: Any, where: str = "plan") -> Plan:
+        """The plan that `to_json` wrote.
+
+        Raises:
+            PlanError: when the object is not a plan.
+        """
+        if not isinstance(data, Mapping) or set(data) - {"schema", "rounds", "finish"}:
+            raise PlanError("is not a plan: expected the keys schema, rounds, finish.", where=where)
+        if data.get("schema") != SCHEMA:
+            raise PlanError(f"has schema {data.get('schema')!r}, this version reads {SCHEMA}.", where=where)
+        try:
+            rounds, finish = data.get("rounds", []), data.get("finish", [])
+            if not isinstance(rounds, list) or not isinstance(finish, list):
+                raise TypeError("rounds and finish are lists")
+            return Plan(
+                tuple(tuple(_step(step) for step in steps) for steps in rounds),
+                tuple(_step(step) for step in finish),
+            )
+        except PlanError as error:
+            raise PlanError(error.message, where=f"{where}: {error.where}", hint=error.hint) from None
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PlanError(
+                f"has a malformed step ({type(error).__name__}: {error}).",
+                where=where,
+                hint="A step has the keys technique, stage and settings.",
+            ) from None
+
+    @staticmethod
+    def read(path: Path) -> Plan:
+        """The plan in a YAML file.
+
+        Raises:
+            PlanError: when the file cannot be read or is not a plan.
+        """
+        try:
+            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise PlanError(f"cannot be read ({error}).", where=str(path)) from None
+        except (yaml.YAMLError, ValueError) as error:
+            raise PlanError(f"is not YAML ({_first_line(error)}).", where=str(path)) from None
+        return Plan.from_json(data, where=str(path))
+
+
+def _step(data: Mapping[str, Any]) -> Step:
+    unknown = set(data) - {"technique", "stage", "settings"}
+    if unknown:
+        raise KeyError(f"unknown key {sorted(map(str, unknown))[0]}")
+    settings = data["settings"]
+    if not isinstance(data["technique"], str):
+        raise TypeError("technique is no name")
+    for key, value in settings.items():
+        if not isinstance(value, str | int | float | bool):
+            raise TypeError(f"setting {key} is {type(value).__name__}")
+    return Step(data["technique"], Stage(data["stage"]), settings)
+
+
+def _check_order(part: str, steps: tuple[Step, ...], stages: tuple[Stage, ...]) -> None:
+    places = []
+    for step in steps:
+        if step.stage not in stages:
+            raise PlanError(
+                f"{step.technique} acts at stage {step.stage}, which does not belong there.",
+                where=part,
+                hint=f"Allowed: {', '.join(stages)}.",
+            )
+        places.append(stages.index(step.stage))
+    if places != sorted(places):
+        raise PlanError(f"steps are out of order; the order is {', '.join(stages)}.", where=part)
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

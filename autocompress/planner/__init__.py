@@ -1,0 +1,9 @@
+"""The planner: facts, probes and the decision tree that turns them into a ladder."""
+
+from __future__ import annotations
+
+from autocompress.planner.inspection import inspect_module
+from autocompress.planner.probing import run_probes
+from autocompress.planner.tree import build_ladder
+
+__all__ = ["build_ladder", "inspect_module", "run_probes"]

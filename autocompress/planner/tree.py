@@ -1,0 +1,82 @@
+"""Walks the rules and builds the ladder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autocompress.ladder import Answer, Element, Ladder, Reason, Rung
+from autocompress.planner.rules import RULES, Effect, Rule, Situation
+from autocompress.probes import Probe
+from autocompress.technique import ArtifactTechnique, Technique
+
+
+def build_ladder(situation: Situation, techniques: Sequence[Technique], formats: frozenset[str]) -> Ladder:
+    """Rungs of what the situation allows, cheapest effort first, and a reason for everything refused.
+
+    `formats` are the artifact formats that the runtime makes.
+    """
+    path: list[Answer] = []
+    refusals: dict[str, Reason] = {}
+    warnings: list[str] = []
+    for rule in RULES:
+        holds, found = rule.condition(situation)
+        path.append(Answer(rule.name, rule.question, holds, found, rule.sentence if holds else rule.otherwise))
+        if not holds:
+            continue
+        if rule.effect.warn:
+            warnings.append(f"{found}: {rule.sentence}" if found else rule.sentence)
+        refusals |= _refused(rule, rule.effect, found, techniques, refusals)
+        if rule.effect.finish:
+            reason = Reason(rule.sentence, rule.name, found)
+            return Ladder((), {t.name: reason for t in techniques}, tuple(path), tuple(warnings))
+    rungs: list[Rung] = []
+    for technique in techniques:
+        if technique.name in refusals:
+            continue
+        refusal = _own_refusal(technique, situation, formats)
+        if refusal is not None:
+            refusals[technique.name] = refusal
+        else:
+            rungs.append(_rung(technique, situation))
+    rungs.sort(key=lambda rung: (rung.effort, rung.predicted_latency or 1.0))
+    return Ladder(tuple(rungs), refusals, tuple(path), tuple(warnings))
+
+
+def _refused(
+    rule: Rule, effect: Effect, found: str, techniques: Sequence[Technique], so_far: dict[str, Reason]
+) -> dict[str, Reason]:
+    shelf = {technique.name: technique for technique in techniques}
+    named = {name: Reason("not available in this version.", rule.name, found) for name in effect.refuse if name not in shelf}
+    by_effort = {
+        name: Reason(rule.sentence, rule.name, found)
+        for name, technique in shelf.items()
+        if technique.effort is effect.refuse_effort or name in effect.refuse
+    }
+    return {name: reason for name, reason in {**named, **by_effort}.items() if name not in so_far}
+
+
+def _own_refusal(technique: Technique, situation: Situation, formats: frozenset[str]) -> Reason | None:
+    if isinstance(technique, ArtifactTechnique) and not technique.formats & formats:
+        return Reason(f"cannot change {', '.join(sorted(formats))} files.", "format", situation.profile.runtime.name)
+    return technique.refuses(situation.facts, situation.probes, situation.profile)
+
+
+def _rung(technique: Technique, situation: Situation) -> Rung:
+    space = technique.space(situation.facts, situation.probes, situation.profile)
+    best: Probe | None = next(iter(situation.probes.of(technique.name)), None)
+    if best is None or best.ratio is None:
+        reason = Reason(f"{technique.summary}; nothing was probed.", "taken")
+    else:
+        reason = Reason(
+            f"{best.ratio:.2f}x the float latency on the dominant layers here.",
+            "probe",
+            f"{best.low:.2f} to {best.high:.2f}" if best.low is not None and best.high is not None else "",
+        )
+    return Rung(
+        technique.name,
+        technique.effort,
+        (Element(technique.name, technique.stage, space),),
+        reason,
+        best.ratio if best else None,
+        best.size_ratio if best else None,
+    )

@@ -1,0 +1,74 @@
+"""Probes: what micro-measurements on the device say about which techniques pay for this model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autocompress.plan import Setting
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One technique with one choice of settings, measured on the model's dominant layers.
+
+    `ratio` is its latency over the float latency (below 1 it pays), with one-sided bounds `low` and `high`;
+    `size_ratio` the same for bytes. `failure` says why there is no figure.
+    """
+
+    technique: str
+    settings: Mapping[str, Setting]
+    ratio: float | None
+    low: float | None = None
+    high: float | None = None
+    size_ratio: float | None = None
+    failure: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {
+            "technique": self.technique,
+            "settings": dict(self.settings),
+            "ratio": self.ratio,
+            "low": self.low,
+            "high": self.high,
+            "size_ratio": self.size_ratio,
+            "failure": self.failure,
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Probe:
+        """The probe that `to_json` wrote."""
+        return Probe(**data)
+
+
+@dataclass(frozen=True)
+class Probes:
+    """All probes of one model on one device. `layers` names the layers that they were taken from."""
+
+    probes: tuple[Probe, ...] = ()
+    layers: tuple[str, ...] = ()
+    int8_dot_product: bool | None = None
+
+    def of(self, technique: str) -> tuple[Probe, ...]:
+        """The technique's probes that have a figure, fastest first."""
+        mine = [probe for probe in self.probes if probe.technique == technique and probe.ratio is not None]
+        return tuple(sorted(mine, key=lambda probe: probe.ratio or 0.0))
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {
+            "probes": [probe.to_json() for probe in self.probes],
+            "layers": list(self.layers),
+            "int8_dot_product": self.int8_dot_product,
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Probes:
+        """The probes that `to_json` wrote."""
+        return Probes(
+            tuple(Probe.from_json(probe) for probe in data["probes"]),
+            tuple(data["layers"]),
+            data["int8_dot_product"],
+        )

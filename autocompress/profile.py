@@ -1,0 +1,292 @@
+"""Profiles: the device, the runtime, how to measure, and the budgets. Read from YAML, unknown keys refused."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr, ValidationError
+
+from autocompress.artifact import TensorSpec
+from autocompress.budget import METRICS, Budget, merge
+from autocompress.errors import AutocompressError, ProfileError
+from autocompress.machine import Fingerprint
+
+Objective = Literal["effort", "latency", "size", "accuracy", "serving_cost"]
+Statistic = Literal["p50", "mean", "p90", "p95", "p99"]
+DeviceClass = Literal["server", "desktop", "edge", "mobile"]
+OBJECTIVES: tuple[str, ...] = get_args(Objective)
+
+
+@dataclass(frozen=True)
+class DeviceProfile:
+    """The device: how to reach it, what it is, and what marks it. No fingerprint means any machine."""
+
+    connection: str = "local"
+    device_class: str = "server"
+    arch: str | None = None
+    cpu: str = ""
+    cores: int | None = None
+    memory_mb: int | None = None
+    features: tuple[str, ...] = ()
+    fingerprint: Fingerprint | None = None
+    price_per_hour: float | None = None
+
+
+@dataclass(frozen=True)
+class RuntimeProfile:
+    """The runtime that will run the artifact. `options` are the runtime's own session settings."""
+
+    name: str = "onnxruntime"
+    threads: int = 1
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How latency is measured: the statistic of a call at `batch`, until the interval's half width is within
+    `precision` (a share) of the value or clear of the budget, for at most `max_seconds`."""
+
+    batch: int = 1
+    statistic: str = "p50"
+    precision: float = 0.02
+    max_seconds: float = 15.0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Everything that is declared about the target."""
+
+    name: str
+    device: DeviceProfile = DeviceProfile()
+    runtime: RuntimeProfile = RuntimeProfile()
+    protocol: Protocol = Protocol()
+    budgets: tuple[Budget, ...] = ()
+    objective: str = "effort"
+    confidence: float = 0.95
+    inputs: tuple[TensorSpec, ...] = ()
+    description: str = ""
+    sources: tuple[str, ...] = ()
+
+    @property
+    def alpha(self) -> float:
+        """The error probability that one verdict may spend."""
+        return 1.0 - self.confidence
+
+    def limits(self, *metrics: str) -> bool:
+        """True when one of `metrics` has a budget."""
+        return any(budget.metric in metrics for budget in self.budgets)
+
+    def with_budgets(self, budgets: Sequence[Budget]) -> Profile:
+        """The profile with the budgets of the same metrics replaced; the others stay."""
+        return replace(self, budgets=merge(self.budgets, budgets))
+
+    def with_objective(self, objective: str | None) -> Profile:
+        """The profile with another objective.
+
+        Raises:
+            ProfileError: when it is not one of `OBJECTIVES`.
+        """
+        if objective is None:
+            return self
+        if objective not in OBJECTIVES:
+            raise ProfileError(
+                f"{objective!r} is not an objective.", where="objective", hint=f"Known: {', '.join(OBJECTIVES)}."
+            )
+        return replace(self, objective=objective)
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, allow_inf_nan=False)
+
+
+class _FingerprintFile(_File):
+    arch: str | None = None
+    cpu_model: str | None = None
+    board: str | None = None
+    cores: int | None = Field(None, ge=1)
+    min_memory_mb: int | None = Field(None, ge=1)
+    features: tuple[str, ...] = ()
+
+
+class _DeviceFile(_File):
+    connection: Literal["local"] = "local"
+    device_class: DeviceClass = Field("server", alias="class")
+    arch: str | None = None
+    cpu: str = ""
+    cores: int | None = Field(None, ge=1)
+    memory_mb: int | None = Field(None, ge=1)
+    features: tuple[str, ...] = ()
+    fingerprint: _FingerprintFile | None = None
+    price_per_hour: float | None = Field(None, gt=0)
+
+
+class _RuntimeFile(_File):
+    name: Literal["onnxruntime"] = "onnxruntime"
+    threads: int = Field(1, ge=1, le=1024, strict=True)
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+
+
+class _ProtocolFile(_File):
+    batch: int = Field(1, ge=1, strict=True)
+    statistic: Statistic = "p50"
+    precision: float = Field(0.02, gt=0, lt=1)
+    max_seconds: float = Field(15.0, gt=0)
+
+
+class _ProfileFile(_File):
+    name: str = Field(min_length=1)
+    description: str = ""
+    device: _DeviceFile = _DeviceFile()
+    runtime: _RuntimeFile = _RuntimeFile()
+    protocol: _ProtocolFile = _ProtocolFile()
+    budgets: dict[str, StrictInt | StrictFloat | StrictStr] = Field(default_factory=dict)
+    objective: Objective = "effort"
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    inputs: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+
+def shipped_profiles() -> dict[str, Path]:
+    """Names and files of the profiles that come with the package."""
+    package = Path(__file__).parent
+    # inside a wheel they are package data; in a checkout they stand beside the package
+    folder = next((f for f in (package / "profiles", package.parent / "profiles") if f.is_dir()), package)
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_profile(source: str | Path | Profile) -> Profile:
+    """A profile from a file, or by the name of one that is shipped (`local`).
+
+    Raises:
+        ProfileError: when there is no such profile, it is not YAML, or a key or value is not allowed.
+    """
+    if isinstance(source, Profile):
+        return source
+    path = Path(source)
+    if not _exists(path):
+        shipped = shipped_profiles()
+        if str(source) not in shipped:
+            raise ProfileError(
+                "there is no such profile.",
+                where=str(source),
+                hint=f"Give a YAML file or one of: {', '.join(shipped)}.",
+            )
+        path = shipped[str(source)]
+    return parse_profile(_read_yaml(path), where=str(path))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a text that no file system takes for a name
+        return False
+
+
+def parse_profile(data: Any, where: str) -> Profile:
+    """A profile from the content of a file.
+
+    Raises:
+        ProfileError: when a key or value is not allowed; an unknown key is answered with the nearest known one.
+    """
+    if not isinstance(data, Mapping):
+        raise ProfileError("is not a profile: expected keys and values.", where=where)
+    try:
+        file = _ProfileFile.model_validate(data)
+    except ValidationError as error:
+        raise _explain(error, where) from None
+    try:
+        return _from_file(file)
+    except AutocompressError as error:
+        raise ProfileError(error.message, where=f"{where}: {error.where}", hint=error.hint) from None
+
+
+def _from_file(file: _ProfileFile) -> Profile:
+    for metric in file.budgets:
+        if metric not in METRICS:
+            raise ProfileError(
+                f"there is no budget named {metric!r}.", where=f"budgets.{metric}", hint=_nearest(metric, METRICS)
+            )
+    if file.device.fingerprint is not None and not any(file.device.fingerprint.model_dump().values()):
+        raise ProfileError(
+            "is empty and would fit any machine.", where="device.fingerprint", hint="State a fact, or leave it out."
+        )
+    device = file.device.model_dump()
+    fingerprint = device.pop("fingerprint")
+    options = {key: _option_text(value) for key, value in file.runtime.options.items()}
+    return Profile(
+        name=file.name,
+        device=DeviceProfile(**device, fingerprint=Fingerprint(**fingerprint) if fingerprint else None),
+        runtime=RuntimeProfile(file.runtime.name, file.runtime.threads, options),
+        protocol=Protocol(**file.protocol.model_dump()),
+        budgets=merge((), (Budget.parse(metric, value) for metric, value in file.budgets.items())),
+        objective=file.objective,
+        confidence=file.confidence,
+        inputs=tuple(
+            TensorSpec.parse(text, "input" if i == 0 else f"input_{i}", where=f"inputs.{i}") for i, text in enumerate(file.inputs)
+        ),
+        description=file.description,
+        sources=file.sources,
+    )
+
+
+def _option_text(value: str | float | bool) -> str:
+    # session options are texts; YAML reads 0 and true as numbers and booleans
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Safe YAML in which a key that stands twice is an error, not a silent choice of the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: D102
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> Any:
+    if not path.is_file():
+        raise ProfileError("is not a file.", where=str(path), hint="Give the YAML file of a profile.")
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 - a safe loader
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProfileError(f"cannot be read ({error}).", where=str(path)) from None
+    except ValueError as error:
+        raise ProfileError(f"is not YAML ({error}).", where=str(path)) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"{path}, line {mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or "malformed"
+        raise ProfileError(f"is not YAML ({problem}).", where=line) from None
+
+
+def _explain(error: ValidationError, where: str) -> ProfileError:
+    # a misspelt key is also a missing one; the spelling is the better advice
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        hint = _nearest(str(first["loc"][-1]), _keys_at(first["loc"][:-1]))
+        return ProfileError(f"there is no key {first['loc'][-1]!r}.", where=f"{where}: {key}", hint=hint)
+    if first["type"] == "missing":
+        return ProfileError("is missing.", where=f"{where}: {key}")
+    return ProfileError(f"{first['msg']}, not {first['input']!r}.", where=f"{where}: {key}")
+
+
+def _keys_at(location: Sequence[int | str]) -> list[str]:
+    model: type[BaseModel] = _ProfileFile
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation
+        options = [annotation, *get_args(annotation)]
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return [entry.alias or name for name, entry in model.model_fields.items()]
+
+
+def _nearest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."

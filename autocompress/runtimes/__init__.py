@@ -1,0 +1,10 @@
+"""The runtimes that ship."""
+
+from __future__ import annotations
+
+from autocompress.runtime import Runtime
+from autocompress.runtimes.onnxruntime import OnnxRuntime
+
+RUNTIMES: tuple[type[Runtime], ...] = (OnnxRuntime,)
+
+__all__ = ["RUNTIMES", "OnnxRuntime"]

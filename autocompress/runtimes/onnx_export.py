@@ -1,0 +1,120 @@
+"""Export of modules to ONNX graphs, naming the layer that stands in the way."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Iterator
+
+import onnx
+import torch
+from torch import nn
+
+from autocompress.errors import ExportError
+from autocompress.module import FlatModule, first_line, inference_mode_of
+from autocompress.quiet import quiet
+from autocompress.runtime import Example
+
+
+def export_graph(module: nn.Module, example: Example, output_names: tuple[str, ...]) -> onnx.ModelProto:
+    """The module as an ONNX graph, with a free batch where the module allows one, else bound to the example's.
+
+    Raises:
+        ExportError: when it cannot be exported; the layer is named.
+    """
+    # a batch of one would be taken for a constant
+    free = example.with_batch(max(2, example.batch))
+    model = _export(module, free, output_names, free_batch=True)
+    if _has_free_batch(model):
+        return model
+    return _export(module, example, output_names, free_batch=False)
+
+
+def _has_free_batch(model: onnx.ModelProto) -> bool:
+    # an output with a fixed batch gives away a reshape that took the example's for a constant
+    sizes = [value.type.tensor_type.shape.dim for value in (*model.graph.input, *model.graph.output)]
+    return all(not dims[0].HasField("dim_value") for dims in sizes if len(dims))
+
+
+def _export(
+    module: nn.Module, example: Example, output_names: tuple[str, ...], *, free_batch: bool
+) -> onnx.ModelProto:
+    tensors = example.tensors()
+    place = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    flat = FlatModule(module, tuple(tensors), by_name=example.by_name)
+    flat.training = module.training
+    dims = tuple({0: torch.export.Dim.AUTO} if free_batch and t.ndim else None for t in tensors.values())
+    entered: list[str] = []
+    try:
+        with inference_mode_of(module), quiet("torch.onnx", "onnxscript", "onnx_ir", "torch.export"), _tracking(module, entered):
+            flat.eval()
+            program = torch.onnx.export(
+                flat,
+                tuple(tensor.to(place) for tensor in tensors.values()),
+                dynamo=True,
+                dynamic_shapes={"arrays": dims},
+                input_names=list(tensors),
+                output_names=list(output_names),
+                external_data=False,
+                verbose=False,
+            )
+    except Exception as error:
+        layer = entered[-1] if entered else _culprit(error)
+        kind = type(module.get_submodule(layer)).__name__ if layer else type(module).__name__
+        raise ExportError(
+            f"cannot be exported to ONNX: {_cause(error)}",
+            where=f"model, layer {layer!r} ({kind})" if layer else f"model ({kind})",
+            hint="Replace what this layer does by operations that torch.onnx can export.",
+        ) from error
+    if program is None:
+        raise ExportError("cannot be exported to ONNX: torch.onnx gave nothing back.", where="model")
+    return program.model_proto
+
+
+@contextlib.contextmanager
+def _tracking(module: nn.Module, entered: list[str]) -> Iterator[None]:
+    """Keeps the names of the layers being executed; the last one is where tracing stopped."""
+    handles = []
+    for name, part in module.named_modules():
+        if name:
+
+            def enter(_module: nn.Module, _inputs: object, name: str = name) -> None:
+                entered.append(name)
+
+            def leave(_module: nn.Module, _inputs: object, _outputs: object, name: str = name) -> None:
+                if entered and entered[-1] == name:
+                    entered.pop()
+
+            handles += [part.register_forward_pre_hook(enter), part.register_forward_hook(leave)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _cause(error: BaseException) -> str:
+    deepest = list(_causes(error))[-1]
+    return f"{type(deepest).__name__}: {first_line(deepest)}"
+
+
+def _culprit(error: BaseException) -> str:
+    """The layer that an untranslated operator came from: its node carries the stack of modules.
+
+    The exporter's exceptions name the node but do not hold it; the frame that raised does.
+    """
+    for cause in _causes(error):
+        for frame, _ in traceback.walk_tb(cause.__traceback__):
+            node = frame.f_locals.get("node")
+            stack = node.meta.get("nn_module_stack") if isinstance(node, torch.fx.Node) else None
+            if stack:
+                path = str(list(stack.values())[-1][0])
+                return path.removeprefix("L['self']").strip(".").removeprefix("module").strip(".")
+    return ""

@@ -1,0 +1,111 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import numpy_helper
+
+from autocompress.artifact import Artifact
+from autocompress.errors import ExportError, RuntimeFailureError
+from autocompress.module import call, first_line
+from autocompress.runtime import Contents, Example, Runtime, Session, align
+from autocompress.runtimes.onnx_export import export_graph
+from autocompress.onnx_file import compact, describe, load_model, save_model
+from autocompress.source import Array
+
+# share of the largest output that export may change: float32 sums in another order
+PARITY_TOLERANCE = 2e-3
+
+
+class OnnxSession(Session):
+    """A model in ONNX Runtime."""
+
+    def __init__(self, artifact: Artifact, threads: int, options: Mapping[str, str]) -> None:
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.inter_op_num_threads = 1
+        settings.log_severity_level = 3
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._path = str(artifact.path)
+        try:
+            for key, value in options.items():
+                settings.add_session_config_entry(key, value)
+            self._session = onnxruntime.InferenceSession(
+                self._path, settings, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime raises types of its own, without a common base
+            raise RuntimeFailureError(f"is refused by onnxruntime: {first_line(error)}", where=self._path) from error
+
+    def run(self, inputs: Mapping[str, Array]) -> tuple[Array, ...]:
+        """See `Session.run`."""
+        try:
+            outputs = self._session.run(None, dict(inputs))
+        except Exception as error:  # onnxruntime raises types of its own, without a common base
+            raise RuntimeFailureError(f"fails in onnxruntime: {first_line(error)}", where=self._path) from error
+        return tuple(np.asarray(output) for output in outputs)
+
+
+class OnnxRuntime(Runtime):
+    """ONNX Runtime's CPU execution provider; artifacts are single ONNX files."""
+
+    name: ClassVar[str] = "onnxruntime"
+    format: ClassVar[str] = "onnx"
+
+    def export(self, module: torch.nn.Module, example: Example, destination: Path) -> Artifact:
+        """See `Runtime.export`."""
+        expected = call(module, example)
+        model = export_graph(module, example, tuple(expected))
+        artifact = save_model(compact(model), destination)
+        self._check_parity(artifact, example, expected)
+        return artifact
+
+    def _check_parity(self, artifact: Artifact, example: Example, expected: Mapping[str, torch.Tensor]) -> None:
+        feed = align(example.inputs, artifact.inputs, where="example inputs")
+        outputs = self.load(artifact, threads=1, options={}).run(feed)
+        for (name, tensor), found in zip(expected.items(), outputs, strict=True):
+            wanted = tensor.detach().cpu().numpy()
+            if wanted.shape != found.shape:
+                raise ExportError(f"output {name!r} has shape {found.shape} after export, {wanted.shape} before.", where="model")
+            scale = max(float(np.abs(wanted).max(initial=0.0)), 1e-6)
+            gap = float(np.abs(wanted.astype(np.float64) - found.astype(np.float64)).max(initial=0.0))
+            if not gap <= PARITY_TOLERANCE * scale:
+                raise ExportError(
+                    f"output {name!r} differs by {gap:.3g} after export (largest value {scale:.3g}).",
+                    where="model",
+                    hint="Look for randomness or data-dependent branches in forward().",
+                )
+
+    def read(self, path: Path) -> Artifact:
+        """See `Runtime.read`."""
+        return describe(load_model(path), path)
+
+    def load(self, artifact: Artifact, threads: int, options: Mapping[str, str]) -> OnnxSession:
+        """See `Runtime.load`."""
+        return OnnxSession(artifact, threads, options)
+
+    def contents(self, artifact: Artifact) -> Contents:
+        """See `Runtime.contents`; scales and zero points count as weights, as they ship too."""
+        model = onnx.load(artifact.path)
+        arrays = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
+        return Contents(
+            sum(array.size for array in arrays),
+            sum(int(np.count_nonzero(array)) for array in arrays),
+            dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
+        )
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """See `Runtime.versions`."""
+        return {
+            "onnxruntime": onnxruntime.__version__,
+            "onnx": onnx.__version__,
+            "torch": torch.__version__,
+        }

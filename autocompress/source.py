@@ -1,0 +1,208 @@
+"""Sources: where items come from, and parts: which of them a purpose may look at."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autocompress.errors import DataError
+
+Array = NDArray[Any]
+Inputs = tuple[Array, ...] | dict[str, Array]
+
+TARGET_KEYS = ("labels", "label", "targets", "target", "y")
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Items that can be read in any order, any number of times."""
+
+    def __len__(self) -> int:
+        """Number of items."""
+        ...
+
+    def read(self, indices: Sequence[int]) -> tuple[Inputs, Array]:
+        """Inputs (in the order of the model's arguments, or by name) and targets, each with leading axis
+        `len(indices)`."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySource:
+    """Arrays in memory; `transform` turns a batch of inputs into what the model takes."""
+
+    inputs: Inputs
+    targets: Array
+    transform: Callable[[Array], Array] | None = None
+
+    def __post_init__(self) -> None:
+        arrays = self.inputs.values() if isinstance(self.inputs, dict) else self.inputs
+        for array in arrays:
+            if len(array) != len(self.targets):
+                raise DataError(f"has {len(array)} inputs and {len(self.targets)} targets.", where="data")
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def read(self, indices: Sequence[int]) -> tuple[Inputs, Array]:
+        """See `Source.read`."""
+        index = np.asarray(indices, dtype=np.int64)
+        change = self.transform or (lambda array: array)
+        if isinstance(self.inputs, dict):
+            return {name: change(array[index]) for name, array in self.inputs.items()}, self.targets[index]
+        return tuple(change(array[index]) for array in self.inputs), self.targets[index]
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetSource:
+    """A map-style dataset whose items are `(input, ..., target)` or a dict that holds the target."""
+
+    dataset: Any
+    collate: Callable[[list[Any]], Any]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def read(self, indices: Sequence[int]) -> tuple[Inputs, Array]:
+        """See `Source.read`."""
+        return split_batch(self.collate([self.dataset[int(index)] for index in indices]))
+
+
+def split_batch(batch: Any) -> tuple[Inputs, Array]:
+    """Inputs and targets of a collated batch: `(input, ..., target)`, `({name: input}, target)`, or a dict.
+
+    Raises:
+        DataError: when the batch has no target.
+    """
+    if isinstance(batch, Mapping):
+        key = next((name for name in TARGET_KEYS if name in batch), None)
+        if key is None:
+            raise DataError(
+                f"items are dicts without a target; keys: {', '.join(map(str, batch))}.",
+                where="data",
+                hint=f"Name the target one of {', '.join(TARGET_KEYS)}.",
+            )
+        return {str(k): to_array(v) for k, v in batch.items() if k != key}, to_array(batch[key])
+    if not isinstance(batch, Sequence) or len(batch) < 2:
+        raise DataError("items have no target.", where="data", hint="Each item is (input, ..., target) or a dict.")
+    *inputs, target = batch
+    if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+        return {str(k): to_array(v) for k, v in inputs[0].items()}, to_array(target)
+    return tuple(to_array(value) for value in inputs), to_array(target)
+
+
+def to_array(value: Any) -> Array:
+    """A numpy array from an array, a tensor on any device or a list of numbers.
+
+    Raises:
+        DataError: when it is none of these.
+    """
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"holds {array.dtype} values, not numbers.", where="data")
+    return array
+
+
+def as_source(data: Any) -> Source | None:
+    """A source from `(inputs, targets)` arrays, a Dataset, a DataLoader, or a source.
+
+    A DataLoader's dataset is read in order, without its shuffling, through its collate function; a loader
+    over an iterable dataset is read once into memory.
+
+    Raises:
+        DataError: when the object is none of these.
+    """
+    if data is None or (isinstance(data, Source) and not hasattr(data, "__getitem__")):
+        return data
+    if isinstance(data, tuple | list) and len(data) == 2 and _array_like(data[1]):
+        inputs, targets = data
+        if isinstance(inputs, Mapping):
+            return ArraySource({str(k): to_array(v) for k, v in inputs.items()}, to_array(targets))
+        parts = inputs if isinstance(inputs, tuple) else (inputs,)
+        return ArraySource(tuple(to_array(part) for part in parts), to_array(targets))
+    from torch.utils.data import DataLoader, IterableDataset, default_collate
+
+    if isinstance(data, DataLoader):
+        if isinstance(data.dataset, IterableDataset) or data.batch_sampler is None:
+            return _materialize(data)
+        return DatasetSource(data.dataset, data.collate_fn)
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        return DatasetSource(data, default_collate)
+    raise DataError(
+        f"cannot be read from a {type(data).__name__}.",
+        where="data",
+        hint="Give (inputs, targets) arrays, a Dataset, a DataLoader or a Task.",
+    )
+
+
+def _array_like(value: Any) -> bool:
+    return hasattr(value, "shape") or (isinstance(value, list) and bool(value) and not isinstance(value[0], tuple))
+
+
+def _materialize(loader: Any) -> ArraySource:
+    batches = [split_batch(batch) for batch in loader]
+    if not batches:
+        raise DataError("is empty.", where="data")
+    targets = np.concatenate([target for _, target in batches])
+    first = batches[0][0]
+    # names or positions: either finds its array in every batch
+    keys: list[Any] = list(first) if isinstance(first, dict) else list(range(len(first)))
+    columns: list[Any] = [inputs for inputs, _ in batches]
+    joined = [np.concatenate([inputs[key] for inputs in columns]) for key in keys]
+    return ArraySource(dict(zip(keys, joined, strict=True)) if isinstance(first, dict) else tuple(joined), targets)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some items of a source: what one purpose may look at."""
+
+    name: str
+    source: Source
+    indices: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batches(self, size: int) -> Iterator[tuple[Inputs, Array]]:
+        """Inputs and targets, `size` items at a time, the last batch smaller."""
+        for start in range(0, len(self.indices), size):
+            yield self.source.read([int(i) for i in self.indices[start : start + size]])
+
+    def first(self, count: int) -> Part:
+        """The first `count` items in an order fixed by a hash of the index, so that no sorting by class shows."""
+        order = sorted(range(len(self.indices)), key=lambda i: _mix(int(self.indices[i])))
+        return Part(self.name, self.source, np.sort(self.indices[order[:count]]))
+
+    @property
+    def hash(self) -> str:
+        """sha256 over the items' values, read through at most 64 of them, and their number; 16 hex digits."""
+        digest = hashlib.sha256(f"{len(self)}".encode())
+        digest.update(self.indices.tobytes())
+        for inputs, targets in self.first(64).batches(64):
+            for array in inputs.values() if isinstance(inputs, dict) else inputs:
+                digest.update(np.ascontiguousarray(array).tobytes())
+            digest.update(np.ascontiguousarray(targets).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def whole(name: str, source: Source) -> Part:
+    """A part that holds every item."""
+    return Part(name, source, np.arange(len(source), dtype=np.int64))
+
+
+def _mix(index: int) -> int:
+    return int.from_bytes(hashlib.blake2b(index.to_bytes(8, "little"), digest_size=8).digest(), "little")
+
+
+def third(n: int, *, selects: bool) -> NDArray[np.int64]:
+    """Indices of the selecting third of `n` items, or of the other two thirds."""
+    # by the hash of the index alone: an item keeps its part when items are added at the end
+    chosen = np.array([_mix(i) % 3 == 0 for i in range(n)], dtype=bool)
+    return np.flatnonzero(chosen if selects else ~chosen).astype(np.int64)

@@ -1,0 +1,92 @@
+"""Contracts ModelTechnique and ArtifactTechnique: one way each of making a model smaller or faster."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from autocompress.artifact import Artifact
+from autocompress.facts import Facts
+from autocompress.ladder import Choice, Reason, Space
+from autocompress.plan import Effort, Setting, Stage
+from autocompress.probes import Probes
+from autocompress.profile import Profile
+from autocompress.runtime import Example
+from autocompress.source import Part
+from autocompress.task import Task
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What a technique may use: the task, example inputs, and a folder for its files.
+
+    `calibrating` holds items that ranges may be taken from, None when there are no data.
+    """
+
+    task: Task | None
+    example: Example
+    calibrating: Part | None
+    folder: Path
+
+
+class Technique(ABC):
+    """What both contracts share: a name, a place in the plan, an effort, and the settings it knows.
+
+    `choices` lists every setting with every option, for validation; `space` narrows them to what is worth
+    trying for one model on one device.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    stage: ClassVar[Stage]
+    effort: ClassVar[Effort]
+    choices: ClassVar[tuple[Choice, ...]]
+
+    @abstractmethod
+    def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
+        """The settings worth trying, most promising first."""
+
+    @abstractmethod
+    def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
+        """Why it should not be tried here, None when it should."""
+
+
+class ModelTechnique(Technique):
+    """Acts on the module, before export."""
+
+    @abstractmethod
+    def apply(
+        self, module: torch.nn.Module, settings: Mapping[str, Setting], context: Context
+    ) -> torch.nn.Module:
+        """The module, changed; the one passed in may be used up.
+
+        Raises:
+            TechniqueError: when it cannot be done on this module.
+        """
+
+
+class ArtifactTechnique(Technique):
+    """Acts on the artifact, after export.
+
+    `formats` are the artifact formats it can change; `probed` lists settings to probe on the device, one
+    micro-measurement each.
+    """
+
+    formats: ClassVar[frozenset[str]]
+    probed: ClassVar[tuple[Mapping[str, Setting], ...]]
+
+    @abstractmethod
+    def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
+        """A new artifact in the context's folder; the one passed in is left as it is.
+
+        The same artifact, settings and data give the same bytes.
+
+        Raises:
+            TechniqueError: when it cannot be done, or left the artifact without any saving.
+        """

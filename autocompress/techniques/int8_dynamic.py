@@ -1,0 +1,108 @@
+"""Dynamic int8: weights in eight bits, activations quantized as they come. Needs no data.
+
+See onnxruntime's documentation, "Quantize ONNX models", dynamic quantization.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import onnxruntime
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from autocompress.artifact import Artifact
+from autocompress.errors import TechniqueError
+from autocompress.facts import Facts, Kind
+from autocompress.ladder import Choice, Reason, Space, check_settings
+from autocompress.onnx_file import compact, load_model, save_model
+from autocompress.plan import Effort, Setting, Stage
+from autocompress.probes import Probes
+from autocompress.profile import Profile
+from autocompress.quiet import quiet
+from autocompress.technique import ArtifactTechnique, Context
+from autocompress.techniques.paying import paying_settings, refuse_what_does_not_pay
+
+TYPES: Mapping[Setting, Any] = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
+WITHOUT_CONVOLUTIONS = ["MatMul", "Gemm", "LSTM", "Gather", "EmbedLayerNormalization", "Attention"]
+QUANTIZED = ("MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "DequantizeLinear")
+
+
+class Int8Dynamic(ArtifactTechnique):
+    """Dynamic int8."""
+
+    name: ClassVar[str] = "int8_dynamic"
+    summary: ClassVar[str] = "weights in int8, activations quantized on the fly, no data needed"
+    stage: ClassVar[Stage] = Stage.PRECISION
+    effort: ClassVar[Effort] = Effort.NONE
+    formats: ClassVar[frozenset[str]] = frozenset({"onnx"})
+    choices: ClassVar[tuple[Choice, ...]] = (
+        Choice("weight", ("int8", "uint8"), describes="type of weights"),
+        Choice("per_channel", (True, False), describes="one scale per output channel of a weight"),
+        Choice("convolutions", (False, True), describes="convolutions too"),
+        Choice("reduce_range", (False, True), structural=False, describes="7-bit weights, for CPUs whose int8 saturates"),
+    )
+    probed: ClassVar[tuple[Mapping[str, Setting], ...]] = (
+        {"weight": "int8", "per_channel": True},
+        {"weight": "uint8", "per_channel": False},
+    )
+
+    def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
+        """Type combinations that pay, fastest first."""
+        saturates = probes.int8_dot_product is False and profile.device.arch in (None, "x86_64")
+        narrow = {"convolutions": (self.covers_convolutions(facts),), "reduce_range": (saturates,)}
+        choices = tuple(
+            Choice(choice.name, narrow.get(choice.name, choice.options), choice.structural, choice.describes)
+            for choice in self.choices
+        )
+        return Space(choices, paying_settings(self.probed, probes.of(self.name), profile))
+
+    def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
+        """Refused without weights it could cover, or when it is slower than float here."""
+        if not any(layer.kind in (Kind.LINEAR, Kind.RECURRENT, Kind.CONVOLUTION) for layer in facts.layers):
+            return Reason("dynamic int8 covers no layer of this model.", "quantizable", "no layer with weights")
+        return refuse_what_does_not_pay("dynamic int8", self.name, probes, profile)
+
+    @staticmethod
+    def covers_convolutions(facts: Facts) -> bool:
+        """True when leaving convolutions in float would leave most weights in float."""
+        weights = {kind: sum(layer.parameters for layer in facts.layers if layer.kind is kind) for kind in Kind}
+        others = weights[Kind.LINEAR] + weights[Kind.RECURRENT] + weights[Kind.EMBEDDING]
+        return weights[Kind.CONVOLUTION] > others
+
+    def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
+        """See `ArtifactTechnique.apply`."""
+        check_settings(self.name, self.choices, settings)
+        folded = _fold_constants(artifact.path, context.folder / "folded.onnx")
+        quantized = context.folder / "quantizing.onnx"
+        with quiet("", "root", "onnxruntime"):
+            quantize_dynamic(
+                folded,
+                quantized,
+                weight_type=TYPES[settings["weight"]],
+                per_channel=bool(settings["per_channel"]),
+                reduce_range=bool(settings["reduce_range"]),
+                op_types_to_quantize=None if settings["convolutions"] else WITHOUT_CONVOLUTIONS,
+            )
+        result = load_model(quantized)
+        quantized.unlink()
+        folded.unlink()
+        if not any(node.op_type in QUANTIZED for node in result.graph.node):
+            raise TechniqueError("quantized nothing in this model.", where=self.name)
+        smaller = save_model(compact(result), context.folder / "int8_dynamic.onnx")
+        if smaller.size_bytes >= artifact.size_bytes:
+            raise TechniqueError(
+                f"made the file no smaller ({smaller.size_bytes} bytes, {artifact.size_bytes} before).", where=self.name
+            )
+        return smaller
+
+
+def _fold_constants(source: Path, destination: Path) -> Path:
+    """Exported LSTMs carry their weights behind slices and concatenations, where the quantizer does not see them."""
+    settings = onnxruntime.SessionOptions()
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    settings.optimized_model_filepath = str(destination)
+    settings.log_severity_level = 3
+    onnxruntime.InferenceSession(str(source), settings, providers=["CPUExecutionProvider"])
+    return destination

@@ -1,0 +1,156 @@
+"""Static int8: weights and activations in eight bits, ranges taken from calibration data (QDQ format).
+
+Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
+CVPR 2018 (affine quantization, eq. 1); entropy ranges after Migacz, "8-bit Inference with TensorRT", GTC 2017.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    create_calibrator,
+    quantize_static,
+    save_tensors_data,
+)
+
+from autocompress.artifact import Artifact
+from autocompress.errors import TechniqueError
+from autocompress.facts import Facts, Kind
+from autocompress.ladder import Choice, Reason, Space, check_settings
+from autocompress.onnx_file import compact, load_model, save_model
+from autocompress.plan import Effort, Setting, Stage
+from autocompress.probes import Probes
+from autocompress.profile import Profile
+from autocompress.quiet import quiet
+from autocompress.runtime import feeds
+from autocompress.source import Array, Part
+from autocompress.technique import ArtifactTechnique, Context
+from autocompress.techniques.paying import paying_settings, refuse_what_does_not_pay
+
+TYPES: Mapping[Setting, Any] = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
+METHODS: Mapping[Setting, Any] = {
+    "minmax": CalibrationMethod.MinMax,
+    "percentile": CalibrationMethod.Percentile,
+    "entropy": CalibrationMethod.Entropy,
+}
+CALIBRATION_BATCH = 16
+ENTROPY_BINS = 512
+
+
+class Int8Static(ArtifactTechnique):
+    """Static int8 in QDQ format."""
+
+    name: ClassVar[str] = "int8_static"
+    summary: ClassVar[str] = "weights and activations in int8, ranges from calibration data"
+    stage: ClassVar[Stage] = Stage.PRECISION
+    effort: ClassVar[Effort] = Effort.CALIBRATION
+    formats: ClassVar[frozenset[str]] = frozenset({"onnx"})
+    choices: ClassVar[tuple[Choice, ...]] = (
+        Choice("activation", ("uint8", "int8"), describes="type of activations"),
+        Choice("weight", ("int8", "uint8"), describes="type of weights"),
+        Choice("per_channel", (True, False), describes="one scale per output channel of a weight"),
+        Choice("calibration", ("minmax", "percentile", "entropy"), structural=False, describes="how ranges are found"),
+        Choice("samples", (256, 64, 1024), structural=False, describes="calibration items"),
+        Choice("reduce_range", (False, True), structural=False, describes="7-bit weights, for CPUs whose int8 saturates"),
+    )
+    probed: ClassVar[tuple[Mapping[str, Setting], ...]] = (
+        {"activation": "uint8", "weight": "int8", "per_channel": True},
+        {"activation": "int8", "weight": "int8", "per_channel": True},
+        {"activation": "uint8", "weight": "int8", "per_channel": False},
+        {"activation": "uint8", "weight": "uint8", "per_channel": False},
+    )
+
+    def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
+        """Type combinations that pay, fastest first; MinMax, then ranges that cut outliers."""
+        narrow = {"samples": (256,), "reduce_range": (self._saturates(probes, profile),)}
+        choices = tuple(
+            Choice(choice.name, narrow.get(choice.name, choice.options), choice.structural, choice.describes)
+            for choice in self.choices
+        )
+        return Space(choices, paying_settings(self.probed, probes.of(self.name), profile))
+
+    def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
+        """Refused without convolutions or linear layers, or when no type combination beats float here."""
+        if facts.shares.get(Kind.CONVOLUTION, 0) + facts.shares.get(Kind.LINEAR, 0) < 0.05:
+            return Reason(
+                "static int8 covers convolutions and linear layers, and this model does its work elsewhere.",
+                "quantizable",
+                f"{facts.shares.get(Kind.RECURRENT, 0):.0%} of the work is recurrent",
+            )
+        return refuse_what_does_not_pay("static int8", self.name, probes, profile)
+
+    def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
+        """See `ArtifactTechnique.apply`."""
+        check_settings(self.name, self.choices, settings)
+        if context.calibrating is None:
+            raise TechniqueError("needs calibration data, and there are none.", where=self.name)
+        model = load_model(artifact.path)
+        quantized, ranges = context.folder / "quantizing.onnx", context.folder / "ranges.json"
+        ranges.unlink(missing_ok=True)
+        part = context.calibrating.first(int(settings["samples"]))
+        with quiet("", "root", "onnxruntime"):
+            _calibrate(artifact, part, settings["calibration"], ranges)
+            quantize_static(
+                model,
+                quantized,
+                None,
+                quant_format=QuantFormat.QDQ,
+                activation_type=TYPES[settings["activation"]],
+                weight_type=TYPES[settings["weight"]],
+                per_channel=bool(settings["per_channel"]),
+                reduce_range=bool(settings["reduce_range"]),
+                calibrate_method=METHODS[settings["calibration"]],
+                calibration_cache_path=ranges,
+            )
+        ranges.unlink()
+        result = load_model(quantized)
+        quantized.unlink()
+        if not any(node.op_type == "QuantizeLinear" for node in result.graph.node):
+            raise TechniqueError("quantized nothing in this model.", where=self.name)
+        return save_model(compact(result), context.folder / "int8_static.onnx")
+
+    @staticmethod
+    def _saturates(probes: Probes, profile: Profile) -> bool:
+        # without a dot-product instruction, x86 adds pairs of u8*s8 products in 16 bits, which overflow
+        return probes.int8_dot_product is False and profile.device.arch in (None, "x86_64")
+
+
+def _calibrate(artifact: Artifact, part: Part, method: Setting, destination: Path) -> None:
+    """Ranges of all tensors over the part, saved where the quantizer reads them.
+
+    One batch at a time: onnxruntime's histogram methods would otherwise hold every tensor of every item in
+    memory, and its `CalibMaxIntermediateOutputs` throws collected ranges away (1.31). Its entropy method takes as
+    many bins as quantization levels unless told otherwise, which makes it the same as MinMax.
+    """
+    size = min(CALIBRATION_BATCH, len(part))
+    # histograms need batches of one size, so the last items that fill no batch stay out
+    whole = part.first(len(part) - len(part) % size)
+    bins = {"num_bins": ENTROPY_BINS, "num_quantized_bins": 128} if method == "entropy" else {}
+    calibrator = create_calibrator(
+        artifact.path,
+        augmented_model_path=str(destination.with_suffix(".augmented.onnx")),
+        calibrate_method=METHODS[method],
+        extra_options=bins,
+    )
+    for feed, _ in feeds(whole, artifact, size):
+        calibrator.collect_data(_Once(feed))
+    save_tensors_data(calibrator.compute_data(), destination)
+    destination.with_suffix(".augmented.onnx").unlink(missing_ok=True)
+
+
+class _Once(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+    """One batch."""
+
+    def __init__(self, feed: Mapping[str, Array]) -> None:
+        self._feeds = iter((feed,))
+
+    def get_next(self) -> Mapping[str, Array] | None:
+        """The batch, then None."""
+        return next(self._feeds, None)

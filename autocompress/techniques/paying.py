@@ -1,0 +1,53 @@
+"""What probes say about a quantization's settings: which pay on this device, and whether any does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from autocompress.ladder import Reason
+from autocompress.plan import Setting
+from autocompress.probes import Probe, Probes
+from autocompress.profile import Profile
+
+TIME_METRICS = ("latency_ms", "throughput_per_s", "energy_mj")
+# probes closer than this are equally fast; the order of the technique's own list then decides
+SAME_SPEED = 0.05
+
+
+def time_matters(profile: Profile) -> bool:
+    """True when a budget or the objective asks for speed."""
+    return profile.limits(*TIME_METRICS) or profile.objective in ("latency", "serving_cost")
+
+
+def paying_settings(
+    listed: Sequence[Mapping[str, Setting]], probes: Sequence[Probe], profile: Profile
+) -> tuple[Mapping[str, Setting], ...]:
+    """The listed settings that pay, fastest first; all of them, as listed, where nothing was probed."""
+    if not probes:
+        return tuple(listed)
+    ratios = {str(dict(probe.settings)): probe.ratio or 0.0 for probe in probes}
+    known = [settings for settings in listed if str(dict(settings)) in ratios]
+    if time_matters(profile):
+        known = [settings for settings in known if ratios[str(dict(settings))] < 1.0] or known[:1]
+    best = min(ratios.values())
+    return tuple(
+        sorted(known, key=lambda settings: round((ratios[str(dict(settings))] / best - 1.0) / SAME_SPEED))
+    )
+
+
+def refuse_what_does_not_pay(title: str, technique: str, probes: Probes, profile: Profile) -> Reason | None:
+    """A reason with its figure when every probe of the technique is slower than float and time matters."""
+    measured = probes.of(technique)
+    failures = [probe.failure for probe in probes.probes if probe.technique == technique and probe.failure]
+    if not measured and failures:
+        return Reason(f"{title} fails on this model's layers: {failures[0]}", "probe", failures[0])
+    if not measured or not time_matters(profile):
+        return None
+    best = measured[0]
+    if (best.ratio or 0.0) < 1.0:
+        return None
+    return Reason(
+        f"{title} makes this model's dominant layers {best.ratio:.1f}x slower than float on this device.",
+        "probe",
+        f"{best.ratio:.2f}x the float latency ({best.low:.2f} to {best.high:.2f}), best of {len(measured)} settings",
+    )

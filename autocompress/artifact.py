@@ -104,9 +104,7 @@ class Artifact:
         renamed = {name: (entry.name if name == self.entry else name) for name in self.files}
         for name, new_name in renamed.items():
             write_whole(entry.parent / new_name, partial(shutil.copyfile, self.root / name))
-        return Artifact(
-            entry.parent, entry.name, tuple(renamed.values()), self.format, self.inputs, self.outputs
-        )
+        return Artifact(entry.parent, entry.name, tuple(renamed.values()), self.format, self.inputs, self.outputs)
 
 
 def require_file(path: Path) -> None:

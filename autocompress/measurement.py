@@ -92,11 +92,15 @@ class Conditions:
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """Readings by metric. `baseline` holds the baseline's readings that were taken alternating with them."""
+    """Readings by metric. `baseline` holds the baseline's readings that were taken alternating with them.
+
+    `unchanged` marks the baseline measured as a candidate: it differs from itself by exactly nothing.
+    """
 
     readings: Mapping[str, Reading] = field(default_factory=dict)
     baseline: Mapping[str, Reading] = field(default_factory=dict)
     conditions: Conditions | None = None
+    unchanged: bool = False
 
     def with_(self, other: Measurement) -> Measurement:
         """Both measurements in one; readings of `other` replace those of the same metric."""
@@ -104,6 +108,7 @@ class Measurement:
             {**self.readings, **other.readings},
             {**self.baseline, **other.baseline},
             other.conditions or self.conditions,
+            self.unchanged or other.unchanged,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -112,6 +117,7 @@ class Measurement:
             "readings": {name: reading.to_json() for name, reading in self.readings.items()},
             "baseline": {name: reading.to_json() for name, reading in self.baseline.items()},
             "conditions": self.conditions.to_json() if self.conditions else None,
+            "unchanged": self.unchanged,
         }
 
     @staticmethod
@@ -122,4 +128,5 @@ class Measurement:
             {name: Reading.from_json(value) for name, value in data["readings"].items()},
             {name: Reading.from_json(value) for name, value in data["baseline"].items()},
             Conditions(**conditions) if conditions else None,
+            bool(data["unchanged"]),
         )

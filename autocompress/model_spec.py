@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,12 +25,12 @@ def load_model(spec: str, weights: Path | None = None) -> nn.Module:
     """The module that a spec names, on the CPU.
 
     Args:
-        spec: `file.py:callable` or `package.module:callable`, where the callable is a function or an `nn.Module`
-            class that is called without arguments; or `torchvision:NAME`, a classification model of torchvision
-            with 1,000 classes. Without `weights` that one is initialised at random with seed 0, so that it is
-            the same in every run.
-        weights: a state dict saved with `torch.save`, alone or under the key `state_dict`; the prefix `module.`
-            that DataParallel leaves is dropped. Nothing else is unpickled from it.
+        spec: `file.py:callable` or `package.module:callable`, where the callable is a function or an
+            `nn.Module` class that is called without arguments; or `torchvision:NAME`, a classification model
+            of torchvision with 1,000 classes. Without `weights` that one is initialised at random with seed
+            0, so that it is the same in every run.
+        weights: a state dict saved with `torch.save`, alone or under the key `state_dict`; the prefix
+            `module.` that DataParallel leaves is dropped. Nothing else is unpickled from it.
 
     Raises:
         ModelError: when the module cannot be found, imported or built, or the weights do not fit it.
@@ -55,23 +56,22 @@ def read_weights(path: Path) -> dict[str, Any]:
         what = "is not a file." if path.exists() else "does not exist."
         raise ModelError(what, where=str(path), hint=f"Give a state dict. {_SAVING}")
     try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice on files that are refused below
+            content = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:
-        if "weights only" in str(error).lower():
-            raise ModelError(
-                "holds Python objects beside tensors; they are not unpickled, as that could run code.",
-                where=str(path),
-                hint=_SAVING,
-            ) from error
-        raise ModelError(
-            f"is not a checkpoint of PyTorch ({type(error).__name__}: {first_line(error)}).",
-            where=str(path),
-            hint=_SAVING,
-        ) from error
+        held = re.search(r"GLOBAL (\S+)", str(error))
+        if held:
+            what = f"holds a Python object ({held[1]}), which is not unpickled, as that could run code."
+        else:
+            what = "is not a checkpoint of PyTorch, or is damaged."
+        raise ModelError(what, where=str(path), hint=_SAVING) from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not any(isinstance(v, torch.Tensor) for v in content.values()):
-        keys = f" with the keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
+        keys = (
+            f" with the keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
+        )
         raise ModelError(
             f"holds a {type(content).__name__}{keys}, not a state dict.", where=str(path), hint=_SAVING
         )
@@ -115,12 +115,14 @@ def _fill(module: nn.Module, state: dict[str, Any], path: Path) -> None:
         )
     for key, value in own.items():
         given = state[key]
-        if isinstance(value, torch.Tensor) and getattr(given, "shape", None) != value.shape:
+        if not isinstance(value, torch.Tensor) or nn.parameter.is_lazy(value):
+            continue
+        if getattr(given, "shape", None) != value.shape:
             shape = tuple(given.shape) if isinstance(given, torch.Tensor) else type(given).__name__
             raise ModelError(
                 f"does not fit the model: {key!r} is {shape}, the model's is {tuple(value.shape)}.",
                 where=str(path),
-                hint="Give the weights of this architecture, or build it with their sizes in file.py:callable.",
+                hint="Give the weights of this architecture, or build the model with their sizes.",
             )
     try:
         module.load_state_dict(state, strict=True)

@@ -227,7 +227,8 @@ def _from_file(file: _ProfileFile) -> Profile:
         objective=file.objective,
         confidence=file.confidence,
         inputs=tuple(
-            TensorSpec.parse(text, "input" if i == 0 else f"input_{i}", where=f"inputs.{i}") for i, text in enumerate(file.inputs)
+            TensorSpec.parse(text, "input" if i == 0 else f"input_{i}", where=f"inputs.{i}")
+            for i, text in enumerate(file.inputs)
         ),
         description=file.description,
         sources=file.sources,
@@ -242,7 +243,7 @@ def _option_text(value: str | float | bool) -> str:
 class _UniqueKeys(yaml.SafeLoader):
     """Safe YAML in which a key that stands twice is an error, not a silent choice of the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: D102
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
@@ -254,7 +255,7 @@ def _read_yaml(path: Path) -> Any:
     if not path.is_file():
         raise ProfileError("is not a file.", where=str(path), hint="Give the YAML file of a profile.")
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 - a safe loader
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except (OSError, UnicodeDecodeError) as error:
         raise ProfileError(f"cannot be read ({error}).", where=str(path)) from None
     except ValueError as error:

@@ -130,9 +130,7 @@ def align(inputs: Inputs, specs: Sequence[TensorSpec], where: str = "data") -> d
     aligned = {}
     for spec in specs:
         if spec.name not in named:
-            raise DataError(
-                f"has no input {spec.name!r}.", where=where, hint=f"It has {', '.join(named)}."
-            )
+            raise DataError(f"has no input {spec.name!r}.", where=where, hint=f"It has {', '.join(named)}.")
         aligned[spec.name] = _fit(named[spec.name], spec, where)
     return aligned
 

@@ -63,10 +63,8 @@ class Maker(Generic[T]):
                 callable, or when that raises or returns something else.
         """
         prepare_torchvision()
-        if target.endswith(".py"):
-            module = self._import_file(Path(target).expanduser())
-        else:
-            module = self._import_module(target)
+        is_file = target.endswith(".py")
+        module = self._import_file(Path(target).expanduser()) if is_file else self._import_module(target)
         found = self._find(module, target, name)
         return found if isinstance(found, self.wanted) else self._call(found, target, name)
 
@@ -79,7 +77,9 @@ class Maker(Generic[T]):
             source = path.read_bytes()
         except OSError as problem:
             raise self.error(
-                f"cannot be read ({problem.strerror or problem}).", where=str(path), hint="Give a Python file."
+                f"cannot be read ({problem.strerror or problem}).",
+                where=str(path),
+                hint="Give a Python file.",
             ) from problem
         path = path.resolve()
         # by content: a file named twice (for model and data) runs once, an edited one runs again
@@ -94,11 +94,11 @@ class Maker(Generic[T]):
         sys.modules[key] = module
         try:
             with _importable(path.parent):
-                # compiled here: Python's cache of bytecode misses an edit of the same length in the same second
+                # compiled here: Python's cache of bytecode misses an edit of equal length in the same second
                 exec(compile(source, str(path), "exec"), module.__dict__)
-        except BaseException as problem:
+        except BaseException as problem:  # noqa: BLE001 - _stop raises, and lets an interrupt pass
             del sys.modules[key]
-            self._stop(problem, str(path), "fails on import")
+            self._stop(problem, str(path), "its import raised")
         return module
 
     def _import_module(self, target: str) -> ModuleType:
@@ -111,17 +111,19 @@ class Maker(Generic[T]):
                 raise self.error(
                     f"there is no module {problem.name!r}.",
                     where=target,
-                    hint=f"Run where it can be imported (now {Path.cwd()}), install it, or write file.py:callable.",
+                    hint=f"Run where it can be imported (this is {Path.cwd()}), or write file.py:callable.",
                 ) from problem
-            self._stop(problem, target, "fails on import")
+            self._stop(problem, target, "its import raised")
         except BaseException as problem:  # noqa: BLE001 - _stop raises, and lets an interrupt pass
-            self._stop(problem, target, "fails on import")
+            self._stop(problem, target, "its import raised")
 
     def _find(self, module: ModuleType, target: str, name: str) -> Any:
         try:
             found = getattr(module, name)
         except AttributeError:
-            known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+            known = [
+                key for key, value in vars(module).items() if callable(value) and not key.startswith("_")
+            ]
             # with no near name, what it defines itself says more than what it imports
             own = [key for key in known if getattr(vars(module)[key], "__module__", None) == module.__name__]
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -165,7 +167,7 @@ class Maker(Generic[T]):
         text = first_line(problem)
         kind = type(problem).__name__
         raise self.error(
-            f"{what}: {kind}{'' if text == kind else f': {text}'}.".replace("..", "."),
+            f"{what} {kind}." if text == kind else f"{what} {kind}: {text.rstrip('.')}.",
             where=_line_of(problem, target),
             hint="Correct it there; --debug shows the traceback.",
         ) from problem
@@ -175,8 +177,8 @@ class Maker(Generic[T]):
 def _importable(folder: Path) -> Iterator[None]:
     """The folder in front of the search path, as Python does for a script, and at its end afterwards.
 
-    At the end, imports that the user's functions make later still work, and no file there (`random.py`) hides a
-    library that is imported later.
+    At the end, imports that the user's functions make later still work, and no file there (`random.py`) hides
+    a library that is imported later.
     """
     place = str(folder)
     if place in sys.path:
@@ -195,9 +197,14 @@ def _line_of(problem: BaseException, target: str) -> str:
     """File and line of the user's code that was last at work, the target itself when none was."""
     if isinstance(problem, SyntaxError) and problem.filename and problem.lineno:
         return f"{_short(problem.filename)}, line {problem.lineno}"
-    libraries = [str(Path(__file__).parent), *{sysconfig.get_path(n) for n in ("stdlib", "purelib", "platlib")}]
+    libraries = [
+        str(Path(__file__).parent),
+        *{sysconfig.get_path(n) for n in ("stdlib", "purelib", "platlib")},
+    ]
     for frame in reversed(traceback.extract_tb(problem.__traceback__)):
-        if Path(frame.filename).is_file() and not any(Path(frame.filename).is_relative_to(n) for n in libraries):
+        if Path(frame.filename).is_file() and not any(
+            Path(frame.filename).is_relative_to(n) for n in libraries
+        ):
             return f"{_short(frame.filename)}, line {frame.lineno}"
     return _short(target)
 

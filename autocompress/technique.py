@@ -61,9 +61,7 @@ class ModelTechnique(Technique):
     """Acts on the module, before export."""
 
     @abstractmethod
-    def apply(
-        self, module: torch.nn.Module, settings: Mapping[str, Setting], context: Context
-    ) -> torch.nn.Module:
+    def apply(self, module: torch.nn.Module, settings: Mapping[str, Setting], context: Context) -> torch.nn.Module:
         """The module, changed; the one passed in may be used up.
 
         Raises:

@@ -116,7 +116,9 @@ class Verdict:
         """The finding that stands farthest from being met, None when all are met."""
         open_ones = [finding for finding in self.findings if finding.standing is not Standing.MET]
         ranks = {Standing.EXCEEDED: 2, Standing.UNDECIDED: 1, Standing.UNMEASURED: 0}
-        return max(open_ones, key=lambda f: (ranks[f.standing], f.overshoot if f.value is not None else 0.0), default=None)
+        return max(
+            open_ones, key=lambda f: (ranks[f.standing], f.overshoot if f.value is not None else 0.0), default=None
+        )
 
     def of(self, metric: str) -> Finding | None:
         """The finding on a metric, None when it has no budget."""

@@ -44,16 +44,16 @@ def import_torchvision() -> Any:
 
 
 def prepare_torchvision() -> None:
-    """Make a later `import torchvision` work, in anyone's code; does nothing where it works or is not installed."""
+    """Make a later `import torchvision` work, in anyone's code; does nothing where it is missing or works."""
     spec = importlib.util.find_spec("torchvision")
     if spec is None or not spec.submodule_search_locations or _has("nms"):
         return
     _load_compiled(list(spec.submodule_search_locations))
     missing = [schema for name, schema in _SCHEMAS.items() if not _has(name)]
     if missing:
-        library = torch.library.Library("torchvision", "FRAGMENT")
+        library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call] # torch's
         for schema in missing:
-            library.define(schema)
+            library.define(schema)  # type: ignore[no-untyped-call] # torch's
         _kept.append(library)
 
 
@@ -62,12 +62,12 @@ def _has(name: str) -> bool:
 
 
 def _load_compiled(folders: list[str]) -> None:
-    """Load torchvision's own operators where they fit: declared first, they could not be registered any more."""
+    """Load torchvision's own operators where they fit; once declared they could not be registered."""
     found = PathFinder.find_spec("_C", folders)
     if found is None or not found.origin or not found.origin.endswith(tuple(EXTENSION_SUFFIXES)):
         return
     try:
-        torch.ops.load_library(found.origin)
+        torch.ops.load_library(found.origin)  # type: ignore[no-untyped-call] # torch's
     except (OSError, ImportError):
         return  # built for another torch: the case this module is for
 
@@ -77,6 +77,5 @@ def _unusable(error: Exception) -> MissingExtraError:
     return MissingExtraError(
         f"cannot be imported ({type(error).__name__}: {reason[0] if reason else 'no message'}).",
         where="torchvision",
-        hint=f"Install the version that fits torch {torch.__version__}, with: "
-        'pip install "autocompress[data]"',
+        hint=f'Install the version that fits torch {torch.__version__}, with: pip install "autocompress[data]"',
     )

@@ -1,21 +1,29 @@
-"""Small networks with random weights, random labelled data for them, and their exports, made once a session."""
+"""Small networks with random weights, random labelled data for them, and their exports, made once each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import helper
 from torch import nn
 
+from autocompress import errors
 from autocompress.artifact import Artifact
 from autocompress.profile import Profile, Protocol
-from autocompress.runtime import Example
-from autocompress.runtimes import OnnxRuntime
+from autocompress.runtime import Example, Runtime
 from autocompress.source import Array, Inputs, Source, as_source
+
+# suites are not test files by name; their assertions should explain themselves all the same
+pytest.register_assert_rewrite("runtime_suite", "device_suite", "technique_suite")
 
 CLASSES = 5
 VOCABULARY = 40
@@ -114,7 +122,7 @@ SMALL_MODELS: Mapping[str, tuple[type[nn.Module], Callable[[np.random.Generator,
 
 
 def small_model(name: str) -> nn.Module:
-    """A new module of that name; the same weights every time, batch norm with statistics as after training."""
+    """A new module of that name, always with the same weights; batch norm has statistics as after training."""
     with torch.random.fork_rng():
         torch.manual_seed(7)
         module = SMALL_MODELS[name][0]()
@@ -133,3 +141,86 @@ def labelled(name: str, count: int, seed: int = 0) -> tuple[Inputs, Array]:
     return SMALL_MODELS[name][1](generator, count), generator.integers(0, CLASSES, count)
 
 
+def labelled_source(name: str, count: int, seed: int = 0) -> Source:
+    """`labelled` as a source."""
+    source = as_source(labelled(name, count, seed))
+    assert source is not None
+    return source
+
+
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """A small model with example inputs and its artifact. Tests leave all three as they are."""
+
+    module: nn.Module
+    example: Example
+    artifact: Artifact
+
+
+Exports = Callable[[Runtime, str], Exported]
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
+    """Small models by runtime and name, each exported once a session."""
+    made: dict[tuple[str, str], Exported] = {}
+
+    def export(runtime: Runtime, name: str) -> Exported:
+        if (runtime.name, name) not in made:
+            module, example = small_model(name), Example(labelled(name, 4)[0])
+            folder = tmp_path_factory.mktemp(f"{runtime.name}-{name}")
+            artifact = runtime.export(module, example, folder / f"{name}.{runtime.format}")
+            made[runtime.name, name] = Exported(module, example, artifact)
+        return made[runtime.name, name]
+
+    return export
+
+
+@pytest.fixture
+def brief_profile() -> Profile:
+    """This machine, one thread, measured for no longer than half a second."""
+    return Profile("brief", protocol=Protocol(max_seconds=0.5, precision=0.05))
+
+
+def child_environment(**more: str) -> dict[str, str]:
+    """The environment of a new Python process that finds the package and this file."""
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(Path(errors.__file__).parents[1]), str(here)])
+    return {**os.environ, "PYTHONPATH": path, **more}
+
+
+def python_process(script: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A script that has run in a Python process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        env=child_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def run_python(script: str, *arguments: object, **environment: str) -> str:
+    """What a script prints in a Python process of its own."""
+    done = python_process(script, *arguments, **environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.strip()
+
+
+def onnx_model(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, Sequence[int | str]],
+    outputs: Mapping[str, Sequence[int | str]],
+    weights: Mapping[str, Array],
+) -> onnx.ModelProto:
+    """A float32 graph made by hand."""
+    float32 = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        list(nodes),
+        "handmade",
+        [helper.make_tensor_value_info(name, float32, list(shape)) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info(name, float32, list(shape)) for name, shape in outputs.items()],
+        [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)

@@ -103,7 +103,7 @@ class MeterProcess:
         return reply
 
     def _read_line(self, process: subprocess.Popen[bytes], timeout: float) -> bytes:
-        assert process.stdout is not None  # noqa: S101 - opened with a pipe
+        assert process.stdout is not None
         deadline = time.monotonic() + timeout
         while b"\n" not in self._pending:
             ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))

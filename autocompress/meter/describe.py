@@ -42,7 +42,7 @@ def _arm_core(cpuinfo: str) -> str:
 
 
 def _sysctl(name: str) -> str:
-    import subprocess  # noqa: S404 - only on macOS, a fixed command
+    import subprocess
 
     try:
         done = subprocess.run(["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, check=False)

@@ -51,7 +51,7 @@ def inspect_module(module: nn.Module, example: Example) -> Facts:
         torch.backends.mha.set_fastpath_enabled(fused)
         for handle in handles:
             handle.remove()
-    weights = [parameter for parameter in module.parameters()]
+    weights = list(module.parameters())
     attention = _attention_macs(counter)
     work = {kind: float(sum(layer.macs for layer in layers if layer.kind is kind)) for kind in WORK}
     work[Kind.ATTENTION] += attention

@@ -46,7 +46,9 @@ def _refused(
     rule: Rule, effect: Effect, found: str, techniques: Sequence[Technique], so_far: dict[str, Reason]
 ) -> dict[str, Reason]:
     shelf = {technique.name: technique for technique in techniques}
-    named = {name: Reason("not available in this version.", rule.name, found) for name in effect.refuse if name not in shelf}
+    named = {
+        name: Reason("not available in this version.", rule.name, found) for name in effect.refuse if name not in shelf
+    }
     by_effort = {
         name: Reason(rule.sentence, rule.name, found)
         for name, technique in shelf.items()

@@ -36,9 +36,7 @@ def _has_free_batch(model: onnx.ModelProto) -> bool:
     return all(not dims[0].HasField("dim_value") for dims in sizes if len(dims))
 
 
-def _export(
-    module: nn.Module, example: Example, output_names: tuple[str, ...], *, free_batch: bool
-) -> onnx.ModelProto:
+def _export(module: nn.Module, example: Example, output_names: tuple[str, ...], *, free_batch: bool) -> onnx.ModelProto:
     tensors = example.tensors()
     place = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
     flat = FlatModule(module, tuple(tensors), by_name=example.by_name)
@@ -46,7 +44,11 @@ def _export(
     dims = tuple({0: torch.export.Dim.AUTO} if free_batch and t.ndim else None for t in tensors.values())
     entered: list[str] = []
     try:
-        with inference_mode_of(module), quiet("torch.onnx", "onnxscript", "onnx_ir", "torch.export"), _tracking(module, entered):
+        with (
+            inference_mode_of(module),
+            quiet("torch.onnx", "onnxscript", "onnx_ir", "torch.export"),
+            _tracking(module, entered),
+        ):
             flat.eval()
             program = torch.onnx.export(
                 flat,

@@ -16,9 +16,9 @@ from onnx import numpy_helper
 from autocompress.artifact import Artifact
 from autocompress.errors import ExportError, RuntimeFailureError
 from autocompress.module import call, first_line
+from autocompress.onnx_file import compact, describe, load_model, save_model
 from autocompress.runtime import Contents, Example, Runtime, Session, align
 from autocompress.runtimes.onnx_export import export_graph
-from autocompress.onnx_file import compact, describe, load_model, save_model
 from autocompress.source import Array
 
 # share of the largest output that export may change: float32 sums in another order
@@ -38,9 +38,7 @@ class OnnxSession(Session):
         try:
             for key, value in options.items():
                 settings.add_session_config_entry(key, value)
-            self._session = onnxruntime.InferenceSession(
-                self._path, settings, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(self._path, settings, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises types of its own, without a common base
             raise RuntimeFailureError(f"is refused by onnxruntime: {first_line(error)}", where=self._path) from error
 
@@ -73,7 +71,9 @@ class OnnxRuntime(Runtime):
         for (name, tensor), found in zip(expected.items(), outputs, strict=True):
             wanted = tensor.detach().cpu().numpy()
             if wanted.shape != found.shape:
-                raise ExportError(f"output {name!r} has shape {found.shape} after export, {wanted.shape} before.", where="model")
+                raise ExportError(
+                    f"output {name!r} has shape {found.shape} after export, {wanted.shape} before.", where="model"
+                )
             scale = max(float(np.abs(wanted).max(initial=0.0)), 1e-6)
             gap = float(np.abs(wanted.astype(np.float64) - found.astype(np.float64)).max(initial=0.0))
             if not gap <= PARITY_TOLERANCE * scale:

@@ -41,7 +41,9 @@ class Int8Dynamic(ArtifactTechnique):
         Choice("weight", ("int8", "uint8"), describes="type of weights"),
         Choice("per_channel", (True, False), describes="one scale per output channel of a weight"),
         Choice("convolutions", (False, True), describes="convolutions too"),
-        Choice("reduce_range", (False, True), structural=False, describes="7-bit weights, for CPUs whose int8 saturates"),
+        Choice(
+            "reduce_range", (False, True), structural=False, describes="7-bit weights, for CPUs whose int8 saturates"
+        ),
     )
     probed: ClassVar[tuple[Mapping[str, Setting], ...]] = (
         {"weight": "int8", "per_channel": True},

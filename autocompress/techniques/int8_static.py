@@ -58,7 +58,9 @@ class Int8Static(ArtifactTechnique):
         Choice("per_channel", (True, False), describes="one scale per output channel of a weight"),
         Choice("calibration", ("minmax", "percentile", "entropy"), structural=False, describes="how ranges are found"),
         Choice("samples", (256, 64, 1024), structural=False, describes="calibration items"),
-        Choice("reduce_range", (False, True), structural=False, describes="7-bit weights, for CPUs whose int8 saturates"),
+        Choice(
+            "reduce_range", (False, True), structural=False, describes="7-bit weights, for CPUs whose int8 saturates"
+        ),
     )
     probed: ClassVar[tuple[Mapping[str, Setting], ...]] = (
         {"activation": "uint8", "weight": "int8", "per_channel": True},

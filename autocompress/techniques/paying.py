@@ -30,9 +30,7 @@ def paying_settings(
     if time_matters(profile):
         known = [settings for settings in known if ratios[str(dict(settings))] < 1.0] or known[:1]
     best = min(ratios.values())
-    return tuple(
-        sorted(known, key=lambda settings: round((ratios[str(dict(settings))] / best - 1.0) / SAME_SPEED))
-    )
+    return tuple(sorted(known, key=lambda settings: round((ratios[str(dict(settings))] / best - 1.0) / SAME_SPEED)))
 
 
 def refuse_what_does_not_pay(title: str, technique: str, probes: Probes, profile: Profile) -> Reason | None:

@@ -1,0 +1,225 @@
+"""`autocompress(model, profile, data)`: the whole flow, readable on one screen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autocompress.budget import Budget
+from autocompress.confirm import MAX_LOOKS, Confirmation, confirm, remember, remembered
+from autocompress.conclusion import conclude
+from autocompress.data_spec import load_data
+from autocompress.device import require_described
+from autocompress.devices import LocalDevice
+from autocompress.errors import JournalError, ModelError
+from autocompress.examples import as_task, example_for
+from autocompress.facts import Facts
+from autocompress.journal import Journal
+from autocompress.judge import judge
+from autocompress.ladder import Ladder
+from autocompress.measurement import Measurement
+from autocompress.plan import Plan
+from autocompress.planner import Situation, build_ladder, inspect_module, run_probes
+from autocompress.probes import Probes
+from autocompress.profile import Profile, load_profile
+from autocompress.progress import Deadline, Event, Listener, parse_duration, silent
+from autocompress.report import write_files
+from autocompress.result import Result
+from autocompress.runtimes import OnnxRuntime
+from autocompress.search import Search
+from autocompress.strategies import Boundary
+from autocompress.technique import ArtifactTechnique
+from autocompress.techniques import TECHNIQUES
+from autocompress.workbench import Tools, Workbench
+from autocompress.workspace import Workspace
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_FOLDER = "runs/latest"
+
+
+def autocompress(
+    model: torch.nn.Module,
+    profile: str | Path | Profile = "local",
+    data: Any = None,
+    *,
+    inputs: Any = None,
+    out: str | Path = DEFAULT_FOLDER,
+    budgets: Mapping[str, float | str] | None = None,
+    objective: str | None = None,
+    max_time: str | float | None = None,
+    resume: bool = False,
+    progress: Listener = silent,
+) -> Result:
+    """The cheapest measured plan that meets the profile's budgets, as a file that ships.
+
+    Args:
+        model: a trained module; left as it is.
+        profile: a YAML file, the name of a shipped profile, or a Profile.
+        data: a Task, `(inputs, targets)` arrays, a Dataset, a DataLoader, a dict of `train`, `val`, `test` of
+            these, or a data SPEC such as `digits`. Without data the accuracy stays unmeasured.
+        inputs: example inputs where no data give them: an array or tensor with a batch axis, a tuple or dict of
+            them, or a spec such as `1x3x32x32:float32`.
+        out: the run's folder. What an earlier run left there moves to `previous/`.
+        budgets: replace the profile's budgets of the same metrics: `{"latency_ms": "0.5x"}`.
+        objective: replaces the profile's: `effort`, `latency`, `size`, `accuracy`, `serving_cost`.
+        max_time: `90s`, `20m`, `2h` or seconds, over all resumptions.
+        resume: go on with the run in `out`.
+        progress: called with an `Event` for each thing worth telling.
+
+    Raises:
+        AutocompressError: for bad input (exit code 2) and failures of device or runtime (4). Budgets that are
+            not met are a value, not an exception.
+    """
+    bench, journal, deadline = open_run(
+        model, profile, data, inputs=inputs, out=out, budgets=budgets, objective=objective, max_time=max_time, resume=resume
+    )
+    try:
+        planned = plan_run(bench, journal, progress)
+        search = Search(bench, planned.ladder, Boundary(), journal, deadline, progress)
+        confirmations = _climb(search, planned, progress)
+        result = conclude(search, planned.facts, planned.baseline, confirmations)
+        write_files(result)
+        return result
+    finally:
+        journal.note("elapsed", deadline.spent)
+        journal.close()
+
+
+def _climb(search: Search, planned: Planned, progress: Listener) -> list[Confirmation]:
+    """Confirmations in the order they were made, until one is met or no further look makes sense."""
+    bench, journal = search.workbench, search.journal
+    confirmations: list[Confirmation] = []
+    plans = [Plan()] if planned.fits else (trial.plan for trial in search.contenders())
+    for plan in plans:
+        found = remembered(bench, plan, journal)
+        if found is None:
+            found = confirm(bench, plan, journal, progress)
+            remember(found, journal)
+        confirmations.append(found)
+        if found.verdict.status == "met" or found.hopeless or len(confirmations) >= MAX_LOOKS:
+            break
+    return confirmations
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """What is known before anything is tried."""
+
+    baseline: Measurement
+    facts: Facts
+    probes: Probes
+    ladder: Ladder
+
+    @property
+    def fits(self) -> bool:
+        """True when the model keeps its size and time budgets as it is."""
+        return any(answer.rule == "fits" and answer.taken for answer in self.ladder.path)
+
+
+def open_run(
+    model: torch.nn.Module,
+    profile: str | Path | Profile,
+    data: Any = None,
+    *,
+    inputs: Any = None,
+    out: str | Path = DEFAULT_FOLDER,
+    budgets: Mapping[str, float | str] | None = None,
+    objective: str | None = None,
+    max_time: str | float | None = None,
+    resume: bool = False,
+) -> tuple[Workbench, Journal, Deadline]:
+    """Check everything that was given, and open the run's folder and journal.
+
+    Raises:
+        AutocompressError: when something given cannot be used.
+    """
+    _require_module(model)
+    limit = parse_duration(max_time)
+    replacements = [Budget.parse(metric, value) for metric, value in (budgets or {}).items()]
+    target = load_profile(profile).with_budgets(replacements).with_objective(objective)
+    task = load_data(data) if isinstance(data, str) else as_task(data)
+    example = example_for(model, task, inputs, target.inputs)
+    tools = Tools(OnnxRuntime(), LocalDevice(), tuple(technique() for technique in TECHNIQUES))
+    require_described(tools.device, target)
+    workspace = Workspace(Path(out))
+    workspace.open(resume=resume)
+    journal = Journal(workspace.journal)
+    bench = Workbench(model, example, task, target, tools, workspace)
+    _require_same_run(journal, bench)
+    journal.release_dead_claims()
+    return bench, journal, Deadline.start(limit, float(journal.noted("elapsed") or 0.0))
+
+
+def plan_run(bench: Workbench, journal: Journal, progress: Listener) -> Planned:
+    """Baseline, facts, probes and ladder; what an earlier sitting measured is not measured again."""
+    progress(Event("baseline", "exporting the model and measuring it as it is"))
+    noted = journal.noted("baseline")
+    baseline = Measurement.from_json(noted) if noted else _measure_baseline(bench)
+    journal.note("baseline", baseline.to_json())
+    progress(Event("facts", "reading what the model is"))
+    facts = inspect_module(bench.module, bench.example)
+    noted = journal.noted("probes")
+    techniques = [t for t in bench.tools.techniques if isinstance(t, ArtifactTechnique)]
+
+    def said(sentence: str) -> None:
+        progress(Event("probes", sentence))
+
+    probes = (
+        Probes.from_json(noted)
+        if noted
+        else run_probes(facts, techniques, bench.tools.runtime, bench.tools.device, bench.profile, bench.machine, said)
+    )
+    journal.note("probes", probes.to_json())
+    verdict = judge(bench.profile.budgets, baseline, bench.profile.alpha, statistic=bench.profile.protocol.statistic)
+    situation = Situation(facts, probes, bench.profile, bench.task, verdict)
+    ladder = build_ladder(situation, bench.tools.techniques, frozenset({bench.tools.runtime.format}))
+    progress(Event("ladder", f"{len(ladder.rungs)} rungs, {len(ladder.refusals)} techniques refused"))
+    return Planned(baseline, facts, probes, ladder)
+
+
+def _measure_baseline(bench: Workbench) -> Measurement:
+    measurement = bench.measure_size(bench.baseline).with_(bench.measure_time(bench.baseline))
+    part = bench.task.selecting if bench.task else None
+    return measurement if part is None else measurement.with_(bench.measure_score(bench.baseline, part))
+
+
+def _require_module(model: Any) -> None:
+    import torch
+
+    if not isinstance(model, torch.nn.Module):
+        raise ModelError(f"is a {type(model).__name__}, not a torch.nn.Module.", where="model")
+
+
+def _require_same_run(journal: Journal, bench: Workbench) -> None:
+    """A journal goes on only with the model, data and profile that it was begun with."""
+    identity = _identity(bench)
+    noted = journal.noted("identity")
+    if noted is None:
+        journal.note("identity", identity)
+        return
+    changed = [key for key in identity if noted.get(key) != identity[key]]
+    if changed:
+        raise JournalError(
+            f"was begun with other inputs: {', '.join(changed)} changed.",
+            where=str(bench.workspace.root),
+            hint="Leave out --resume to start afresh (the old run is kept in previous/), or choose another --out.",
+        )
+
+
+def _identity(bench: Workbench) -> dict[str, str]:
+    profile = bench.profile
+    parts: Sequence[Any] = (bench.task.selecting, bench.task.confirming, bench.task.calibrating) if bench.task else ()
+    declared = json.dumps([str(profile.device), str(profile.runtime), str(profile.protocol), profile.confidence])
+    return {
+        "model": bench.baseline.hash,
+        "data": ",".join(part.hash for part in parts if part is not None),
+        "profile": hashlib.sha256(declared.encode()).hexdigest()[:16],
+        "budgets": "; ".join(map(str, profile.budgets)),
+        "objective": profile.objective,
+    }

@@ -1,0 +1,115 @@
+"""Confirmation: the winner measured again, on data and runs that took no part in choosing it."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autocompress.artifact import Artifact
+from autocompress.errors import RuntimeFailureError
+from autocompress.journal import Journal
+from autocompress.judge import judge
+from autocompress.measurement import Measurement
+from autocompress.plan import Plan
+from autocompress.progress import Event, Listener
+from autocompress.statistics import spend
+from autocompress.verdict import Standing, Verdict
+from autocompress.workbench import Workbench
+
+SCHEMA = 1
+MAX_LOOKS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Confirmation:
+    """A plan judged on what only confirms. `certificate` is the content of certificate.json."""
+
+    plan: Plan
+    artifact: Artifact
+    measurement: Measurement
+    verdict: Verdict
+    certificate: Mapping[str, Any]
+
+    @property
+    def hopeless(self) -> bool:
+        """True when only unmeasured budgets stand in the way: no other candidate can do better."""
+        standings = {finding.standing for finding in self.verdict.findings}
+        return Standing.UNMEASURED in standings and standings <= {Standing.MET, Standing.UNMEASURED}
+
+
+def confirm(workbench: Workbench, plan: Plan, journal: Journal, listener: Listener) -> Confirmation:
+    """Fresh latency runs, the size of the file, and the part of the data that only confirms.
+
+    The look is written down before it is taken; the accuracy test of look k has error probability
+    `spend(alpha, k)`, so that all looks together keep the profile's confidence.
+
+    Raises:
+        RuntimeFailureError: when the artifact fails in the runtime now.
+    """
+    profile = workbench.profile
+    artifact = workbench.build(plan)
+    part = workbench.task.confirming if workbench.task else None
+    listener(Event("confirm", f"fresh latency runs of {plan}"))
+    measurement = workbench.measure_size(artifact).with_(workbench.measure_time(artifact))
+    look = 0
+    if part is not None:
+        look = journal.spend_look(plan.hash)
+        listener(Event("confirm", f"accuracy on {len(part)} items that took no part in the selection"))
+        measurement = measurement.with_(workbench.measure_score(artifact, part))
+    accuracy_alpha = spend(profile.alpha, look) if look else profile.alpha
+    verdict = judge(
+        profile.budgets,
+        measurement,
+        profile.alpha,
+        accuracy_alpha=accuracy_alpha,
+        statistic=profile.protocol.statistic,
+        batch=profile.protocol.batch,
+    )
+    certificate = {
+        "schema": SCHEMA,
+        "status": str(verdict.status),
+        "issued": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "plan": plan.to_json(),
+        "plan_hash": plan.hash,
+        "profile": profile.name,
+        "confidence": profile.confidence,
+        "findings": [finding.to_json() for finding in verdict.findings],
+        "artifact_sha256": artifact.hash,
+        "baseline_sha256": workbench.baseline.hash,
+        "data": None if part is None else {"part": part.name, "items": len(part), "hash": part.hash},
+        "look": look,
+        "accuracy_error_probability": accuracy_alpha if look else None,
+        "candidates_tried": len(journal.trials()),
+        "machine": str(workbench.machine),
+        "machine_fingerprint": workbench.machine.fingerprint,
+        "conditions": measurement.conditions.to_json() if measurement.conditions else None,
+        "versions": dict(workbench.tools.runtime.versions),
+    }
+    return Confirmation(plan, artifact, measurement, verdict, certificate)
+
+
+def remembered(workbench: Workbench, plan: Plan, journal: Journal) -> Confirmation | None:
+    """The confirmation of this plan that an earlier sitting of the run noted, None when there is none."""
+    noted = (journal.noted("confirmations") or {}).get(plan.hash)
+    if noted is None:
+        return None
+    artifact = workbench.build(plan)
+    if artifact.hash != noted["certificate"]["artifact_sha256"]:
+        raise RuntimeFailureError(
+            "is no longer the file that was confirmed; the plan builds to other bytes now.", where=str(artifact.path)
+        )
+    measurement = Measurement.from_json(noted["measurement"])
+    return Confirmation(plan, artifact, measurement, Verdict.from_json(noted["verdict"]), noted["certificate"])
+
+
+def remember(confirmation: Confirmation, journal: Journal) -> None:
+    """Note a confirmation, so that a resumed run does not look at the confirming part again."""
+    noted = journal.noted("confirmations") or {}
+    noted[confirmation.plan.hash] = {
+        "measurement": confirmation.measurement.to_json(),
+        "verdict": confirmation.verdict.to_json(),
+        "certificate": dict(confirmation.certificate),
+    }
+    journal.note("confirmations", noted)

@@ -1,0 +1,162 @@
+"""Judging: measurements against budgets, at a stated error probability. Nothing fails open."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autocompress.budget import ACCURACY_METRICS, Budget, Direction
+from autocompress.measurement import Measurement
+from autocompress.statistics import drop_bounds, items_needed, mean_bounds, median_bounds, rate_bounds
+from autocompress.verdict import Finding, Standing, Verdict
+
+FLOATS = NDArray[np.float64]
+EXACT = ("size_mb", "download_mb", "memory_mb", "energy_mj")
+
+
+def judge(
+    budgets: Sequence[Budget],
+    measurement: Measurement,
+    alpha: float,
+    *,
+    accuracy_alpha: float | None = None,
+    statistic: str = "p50",
+    batch: int = 1,
+) -> Verdict:
+    """A finding per budget.
+
+    Each bound is one-sided at `alpha`; `accuracy_alpha` replaces it for accuracy, where several looks at the
+    same items share one error probability. A budget is met only when the far bound keeps it, exceeded when the
+    near bound breaks it.
+    """
+    findings = []
+    for budget in budgets:
+        if budget.metric in EXACT:
+            findings.append(_exact(budget, measurement))
+        elif budget.metric in ("latency_ms", "throughput_per_s"):
+            findings.append(_time(budget, measurement, alpha, statistic, batch))
+        elif budget.metric in ACCURACY_METRICS:
+            findings.append(_accuracy(budget, measurement, accuracy_alpha or alpha))
+    return Verdict(tuple(findings))
+
+
+def _unmeasured(budget: Budget, why: str) -> Finding:
+    return Finding(budget, Standing.UNMEASURED, sentence=why)
+
+
+def _exact(budget: Budget, measurement: Measurement) -> Finding:
+    reading = measurement.readings.get(budget.metric)
+    if reading is None:
+        why = "no energy counter is read in this version" if budget.metric == "energy_mj" else "was not measured"
+        return _unmeasured(budget, why)
+    value = reading.value
+    if budget.relative:
+        baseline = measurement.baseline.get(budget.metric)
+        if baseline is None or baseline.value <= 0:
+            return _unmeasured(budget, "the baseline was not measured")
+        value /= baseline.value
+    return _decide(budget, value, value, value, samples=1)
+
+
+def _time(budget: Budget, measurement: Measurement, alpha: float, statistic: str, batch: int) -> Finding:
+    reading, baseline = measurement.readings.get("latency_ms"), measurement.baseline.get("latency_ms")
+    if reading is None or (budget.relative and baseline is None):
+        return _unmeasured(budget, "latency was not measured")
+    if budget.relative and measurement.unchanged:
+        return _decide(budget, 1.0, 1.0, 1.0, samples=1, note="the baseline itself")
+    blocks = reading.block_statistic(statistic)
+    if budget.relative and baseline is not None:
+        blocks = _paired(blocks, baseline.block_statistic(statistic))
+    low, high = median_bounds(blocks, alpha)
+    value = float(np.median(blocks))
+    if budget.metric == "throughput_per_s":
+        scale = 1.0 if budget.relative else 1000.0 * batch
+        value, low, high = scale / value, _over(scale, high), _over(scale, low)
+    return _decide(budget, value, low, high, samples=len(blocks))
+
+
+def _paired(blocks: FLOATS, baseline: FLOATS) -> FLOATS:
+    # block i of one was taken right beside block i of the other, so drift of the machine cancels in the ratio
+    rounds = min(len(blocks), len(baseline))
+    return np.asarray(blocks[:rounds] / baseline[:rounds], dtype=np.float64)
+
+
+def _over(scale: float, value: float) -> float:
+    if value in (-math.inf, 0.0):
+        return math.inf
+    return scale / value
+
+
+def _accuracy(budget: Budget, measurement: Measurement, alpha: float) -> Finding:
+    reading = measurement.readings.get("score")
+    if reading is None:
+        return _unmeasured(budget, "accuracy was not measured")
+    score = reading.samples
+    if budget.metric == "min_accuracy":
+        return _floor(budget, score, alpha)
+    if measurement.unchanged:
+        return _decide(budget, 0.0, 0.0, 0.0, samples=len(score), note="the baseline itself")
+    baseline = measurement.baseline.get("score")
+    if baseline is None or baseline.samples.shape != score.shape:
+        return _unmeasured(budget, "the baseline's scores of the same items are missing")
+    return _drop(budget, baseline.samples, score, alpha)
+
+
+def _is_binary(*arrays: FLOATS) -> bool:
+    return all(bool(np.isin(array, (0.0, 1.0)).all()) for array in arrays)
+
+
+def _floor(budget: Budget, score: FLOATS, alpha: float) -> Finding:
+    low, high = rate_bounds(int(score.sum()), len(score), alpha) if _is_binary(score) else mean_bounds(score, alpha)
+    return _decide(budget, 100 * float(score.mean()), 100 * low, 100 * high, samples=len(score))
+
+
+def _drop(budget: Budget, baseline: FLOATS, score: FLOATS, alpha: float) -> Finding:
+    scale = 100.0 if budget.metric == "max_accuracy_drop_pp" else 1.0
+    n = len(score)
+    needed = None
+    if _is_binary(baseline, score):
+        lost, gained = int(((baseline == 1) & (score == 0)).sum()), int(((baseline == 0) & (score == 1)).sum())
+        low, high = drop_bounds(lost, gained, n, alpha)
+        total = items_needed(lost, gained, n, budget.limit / scale, alpha)
+        needed = None if total is None else total - n
+        changes = f"{lost} of {n} items lost, {gained} won"
+    else:
+        low, high = mean_bounds(baseline - score, alpha)
+        changes = f"mean over {n} items"
+    value = scale * float((baseline - score).mean())
+    finding = _decide(budget, value, scale * low, scale * high, samples=n, note=changes)
+    if finding.standing is not Standing.UNDECIDED:
+        return finding
+    more = f"about {needed} more items are needed" if needed else "the drop lies at the limit"
+    return _decide(budget, value, scale * low, scale * high, samples=n, note=f"{changes}; {more}", needed=needed)
+
+
+def _decide(
+    budget: Budget, value: float, low: float, high: float, *, samples: int, note: str = "", needed: int | None = None
+) -> Finding:
+    at_most = budget.direction is Direction.AT_MOST
+    met = high <= budget.limit if at_most else low >= budget.limit
+    broken = low > budget.limit if at_most else high < budget.limit
+    standing = Standing.MET if met else Standing.EXCEEDED if broken else Standing.UNDECIDED
+    bounds = "" if low == high else f" ({_number(low)} to {_number(high)})"
+    unit = "x" if budget.relative else f" {budget.unit}"
+    sign = "at most" if at_most else "at least"
+    sentence = f"{_number(value)}{unit}{bounds}, {sign} {budget.text}{'; ' + note if note else ''}"
+    return Finding(
+        budget,
+        standing,
+        value,
+        low if math.isfinite(low) else None,
+        high if math.isfinite(high) else None,
+        needed,
+        samples,
+        sentence,
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) else "unbounded"

@@ -1,0 +1,54 @@
+"""The same words and numbers in the terminal and in the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autocompress.result import StageRow
+
+STAGE_HEADINGS = (
+    "", "size MB", "parameters", "non-zero", "accuracy", "mean ms", "p50 ms", "p95 ms", "latency", "size",
+)  # fmt: skip
+
+
+def stage_cells(row: StageRow, *, rate: bool) -> Sequence[str]:
+    """The cells of a row of the stage table; a dash is what was not measured."""
+    return (
+        row.name,
+        f"{row.size_mb:.3f}",
+        f"{row.parameters:,}",
+        f"{row.nonzero / row.parameters:.1%}" if row.parameters else "-",
+        score_text(row.score, rate=rate),
+        milliseconds(row.mean_ms),
+        milliseconds(row.p50_ms),
+        milliseconds(row.p95_ms),
+        times(row.latency_ratio),
+        times(row.size_ratio),
+    )
+
+
+def score_text(score: float | None, *, rate: bool) -> str:
+    """Percent for rates, the plain number for other scores."""
+    if score is None:
+        return "-"
+    return f"{100 * score:.2f} %" if rate else f"{score:.4g}"
+
+
+def milliseconds(value: float | None) -> str:
+    """Three significant digits."""
+    return "-" if value is None else f"{value:.3g}"
+
+
+def times(ratio: float | None) -> str:
+    """A share of the baseline."""
+    return "-" if ratio is None else f"{ratio:.2f}x"
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 5 s`, `1 h 2 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,162 @@
+"""The result of a run: an answer with its evidence, also when the budgets are not met."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autocompress.artifact import Artifact
+from autocompress.errors import BudgetsNotMetError, UndecidedError
+from autocompress.facts import Facts
+from autocompress.ladder import Ladder
+from autocompress.measurement import Measurement, Reading
+from autocompress.plan import Plan
+from autocompress.profile import Profile
+from autocompress.runtime import Contents
+from autocompress.trial import Trial
+from autocompress.verdict import Finding, Status, Verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One line of the stage table; None is what was not measured. Ratios are to the baseline's row."""
+
+    name: str
+    size_mb: float
+    parameters: int
+    nonzero: int
+    score: float | None
+    mean_ms: float | None
+    p50_ms: float | None
+    p95_ms: float | None
+    latency_ratio: float | None
+    size_ratio: float
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a run found.
+
+    `plan`, `artifact`, `verdict` and `measurement` belong to the answer: the confirmed winner, or the nearest
+    miss when nothing was met (`met` tells which). `certificate` is there when the confirming part was looked at.
+    """
+
+    status: Status
+    plan: Plan
+    artifact: Artifact | None
+    baseline: Artifact
+    verdict: Verdict
+    measurement: Measurement
+    certificate: Mapping[str, Any] | None
+    history: Sequence[Trial]
+    stages: Sequence[StageRow]
+    facts: Facts
+    ladder: Ladder
+    profile: Profile
+    explanation: Sequence[str]
+    machine: str
+    data: str
+    seconds: float
+    out_of_time: bool
+    folder: Path
+    trials: pd.DataFrame | None = field(default=None, repr=False)
+
+    @property
+    def met(self) -> bool:
+        """True when every budget is met at the profile's confidence."""
+        return self.status is Status.MET
+
+    @property
+    def binding(self) -> Finding | None:
+        """The budget that stands in the way, None when all are met."""
+        return self.verdict.binding
+
+    def unwrap(self) -> Artifact:
+        """The artifact, if the budgets are met.
+
+        Raises:
+            BudgetsNotMetError: when a budget is exceeded.
+            UndecidedError: when the data or runs do not decide.
+        """
+        if self.met and self.artifact is not None:
+            return self.artifact
+        binding = f" {self.binding.budget.metric}: {self.binding.sentence}." if self.binding else ""
+        kind = UndecidedError if self.status is Status.UNDECIDED else BudgetsNotMetError
+        raise kind(f"the budgets are {self.status}.{binding}", where=str(self.folder))
+
+    def __str__(self) -> str:
+        lines = [f"{self.status}: {self.plan}"]
+        lines += [f"  {finding.budget.metric}: {finding.standing}, {finding.sentence}" for finding in self.verdict.findings]
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of result.json."""
+        return {
+            "schema": SCHEMA,
+            "status": str(self.status),
+            "plan": self.plan.to_json(),
+            "plan_text": str(self.plan),
+            "artifact": None if self.artifact is None else {"file": "model.onnx", "sha256": self.artifact.hash},
+            "baseline_sha256": self.baseline.hash,
+            "verdict": self.verdict.to_json(),
+            "binding": self.binding.budget.metric if self.binding else None,
+            "stages": [stage.to_json() for stage in self.stages],
+            "explanation": list(self.explanation),
+            "profile": self.profile.name,
+            "objective": self.profile.objective,
+            "confidence": self.profile.confidence,
+            "machine": self.machine,
+            "data": self.data,
+            "seconds": round(self.seconds, 3),
+            "out_of_time": self.out_of_time,
+            "facts": {key: value for key, value in self.facts.to_json().items() if key != "layers"},
+            "ladder": self.ladder.to_json(),
+            "trials": [
+                {
+                    "number": trial.number,
+                    "plan": str(trial.plan),
+                    "plan_hash": trial.plan.hash,
+                    "outcome": str(trial.outcome),
+                    "reason": trial.reason,
+                    "seconds": {key: round(value, 3) for key, value in trial.seconds.items()},
+                }
+                for trial in self.history
+            ],
+        }
+
+
+def stage_row(
+    name: str,
+    contents: Contents,
+    readings: Mapping[str, Reading],
+    baseline: Mapping[str, Reading],
+) -> StageRow:
+    """A row of the stage table from readings; scores are means, times over all calls of all blocks."""
+    latency, before = readings.get("latency_ms"), baseline.get("latency_ms")
+    ratio = None
+    if latency is not None and before is not None:
+        ratio = latency.statistic("p50") / before.statistic("p50")
+    size = readings["size_mb"].value
+    return StageRow(
+        name,
+        size,
+        contents.parameters,
+        contents.nonzero,
+        readings["score"].value if "score" in readings else None,
+        latency.statistic("mean") if latency else None,
+        latency.statistic("p50") if latency else None,
+        latency.statistic("p95") if latency else None,
+        ratio,
+        size / baseline["size_mb"].value,
+    )

@@ -1,0 +1,192 @@
+"""The search: climbs the ladder, one plan at a time, cheapest measurement first. Knows contracts only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from autocompress.artifact import Artifact
+from autocompress.errors import ArtifactError, RuntimeFailureError, TechniqueError
+from autocompress.journal import Journal
+from autocompress.judge import judge
+from autocompress.ladder import Ladder
+from autocompress.measurement import Measurement
+from autocompress.plan import Effort, Plan
+from autocompress.progress import Deadline, Event, Listener
+from autocompress.strategy import Strategy
+from autocompress.trial import Outcome, Trial
+from autocompress.verdict import Standing, Status, Verdict
+from autocompress.workbench import Workbench
+
+
+@dataclass(eq=False)
+class Search:
+    """A search over one ladder, with everything it does in the journal."""
+
+    workbench: Workbench
+    ladder: Ladder
+    strategy: Strategy
+    journal: Journal
+    deadline: Deadline
+    listener: Listener
+    out_of_time: bool = False
+    _seconds: list[float] = field(default_factory=list)
+
+    def contenders(self) -> Iterator[Trial]:
+        """Trials worth confirming, best first by the profile's objective.
+
+        `effort` hands out the first that keeps every budget on the selecting data before it spends more; other
+        objectives try all plans that time allows first. Candidates that the selecting data leave undecided come
+        last.
+        """
+        given: set[str] = set()
+        first_is_enough = self.workbench.profile.objective == "effort"
+        while not self.out_of_time:
+            if first_is_enough:
+                yield from self._hand_out(given, lambda trial: trial.promising)
+            plan = self.strategy.propose(self.ladder, self.journal.trials())
+            if plan is None:
+                break
+            if self.deadline.over:
+                self.out_of_time = True
+                break
+            self._try(plan)
+        yield from self._hand_out(given, lambda trial: trial.promising)
+        yield from self._hand_out(given, _undecided)
+
+    def _hand_out(self, given: set[str], wanted: Callable[[Trial], bool]) -> Iterator[Trial]:
+        trials = [trial for trial in self.journal.trials() if wanted(trial) and trial.plan.hash not in given]
+        for trial in sorted(trials, key=lambda trial: cost(trial, self.workbench)):
+            given.add(trial.plan.hash)
+            yield trial
+
+    def _try(self, plan: Plan) -> None:
+        start = time.monotonic()
+        history = self.journal.trials()
+        total = sum(1 for rung in self.ladder.rungs for _ in rung.plans())
+        best = min((t for t in history if t.promising), key=lambda trial: cost(trial, self.workbench), default=None)
+
+        def tell(doing: str) -> None:
+            seconds = sum(self._seconds) / len(self._seconds) if self._seconds else None
+            rest = None if seconds is None else seconds * (total - len(history))
+            limits = [limit for limit in (rest, self.deadline.left) if limit is not None]
+            said = f"{doing} {plan}"
+            best_text = str(best.plan) if best else ""
+            self.listener(Event("search", said, len(history), total, best_text, min(limits, default=None)))
+
+        with self.journal.claim(plan) as number:
+            self.journal.finish(evaluate(self.workbench, plan, number, tell))
+        self._seconds.append(time.monotonic() - start)
+        self.journal.note("elapsed", self.deadline.spent)
+
+    def nearest_miss(self) -> Trial | None:
+        """The candidate that comes closest to its budgets, with the measurements that its trial left out."""
+        candidates = [t for t in self.journal.trials() if t.verdict.findings and t.plan != Plan()]
+        if not candidates:
+            return None
+        nearest = min(candidates, key=lambda trial: (_misses(trial), trial.overshoot))
+        noted = self.journal.noted("nearest_miss")
+        if noted and noted["number"] == nearest.number:
+            return Trial.from_json(nearest.number, noted["trial"])
+        artifact = self.workbench.built(nearest.plan)
+        if artifact is None:
+            return nearest
+        self.listener(Event("search", f"measuring the nearest miss, {nearest.plan}"))
+        try:
+            measurement = nearest.measurement
+            for name, take in measurements(self.workbench, artifact):
+                if name not in measurement.readings:
+                    measurement = measurement.with_(take())
+        except RuntimeFailureError as error:
+            return replace(nearest, reason=f"{nearest.reason} {error}")
+        full = replace(nearest, measurement=measurement, verdict=screen(self.workbench, measurement))
+        self.journal.note("nearest_miss", {"number": full.number, "trial": full.to_json()})
+        return full
+
+
+def screen(workbench: Workbench, measurement: Measurement) -> Verdict:
+    """The verdict while selecting, at the profile's confidence."""
+    profile = workbench.profile
+    return judge(
+        profile.budgets,
+        measurement,
+        profile.alpha,
+        statistic=profile.protocol.statistic,
+        batch=profile.protocol.batch,
+    )
+
+
+def measurements(workbench: Workbench, artifact: Artifact) -> list[tuple[str, Callable[[], Measurement]]]:
+    """The measurements of a trial, cheapest first, by the name of their main reading."""
+    steps: list[tuple[str, Callable[[], Measurement]]] = [
+        ("size_mb", lambda: workbench.measure_size(artifact)),
+        ("latency_ms", lambda: workbench.measure_time(artifact)),
+    ]
+    part = workbench.task.selecting if workbench.task else None
+    if part is not None:
+        steps.append(("score", lambda: workbench.measure_score(artifact, part)))
+    return steps
+
+
+def evaluate(workbench: Workbench, plan: Plan, number: int, tell: Callable[[str], None] = lambda doing: None) -> Trial:
+    """Build a plan and measure it, cheapest measurement first, until a budget is broken.
+
+    What a technique or the runtime cannot do ends the trial with its sentence, not the run.
+    """
+    seconds: dict[str, float] = {}
+    clock = time.monotonic()
+    tell("building")
+    try:
+        artifact = workbench.build(plan)
+    except (TechniqueError, ArtifactError) as error:
+        return Trial(number, plan, Outcome.FAILED, reason=str(error), seconds={"build": time.monotonic() - clock})
+    seconds["build"] = time.monotonic() - clock
+    trial = Trial(number, plan, Outcome.MEASURED, artifact_hash=artifact.hash, seconds=seconds)
+    names = {"size_mb": "size", "latency_ms": "latency", "score": "accuracy"}
+    for name, take in measurements(workbench, artifact):
+        clock = time.monotonic()
+        tell(f"measuring {names[name]} of")
+        try:
+            measurement = trial.measurement.with_(take())
+        except RuntimeFailureError as error:
+            return replace(trial, outcome=Outcome.FAILED, reason=str(error))
+        seconds[names[name]] = time.monotonic() - clock
+        trial = replace(trial, measurement=measurement, verdict=screen(workbench, measurement))
+        broken = next((f for f in trial.verdict.findings if f.standing is Standing.EXCEEDED), None)
+        if broken is not None:
+            reason = f"{broken.budget.metric}: {broken.sentence}"
+            return replace(trial, outcome=Outcome.STOPPED, stopped_by=broken.budget.metric, reason=reason)
+    sentences = [f"{f.budget.metric}: {f.sentence}" for f in trial.verdict.findings]
+    return replace(trial, reason="; ".join(sentences))
+
+
+def _undecided(trial: Trial) -> bool:
+    return trial.outcome is Outcome.MEASURED and trial.verdict.status is Status.UNDECIDED and not trial.promising
+
+
+def _misses(trial: Trial) -> int:
+    # what a trial was stopped before counts as no miss: the nearest miss is measured to the end afterwards
+    return sum(finding.value is not None and finding.overshoot > 1.0 for finding in trial.verdict.findings)
+
+
+def cost(trial: Trial, workbench: Workbench) -> tuple[float, ...]:
+    """What orders plans under the profile's objective; lower is better. Ties fall to latency, then size."""
+    readings = trial.measurement.readings
+    statistic = workbench.profile.protocol.statistic
+    latency = readings["latency_ms"].statistic(statistic) if "latency_ms" in readings else float("inf")
+    size = readings["size_mb"].value if "size_mb" in readings else float("inf")
+    score = readings["score"].value if "score" in readings else float("-inf")
+    objective = workbench.profile.objective
+    if objective == "accuracy":
+        return (-score, latency, size)
+    if objective == "size":
+        return (size, latency)
+    if objective in ("latency", "serving_cost"):
+        return (latency, size)
+    return (float(_effort(trial.plan, workbench)), latency, size)
+
+
+def _effort(plan: Plan, workbench: Workbench) -> Effort:
+    efforts: Sequence[Effort] = [workbench.tools.technique(step.technique).effort for step in plan.steps]
+    return max(efforts, default=Effort.NONE)

@@ -1,0 +1,24 @@
+"""Plans of the ladder in an order drawn once: the baseline for strategies."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from autocompress.ladder import Ladder
+from autocompress.plan import Plan
+from autocompress.strategy import Strategy
+from autocompress.trial import Trial
+
+
+class Random(Strategy):
+    """Uniform over the plans that were not tried yet; the same seed and history give the same plan."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._seed = seed
+
+    def propose(self, ladder: Ladder, history: Sequence[Trial]) -> Plan | None:
+        """See `Strategy.propose`."""
+        tried = {trial.plan.hash for trial in history}
+        left = [plan for rung in ladder.rungs for plan in rung.plans() if plan.hash not in tried]
+        return random.Random(f"{self._seed}/{len(tried)}").choice(left) if left else None

@@ -1,0 +1,191 @@
+"""The workbench: builds plans into artifacts and takes their measurements."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import zstandard
+
+from autocompress.artifact import BYTES_PER_MB, Artifact
+from autocompress.device import Device
+from autocompress.errors import PlanError, RuntimeFailureError
+from autocompress.machine import Machine
+from autocompress.measurement import Measurement, Reading
+from autocompress.plan import Plan, Step
+from autocompress.profile import Profile
+from autocompress.runtime import Contents, Example, Runtime, feeds
+from autocompress.source import Part
+from autocompress.task import Task
+from autocompress.technique import ArtifactTechnique, Context, Technique
+from autocompress.workspace import Workspace, make_folder
+
+if TYPE_CHECKING:
+    import torch
+
+SCORING_BATCH = 64
+DOWNLOAD_LEVEL = 19
+
+
+@dataclass(frozen=True, eq=False)
+class Tools:
+    """What a run works with: one runtime, one device, and the techniques on the shelf."""
+
+    runtime: Runtime
+    device: Device
+    techniques: Sequence[Technique]
+
+    def technique(self, name: str) -> Technique:
+        """The technique of that name.
+
+        Raises:
+            PlanError: when it is not on the shelf.
+        """
+        for technique in self.techniques:
+            if technique.name == name:
+                return technique
+        known = ", ".join(technique.name for technique in self.techniques)
+        raise PlanError(f"there is no technique named {name!r}.", where="plan", hint=f"On the shelf: {known}.")
+
+
+class Workbench:
+    """One model with its data on one device. Artifacts are kept by the hash of their plan."""
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        example: Example,
+        task: Task | None,
+        profile: Profile,
+        tools: Tools,
+        workspace: Workspace,
+    ) -> None:
+        self.module = module
+        self.example = example
+        self.task = task
+        self.profile = profile
+        self.tools = tools
+        self.workspace = workspace
+        self.machine: Machine = tools.device.machine()
+        self._baseline: Artifact | None = None
+        self._scores: dict[tuple[str, str], Reading] = {}
+
+    @property
+    def baseline(self) -> Artifact:
+        """The model untouched, exported once.
+
+        Raises:
+            ModelError: when it cannot be exported.
+        """
+        if self._baseline is None:
+            folder = self._folder(Plan())
+            self._baseline = self.tools.runtime.export(self.module, self.example, folder / "model.onnx")
+        return self._baseline
+
+    def _folder(self, plan: Plan) -> Path:
+        folder = self.workspace.checkpoints / plan.hash
+        make_folder(folder)
+        return folder
+
+    def built(self, plan: Plan) -> Artifact | None:
+        """The plan's artifact if it has been built already."""
+        path = self.workspace.checkpoints / plan.hash / "model.onnx"
+        return self.tools.runtime.read(path) if path.exists() else None
+
+    def build(self, plan: Plan) -> Artifact:
+        """The plan's artifact; the same plan, model, data and thread count give the same bytes.
+
+        Raises:
+            PlanError: when a step names an unknown technique or setting.
+            TechniqueError: when a step cannot be done on this model.
+        """
+        if not plan.finish and not plan.rounds:
+            return self.baseline
+        if plan.rounds:
+            step = plan.rounds[0][0]
+            self.tools.technique(step.technique)
+            raise PlanError("rounds on the module are not available in this version.", where=str(step))
+        folder = self._folder(plan)
+        work = folder / "work"
+        shutil.rmtree(work, ignore_errors=True)
+        artifact = self.baseline
+        for place, step in enumerate(plan.finish):
+            inside = work / str(place)
+            make_folder(inside)
+            artifact = self._finish(artifact, step, inside)
+        final = artifact.copy_to(folder / "model.onnx")
+        shutil.rmtree(work)
+        return final
+
+    def _finish(self, artifact: Artifact, step: Step, folder: Path) -> Artifact:
+        technique = self.tools.technique(step.technique)
+        if not isinstance(technique, ArtifactTechnique) or technique.stage is not step.stage:
+            raise PlanError(f"acts at stage {technique.stage}, not {step.stage}.", where=step.technique)
+        part = self.task.calibrating if self.task else None
+        return technique.apply(artifact, step.settings, Context(self.task, self.example, part, folder))
+
+    def measure_size(self, artifact: Artifact) -> Measurement:
+        """Size and, where a budget asks for it, download size, of the artifact and of the baseline."""
+        readings, baseline = self._sizes(artifact), self._sizes(self.baseline)
+        return Measurement(readings, baseline)
+
+    def _sizes(self, artifact: Artifact) -> dict[str, Reading]:
+        readings = {"size_mb": Reading.one("MB", artifact.size_bytes / BYTES_PER_MB)}
+        if self.profile.limits("download_mb"):
+            compressor = zstandard.ZstdCompressor(level=DOWNLOAD_LEVEL)
+            packed = sum(len(compressor.compress((artifact.root / name).read_bytes())) for name in artifact.files)
+            readings["download_mb"] = Reading.one("MB", packed / BYTES_PER_MB)
+        return readings
+
+    def measure_time(self, artifact: Artifact, max_seconds: float | None = None) -> Measurement:
+        """Latency and memory, in blocks that alternate with the baseline's, each in a fresh process."""
+        if artifact.hash == self.baseline.hash:
+            (only,) = self.tools.device.measure([artifact], self.profile, self.example, max_seconds)
+            return Measurement(only.readings, only.readings, only.conditions, unchanged=True)
+        before, after = self.tools.device.measure([self.baseline, artifact], self.profile, self.example, max_seconds)
+        return Measurement(after.readings, before.readings, after.conditions)
+
+    def measure_score(self, artifact: Artifact, part: Part) -> Measurement:
+        """Scores per item of the artifact and of the baseline on the same items, shape `(n,)` each."""
+        return Measurement({"score": self._score(artifact, part)}, {"score": self._score(self.baseline, part)})
+
+    def _score(self, artifact: Artifact, part: Part) -> Reading:
+        key = (artifact.hash, part.name)
+        if key not in self._scores:
+            self._scores[key] = score(self.tools.runtime, artifact, part, self.task, self.machine.cores, self.options)
+        return self._scores[key]
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        """Session options of the profile."""
+        return self.profile.runtime.options
+
+    def contents(self, artifact: Artifact) -> Contents:
+        """Parameters, non-zero parameters and operators."""
+        return self.tools.runtime.contents(artifact)
+
+
+def score(
+    runtime: Runtime, artifact: Artifact, part: Part, task: Task | None, threads: int, options: Mapping[str, str]
+) -> Reading:
+    """Scores per item of an artifact on a part of the data, shape `(n,)`.
+
+    Raises:
+        DataError: when the data do not fit the artifact or its outputs.
+        RuntimeFailureError: when outputs are not finite.
+    """
+    judge = task or Task()
+    session = runtime.load(artifact, threads, options)
+    scores = []
+    for feed, targets in feeds(part, artifact, SCORING_BATCH):
+        outputs = tuple(output[: len(targets)] for output in session.run(feed))
+        if not all(np.isfinite(output).all() for output in outputs if output.dtype.kind == "f"):
+            raise RuntimeFailureError(
+                "gives outputs that are not finite (NaN or infinity).", where=str(artifact.path), hint="Check the model."
+            )
+        scores.append(judge.scores(outputs[0] if len(outputs) == 1 else outputs, targets))
+    return Reading("score", np.concatenate(scores))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autocompress.budget import Budget
-from autocompress.confirm import MAX_LOOKS, Confirmation, confirm, remember, remembered
 from autocompress.conclusion import conclude
+from autocompress.confirm import MAX_LOOKS, Confirmation, confirm, remember, remembered
 from autocompress.data_spec import load_data
 from autocompress.device import require_described
 from autocompress.devices import LocalDevice
@@ -77,7 +78,15 @@ def autocompress(
             not met are a value, not an exception.
     """
     bench, journal, deadline = open_run(
-        model, profile, data, inputs=inputs, out=out, budgets=budgets, objective=objective, max_time=max_time, resume=resume
+        model,
+        profile,
+        data,
+        inputs=inputs,
+        out=out,
+        budgets=budgets,
+        objective=objective,
+        max_time=max_time,
+        resume=resume,
     )
     try:
         planned = plan_run(bench, journal, progress)
@@ -105,6 +114,62 @@ def _climb(search: Search, planned: Planned, progress: Listener) -> list[Confirm
         if found.verdict.status == "met" or found.hopeless or len(confirmations) >= MAX_LOOKS:
             break
     return confirmations
+
+
+def explain(
+    model: torch.nn.Module,
+    profile: str | Path | Profile = "local",
+    data: Any = None,
+    *,
+    inputs: Any = None,
+    budgets: Mapping[str, float | str] | None = None,
+    objective: str | None = None,
+    progress: Listener = silent,
+) -> Planned:
+    """Baseline, facts, probes and ladder of a run that is not made; arguments as in `autocompress`.
+
+    Raises:
+        AutocompressError: for bad input and failures of device or runtime.
+    """
+    with tempfile.TemporaryDirectory(prefix="autocompress-plan-") as folder:
+        bench, journal, _ = open_run(
+            model, profile, data, inputs=inputs, out=folder, budgets=budgets, objective=objective
+        )
+        try:
+            return plan_run(bench, journal, progress)
+        finally:
+            journal.close()
+
+
+def apply_plan(
+    plan: Plan,
+    model: torch.nn.Module,
+    profile: str | Path | Profile = "local",
+    data: Any = None,
+    *,
+    inputs: Any = None,
+    out: str | Path = DEFAULT_FOLDER,
+    budgets: Mapping[str, float | str] | None = None,
+    progress: Listener = silent,
+) -> Result:
+    """Replay a plan and judge its file on the confirming data; arguments as in `autocompress`.
+
+    The same plan, model, data and thread count give the same bytes on the same machine.
+
+    Raises:
+        AutocompressError: for bad input, a plan that does not fit the model, and failures of device or runtime.
+    """
+    bench, journal, deadline = open_run(model, profile, data, inputs=inputs, out=out, budgets=budgets)
+    try:
+        progress(Event("baseline", "exporting the model and measuring it as it is"))
+        baseline = _measure_baseline(bench)
+        facts = inspect_module(bench.module, bench.example)
+        search = Search(bench, Ladder((), {}), Boundary(), journal, deadline, progress)
+        result = conclude(search, facts, baseline, [confirm(bench, plan, journal, progress)])
+        write_files(result)
+        return result
+    finally:
+        journal.close()
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,10 +204,9 @@ def open_run(
     Raises:
         AutocompressError: when something given cannot be used.
     """
+    deadline = Deadline.start(parse_duration(max_time))
     _require_module(model)
-    limit = parse_duration(max_time)
-    replacements = [Budget.parse(metric, value) for metric, value in (budgets or {}).items()]
-    target = load_profile(profile).with_budgets(replacements).with_objective(objective)
+    target = load_profile(profile).with_budgets(replacements(budgets)).with_objective(objective)
     task = load_data(data) if isinstance(data, str) else as_task(data)
     example = example_for(model, task, inputs, target.inputs)
     tools = Tools(OnnxRuntime(), LocalDevice(), tuple(technique() for technique in TECHNIQUES))
@@ -153,7 +217,7 @@ def open_run(
     bench = Workbench(model, example, task, target, tools, workspace)
     _require_same_run(journal, bench)
     journal.release_dead_claims()
-    return bench, journal, Deadline.start(limit, float(journal.noted("elapsed") or 0.0))
+    return bench, journal, replace(deadline, spent_before=float(journal.noted("elapsed") or 0.0))
 
 
 def plan_run(bench: Workbench, journal: Journal, progress: Listener) -> Planned:
@@ -181,6 +245,15 @@ def plan_run(bench: Workbench, journal: Journal, progress: Listener) -> Planned:
     ladder = build_ladder(situation, bench.tools.techniques, frozenset({bench.tools.runtime.format}))
     progress(Event("ladder", f"{len(ladder.rungs)} rungs, {len(ladder.refusals)} techniques refused"))
     return Planned(baseline, facts, probes, ladder)
+
+
+def replacements(budgets: Mapping[str, float | str] | None) -> list[Budget]:
+    """Budgets from `{"latency_ms": "0.5x"}`.
+
+    Raises:
+        ProfileError: when a metric is unknown or a limit not allowed.
+    """
+    return [Budget.parse(metric, value) for metric, value in (budgets or {}).items()]
 
 
 def _measure_baseline(bench: Workbench) -> Measurement:

@@ -19,9 +19,7 @@ from autocompress.workbench import Workbench
 from autocompress.workspace import write_text
 
 
-def conclude(
-    search: Search, facts: Facts, baseline: Measurement, confirmations: Sequence[Confirmation]
-) -> Result:
+def conclude(search: Search, facts: Facts, baseline: Measurement, confirmations: Sequence[Confirmation]) -> Result:
     """The first confirmation that is met; else the best undecided one; else the nearest miss.
 
     The answer's artifact and plan are written to the run's folder.
@@ -90,10 +88,9 @@ def stage_table(
 ) -> list[StageRow]:
     """The baseline and the answer side by side; the baseline's times are those taken beside the answer's."""
     before = {**baseline.readings, **measurement.baseline}
-    rows = [stage_row("baseline, float", bench.contents(bench.baseline), before, before)]
+    rows = [stage_row("baseline", bench.contents(bench.baseline), before, before)]
     if plan != Plan():
-        name = " + ".join(step.technique for step in plan.steps)
-        rows.append(stage_row(name, bench.contents(artifact), measurement.readings, before))
+        rows.append(stage_row(plan.brief, bench.contents(artifact), measurement.readings, before))
     return rows
 
 
@@ -110,7 +107,7 @@ def _explain(
 ) -> list[str]:
     said = list(search.ladder.warnings)
     if status is Status.MET:
-        said.append(f"{plan} keeps every budget on data and runs that took no part in choosing it.")
+        said.append(f"{plan.brief} keeps every budget on data and runs that took no part in choosing it.")
         return said
     if search.out_of_time:
         said.append("The time was up before every plan of the ladder was tried.")
@@ -141,5 +138,7 @@ def _reachable(history: Sequence[Trial], verdict: Verdict) -> list[str]:
         at_most = METRICS[finding.budget.metric].direction == "at most"
         best = min(values) if at_most else max(values)
         unit = "x" if finding.budget.relative else f" {finding.budget.unit}"
-        said.append(f"{finding.budget.metric}: the best that was reached is {best:.3g}{unit}, asked {finding.budget.text}.")
+        said.append(
+            f"{finding.budget.metric}: the best that was reached is {best:.3g}{unit}, asked {finding.budget.text}."
+        )
     return said

@@ -51,7 +51,7 @@ def confirm(workbench: Workbench, plan: Plan, journal: Journal, listener: Listen
     profile = workbench.profile
     artifact = workbench.build(plan)
     part = workbench.task.confirming if workbench.task else None
-    listener(Event("confirm", f"fresh latency runs of {plan}"))
+    listener(Event("confirm", f"fresh latency runs of {plan.brief}"))
     measurement = workbench.measure_size(artifact).with_(workbench.measure_time(artifact))
     look = 0
     if part is not None:

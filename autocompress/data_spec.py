@@ -47,9 +47,7 @@ PUBLISHED: Mapping[str, _Published] = {
 }
 
 
-def load_data(
-    spec: str, *, data_dir: Path | None = None, augment: str = "none", download: bool = False
-) -> Task:
+def load_data(spec: str, *, data_dir: Path | None = None, augment: str = "none", download: bool = False) -> Task:
     """The task that a spec names.
 
     Args:
@@ -171,9 +169,7 @@ def _require_images(task: Task, augment: str) -> None:
     if isinstance(inputs, dict) or len(arrays) != 1 or arrays[0].ndim != 4 or arrays[0].dtype.kind != "f":
         held = ", ".join(f"{array.dtype} {('n', *array.shape[1:])}" for array in arrays) or "nothing"
         raise DataError(
-            f"{augment!r} is for batches of images (n, c, h, w); {task.name} holds {held}.".replace(
-                "'n'", "n"
-            ),
+            f"{augment!r} is for batches of images (n, c, h, w); {task.name} holds {held}.".replace("'n'", "n"),
             where="augment",
             hint="Leave it out.",
         )

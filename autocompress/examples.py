@@ -25,7 +25,9 @@ def as_task(data: Any) -> Task | None:
     if isinstance(data, Mapping):
         unknown = set(data) - {"train", "val", "test"}
         if unknown:
-            raise DataError(f"has the key {sorted(map(str, unknown))[0]!r}.", where="data", hint="Known: train, val, test.")
+            raise DataError(
+                f"has the key {sorted(map(str, unknown))[0]!r}.", where="data", hint="Known: train, val, test."
+            )
         return Task(**data)
     return Task(test=data)
 

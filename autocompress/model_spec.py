@@ -69,12 +69,8 @@ def read_weights(path: Path) -> dict[str, Any]:
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not any(isinstance(v, torch.Tensor) for v in content.values()):
-        keys = (
-            f" with the keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
-        )
-        raise ModelError(
-            f"holds a {type(content).__name__}{keys}, not a state dict.", where=str(path), hint=_SAVING
-        )
+        keys = f" with the keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
+        raise ModelError(f"holds a {type(content).__name__}{keys}, not a state dict.", where=str(path), hint=_SAVING)
     state = {str(key): value for key, value in content.items()}
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}

@@ -74,9 +74,7 @@ def _parse(key: str, path: Path) -> tuple[str, str, str]:
     return side, part, name
 
 
-def _part(
-    archive: NpzFile, names: dict[str, tuple[str, str, str]], part: str, path: Path
-) -> ArraySource | None:
+def _part(archive: NpzFile, names: dict[str, tuple[str, str, str]], part: str, path: Path) -> ArraySource | None:
     inputs = {name: key for key, (side, of, name) in names.items() if (side, of) == ("x", part)}
     labels = f"y_{part}"
     if not inputs and labels not in names:
@@ -133,9 +131,7 @@ def _labels(array: Array, where: str) -> Array:
         wrong = np.flatnonzero(~np.isfinite(array) | (array != np.rint(array)))
         if len(wrong):
             value, item = array[wrong[0]], wrong[0]
-            raise DataError(
-                f"labels are not whole numbers (item {item} is {value:g}).", where=where, hint=hint
-            )
+            raise DataError(f"labels are not whole numbers (item {item} is {value:g}).", where=where, hint=hint)
     whole = array.astype(np.int64)
     if whole.min() < 0:
         item = int(whole.argmin())

@@ -107,6 +107,11 @@ class Plan:
         parts = [" + ".join(map(str, steps)) for steps in (*self.rounds, self.finish) if steps]
         return " | ".join(parts)
 
+    @property
+    def brief(self) -> str:
+        """The techniques without their settings."""
+        return " + ".join(step.technique for step in self.steps) or str(self)
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
         return {
@@ -130,10 +135,10 @@ class Plan:
             raise PlanError("is not a plan: expected the keys schema, rounds, finish.", where=where)
         if data.get("schema") != SCHEMA:
             raise PlanError(f"has schema {data.get('schema')!r}, this version reads {SCHEMA}.", where=where)
+        rounds, finish = data.get("rounds", []), data.get("finish", [])
+        if not isinstance(rounds, list) or not isinstance(finish, list):
+            raise PlanError("rounds and finish are lists of steps.", where=where)
         try:
-            rounds, finish = data.get("rounds", []), data.get("finish", [])
-            if not isinstance(rounds, list) or not isinstance(finish, list):
-                raise TypeError("rounds and finish are lists")
             return Plan(
                 tuple(tuple(_step(step) for step in steps) for steps in rounds),
                 tuple(_step(step) for step in finish),

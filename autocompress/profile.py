@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, Stric
 from autocompress.artifact import TensorSpec
 from autocompress.budget import METRICS, Budget, merge
 from autocompress.errors import AutocompressError, ProfileError
-from autocompress.machine import Fingerprint
+from autocompress.machine import Fingerprint, Machine
 
 Objective = Literal["effort", "latency", "size", "accuracy", "serving_cost"]
 Statistic = Literal["p50", "mean", "p90", "p95", "p99"]
@@ -203,6 +203,39 @@ def parse_profile(data: Any, where: str) -> Profile:
         return _from_file(file)
     except AutocompressError as error:
         raise ProfileError(error.message, where=f"{where}: {error.where}", hint=error.hint) from None
+
+
+def detected_profile(machine: Machine, name: str) -> str:
+    """The YAML of a profile that fits this machine alone, with the budgets of `local`."""
+    local = load_profile("local")
+    content = {
+        "name": name,
+        "description": f"{machine}.",
+        "device": {
+            "connection": "local",
+            "class": "server",
+            "arch": machine.arch,
+            "cpu": machine.cpu_model,
+            "cores": machine.cores,
+            "memory_mb": machine.memory_mb,
+            "features": list(machine.features),
+            "fingerprint": {
+                "arch": machine.arch,
+                "cpu_model": machine.cpu_model or None,
+                "board": machine.board or None,
+                "cores": machine.cores,
+                "features": list(machine.features),
+            },
+        },
+        "runtime": {"name": local.runtime.name, "threads": 1},
+        "protocol": {"batch": 1, "statistic": "p50", "precision": 0.02, "max_seconds": 15},
+        "budgets": {
+            budget.metric: f"{budget.limit:g}x" if budget.relative else budget.limit for budget in local.budgets
+        },
+        "objective": local.objective,
+        "confidence": local.confidence,
+    }
+    return "# Written by `autocompress profile detect`.\n" + yaml.safe_dump(content, sort_keys=False)
 
 
 def _from_file(file: _ProfileFile) -> Profile:

@@ -97,7 +97,9 @@ class Result:
 
     def __str__(self) -> str:
         lines = [f"{self.status}: {self.plan}"]
-        lines += [f"  {finding.budget.metric}: {finding.standing}, {finding.sentence}" for finding in self.verdict.findings]
+        lines += [
+            f"  {finding.budget.metric}: {finding.standing}, {finding.sentence}" for finding in self.verdict.findings
+        ]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:

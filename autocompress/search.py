@@ -71,8 +71,8 @@ class Search:
             seconds = sum(self._seconds) / len(self._seconds) if self._seconds else None
             rest = None if seconds is None else seconds * (total - len(history))
             limits = [limit for limit in (rest, self.deadline.left) if limit is not None]
-            said = f"{doing} {plan}"
-            best_text = str(best.plan) if best else ""
+            said = f"{doing} {plan.brief}"
+            best_text = best.plan.brief if best else ""
             self.listener(Event("search", said, len(history), total, best_text, min(limits, default=None)))
 
         with self.journal.claim(plan) as number:
@@ -92,7 +92,7 @@ class Search:
         artifact = self.workbench.built(nearest.plan)
         if artifact is None:
             return nearest
-        self.listener(Event("search", f"measuring the nearest miss, {nearest.plan}"))
+        self.listener(Event("search", f"measuring the nearest miss, {nearest.plan.brief}"))
         try:
             measurement = nearest.measurement
             for name, take in measurements(self.workbench, artifact):

@@ -70,9 +70,7 @@ class Maker(Generic[T]):
 
     def _import_file(self, path: Path) -> ModuleType:
         if not path.exists():
-            raise self.error(
-                "does not exist.", where=str(path), hint=f"Relative paths are taken from {Path.cwd()}."
-            )
+            raise self.error("does not exist.", where=str(path), hint=f"Relative paths are taken from {Path.cwd()}.")
         try:
             source = path.read_bytes()
         except OSError as problem:
@@ -121,9 +119,7 @@ class Maker(Generic[T]):
         try:
             found = getattr(module, name)
         except AttributeError:
-            known = [
-                key for key, value in vars(module).items() if callable(value) and not key.startswith("_")
-            ]
+            known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
             # with no near name, what it defines itself says more than what it imports
             own = [key for key in known if getattr(vars(module)[key], "__module__", None) == module.__name__]
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -202,9 +198,7 @@ def _line_of(problem: BaseException, target: str) -> str:
         *{sysconfig.get_path(n) for n in ("stdlib", "purelib", "platlib")},
     ]
     for frame in reversed(traceback.extract_tb(problem.__traceback__)):
-        if Path(frame.filename).is_file() and not any(
-            Path(frame.filename).is_relative_to(n) for n in libraries
-        ):
+        if Path(frame.filename).is_file() and not any(Path(frame.filename).is_relative_to(n) for n in libraries):
             return f"{_short(frame.filename)}, line {frame.lineno}"
     return _short(target)
 

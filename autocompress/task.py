@@ -70,6 +70,17 @@ class Task:
         return Part("test, confirming two thirds", self.test, third(len(self.test), selects=False))
 
     @property
+    def everything(self) -> Part:
+        """All test items, for judging an artifact that was not chosen with them.
+
+        Raises:
+            DataError: when there are no test items.
+        """
+        if self.test is None:
+            raise DataError("has no test items.", where=self.name)
+        return whole("test", self.test)
+
+    @property
     def calibrating(self) -> Part | None:
         """What ranges are calibrated on: `train`, else what selects; never what confirms."""
         return whole("train", self.train) if self.train is not None else self.selecting

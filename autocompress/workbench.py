@@ -185,7 +185,9 @@ def score(
         outputs = tuple(output[: len(targets)] for output in session.run(feed))
         if not all(np.isfinite(output).all() for output in outputs if output.dtype.kind == "f"):
             raise RuntimeFailureError(
-                "gives outputs that are not finite (NaN or infinity).", where=str(artifact.path), hint="Check the model."
+                "gives outputs that are not finite (NaN or infinity).",
+                where=str(artifact.path),
+                hint="Check the model.",
             )
         scores.append(judge.scores(outputs[0] if len(outputs) == 1 else outputs, targets))
     return Reading("score", np.concatenate(scores))

@@ -66,9 +66,7 @@ def _train() -> nn.Module:
         for _ in range(EPOCHS):
             order = torch.randperm(len(images))
             for batch in order[: len(order) // BATCH * BATCH].split(BATCH):
-                loss = nn.functional.cross_entropy(
-                    network(images[batch]), labels[batch], label_smoothing=0.05
-                )
+                loss = nn.functional.cross_entropy(network(images[batch]), labels[batch], label_smoothing=0.05)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

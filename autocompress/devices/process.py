@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import subprocess
@@ -53,10 +54,9 @@ class MeterProcess:
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
-                    try:
+                    # a command that a dead process never read cannot be flushed; its death has been reported
+                    with contextlib.suppress(BrokenPipeError):
                         pipe.close()
-                    except BrokenPipeError:
-                        pass  # a command that a dead process never read; its death has been reported
         self._errors.close()
 
     def open(self, feed: Path, threads: int, options: Mapping[str, str]) -> None:

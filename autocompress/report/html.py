@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from importlib import resources
 from typing import Any
 
@@ -17,7 +18,9 @@ from autocompress.result import Result
 def html_report(result: Result) -> str:
     """The report of a run: answer, evidence, ladder with reasons, every trial, and how it was measured."""
     template = resources.files("autocompress.report").joinpath("templates", "report.html.j2").read_text("utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     rate = all(finding.budget.metric != "max_score_drop" for finding in result.verdict.findings)
     return environment.from_string(template).render(
         result=result,
@@ -36,7 +39,7 @@ def _rows(result: Result) -> list[dict[str, Any]]:
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
-        return "-" if value != value else f"{value:.4g}"
+        return "-" if math.isnan(value) else f"{value:.4g}"
     return str(value)
 
 

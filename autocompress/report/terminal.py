@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -13,10 +17,12 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from autocompress.errors import UsageError
+from autocompress.facts import Facts
 from autocompress.ladder import Ladder
 from autocompress.progress import Event
 from autocompress.report.wording import STAGE_HEADINGS, duration, stage_cells
-from autocompress.result import Result
+from autocompress.result import SCHEMA, Result, StageRow
 from autocompress.verdict import Standing, Status, Verdict
 
 COLOURS = {Standing.MET: "green", Standing.EXCEEDED: "red", Standing.UNDECIDED: "yellow", Standing.UNMEASURED: "yellow"}
@@ -103,19 +109,96 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
     console.print(Padding(table, (0, 0, 0, 2)))
 
 
-def print_result(console: Console, result: Result) -> None:
+def print_result(console: Console, summary: Summary) -> None:
     """Stage table, verdict and where the files are."""
     console.print()
-    rate = all(finding.budget.metric != "max_score_drop" for finding in result.verdict.findings)
-    table = Table(*STAGE_HEADINGS, box=None, pad_edge=False, header_style="bold")
+    rate = all(finding.budget.metric != "max_score_drop" for finding in summary.verdict.findings)
+    # one space between columns: ten of them have to fit a terminal of 80
+    table = Table(*STAGE_HEADINGS, box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for column in table.columns[1:]:
-        column.justify = "right"
-    for row in result.stages:
+        column.justify, column.no_wrap = "right", True
+    for row in summary.stages:
         table.add_row(*stage_cells(row, rate=rate))
     console.print(table)
     console.print()
-    console.print(f"[{STATUS_COLOURS[result.status]}]{result.status}[/]: {escape(str(result.plan))}", soft_wrap=True)
-    print_verdict(console, result.verdict)
-    for sentence in result.explanation:
+    status = Status(summary.status)
+    console.print(f"[{STATUS_COLOURS[status]}]{status}[/]: {escape(summary.plan)}", soft_wrap=True)
+    print_verdict(console, summary.verdict)
+    for sentence in summary.explanation:
         console.print(f"  {escape(sentence)}", soft_wrap=True)
-    console.print(f"  {result.folder}/: model.onnx, report.html and the evidence, after {duration(result.seconds)}")
+    files = ", ".join(name for name in ("model.onnx", "report.html") if (summary.folder / name).exists())
+    console.print(f"  {escape(str(summary.folder))}/: {files}; took {duration(summary.seconds)}", soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is printed of a result, fresh or read back from its folder."""
+
+    status: str
+    plan: str
+    stages: Sequence[StageRow]
+    verdict: Verdict
+    explanation: Sequence[str]
+    folder: Path
+    seconds: float
+
+    @staticmethod
+    def of(result: Result) -> Summary:
+        """The summary of a fresh result."""
+        return Summary(
+            result.status,
+            str(result.plan),
+            result.stages,
+            result.verdict,
+            result.explanation,
+            result.folder,
+            result.seconds,
+        )
+
+    @staticmethod
+    def read(folder: Path) -> Summary:
+        """The summary of the result that a run left in `folder`.
+
+        Raises:
+            UsageError: when there is none, or it is not of this version's schema.
+        """
+        path = folder / "result.json"
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            if data["schema"] != SCHEMA:
+                raise UsageError(f"has schema {data['schema']}, this version reads {SCHEMA}.", where=str(path))
+            return Summary(
+                Status(data["status"]),
+                data["plan_text"],
+                [StageRow(**row) for row in data["stages"]],
+                Verdict.from_json(data["verdict"]),
+                data["explanation"],
+                folder,
+                data["seconds"],
+            )
+        except OSError as error:
+            raise UsageError(
+                f"cannot be read ({error.strerror}).", where=str(path), hint="Give the folder of a finished run."
+            ) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"is not a result ({type(error).__name__}: {error}).", where=str(path)) from None
+
+
+def print_facts(console: Console, facts: Facts) -> None:
+    """What the model is, in one paragraph."""
+    console.print(
+        f"[bold]{facts.family}[/bold]: {escape(facts.evidence)}; {facts.parameters:,} parameters "
+        f"({facts.nonzero / max(facts.parameters, 1):.1%} non-zero), {facts.macs:,} multiply-accumulates per item",
+        soft_wrap=True,
+    )
+
+
+def print_layers(console: Console, facts: Facts) -> None:
+    """A line per layer."""
+    table = Table("layer", "type", "input", "output", "parameters", "MACs", box=None, pad_edge=False)
+    for layer in facts.layers:
+        shapes = ("x".join(map(str, shape)) for shape in (layer.input_shape, layer.output_shape))
+        table.add_row(layer.name, layer.type, *shapes, f"{layer.parameters:,}", f"{layer.macs:,}")
+    for column in table.columns[4:]:
+        column.justify = "right"
+    console.print(table)

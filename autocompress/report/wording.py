@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from autocompress.result import StageRow
 
 STAGE_HEADINGS = (
-    "", "size MB", "parameters", "non-zero", "accuracy", "mean ms", "p50 ms", "p95 ms", "latency", "size",
+    "", "MB", "parameters", "non-zero", "score", "mean ms", "p50", "p95", "latency", "size",
 )  # fmt: skip
 
 
@@ -31,7 +31,7 @@ def score_text(score: float | None, *, rate: bool) -> str:
     """Percent for rates, the plain number for other scores."""
     if score is None:
         return "-"
-    return f"{100 * score:.2f} %" if rate else f"{score:.4g}"
+    return f"{100 * score:.2f}%" if rate else f"{score:.4g}"
 
 
 def milliseconds(value: float | None) -> str:

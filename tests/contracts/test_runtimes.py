@@ -1,3 +1,4 @@
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -41,11 +42,8 @@ class TestOnnxRuntime(RuntimeSuite):
         model = onnx.load(mlp.artifact.path)
         onnx.save(model, path, save_as_external_data=True, location="split.data", size_threshold=0)
         whole = sum(file.stat().st_size for file in tmp_path.iterdir())
-        try:
-            found = OnnxRuntime().read(path)
-        except ArtifactError:
-            return  # refusing such models would be as good
-        assert found.size_bytes == whole
+        with suppress(ArtifactError):  # refusing such models would be as good
+            assert OnnxRuntime().read(path).size_bytes == whole
 
 
 def test_every_runtime_that_ships_inherits_the_suite() -> None:

@@ -1,0 +1,307 @@
+"""The command line: thin commands over the package, one clear error and a proper exit code each."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from autocompress import cli_profile
+from autocompress.cli_options import (
+    AsJson,
+    Augment,
+    DataDir,
+    DataSpec,
+    Download,
+    InputSpec,
+    MaxTime,
+    ModelSpec,
+    Objective,
+    OutDir,
+    ProfileSpec,
+    Resume,
+    Weights,
+    takes_budgets,
+)
+from autocompress.errors import AutocompressError
+
+if TYPE_CHECKING:
+    import torch
+
+    from autocompress.task import Task
+
+app = typer.Typer(
+    name="autocompress",
+    help="The cheapest measured compression plan that meets your budgets, as a file that ships.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(cli_profile.app, name="profile")
+INTERRUPTED = 130
+INTERNAL = 4
+DEFAULT_FOLDER = Path("runs/latest")
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Exit codes: 0 met, 1 not met, 2 usage or input error, 3 undecided, 4 device or runtime failure."""
+
+
+@app.command()
+@takes_budgets
+def run(
+    model: ModelSpec,
+    data: DataSpec = None,
+    profile: ProfileSpec = "local",
+    weights: Weights = None,
+    data_dir: DataDir = None,
+    download: Download = False,
+    augment: Augment = "none",
+    input_: InputSpec = None,
+    out: OutDir = DEFAULT_FOLDER,
+    objective: Objective = None,
+    max_time: MaxTime = None,
+    resume: Resume = False,
+    budgets: Mapping[str, str] | None = None,
+) -> None:
+    """Find the cheapest plan that meets the budgets, and write the file that ships with its evidence."""
+    from autocompress.api import autocompress
+    from autocompress.report.terminal import Summary, TerminalProgress, print_ladder, print_result
+
+    console = Console(highlight=False)
+    module, task = _load(model, weights, data, data_dir, augment, download=download)
+    with TerminalProgress(console) as progress:
+        result = autocompress(
+            module,
+            profile,
+            task,
+            inputs=_specs(input_),
+            out=out,
+            budgets=budgets,
+            objective=objective,
+            max_time=max_time,
+            resume=resume,
+            progress=progress,
+        )
+    print_ladder(console, result.ladder, path=False)
+    print_result(console, Summary.of(result))
+    raise typer.Exit(result.status.exit_code)
+
+
+@app.command()
+@takes_budgets
+def plan(
+    model: ModelSpec,
+    data: DataSpec = None,
+    profile: ProfileSpec = "local",
+    weights: Weights = None,
+    data_dir: DataDir = None,
+    download: Download = False,
+    augment: Augment = "none",
+    input_: InputSpec = None,
+    objective: Objective = None,
+    as_json: AsJson = False,
+    budgets: Mapping[str, str] | None = None,
+) -> None:
+    """Explain what would be tried and what not, and why: the decision tree, the ladder and the refusals."""
+    from autocompress.api import explain
+    from autocompress.report.terminal import TerminalProgress, print_facts, print_ladder
+
+    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    module, task = _load(model, weights, data, data_dir, augment, download=download)
+    with TerminalProgress(errors if as_json else console) as progress:
+        planned = explain(
+            module, profile, task, inputs=_specs(input_), budgets=budgets, objective=objective, progress=progress
+        )
+    if as_json:
+        answer = {
+            "schema": 1,
+            "facts": planned.facts.to_json(),
+            "probes": planned.probes.to_json(),
+            "ladder": planned.ladder.to_json(),
+        }
+        typer.echo(json.dumps(answer, indent=2))
+        return
+    print_facts(console, planned.facts)
+    print_ladder(console, planned.ladder, path=True)
+
+
+@app.command()
+@takes_budgets
+def apply(
+    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="plan.yaml of a run.")],
+    model: ModelSpec,
+    data: DataSpec = None,
+    profile: ProfileSpec = "local",
+    weights: Weights = None,
+    data_dir: DataDir = None,
+    download: Download = False,
+    augment: Augment = "none",
+    input_: InputSpec = None,
+    out: OutDir = DEFAULT_FOLDER,
+    budgets: Mapping[str, str] | None = None,
+) -> None:
+    """Replay a plan exactly: the same model, data and machine give the same bytes; then judge the file."""
+    from autocompress.api import apply_plan
+    from autocompress.plan import Plan
+    from autocompress.report.terminal import Summary, TerminalProgress, print_result
+
+    console = Console(highlight=False)
+    replayed = Plan.read(plan_file)
+    module, task = _load(model, weights, data, data_dir, augment, download=download)
+    with TerminalProgress(console) as progress:
+        result = apply_plan(
+            replayed, module, profile, task, inputs=_specs(input_), out=out, budgets=budgets, progress=progress
+        )
+    print_result(console, Summary.of(result))
+    raise typer.Exit(result.status.exit_code)
+
+
+@app.command()
+def measure(
+    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An ONNX file.")],
+    profile: ProfileSpec = "local",
+    baseline: Annotated[Path | None, typer.Option("--baseline", help="Measure beside it.", metavar="ARTIFACT")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Size, latency with its interval, and memory of a file, in the profile's runtime on this device."""
+    from autocompress import gate
+    from autocompress.devices import LocalDevice
+    from autocompress.profile import load_profile
+    from autocompress.report.measured import measured_json, print_measurement
+    from autocompress.runtimes import OnnxRuntime
+
+    target = load_profile(profile)
+    runtime = OnnxRuntime()
+    found = runtime.read(artifact)
+    before = runtime.read(baseline) if baseline else None
+    measurement, machine = gate.measure(found, before, target, LocalDevice(), None)
+    if as_json:
+        typer.echo(json.dumps(measured_json(measurement, target, machine), indent=2))
+    else:
+        print_measurement(Console(highlight=False), measurement, target, machine)
+
+
+@app.command()
+@takes_budgets
+def check(
+    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="The file that is about to ship.")],
+    profile: ProfileSpec = "local",
+    baseline: Annotated[
+        Path | None, typer.Option("--baseline", help="What relative budgets compare with.", metavar="ARTIFACT")
+    ] = None,
+    data: DataSpec = None,
+    data_dir: DataDir = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the verdict there.", metavar="FILE")] = None,
+    budgets: Mapping[str, str] | None = None,
+) -> None:
+    """Judge a file against the budgets; anything that could not be measured is not met."""
+    from autocompress import gate
+    from autocompress.api import replacements
+    from autocompress.data_spec import load_data
+    from autocompress.devices import LocalDevice
+    from autocompress.profile import load_profile
+    from autocompress.report.terminal import print_verdict
+    from autocompress.runtimes import OnnxRuntime
+    from autocompress.workspace import write_json
+
+    target = load_profile(profile).with_budgets(replacements(budgets))
+    runtime = OnnxRuntime()
+    task = load_data(data, data_dir=data_dir) if data else None
+    before = runtime.read(baseline) if baseline else None
+    checked = gate.check(runtime.read(artifact), before, target, runtime, LocalDevice(), task)
+    if json_file:
+        write_json(json_file, checked.to_json())
+    console = Console(highlight=False)
+    console.print(f"{checked.verdict.status}: {escape(str(artifact))} on {escape(checked.machine)}", soft_wrap=True)
+    print_verdict(console, checked.verdict)
+    raise typer.Exit(checked.verdict.status.exit_code)
+
+
+@app.command()
+def inspect(
+    model: ModelSpec,
+    weights: Weights = None,
+    data: DataSpec = None,
+    data_dir: DataDir = None,
+    input_: InputSpec = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a model is: layers, parameters, sparsity, multiply-accumulates, kind of architecture."""
+    from autocompress.examples import example_for
+    from autocompress.planner import inspect_module
+    from autocompress.report.terminal import print_facts, print_layers
+
+    module, task = _load(model, weights, data, data_dir, "none", download=False)
+    facts = inspect_module(module, example_for(module, task, _specs(input_), ()))
+    if as_json:
+        typer.echo(json.dumps({"schema": 1, **facts.to_json()}, indent=2))
+        return
+    console = Console(highlight=False)
+    print_facts(console, facts)
+    print_layers(console, facts)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.")]) -> None:
+    """Show a finished run again."""
+    from autocompress.report.terminal import Summary, print_result
+
+    print_result(Console(highlight=False), Summary.read(folder))
+
+
+def _specs(texts: list[str] | None) -> Any:
+    if not texts:
+        return None
+    from autocompress.artifact import TensorSpec
+
+    return tuple(TensorSpec.parse(text, "input" if i == 0 else f"input_{i}") for i, text in enumerate(texts))
+
+
+def _load(
+    model: str, weights: Path | None, data: str | None, data_dir: Path | None, augment: str, *, download: bool
+) -> tuple[torch.nn.Module, Task | None]:
+    from autocompress.data_spec import load_data
+    from autocompress.model_spec import load_model
+
+    task = load_data(data, data_dir=data_dir, augment=augment, download=download) if data else None
+    return load_model(model, weights), task
+
+
+def main() -> None:
+    """Run the command line; never ends with a traceback unless `--debug` is given."""
+    debug = "--debug" in sys.argv
+    errors = Console(stderr=True, highlight=False)
+    try:
+        app()
+    except AutocompressError as error:
+        if debug:
+            traceback.print_exc()
+        errors.print(f"[red]error[/red] {escape(str(error))}", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        errors.print("interrupted; what was measured is kept, --resume goes on")
+        sys.exit(INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: one line and a code that is never 0
+        if debug:
+            traceback.print_exc()
+        errors.print(
+            f"[red]error[/red] internal: {type(error).__name__}: {escape(str(error)[:300])}. "
+            "This is a defect of autocompress; run again with --debug and report it.",
+            soft_wrap=True,
+        )
+        sys.exit(INTERNAL)
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autocompress import meter
 from autocompress.artifact import Artifact
@@ -27,6 +28,7 @@ from autocompress.source import Array
 from autocompress.statistics import median_bounds
 
 METER = Path(meter.__file__).parent
+FLOATS = NDArray[np.float64]
 MIN_ROUNDS = 9
 WARM_UP_SECONDS = 0.3
 # a 95 % interval of the median, to know when the profile's precision is reached
@@ -66,7 +68,7 @@ class LocalDevice(Device):
                 process = stack.enter_context(MeterProcess(METER / "program.py", artifact.path))
                 process.open(feed, profile.runtime.threads, profile.runtime.options)
                 meters.append(process)
-            blocks = _alternate(meters, limit, profile.protocol.precision, profile.protocol.statistic)
+            blocks = _alternate(meters, limit, profile)
             return [
                 Measurement(
                     {
@@ -86,10 +88,14 @@ class LocalDevice(Device):
             ]
 
 
-def _alternate(
-    meters: Sequence[MeterProcess], max_seconds: float, precision: float, statistic: str
-) -> list[list[list[float]]]:
-    """Blocks of calls, in turn and in alternating order, until precise enough or out of time."""
+def _alternate(meters: Sequence[MeterProcess], max_seconds: float, profile: Profile) -> list[list[list[float]]]:
+    """Blocks of calls, in turn and in alternating order.
+
+    Ends when the intervals are as narrow as the profile's precision and clear of its latency budgets. Where they
+    are narrow but a budget lies inside, it goes on to `max_seconds` without looking again: looking after every
+    block and stopping at the first favourable interval would favour whatever chance brings.
+    """
+    to_the_end = False
     calls = [_block_size(_warm_up(meter), max_seconds / (MIN_ROUNDS * len(meters))) for meter in meters]
     blocks: list[list[list[float]]] = [[] for _ in meters]
     start = time.monotonic()
@@ -100,17 +106,32 @@ def _alternate(
             blocks[i].append(meters[i].block(calls[i], discard=max(1, calls[i] // 10)))
         if time.monotonic() - start > max_seconds:
             break
-        if number + 1 >= MIN_ROUNDS and _precise(blocks, statistic, precision):
-            break
+        if to_the_end or number + 1 < MIN_ROUNDS:
+            continue
+        values = [Reading("ms", np.array(times)).block_statistic(profile.protocol.statistic) for times in blocks]
+        if _precise(values, profile.protocol.precision):
+            if _clear(values, profile):
+                break
+            to_the_end = True
     return blocks
 
 
-def _precise(blocks: list[list[list[float]]], statistic: str, precision: float) -> bool:
-    values = [Reading("ms", np.array(times)).block_statistic(statistic) for times in blocks]
+def _precise(values: Sequence[FLOATS], precision: float) -> bool:
     series = [*values, *(other / values[0] for other in values[1:])]
     for numbers in series:
         low, high = median_bounds(numbers, PRECISION_ALPHA)
         if not (high - low) / 2 <= precision * float(np.median(numbers)):
+            return False
+    return True
+
+
+def _clear(values: Sequence[FLOATS], profile: Profile) -> bool:
+    """True when no latency budget lies inside the interval of the last artifact."""
+    for budget in profile.budgets:
+        if budget.metric != "latency_ms" or (budget.relative and len(values) == 1):
+            continue
+        low, high = median_bounds(values[-1] / values[0] if budget.relative else values[-1], profile.alpha)
+        if low <= budget.limit <= high:
             return False
     return True
 

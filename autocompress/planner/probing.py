@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,8 @@ def _probe(
         except (TechniqueError, RuntimeFailureError) as error:
             probes.append(Probe(technique.name, settings, None, failure=error.message))
     artifacts = [artifact for _, artifact in built]
+    # the budgets are the model's, not the probe's: no need to measure until they are decided
+    profile = replace(profile, budgets=())
     pairs: list[tuple[Measurement, Measurement] | RuntimeFailureError]
     try:
         measured = device.measure([baseline, *artifacts], profile, context.example, PROBE_SECONDS * (1 + len(built)))

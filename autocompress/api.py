@@ -28,7 +28,7 @@ from autocompress.planner import Situation, build_ladder, inspect_module, run_pr
 from autocompress.probes import Probes
 from autocompress.profile import Profile, load_profile
 from autocompress.progress import Deadline, Event, Listener, parse_duration, silent
-from autocompress.report import write_files
+from autocompress.report import trials_frame, write_files
 from autocompress.result import Result
 from autocompress.runtimes import OnnxRuntime
 from autocompress.search import Search
@@ -92,12 +92,15 @@ def autocompress(
         planned = plan_run(bench, journal, progress)
         search = Search(bench, planned.ladder, Boundary(), journal, deadline, progress)
         confirmations = _climb(search, planned, progress)
-        result = conclude(search, planned.facts, planned.baseline, confirmations)
-        write_files(result)
-        return result
+        return _finish(conclude(search, planned.facts, planned.baseline, confirmations))
     finally:
         journal.note("elapsed", deadline.spent)
         journal.close()
+
+
+def _finish(result: Result) -> Result:
+    write_files(result)
+    return replace(result, trials=trials_frame(result.history))
 
 
 def _climb(search: Search, planned: Planned, progress: Listener) -> list[Confirmation]:
@@ -165,9 +168,7 @@ def apply_plan(
         baseline = _measure_baseline(bench)
         facts = inspect_module(bench.module, bench.example)
         search = Search(bench, Ladder((), {}), Boundary(), journal, deadline, progress)
-        result = conclude(search, facts, baseline, [confirm(bench, plan, journal, progress)])
-        write_files(result)
-        return result
+        return _finish(conclude(search, facts, baseline, [confirm(bench, plan, journal, progress)]))
     finally:
         journal.close()
 

@@ -39,6 +39,8 @@ def conclude(search: Search, facts: Facts, baseline: Measurement, confirmations:
         verdict = judge(profile.budgets, baseline, profile.alpha, statistic=profile.protocol.statistic)
     status = _status(answer, verdict)
     shipped = artifact.copy_to(bench.workspace.path("model.onnx"))
+    # what relative budgets compare with, for `autocompress check --baseline`
+    bench.baseline.copy_to(bench.workspace.path("baseline.onnx"))
     write_text(bench.workspace.path("plan.yaml"), plan.to_yaml())
     history = search.journal.trials()
     return Result(

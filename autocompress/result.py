@@ -50,6 +50,7 @@ class Result:
 
     `plan`, `artifact`, `verdict` and `measurement` belong to the answer: the confirmed winner, or the nearest
     miss when nothing was met (`met` tells which). `certificate` is there when the confirming part was looked at.
+    `trials` is `history` as a pandas frame, one row per trial.
     """
 
     status: Status

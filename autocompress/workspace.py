@@ -13,7 +13,15 @@ from typing import Any
 from autocompress.errors import UsageError
 
 JOURNAL_FILES = ("journal.db", "journal.db-journal", "journal.db-wal", "journal.db-shm")
-RESULT_FILES = ("result.json", "plan.yaml", "model.onnx", "certificate.json", "report.html", "trials.csv")
+RESULT_FILES = (
+    "result.json",
+    "plan.yaml",
+    "model.onnx",
+    "baseline.onnx",
+    "certificate.json",
+    "report.html",
+    "trials.csv",
+)
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:

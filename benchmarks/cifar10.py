@@ -104,7 +104,14 @@ def main() -> None:
             rows.append(compare(f"ResNet-{depth}, float baseline", result.baseline, result.baseline, task))
             for what, settings in SETTINGS.items():
                 (folder / what).mkdir(exist_ok=True)
-                rows.append(compare(f"ResNet-{depth}, {what}", plain(result.baseline, settings, task, folder / what), result.baseline, task))
+                rows.append(
+                    compare(
+                        f"ResNet-{depth}, {what}",
+                        plain(result.baseline, settings, task, folder / what),
+                        result.baseline,
+                        task,
+                    )
+                )
             ours = compare(f"ResNet-{depth}, autocompress", result.unwrap(), result.baseline, task)
             rows.append({**ours, "status": str(result.status), "seconds": seconds, "plan": str(result.plan)})
             missed, seconds = run(depth, task, IMPOSSIBLE, folder / f"missed-{depth}")

@@ -74,10 +74,8 @@ def _has_no_training_data(s: Situation) -> tuple[bool, str]:
 def _accuracy_cannot_be_shown(s: Situation) -> tuple[bool, str]:
     limit = next((b.limit for b in s.profile.budgets if b.metric == "max_accuracy_drop_pp"), None)
     confirming = s.task.confirming if s.task else None
-    if limit is None:
-        return False, "no limit on the accuracy drop"
-    if confirming is None:
-        return True, "no data to confirm on"
+    if limit is None or confirming is None:
+        return False, "no limit on the accuracy drop" if limit is None else "no data"
     least = 100 * smallest_drop_shown(len(confirming), spend(s.profile.alpha, 1))
     return limit < least, f"{len(confirming)} confirming items can show a drop of {least:.2f} pp at best"
 

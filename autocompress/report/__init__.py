@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from autocompress.report.files import write_files
+from autocompress.report.frame import trials_frame
 
-__all__ = ["write_files"]
+__all__ = ["trials_frame", "write_files"]

@@ -14,8 +14,7 @@ def write_files(result: Result) -> None:
     plan.yaml and the model stand there already: the conclusion writes them.
     """
     workspace = Workspace(result.folder)
-    frame = result.trials if result.trials is not None else trials_frame(result.history)
-    write_text(workspace.path("trials.csv"), frame.to_csv(index=False))
+    write_text(workspace.path("trials.csv"), trials_frame(result.history).to_csv(index=False))
     certificate = workspace.path("certificate.json")
     if result.certificate is not None:
         write_json(certificate, dict(result.certificate))

@@ -22,6 +22,7 @@ from autocompress.profile import Profile, Protocol
 from autocompress.runtimes import OnnxRuntime
 
 DESCRIBE = Path(meter.__file__).parent / "describe.py"
+PROGRAM = Path(meter.__file__).parent / "program.py"
 
 MEASURE_FOR_LONG = """
 import sys
@@ -157,6 +158,28 @@ class TestLocalDevice(DeviceSuite):
         assert wait_for(lambda: not any(is_alive(child) for child in children), seconds=10)
 
     @linux_only
+    def test_the_program_dies_with_its_parent_even_while_its_input_stays_open(self) -> None:
+        # the end of its input would end it as well, but not in the middle of a long block
+        starting = "import subprocess, sys; subprocess.run([sys.executable, sys.argv[1]])"
+        parent = subprocess.Popen(
+            [sys.executable, "-c", starting, str(PROGRAM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        try:
+            parent.stdin.write(b'{"do": "nonsense"}\n')
+            parent.stdin.flush()
+            assert b"error" in parent.stdout.readline()
+            (child,) = meters_of(parent.pid)
+            parent.kill()
+            parent.wait()
+            assert wait_for(lambda: not is_alive(child), seconds=10)
+        finally:
+            parent.kill()
+            parent.stdin.close()
+            parent.stdout.close()
+
+    @linux_only
     @pytest.mark.xfail(strict=True, reason="program.py takes a parent with process id 1 for a dead one")
     def test_the_first_process_of_a_container_can_measure(self, mlp: Exported) -> None:
         unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
@@ -193,7 +216,6 @@ def test_describe_prints_the_machine_with_nothing_but_the_standard_library() -> 
 
 
 def test_the_program_answers_commands_with_one_line_each_until_its_input_ends(exports: Exports) -> None:
-    program = Path(meter.__file__).parent / "program.py"
     artifact = exports(OnnxRuntime(), "mlp").artifact
     commands = [
         {"do": "block", "calls": 1, "discard": 0},
@@ -201,7 +223,7 @@ def test_the_program_answers_commands_with_one_line_each_until_its_input_ends(ex
         {"do": "nonsense"},
     ]
     done = subprocess.run(
-        [sys.executable, str(program)],
+        [sys.executable, str(PROGRAM)],
         input="".join(json.dumps(command) + "\n" for command in commands),
         capture_output=True,
         text=True,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from conftest import Exports, labelled, labelled_source
@@ -33,6 +34,14 @@ class FourAtATime(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return self.second(torch.relu(self.first(features.reshape(4, 24))))
+
+
+def activation_scales(artifact: Artifact) -> np.ndarray:
+    """The scales of a quantized graph's activations, in the order of its nodes."""
+    graph = onnx.load(artifact.path).graph
+    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    nodes = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    return np.array([float(weights[node.input[1]]) for node in nodes])
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +116,20 @@ class TestInt8Static(ArtifactTechniqueSuite):
         assert len({result.hash for result in results.values()}) == 3
         # they find other numbers for the same graph
         assert len({str(OnnxRuntime().contents(result).operators) for result in results.values()}) == 1
+
+    def test_percentiles_cut_off_a_little_and_entropy_more(self, exports: Exports, tmp_path: Path) -> None:
+        exported = exports(OnnxRuntime(), "cnn")
+        widest = activation_scales(self.apply(exported, "cnn", tmp_path / "minmax"))
+        cut = {
+            method: activation_scales(
+                self.apply(exported, "cnn", tmp_path / method, self.settings(calibration=method))
+            )
+            / widest
+            for method in ("percentile", "entropy")
+        }
+        assert 0.8 < cut["percentile"].min() < 0.99
+        assert cut["entropy"].min() < 0.8
+        assert max(ratios.max() for ratios in cut.values()) < 1.01
 
     @pytest.mark.parametrize(
         ("activation", "weight"), [("uint8", "int8"), ("uint8", "uint8"), ("int8", "int8")]

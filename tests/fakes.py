@@ -1,0 +1,270 @@
+"""Scripted parts whose sizes, times and answers are known: a device, techniques, a model and its data.
+
+The files are real ONNX files, scored in the real runtime; only the clock and the damage are scripted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+import torch
+from conftest import onnx_model
+from onnx import helper
+from torch import nn
+
+from autocompress.artifact import Artifact
+from autocompress.budget import Budget
+from autocompress.device import Device
+from autocompress.errors import RuntimeFailureError, TechniqueError
+from autocompress.facts import Facts
+from autocompress.journal import Journal
+from autocompress.ladder import Choice, Element, Ladder, Reason, Rung, Space
+from autocompress.machine import Machine
+from autocompress.measurement import Conditions, Measurement, Reading
+from autocompress.onnx_file import save_model
+from autocompress.plan import Effort, Plan, Setting, Stage, Step
+from autocompress.probes import Probes
+from autocompress.profile import Profile
+from autocompress.progress import Deadline, Listener, silent
+from autocompress.runtime import Contents, Example, Runtime, Session
+from autocompress.runtimes import OnnxRuntime
+from autocompress.search import Search
+from autocompress.source import Array
+from autocompress.strategies import Boundary
+from autocompress.task import Task
+from autocompress.technique import ArtifactTechnique, Context, Technique
+from autocompress.workbench import Tools, Workbench
+from autocompress.workspace import Workspace
+
+MACHINE = Machine("x86_64", "Scripted CPU", 2, 4000, ("int8_dot_product",))
+BASELINE_MS = 10.0
+BASELINE_KB = 40
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a technique makes of the model: items easier than `wrong_below` are answered wrong.
+
+    `error` is raised by the technique, `dies` by the device.
+    """
+
+    kilobytes: int = 20
+    latency_ms: float = 5.0
+    wrong_below: float = 0.0
+    error: str = ""
+    dies: bool = False
+
+
+class Answers(nn.Module):
+    """Answers every item right: its class is the sign of its first value. The second value is its difficulty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = BASELINE_KB * 1000 // 16
+        self.wide = nn.Parameter(torch.full((2, width), 1e-9))
+        self.narrow = nn.Parameter(torch.full((width, 2), 1e-9))
+
+    def forward(self, item: torch.Tensor) -> torch.Tensor:
+        sign = item[:, :1]
+        return torch.cat([-sign, sign], 1) + item @ self.wide @ self.narrow
+
+
+def answering(path: Path, variant: Variant) -> Artifact:
+    """The file of a variant; its latency stands in its metadata, for the scripted device to read."""
+    width = variant.kilobytes * 1000 // 16
+    nodes = [
+        helper.make_node("MatMul", ["input", "pick_difficulty"], ["difficulty"]),
+        helper.make_node("Less", ["difficulty", "wrong_below"], ["is_wrong"]),
+        helper.make_node("MatMul", ["input", "pick_sign"], ["sign"]),
+        helper.make_node("Neg", ["sign"], ["other_sign"]),
+        helper.make_node("Where", ["is_wrong", "other_sign", "sign"], ["said"]),
+        helper.make_node("MatMul", ["said", "spread"], ["logits"]),
+        helper.make_node("MatMul", ["input", "wide"], ["hidden"]),
+        helper.make_node("MatMul", ["hidden", "narrow"], ["nothing"]),
+        helper.make_node("Add", ["logits", "nothing"], ["output"]),
+    ]
+    weights = {
+        "pick_difficulty": [[0.0], [1.0]],
+        "wrong_below": [variant.wrong_below],
+        "pick_sign": [[1.0], [0.0]],
+        "spread": [[-1.0, 1.0]],
+        "wide": np.full((2, width), 1e-9),
+        "narrow": np.full((width, 2), 1e-9),
+    }
+    arrays = {name: np.asarray(value, dtype=np.float32) for name, value in weights.items()}
+    model = onnx_model(nodes, {"input": ("batch", 2)}, {"output": ("batch", 2)}, arrays)
+    helper.set_model_props(model, {"latency_ms": str(variant.latency_ms), "dies": str(variant.dies)})
+    return save_model(model, path)
+
+
+class FakeDevice(Device):
+    """Takes the latency that is written in a file, the baseline's where there is none; never waits.
+
+    `measured` keeps the artifacts of every call, by hash.
+    """
+
+    def __init__(self, blocks: int = 12, jitter: float = 0.0) -> None:
+        self.blocks, self.jitter = blocks, jitter
+        self.measured: list[tuple[str, ...]] = []
+
+    def machine(self) -> Machine:
+        return MACHINE
+
+    def measure(
+        self,
+        artifacts: Sequence[Artifact],
+        profile: Profile,
+        example: Example | None = None,
+        max_seconds: float | None = None,
+    ) -> list[Measurement]:
+        self.measured.append(tuple(artifact.hash for artifact in artifacts))
+        return [self._measure(artifact, profile) for artifact in artifacts]
+
+    def _measure(self, artifact: Artifact, profile: Profile) -> Measurement:
+        written = {entry.key: entry.value for entry in onnx.load(artifact.path).metadata_props}
+        if written.get("dies") == "True":
+            raise RuntimeFailureError("died while it was measured.", where=artifact.entry)
+        latency_ms = float(written.get("latency_ms", BASELINE_MS))
+        spread = 1.0 + self.jitter * np.linspace(-1.0, 1.0, self.blocks)
+        return Measurement(
+            {
+                "latency_ms": Reading("ms", np.repeat(latency_ms * spread[:, None], 3, axis=1)),
+                "memory_mb": Reading.one("MB", artifact.size_bytes / 1e6),
+            },
+            conditions=Conditions(
+                artifact.hash, "onnxruntime", {}, profile.runtime.threads, profile.protocol.batch, str(MACHINE)
+            ),
+        )
+
+
+class Scripted(ArtifactTechnique):
+    """Makes one of its variants of any model."""
+
+    summary = "does what the script says"
+    stage = Stage.PRECISION
+    formats = frozenset({"onnx"})
+    probed = ()
+
+    def __init__(self, name: str, variants: Mapping[str, Variant], effort: Effort = Effort.NONE) -> None:
+        self.name, self.effort, self.variants = name, effort, variants  # type: ignore[misc]  # fixed for each class
+        self.choices = (Choice("variant", tuple(variants)),)  # type: ignore[misc]  # fixed for each class
+        self.applied: list[str] = []
+
+    def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
+        return Space(self.choices)
+
+    def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
+        return None
+
+    def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
+        self.applied.append(str(settings["variant"]))
+        variant = self.variants[str(settings["variant"])]
+        if variant.error:
+            raise TechniqueError(variant.error, where=self.name)
+        return answering(context.folder / "scripted.onnx", variant)
+
+    def plan(self, variant: str) -> Plan:
+        return Plan(finish=(Step(self.name, self.stage, {"variant": variant}),))
+
+    @property
+    def rung(self) -> Rung:
+        element = Element(self.name, self.stage, Space(self.choices))
+        return Rung(self.name, self.effort, (element,), Reason(self.summary, "script"))
+
+
+@cache
+def _exported() -> bytes:
+    with TemporaryDirectory() as folder:
+        example = Example((np.ones((2, 2), dtype=np.float32),))
+        return OnnxRuntime().export(Answers().eval(), example, Path(folder) / "model.onnx").path.read_bytes()
+
+
+class ExportedOnce(Runtime):
+    """ONNX Runtime, with the export of `Answers` kept for the next test."""
+
+    name = "onnxruntime"
+    format = "onnx"
+
+    def export(self, module: nn.Module, example: Example, destination: Path) -> Artifact:
+        assert isinstance(module, Answers)
+        destination.write_bytes(_exported())
+        return self.read(destination)
+
+    def read(self, path: Path) -> Artifact:
+        return OnnxRuntime().read(path)
+
+    def load(self, artifact: Artifact, threads: int, options: Mapping[str, str]) -> Session:
+        return OnnxRuntime().load(artifact, threads, options)
+
+    def contents(self, artifact: Artifact) -> Contents:
+        return OnnxRuntime().contents(artifact)
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        return OnnxRuntime().versions
+
+
+def ramp(items: int) -> Array:
+    """Difficulties from 0 to 1 in even steps: `wrong_below=0.1` loses a tenth of the items."""
+    return (np.arange(items) + 0.5) / items
+
+
+def items_of(difficulties: Array) -> tuple[Array, Array]:
+    """Inputs and labels of items of these difficulties."""
+    labels = np.arange(len(difficulties)) % 2
+    return np.stack([2.0 * labels - 1.0, difficulties], 1).astype(np.float32), labels
+
+
+def task_of(selecting: Array, confirming: Array) -> Task:
+    """Items of these difficulties to select and to confirm with."""
+    return Task(test=items_of(confirming), val=items_of(selecting))
+
+
+@dataclass(eq=False)
+class Stand:
+    """A scripted run in a folder: everything that a search and a confirmation need.
+
+    Opened again on the same folder it finds the journal and the files that are there.
+    """
+
+    folder: Path
+    techniques: Sequence[Technique]
+    budgets: Mapping[str, float | str]
+    task: Task | None = None
+    objective: str = "effort"
+    device: FakeDevice = field(default_factory=FakeDevice)
+    deadline: Deadline = field(default_factory=lambda: Deadline.start(None))
+
+    def __post_init__(self) -> None:
+        workspace = Workspace(self.folder)
+        workspace.open(resume=True)
+        budgets = tuple(Budget.parse(metric, limit) for metric, limit in self.budgets.items())
+        profile = Profile("scripted", budgets=budgets, objective=self.objective)
+        example = Example((np.ones((2, 2), dtype=np.float32),))
+        tools = Tools(ExportedOnce(), self.device, self.techniques)
+        self.bench = Workbench(Answers().eval(), example, self.task, profile, tools, workspace)
+        self.journal = Journal(workspace.journal)
+
+    @property
+    def ladder(self) -> Ladder:
+        """A rung per scripted technique, in the order given."""
+        return Ladder(tuple(t.rung for t in self.techniques if isinstance(t, Scripted)), {})
+
+    def search(self, listener: Listener = silent) -> Search:
+        """A search over the ladder."""
+        return Search(self.bench, self.ladder, Boundary(), self.journal, self.deadline, listener)
+
+    def tried(self) -> list[str]:
+        """The variants of all trials in the journal, in order."""
+        return variants(trial.plan for trial in self.journal.trials())
+
+
+def variants(plans: Iterable[Plan]) -> list[str]:
+    """The variant that each plan asks for; empty for the model as it is."""
+    return ["".join(str(step.settings["variant"]) for step in plan.finish) for plan in plans]

@@ -106,6 +106,10 @@ class Budget:
         Raises:
             ProfileError: when the text is no number, the metric is unknown or the limit is not allowed.
         """
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ProfileError(
+                f"{value!r} is not a limit.", where=f"budgets.{metric}", hint="Write a number, or 0.5x for a share."
+            )
         text = str(value).strip()
         relative = text.endswith(("x", "X"))
         try:

@@ -95,9 +95,14 @@ def call(module: nn.Module, example: Example) -> dict[str, torch.Tensor]:
             raise ModelError(
                 f"gives output {name!r} that is not finite (NaN or infinity).",
                 where="model",
-                hint="Check its weights and the inputs.",
+                hint=_advice_on_values(module),
             )
     return flat
+
+
+def _advice_on_values(module: nn.Module) -> str:
+    bad = [name for name, tensor in module.state_dict().items() if not bool(torch.isfinite(tensor).all())]
+    return f"Its weights {bad[0]} are not finite." if bad else "Check its weights and the inputs."
 
 
 def first_line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from onnx import numpy_helper
 
 from autocompress.artifact import Artifact, TensorSpec, require_file
-from autocompress.errors import ArtifactError
+from autocompress.errors import ArtifactError, TechniqueError
 from autocompress.workspace import write_whole
 
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -25,7 +25,12 @@ def load_model(path: Path) -> onnx.ModelProto:
     """
     require_file(path)
     try:
-        model = onnx.load(path)
+        # the format is given, else the ending of the name would decide it
+        model = onnx.load(path, format="protobuf", load_external_data=False)
+        if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+            raise ArtifactError(
+                "keeps its weights in other files.", where=str(path), hint="Save it as one file (external_data=False)."
+            )
         onnx.checker.check_model(model)
     except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -48,6 +53,21 @@ def save_model(model: onnx.ModelProto, path: Path) -> Artifact:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda target: target.write_bytes(content))
     return describe(model, path)
+
+
+def save_if_smaller(model: onnx.ModelProto, before: Artifact, folder: Path, name: str) -> Artifact:
+    """Write a technique's result beside nothing of the same name, if it saved anything.
+
+    Raises:
+        TechniqueError: when the file is no smaller than the one it was made from.
+    """
+    path = folder / f"{name}-{before.hash[:8]}.onnx"
+    made = save_model(model, path)
+    if made.size_bytes >= before.size_bytes:
+        raise TechniqueError(
+            f"made the file no smaller ({made.size_bytes} bytes, {before.size_bytes} before).", where=name
+        )
+    return made
 
 
 def describe(model: onnx.ModelProto, path: Path) -> Artifact:
@@ -108,12 +128,13 @@ def _share_repeated_weights(graph: onnx.GraphProto) -> None:
     first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
     renamed: dict[str, str] = {}
     kept = []
-    outputs = {value.name for value in graph.output}
+    # defaults of inputs and what branches and loop bodies refer to are found by name
+    fixed = {value.name for value in (*graph.input, *graph.output)} | _names_of_subgraphs(graph)
     for tensor in graph.initializer:
         tensor.ClearField("doc_string")
         del tensor.metadata_props[:]
         key = (tensor.data_type, tuple(tensor.dims), numpy_helper.to_array(tensor).tobytes())
-        if key in first and tensor.name not in outputs:
+        if key in first and tensor.name not in fixed:
             renamed[tensor.name] = first[key]
         else:
             first.setdefault(key, tensor.name)
@@ -127,7 +148,7 @@ def _share_repeated_weights(graph: onnx.GraphProto) -> None:
 
 def _shorten_names(graph: onnx.GraphProto) -> None:
     fixed = {value.name for value in (*graph.input, *graph.output)}
-    fixed |= {name for node in graph.node for sub in _subgraphs(node) for name in _names_inside(sub)}
+    fixed |= _names_of_subgraphs(graph)
     short = (name for name in _short_names() if name not in fixed)
     renamed = {tensor.name: next(short) for tensor in graph.initializer if tensor.name not in fixed}
     for node in graph.node:
@@ -154,6 +175,10 @@ def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
             yield from attribute.graphs
 
 
+def _names_of_subgraphs(graph: onnx.GraphProto) -> set[str]:
+    return {name for node in graph.node for sub in _subgraphs(node) for name in _names_inside(sub)}
+
+
 def _names_inside(graph: onnx.GraphProto) -> Iterator[str]:
     # names of the outer graph that a branch or loop body may refer to stay as they are
     for node in graph.node:
@@ -161,8 +186,8 @@ def _names_inside(graph: onnx.GraphProto) -> Iterator[str]:
         yield from node.output
         for sub in _subgraphs(node):
             yield from _names_inside(sub)
-    for value in graph.output:
-        yield value.name
+    for named in (*graph.input, *graph.output, *graph.initializer):
+        yield named.name
 
 
 def _short_names() -> Iterator[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from autocompress.artifact import TensorSpec
 from autocompress.budget import METRICS, Budget, merge
@@ -144,7 +144,7 @@ class _ProfileFile(_File):
     device: _DeviceFile = _DeviceFile()
     runtime: _RuntimeFile = _RuntimeFile()
     protocol: _ProtocolFile = _ProtocolFile()
-    budgets: dict[str, StrictInt | StrictFloat | StrictStr] = Field(default_factory=dict)
+    budgets: dict[str, Any] = Field(default_factory=dict)
     objective: Objective = "effort"
     confidence: float = Field(0.95, gt=0.5, lt=1)
     inputs: tuple[str, ...] = ()

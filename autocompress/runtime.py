@@ -179,7 +179,12 @@ def _fit(array: Array, spec: TensorSpec, where: str) -> Array:
             where=where,
             hint="Convert the data; autocompress does not guess a scale.",
         )
-    return np.ascontiguousarray(array, dtype=wanted_dtype)
+    with np.errstate(over="ignore"):
+        fitted = np.ascontiguousarray(array, dtype=wanted_dtype)
+    kept = np.isfinite(fitted).all() if wanted_dtype.kind == "f" else np.array_equal(fitted, array)
+    if not kept:
+        raise DataError(f"input {spec.name!r} holds values beyond {spec.dtype}.", where=where)
+    return fitted
 
 
 def _sizes(shape: Sequence[Any]) -> str:

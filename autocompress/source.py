@@ -42,6 +42,9 @@ class ArraySource:
 
     def __post_init__(self) -> None:
         arrays = self.inputs.values() if isinstance(self.inputs, dict) else self.inputs
+        for array in (*arrays, self.targets):
+            if array.ndim == 0:
+                raise DataError("is a single number, not an array with a row per item.", where="data")
         for array in arrays:
             if len(array) != len(self.targets):
                 raise DataError(f"has {len(array)} inputs and {len(self.targets)} targets.", where="data")
@@ -102,9 +105,14 @@ def to_array(value: Any) -> Array:
     Raises:
         DataError: when it is none of these.
     """
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
-    array = np.asarray(value)
+    try:
+        if hasattr(value, "detach"):
+            tensor = value.detach().cpu()
+            # numpy has no bfloat16
+            value = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise DataError(f"is no array of numbers ({error}).", where="data") from None
     if array.dtype.kind not in "fiub":
         raise DataError(f"holds {array.dtype} values, not numbers.", where="data")
     return array
@@ -130,16 +138,42 @@ def as_source(data: Any) -> Source | None:
     from torch.utils.data import DataLoader, IterableDataset, default_collate
 
     if isinstance(data, DataLoader):
-        if isinstance(data.dataset, IterableDataset) or data.batch_sampler is None:
+        if isinstance(data.dataset, IterableDataset):
             return _materialize(data)
-        return DatasetSource(data.dataset, data.collate_fn)
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        if data.batch_size is None and data.batch_sampler is None:
+            # its items are batches already, or single items that nothing has put together
+            _, target = split_batch(next(iter(data), ()))
+            return _materialize(data) if target.ndim else DatasetSource(_sampled(data), default_collate)
+        return DatasetSource(_sampled(data), data.collate_fn)
+    listed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
+    if listed and not isinstance(data, str | bytes | Mapping) and not _is_empty_pair(data):
         return DatasetSource(data, default_collate)
     raise DataError(
         f"cannot be read from a {type(data).__name__}.",
         where="data",
         hint="Give (inputs, targets) arrays, a Dataset, a DataLoader or a Task.",
     )
+
+
+def _sampled(loader: Any) -> Any:
+    """The loader's dataset, or the part of it that its sampler keeps to."""
+    from torch.utils.data import RandomSampler, SequentialSampler, Subset, SubsetRandomSampler
+
+    sampler = loader.sampler
+    if isinstance(sampler, SubsetRandomSampler):
+        return Subset(loader.dataset, sorted(int(index) for index in sampler.indices))
+    known = isinstance(sampler, SequentialSampler | RandomSampler) or loader.batch_size is None
+    if not known or (isinstance(sampler, RandomSampler) and sampler.replacement):
+        raise DataError(
+            f"comes through a {type(sampler).__name__}, so it is not clear which items belong to it.",
+            where="data",
+            hint="Give a Dataset, for a part of one torch.utils.data.Subset.",
+        )
+    return loader.dataset
+
+
+def _is_empty_pair(data: Any) -> bool:
+    return isinstance(data, tuple | list) and len(data) == 2 and not any(np.size(part) for part in data)
 
 
 def _array_like(value: Any) -> bool:

@@ -124,6 +124,8 @@ def _class_scores(outputs: Any, targets: Array, k: int) -> Array:
         raise DataError(
             f"labels are {targets.dtype} of shape {targets.shape}, not whole numbers of shape (n,).", where="labels"
         )
+    if len(logits) != len(targets):
+        raise DataError(f"{len(logits)} outputs for {len(targets)} labels.", where="score")
     classes = logits.shape[1]
     wrong = np.flatnonzero((targets < 0) | (targets >= classes))
     if len(wrong):
@@ -151,19 +153,29 @@ def top5(outputs: Any, targets: Array) -> Array:
 def negative_error(outputs: Any, targets: Array) -> Array:
     """Minus the mean absolute error of each item, shape `(n,)`."""
     values = _first(outputs)
-    if values.size != targets.size:
+    if values.shape != targets.shape and (values.size != targets.size or values.shape[:1] != (len(targets),)):
         raise DataError(f"outputs have shape {values.shape}, targets {targets.shape}.", where="score")
     return np.asarray(-np.abs(values.reshape(len(targets), -1) - targets.reshape(len(targets), -1)).mean(1))
 
 
 def token_accuracy(outputs: Any, targets: Array) -> Array:
     """Share of an item's tokens predicted right, shape `(n,)`; targets below 0 are padding."""
-    right = (_first(outputs).argmax(-1) == targets) & (targets >= 0)
+    values = _first(outputs)
+    if values.ndim < 3 or values.shape[:-1] != targets.shape:
+        raise DataError(
+            f"outputs have shape {values.shape}, targets {targets.shape}; expected (n, tokens, classes) and (n, tokens).",
+            where="score",
+        )
+    right = (values.argmax(-1) == targets) & (targets >= 0)
     return np.asarray(right.sum(1) / np.maximum((targets >= 0).sum(1), 1))
 
 
 def _first(outputs: Any) -> Array:
-    return np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs)
+    values = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs)
+    # a comparison with NaN is false, so that no class would be ahead of the right one
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise DataError("outputs are not finite (NaN or infinity).", where="score")
+    return values
 
 
 SCORES: Mapping[str, Score] = {

@@ -106,7 +106,7 @@ def answering(path: Path, variant: Variant) -> Artifact:
 class FakeDevice(Device):
     """Takes the latency that is written in a file, the baseline's where there is none; never waits.
 
-    `measured` keeps the artifacts of every call, by hash.
+    Blocks differ from it by at most the share `jitter`. `measured` keeps the artifacts of every call, by hash.
     """
 
     def __init__(self, blocks: int = 12, jitter: float = 0.0) -> None:
@@ -131,7 +131,9 @@ class FakeDevice(Device):
         if written.get("dies") == "True":
             raise RuntimeFailureError("died while it was measured.", where=artifact.entry)
         latency_ms = float(written.get("latency_ms", BASELINE_MS))
-        spread = 1.0 + self.jitter * np.linspace(-1.0, 1.0, self.blocks)
+        # the baseline's blocks are slow where the candidate's are fast, so that their ratio varies too
+        sign = 1.0 if "latency_ms" in written else -1.0
+        spread = 1.0 + sign * self.jitter * np.linspace(-1.0, 1.0, self.blocks)
         return Measurement(
             {
                 "latency_ms": Reading("ms", np.repeat(latency_ms * spread[:, None], 3, axis=1)),

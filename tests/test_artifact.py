@@ -76,9 +76,7 @@ def test_a_batch_fills_the_free_first_dimension_and_ones_the_others() -> None:
 
 
 def test_free_dimensions_are_shown_as_questions() -> None:
-    assert describe_specs([IMAGE, TensorSpec("ids", "int64", (1, None))]) == (
-        "input=?x3x32x32:float32, ids=1x?:int64"
-    )
+    assert describe_specs([IMAGE, TensorSpec("ids", "int64", (1, None))]) == ("input=?x3x32x32:float32, ids=1x?:int64")
 
 
 def test_the_batch_is_free_unless_an_input_binds_it(tmp_path: Path) -> None:
@@ -120,9 +118,7 @@ def test_the_hash_does_not_change_with_the_order_in_which_files_are_listed(tmp_p
         {"model.onnx": b"1", "weights.bin": b"graph"},
     ],
 )
-def test_the_hash_changes_with_contents_and_the_names_of_further_files(
-    tmp_path: Path, files: dict[str, bytes]
-) -> None:
+def test_the_hash_changes_with_contents_and_the_names_of_further_files(tmp_path: Path, files: dict[str, bytes]) -> None:
     one = artifact_in(tmp_path / "a", {"model.onnx": b"graph", "weights.bin": b"1"})
     assert artifact_in(tmp_path / "b", files).hash != one.hash
 
@@ -167,9 +163,7 @@ def test_a_readable_file_is_accepted_as_an_artifact(tmp_path: Path) -> None:
     require_file(path)
 
 
-@pytest.mark.parametrize(
-    ("name", "said"), [("gone", "does not exist"), ("", "not a file"), ("empty", "is empty")]
-)
+@pytest.mark.parametrize(("name", "said"), [("gone", "does not exist"), ("", "not a file"), ("empty", "is empty")])
 def test_what_is_no_artifact_is_refused_by_its_path(tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "empty").touch()
     with pytest.raises(ArtifactError, match=said) as caught:

@@ -116,24 +116,18 @@ def test_every_budget_is_parsed_back_from_its_number(budget: Budget) -> None:
 
 @settings(deadline=None)
 @given(st.lists(budgets()), st.lists(budgets()))
-def test_merging_holds_each_metric_once_and_the_last_replacement_wins(
-    old: list[Budget], new: list[Budget]
-) -> None:
+def test_merging_holds_each_metric_once_and_the_last_replacement_wins(old: list[Budget], new: list[Budget]) -> None:
     merged = merge(old, new)
     names = [budget.metric for budget in merged]
     assert names == [name for name in METRICS if any(b.metric == name for b in (*old, *new))]
     for budget in merged:
-        source = [b for b in new if b.metric == budget.metric] or [
-            b for b in old if b.metric == budget.metric
-        ]
+        source = [b for b in new if b.metric == budget.metric] or [b for b in old if b.metric == budget.metric]
         assert budget == source[-1]
 
 
 @settings(deadline=None)
 @given(st.one_of(st.sampled_from(tuple(METRICS)), st.text()), st.one_of(st.floats(), st.text(max_size=20)))
-def test_whatever_is_written_gives_a_sound_budget_or_an_error_of_ours(
-    metric: str, value: float | str
-) -> None:
+def test_whatever_is_written_gives_a_sound_budget_or_an_error_of_ours(metric: str, value: float | str) -> None:
     try:
         budget = Budget.parse(metric, value)
     except AutocompressError:

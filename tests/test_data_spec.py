@@ -127,17 +127,13 @@ def test_files_that_are_not_the_published_ones_are_not_unpickled(tmp_path: Path)
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     (folder / "data_batch_1").write_bytes(b"cposix\nsystem\n(S'false'\ntR.")
-    with pytest.raises(
-        DataError, match=r"cifar-10-batches-py: cifar10 is incomplete or damaged \(RuntimeError"
-    ):
+    with pytest.raises(DataError, match=r"cifar-10-batches-py: cifar10 is incomplete or damaged \(RuntimeError"):
         load_data("cifar10", data_dir=tmp_path)
 
 
 @pytest.mark.parametrize("spec", sorted(PUBLISHED))
 def test_absent_files_are_told_with_the_folder_and_the_option(tmp_path: Path, spec: str) -> None:
-    with pytest.raises(
-        DataError, match=rf"^{tmp_path}: {spec} was not found .* Add --download, or name its f"
-    ):
+    with pytest.raises(DataError, match=rf"^{tmp_path}: {spec} was not found .* Add --download, or name its f"):
         load_data(spec, data_dir=tmp_path)
 
 
@@ -151,9 +147,7 @@ def test_damaged_files_are_told(tmp_path: Path) -> None:
     folder = tmp_path / "MNIST" / "raw"
     write_mnist(folder, np.zeros((6, 28, 28)), np.arange(6))
     (folder / "t10k-images-idx3-ubyte").write_bytes(b"not idx at all")
-    with pytest.raises(
-        DataError, match=r"MNIST/raw: mnist is incomplete or damaged .* Remove this folder and ad"
-    ):
+    with pytest.raises(DataError, match=r"MNIST/raw: mnist is incomplete or damaged .* Remove this folder and ad"):
         load_data("mnist", data_dir=tmp_path)
 
 
@@ -168,9 +162,7 @@ def test_a_download_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.Monke
 
     nowhere = "http://127.0.0.1:9/"  # the discard port, where nothing listens
     monkeypatch.setattr(import_torchvision().datasets.MNIST, "mirrors", [nowhere])
-    with pytest.raises(
-        DataError, match=r"mnist could not be downloaded \(RuntimeError.* Check the network, or"
-    ):
+    with pytest.raises(DataError, match=r"mnist could not be downloaded \(RuntimeError.* Check the network, or"):
         load_data("mnist", data_dir=tmp_path, download=True)
 
 
@@ -185,9 +177,7 @@ def test_published_data_without_torchvision_names_the_extra(monkeypatch: pytest.
 
 def test_float_arrays_go_to_the_model_as_they_are(save: Save) -> None:
     x = np.random.default_rng(0).normal(size=(4, 3, 5, 5)).astype(np.float32)
-    task = load_data(
-        save(x_test=x, y_test=np.arange(4), x_train=x[:2], y_train=[1, 2], x_val=x[:1], y_val=[0])
-    )
+    task = load_data(save(x_test=x, y_test=np.arange(4), x_train=x[:2], y_train=[1, 2], x_val=x[:1], y_val=[0]))
     values, labels = arrays(task.test)
     assert np.array_equal(values, x)
     assert labels.dtype == np.int64
@@ -321,21 +311,15 @@ def test_labels_may_be_whole_floats_or_a_column(save: Save, labels: np.ndarray) 
         ),
     ],
 )
-def test_an_archive_that_cannot_be_used_is_told_with_the_key(
-    save: Save, given: dict[str, Any], message: str
-) -> None:
+def test_an_archive_that_cannot_be_used_is_told_with_the_key(save: Save, given: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         load_data(save(**given))
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"text, not an archive", b"PK\x03\x04 half of one", pickle.dumps([1])]
-)
+@pytest.mark.parametrize("content", [b"", b"text, not an archive", b"PK\x03\x04 half of one", pickle.dumps([1])])
 def test_a_file_that_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "d.npz").write_bytes(content)
-    with pytest.raises(
-        DataError, match=r"d\.npz: is not an npz file, or is damaged\. Save it with numpy\.savez"
-    ):
+    with pytest.raises(DataError, match=r"d\.npz: is not an npz file, or is damaged\. Save it with numpy\.savez"):
         load_data(str(tmp_path / "d.npz"))
 
 
@@ -490,16 +474,12 @@ def test_the_chosen_augmentation_is_the_tasks(tasks: str, save: Save) -> None:
 
 @pytest.mark.parametrize("x", [np.ones((3, 4), np.float32), np.ones((3, 2, 4, 4), np.int64)])
 def test_augmentation_of_what_is_no_image_is_refused(save: Save, x: np.ndarray) -> None:
-    with pytest.raises(
-        DataError, match=r"augment: 'flip' is for batches of images \(n, c, h, w\); .* holds \w+ \(n"
-    ):
+    with pytest.raises(DataError, match=r"augment: 'flip' is for batches of images \(n, c, h, w\); .* holds \w+ \(n"):
         load_data(save(x_test=x), augment="flip")
 
 
 def test_augmentation_of_named_inputs_is_refused(tasks: str) -> None:
-    with pytest.raises(
-        DataError, match=r"'flip' is for batches of images .* holds int64 \(n, 6\)\. Leave it out"
-    ):
+    with pytest.raises(DataError, match=r"'flip' is for batches of images .* holds int64 \(n, 6\)\. Leave it out"):
         load_data(f"{tasks}:words", augment="flip")
 
 

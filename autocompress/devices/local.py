@@ -64,7 +64,9 @@ class LocalDevice(Device):
             meters = []
             for place, artifact in enumerate(artifacts):
                 feed = folder / f"{place}.npz"
-                np.savez(feed, **_feed(artifact, example, profile.protocol.batch))  # type: ignore[arg-type]
+                inputs = _feed(artifact, example, profile.protocol.batch)
+                # numpy has arguments of its own, `file` among them
+                np.savez(feed, **{f"input {name}": array for name, array in inputs.items()})  # type: ignore[arg-type]
                 process = stack.enter_context(MeterProcess(METER / "program.py", artifact.path))
                 process.open(feed, profile.runtime.threads, profile.runtime.options)
                 meters.append(process)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
 import subprocess
 import sys
@@ -36,7 +37,7 @@ class MeterProcess:
     def __enter__(self) -> MeterProcess:
         try:
             self._process = subprocess.Popen(
-                [sys.executable, str(self._program)],
+                [sys.executable, str(self._program), str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,

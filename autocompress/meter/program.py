@@ -22,7 +22,8 @@ def die_with_parent() -> None:
     """End with the process that started this one, however that ends (Linux; elsewhere end of input does it)."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:
+        # the parent may have gone before the call above; in a container it may well be process 1
+        if len(sys.argv) > 1 and os.getppid() != int(sys.argv[1]):
             sys.exit(1)
 
 
@@ -65,9 +66,9 @@ class Meter:
         self.empty_mb = 0.0
 
     def open(self, artifact: str, inputs: str, threads: int, options: dict[str, str]) -> dict[str, Any]:
-        """Load the artifact; `inputs` is an .npz file with one batch by input name."""
+        """Load the artifact; `inputs` is an .npz file with one batch, keys `input NAME`."""
         with self.numpy.load(inputs, allow_pickle=False) as file:
-            self.feed = {name: file[name] for name in file.files}
+            self.feed = {name.removeprefix("input "): file[name] for name in file.files}
         gc.collect()
         _reset_peak()
         self.empty_mb = _hwm_mb()

@@ -24,16 +24,24 @@ def export_graph(module: nn.Module, example: Example, output_names: tuple[str, .
     """
     # a batch of one would be taken for a constant
     free = example.with_batch(max(2, example.batch))
-    model = _export(module, free, output_names, free_batch=True)
-    if _has_free_batch(model):
+    try:
+        model = _export(module, free, output_names, free_batch=True)
+    except ExportError:
+        if free.batch == example.batch:
+            raise
+        # a module for single items only
+        return _export(module, example, output_names, free_batch=False)
+    if _has_free_batch(model, free.batch):
         return model
     return _export(module, example, output_names, free_batch=False)
 
 
-def _has_free_batch(model: onnx.ModelProto) -> bool:
-    # an output with a fixed batch gives away a reshape that took the example's for a constant
-    sizes = [value.type.tensor_type.shape.dim for value in (*model.graph.input, *model.graph.output)]
-    return all(not dims[0].HasField("dim_value") for dims in sizes if len(dims))
+def _has_free_batch(model: onnx.ModelProto, batch: int) -> bool:
+    inputs = [value.type.tensor_type.shape.dim for value in model.graph.input]
+    outputs = [value.type.tensor_type.shape.dim for value in model.graph.output]
+    # an output of the example's batch gives away a reshape that took it for a constant
+    bound = any(dims[0].HasField("dim_value") and dims[0].dim_value == batch for dims in outputs if len(dims))
+    return not bound and all(not dims[0].HasField("dim_value") for dims in inputs if len(dims))
 
 
 def _export(module: nn.Module, example: Example, output_names: tuple[str, ...], *, free_batch: bool) -> onnx.ModelProto:
@@ -46,7 +54,7 @@ def _export(module: nn.Module, example: Example, output_names: tuple[str, ...], 
     try:
         with (
             inference_mode_of(module),
-            quiet("torch.onnx", "onnxscript", "onnx_ir", "torch.export"),
+            quiet("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch.fx.experimental.symbolic_shapes"),
             _tracking(module, entered),
         ):
             flat.eval()

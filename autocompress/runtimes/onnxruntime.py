@@ -63,6 +63,11 @@ class OnnxRuntime(Runtime):
         model = export_graph(module, example, tuple(expected))
         artifact = save_model(compact(model), destination)
         self._check_parity(artifact, example, expected)
+        if artifact.fixed_batch is None:
+            # what depends on the size of the batch shows at another one
+            for size in (1, 3):
+                other = example.with_batch(size)
+                self._check_parity(artifact, other, call(module, other))
         return artifact
 
     def _check_parity(self, artifact: Artifact, example: Example, expected: Mapping[str, torch.Tensor]) -> None:
@@ -80,7 +85,7 @@ class OnnxRuntime(Runtime):
                 raise ExportError(
                     f"output {name!r} differs by {gap:.3g} after export (largest value {scale:.3g}).",
                     where="model",
-                    hint="Look for randomness or data-dependent branches in forward().",
+                    hint="Look for randomness, or branches on data or batch size, in forward().",
                 )
 
     def read(self, path: Path) -> Artifact:

@@ -16,7 +16,8 @@ from autocompress.artifact import Artifact
 from autocompress.errors import TechniqueError
 from autocompress.facts import Facts, Kind
 from autocompress.ladder import Choice, Reason, Space, check_settings
-from autocompress.onnx_file import compact, load_model, save_model
+from autocompress.module import first_line
+from autocompress.onnx_file import compact, load_model, save_if_smaller
 from autocompress.plan import Effort, Setting, Stage
 from autocompress.probes import Probes
 from autocompress.profile import Profile
@@ -78,26 +79,26 @@ class Int8Dynamic(ArtifactTechnique):
         check_settings(self.name, self.choices, settings)
         folded = _fold_constants(artifact.path, context.folder / "folded.onnx")
         quantized = context.folder / "quantizing.onnx"
-        with quiet("", "root", "onnxruntime"):
-            quantize_dynamic(
-                folded,
-                quantized,
-                weight_type=TYPES[settings["weight"]],
-                per_channel=bool(settings["per_channel"]),
-                reduce_range=bool(settings["reduce_range"]),
-                op_types_to_quantize=None if settings["convolutions"] else WITHOUT_CONVOLUTIONS,
-            )
+        try:
+            with quiet("", "root", "onnxruntime"):
+                quantize_dynamic(
+                    folded,
+                    quantized,
+                    weight_type=TYPES[settings["weight"]],
+                    per_channel=bool(settings["per_channel"]),
+                    reduce_range=bool(settings["reduce_range"]),
+                    op_types_to_quantize=None if settings["convolutions"] else WITHOUT_CONVOLUTIONS,
+                )
+        except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
+            raise TechniqueError(
+                f"onnxruntime cannot quantize this model: {first_line(error)}", where=self.name
+            ) from error
         result = load_model(quantized)
         quantized.unlink()
         folded.unlink()
         if not any(node.op_type in QUANTIZED for node in result.graph.node):
             raise TechniqueError("quantized nothing in this model.", where=self.name)
-        smaller = save_model(compact(result), context.folder / "int8_dynamic.onnx")
-        if smaller.size_bytes >= artifact.size_bytes:
-            raise TechniqueError(
-                f"made the file no smaller ({smaller.size_bytes} bytes, {artifact.size_bytes} before).", where=self.name
-            )
-        return smaller
+        return save_if_smaller(compact(result), artifact, context.folder, self.name)
 
 
 def _fold_constants(source: Path, destination: Path) -> Path:

@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+import onnx
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
     QuantFormat,
     QuantType,
+    TensorData,
     create_calibrator,
     quantize_static,
     save_tensors_data,
@@ -24,7 +27,8 @@ from autocompress.artifact import Artifact
 from autocompress.errors import TechniqueError
 from autocompress.facts import Facts, Kind
 from autocompress.ladder import Choice, Reason, Space, check_settings
-from autocompress.onnx_file import compact, load_model, save_model
+from autocompress.module import first_line
+from autocompress.onnx_file import compact, load_model, save_if_smaller
 from autocompress.plan import Effort, Setting, Stage
 from autocompress.probes import Probes
 from autocompress.profile import Profile
@@ -42,6 +46,7 @@ METHODS: Mapping[Setting, Any] = {
 }
 CALIBRATION_BATCH = 16
 ENTROPY_BINS = 512
+LARGEST_VALUE = 1e30
 
 
 class Int8Static(ArtifactTechnique):
@@ -97,26 +102,32 @@ class Int8Static(ArtifactTechnique):
         quantized, ranges = context.folder / "quantizing.onnx", context.folder / "ranges.json"
         ranges.unlink(missing_ok=True)
         part = context.calibrating.first(int(settings["samples"]))
-        with quiet("", "root", "onnxruntime"):
-            _calibrate(artifact, part, settings["calibration"], ranges)
-            quantize_static(
-                model,
-                quantized,
-                None,
-                quant_format=QuantFormat.QDQ,
-                activation_type=TYPES[settings["activation"]],
-                weight_type=TYPES[settings["weight"]],
-                per_channel=bool(settings["per_channel"]),
-                reduce_range=bool(settings["reduce_range"]),
-                calibrate_method=METHODS[settings["calibration"]],
-                calibration_cache_path=ranges,
-            )
+        try:
+            with quiet("", "root", "onnxruntime"):
+                unbounded = _calibrate(artifact, part, settings["calibration"], ranges)
+                quantize_static(
+                    model,
+                    quantized,
+                    None,
+                    quant_format=QuantFormat.QDQ,
+                    activation_type=TYPES[settings["activation"]],
+                    weight_type=TYPES[settings["weight"]],
+                    per_channel=bool(settings["per_channel"]),
+                    reduce_range=bool(settings["reduce_range"]),
+                    nodes_to_exclude=_name_nodes(model, unbounded),
+                    calibrate_method=METHODS[settings["calibration"]],
+                    calibration_cache_path=ranges,
+                )
+        except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
+            raise TechniqueError(
+                f"onnxruntime cannot quantize this model: {first_line(error)}", where=self.name
+            ) from error
         ranges.unlink()
         result = load_model(quantized)
         quantized.unlink()
         if not any(node.op_type == "QuantizeLinear" for node in result.graph.node):
             raise TechniqueError("quantized nothing in this model.", where=self.name)
-        return save_model(compact(result), context.folder / "int8_static.onnx")
+        return save_if_smaller(compact(result), artifact, context.folder, self.name)
 
     @staticmethod
     def _saturates(probes: Probes, profile: Profile) -> bool:
@@ -124,8 +135,8 @@ class Int8Static(ArtifactTechnique):
         return probes.int8_dot_product is False and profile.device.arch in (None, "x86_64")
 
 
-def _calibrate(artifact: Artifact, part: Part, method: Setting, destination: Path) -> None:
-    """Ranges of all tensors over the part, saved where the quantizer reads them.
+def _calibrate(artifact: Artifact, part: Part, method: Setting, destination: Path) -> set[str]:
+    """Ranges of all tensors over the part, saved where the quantizer reads them; names of those without bounds.
 
     One batch at a time: onnxruntime's histogram methods would otherwise hold every tensor of every item in
     memory, and its `CalibMaxIntermediateOutputs` throws collected ranges away (1.31). Its entropy method takes as
@@ -143,8 +154,29 @@ def _calibrate(artifact: Artifact, part: Part, method: Setting, destination: Pat
     )
     for feed, _ in feeds(whole, artifact, size):
         calibrator.collect_data(_Once(feed))
-    save_tensors_data(calibrator.compute_data(), destination)
+    found = calibrator.compute_data()
     destination.with_suffix(".augmented.onnx").unlink(missing_ok=True)
+    unbounded = {name for name, data in found.data.items() if not _is_bounded(data)}
+    for name in unbounded:
+        # their nodes stay in float; the quantizer wants a range all the same
+        found.data[name] = TensorData(lowest=np.float32(0), highest=np.float32(1))
+    save_tensors_data(found, destination)
+    return unbounded
+
+
+def _is_bounded(data: TensorData) -> bool:
+    # masks hold minus infinity, or the lowest float in its place
+    return bool(np.all(np.abs([data.lowest, data.highest]) < LARGEST_VALUE))
+
+
+def _name_nodes(model: onnx.ModelProto, unbounded: set[str]) -> list[str]:
+    """Give every node a name, and list those that read or write a tensor without bounds."""
+    touched = []
+    for place, node in enumerate(model.graph.node):
+        node.name = f"node{place}"
+        if unbounded.intersection((*node.input, *node.output)):
+            touched.append(node.name)
+    return touched
 
 
 class _Once(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types

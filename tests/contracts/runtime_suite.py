@@ -254,19 +254,11 @@ class RuntimeSuite:
         example = Example((numbers(4, WIDTH, seed=1),))
         assert_same_numbers(self.run(artifact, example), eager(module, example))
 
-    @pytest.mark.xfail(
-        strict=True, reason="export_graph gives up when a batch of 2 fails; it should bind the batch"
-    )
     def test_a_module_that_takes_single_items_only_is_bound_to_a_batch_of_one(self, tmp_path: Path) -> None:
         module = Calling(lambda self, x: self.layer(x.reshape(1, WIDTH)), layer=linear())
         assert self.export(module, (numbers(1, WIDTH),), tmp_path).fixed_batch == 1
 
-    @pytest.mark.xfail(
-        strict=True, reason="parity is checked at the example's batch only, not at another size"
-    )
-    def test_a_free_batch_is_refused_where_the_module_does_something_else_at_another_size(
-        self, tmp_path: Path
-    ) -> None:
+    def test_a_free_batch_is_refused_where_the_module_does_something_else_at_another_size(self, tmp_path: Path) -> None:
         module = Calling(lambda self, x: self.layer(x) * (2.0 if len(x) > 2 else 1.0), layer=linear())
         example = Example((numbers(1, WIDTH),))
         with suppress(ExportError):
@@ -346,7 +338,6 @@ class RuntimeSuite:
             self.export(BranchesOnValues(), (numbers(4, WIDTH),), tmp_path)
         assert caught.value.where == "model (BranchesOnValues)"
 
-    @pytest.mark.xfail(strict=True, reason="quiet() misses torch.fx.experimental's logger")
     def test_nothing_is_printed(self, tmp_path: Path) -> None:
         runtime = self.runtime
         done = python_process(
@@ -377,7 +368,6 @@ class RuntimeSuite:
             self.export(module, (numbers(4, WIDTH),), tmp_path)
         assert "weights" in caught.value.hint
 
-    @pytest.mark.xfail(strict=True, reason="module.call names the output only")
     def test_weights_that_are_not_finite_are_named(self, tmp_path: Path) -> None:
         module = Calling(lambda self, x: self.body(x), body=nn.Sequential(nn.ReLU(), linear()))
         module.body[1].weight.data[1, 2] = float("nan")
@@ -404,9 +394,7 @@ class RuntimeSuite:
             "half",
             "last byte missing",
             "text",
-            pytest.param(
-                "json", marks=pytest.mark.xfail(strict=True, reason="onnx.load guesses formats by suffix")
-            ),
+            pytest.param("json"),
             "zeros",
             "directory",
         ]

@@ -50,8 +50,7 @@ PROFILES = (Profile("free"), FAST, SMALL, Profile("hurried", objective="latency"
 def facts_with(*kinds: Kind) -> Facts:
     """Facts of a model with one layer of each kind, equal in work."""
     layers = tuple(
-        LayerFact(f"layer{i}", kind.title(), kind, 1000, 50_000, (16,), (16,), {})
-        for i, kind in enumerate(kinds)
+        LayerFact(f"layer{i}", kind.title(), kind, 1000, 50_000, (16,), (16,), {}) for i, kind in enumerate(kinds)
     )
     shares = {kind: kinds.count(kind) / len(kinds) for kind in set(kinds)}
     work = 50_000 * len(layers)
@@ -141,9 +140,7 @@ class ArtifactTechniqueSuite:
 
     def test_probed_settings_are_among_its_options_and_distinct(self) -> None:
         assert self.technique.probed
-        assert len({str(sorted(settings.items())) for settings in self.technique.probed}) == len(
-            self.technique.probed
-        )
+        assert len({str(sorted(settings.items())) for settings in self.technique.probed}) == len(self.technique.probed)
         for settings in self.technique.probed:
             check_settings(self.technique.name, self.technique.choices, self.settings(**settings))
 
@@ -172,9 +169,7 @@ class ArtifactTechniqueSuite:
     def test_what_is_fastest_here_comes_first(self) -> None:
         listed = self.technique.probed
         ratios = [0.8 - 0.3 * i / len(listed) for i in range(len(listed))]
-        grid = list(
-            self.technique().space(facts_with(self.covers), probed(self.technique, ratios), FAST).grid()
-        )
+        grid = list(self.technique().space(facts_with(self.covers), probed(self.technique, ratios), FAST).grid())
         assert listed[-1].items() <= grid[0].items()
         assert listed[0].items() <= grid[-1].items()
 
@@ -233,9 +228,7 @@ class ArtifactTechniqueSuite:
         assert "no kernel" in reason.sentence
 
     def test_probes_of_another_technique_decide_nothing(self) -> None:
-        probes = Probes(
-            (Probe("another", {}, 9.0, 8.0, 10.0), Probe("another", {"a": 1}, None, failure="no"))
-        )
+        probes = Probes((Probe("another", {}, 9.0, 8.0, 10.0), Probe("another", {"a": 1}, None, failure="no")))
         assert self.technique().refuses(facts_with(self.covers), probes, FAST) is None
 
     def test_it_is_refused_where_it_covers_no_layer(self) -> None:
@@ -246,9 +239,7 @@ class ArtifactTechniqueSuite:
 
     # what it makes
 
-    def test_the_result_computes_roughly_the_same(
-        self, exported: Exported, model: str, tmp_path: Path
-    ) -> None:
+    def test_the_result_computes_roughly_the_same(self, exported: Exported, model: str, tmp_path: Path) -> None:
         result = self.apply(exported, model, tmp_path / "made")
         runtime = OnnxRuntime()
         inputs, _ = whole("test", labelled_source(model, 64, seed=1)).source.read(range(64))
@@ -259,9 +250,7 @@ class ArtifactTechniqueSuite:
         assert relative_error(found, wanted) > 0
         assert (found.argmax(1) == wanted.argmax(1)).mean() > 0.9
 
-    def test_inputs_outputs_and_free_batch_are_kept(
-        self, exported: Exported, model: str, tmp_path: Path
-    ) -> None:
+    def test_inputs_outputs_and_free_batch_are_kept(self, exported: Exported, model: str, tmp_path: Path) -> None:
         result = self.apply(exported, model, tmp_path / "made")
         assert result.inputs == exported.artifact.inputs
         assert result.outputs == exported.artifact.outputs
@@ -280,9 +269,7 @@ class ArtifactTechniqueSuite:
         result = self.apply(exported, model, tmp_path / "made", settings)
         assert result.size_bytes < self.share * exported.artifact.size_bytes
 
-    def test_the_same_settings_give_the_same_bytes(
-        self, exported: Exported, model: str, tmp_path: Path
-    ) -> None:
+    def test_the_same_settings_give_the_same_bytes(self, exported: Exported, model: str, tmp_path: Path) -> None:
         first = self.apply(exported, model, tmp_path / "first")
         second = self.apply(exported, model, tmp_path / "second")
         assert first.path.read_bytes() == second.path.read_bytes()
@@ -316,18 +303,14 @@ class ArtifactTechniqueSuite:
         assert results[0] == results[-1]
         assert len(set(results)) == len(results) - 1
 
-    def test_the_artifact_passed_in_is_left_as_it_is(
-        self, exported: Exported, model: str, tmp_path: Path
-    ) -> None:
+    def test_the_artifact_passed_in_is_left_as_it_is(self, exported: Exported, model: str, tmp_path: Path) -> None:
         before = hashlib.sha256(exported.artifact.path.read_bytes()).hexdigest()
         result = self.apply(exported, model, tmp_path / "made")
         assert hashlib.sha256(exported.artifact.path.read_bytes()).hexdigest() == before
         assert [path.name for path in exported.artifact.root.iterdir()] == [exported.artifact.entry]
         assert result.path != exported.artifact.path
 
-    def test_nothing_but_the_result_is_left_in_the_folder(
-        self, exported: Exported, model: str, tmp_path: Path
-    ) -> None:
+    def test_nothing_but_the_result_is_left_in_the_folder(self, exported: Exported, model: str, tmp_path: Path) -> None:
         result = self.apply(exported, model, tmp_path / "made")
         assert [path.name for path in (tmp_path / "made").iterdir()] == [result.entry]
 

@@ -135,9 +135,7 @@ class TestLocalDevice(DeviceSuite):
         assert meters_of(os.getpid()) == []
 
     @linux_only
-    def test_no_child_is_left_after_a_failure(
-        self, mlp: Exported, tmp_path: Path, brief_profile: Profile
-    ) -> None:
+    def test_no_child_is_left_after_a_failure(self, mlp: Exported, tmp_path: Path, brief_profile: Profile) -> None:
         broken = mlp.artifact.copy_to(tmp_path / "broken.onnx")
         broken.path.write_bytes(b"broken")
         with pytest.raises(RuntimeFailureError):
@@ -180,7 +178,6 @@ class TestLocalDevice(DeviceSuite):
             parent.stdout.close()
 
     @linux_only
-    @pytest.mark.xfail(strict=True, reason="program.py takes a parent with process id 1 for a dead one")
     def test_the_first_process_of_a_container_can_measure(self, mlp: Exported) -> None:
         unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
         if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:

@@ -36,7 +36,6 @@ class TestOnnxRuntime(RuntimeSuite):
             OnnxRuntime().load(mlp.artifact, 2, {"session.intra_op_thread_affinities": "nonsense"})
         assert caught.value.exit_code == 4
 
-    @pytest.mark.xfail(strict=True, reason="onnx_file.describe lists the entry only")
     def test_weights_in_a_second_file_count(self, mlp: Exported, tmp_path: Path) -> None:
         path = tmp_path / "split.onnx"
         model = onnx.load(mlp.artifact.path)

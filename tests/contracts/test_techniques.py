@@ -121,9 +121,7 @@ class TestInt8Static(ArtifactTechniqueSuite):
         exported = exports(OnnxRuntime(), "cnn")
         widest = activation_scales(self.apply(exported, "cnn", tmp_path / "minmax"))
         cut = {
-            method: activation_scales(
-                self.apply(exported, "cnn", tmp_path / method, self.settings(calibration=method))
-            )
+            method: activation_scales(self.apply(exported, "cnn", tmp_path / method, self.settings(calibration=method)))
             / widest
             for method in ("percentile", "entropy")
         }
@@ -131,9 +129,7 @@ class TestInt8Static(ArtifactTechniqueSuite):
         assert cut["entropy"].min() < 0.8
         assert max(ratios.max() for ratios in cut.values()) < 1.01
 
-    @pytest.mark.parametrize(
-        ("activation", "weight"), [("uint8", "int8"), ("uint8", "uint8"), ("int8", "int8")]
-    )
+    @pytest.mark.parametrize(("activation", "weight"), [("uint8", "int8"), ("uint8", "uint8"), ("int8", "int8")])
     @pytest.mark.parametrize("per_channel", [True, False])
     def test_any_pair_of_types_computes_roughly_the_same(
         self, exports: Exports, tmp_path: Path, activation: str, weight: str, *, per_channel: bool
@@ -146,7 +142,6 @@ class TestInt8Static(ArtifactTechniqueSuite):
         (found,) = OnnxRuntime().load(result, 1, {}).run(feed)
         assert 0 < relative_error(found, wanted) < 0.05
 
-    @pytest.mark.xfail(strict=True, reason="onnxruntime's ValueError comes through")
     def test_the_pair_of_types_that_onnxruntime_does_not_know_is_refused(
         self, exports: Exports, tmp_path: Path
     ) -> None:
@@ -164,9 +159,7 @@ class TestInt8Static(ArtifactTechniqueSuite):
         results = [Int8Static().apply(artifact, self.settings(), context) for context in (wide, narrow)]
         feed = align(labelled("mlp", 32, seed=1)[0], artifact.inputs)
         (wanted,) = OnnxRuntime().load(artifact, 1, {}).run(feed)
-        errors = [
-            relative_error(OnnxRuntime().load(result, 1, {}).run(feed)[0], wanted) for result in results
-        ]
+        errors = [relative_error(OnnxRuntime().load(result, 1, {}).run(feed)[0], wanted) for result in results]
         # inputs a hundred times larger than any seen are cut off
         assert errors[0] < 0.1 < errors[1]
 
@@ -189,9 +182,7 @@ class TestInt8Static(ArtifactTechniqueSuite):
 
     @pytest.mark.parametrize("items", [1, 3, 17])
     @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
-    def test_few_items_are_enough_to_calibrate(
-        self, exports: Exports, tmp_path: Path, items: int, method: str
-    ) -> None:
+    def test_few_items_are_enough_to_calibrate(self, exports: Exports, tmp_path: Path, items: int, method: str) -> None:
         artifact = exports(OnnxRuntime(), "mlp").artifact
         context = self.context("mlp", tmp_path / "made", items=items)
         result = Int8Static().apply(artifact, self.settings(calibration=method), context)
@@ -218,17 +209,11 @@ class TestInt8Static(ArtifactTechniqueSuite):
         with pytest.raises(TechniqueError):
             Int8Static().apply(artifact, self.settings(), self.context("mlp", tmp_path / "made"))
 
-    @pytest.mark.xfail(
-        strict=True, reason="int8_static does not check its saving, as Technique.apply promises"
-    )
     def test_a_file_that_grows_is_a_technique_error(self, tmp_path: Path) -> None:
         tiny = OnnxRuntime().export(nn.Linear(24, 2), Example(labelled("mlp", 4)[0]), tmp_path / "tiny.onnx")
         with pytest.raises(TechniqueError, match="no smaller"):
             Int8Static().apply(tiny, self.settings(), self.context("mlp", tmp_path / "made"))
 
-    @pytest.mark.xfail(
-        strict=True, reason="attention masks have infinite ranges, which spoil the scores' scales"
-    )
     @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
     def test_a_masked_transformer_is_quantized_or_is_a_technique_error(
         self, exports: Exports, tmp_path: Path, method: str
@@ -242,7 +227,6 @@ class TestInt8Static(ArtifactTechniqueSuite):
             assert relative_error(found, wanted) < 0.1
 
 
-@pytest.mark.xfail(strict=True, reason="results go to a fixed name, which may be the input's")
 @pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda technique: technique.name)
 def test_an_artifact_in_the_same_folder_is_left_as_it_is(
     technique: type[ArtifactTechnique], exports: Exports, tmp_path: Path

@@ -1,0 +1,371 @@
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from conftest import labelled, labelled_source, small_model
+
+from autocompress.artifact import Artifact
+from autocompress.budget import Budget
+from autocompress.facts import Facts, Family
+from autocompress.ladder import Answer, Choice, Ladder, Reason, Space
+from autocompress.plan import Effort, Setting, Stage
+from autocompress.planner import Situation, build_ladder, inspect_module
+from autocompress.planner.rules import RULES
+from autocompress.probes import Probe, Probes
+from autocompress.profile import Profile
+from autocompress.runtime import Example
+from autocompress.source import ArraySource
+from autocompress.task import Task
+from autocompress.technique import ArtifactTechnique, Context, Technique
+from autocompress.techniques import TECHNIQUES, Int8Dynamic, Int8Static
+from autocompress.verdict import Finding, Standing, Verdict
+
+ONNX = frozenset({"onnx"})
+DROP = Budget("max_accuracy_drop_pp", 1.0)
+
+
+def share(metric: str, limit: float) -> Budget:
+    return Budget(metric, limit, relative=True)
+
+
+TIME, SIZE = share("latency_ms", 0.5), share("size_mb", 0.5)
+
+
+class Training(ArtifactTechnique):
+    """A technique that trains, as later versions will have."""
+
+    name: ClassVar[str] = "retrained"
+    summary: ClassVar[str] = "trains"
+    stage: ClassVar[Stage] = Stage.PRECISION
+    effort: ClassVar[Effort] = Effort.TRAINING
+    formats: ClassVar[frozenset[str]] = ONNX
+    choices: ClassVar[tuple[Choice, ...]] = ()
+    probed: ClassVar[tuple[Mapping[str, Setting], ...]] = ()
+
+    def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
+        return Space()
+
+    def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
+        return None
+
+    def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
+        return artifact
+
+
+class OtherFormat(Training):
+    """The same for files that this runtime does not make."""
+
+    name: ClassVar[str] = "other_format"
+    effort: ClassVar[Effort] = Effort.NONE
+    formats: ClassVar[frozenset[str]] = frozenset({"tflite"})
+
+
+@cache
+def facts_of(name: str) -> Facts:
+    return inspect_module(small_model(name), Example(labelled(name, 2)[0]))
+
+
+def probes_of(dynamic: Sequence[float], static: Sequence[float], size: float = 0.3) -> Probes:
+    """Probes of the techniques' own settings, in the order in which they list them."""
+    found: list[Probe] = []
+    for technique, ratios in ((Int8Dynamic, dynamic), (Int8Static, static)):
+        found += [
+            Probe(technique.name, settings, ratio, ratio * 0.9, ratio * 1.1, size)
+            for settings, ratio in zip(technique.probed, ratios, strict=False)
+        ]
+    return Probes(tuple(found), ("block.0",), int8_dot_product=True)
+
+
+def many(items: int) -> ArraySource:
+    return ArraySource((np.zeros((items, 1), dtype=np.float32),), np.zeros(items, dtype=np.int64))
+
+
+def judged(*findings: tuple[Budget, Standing, float | None]) -> Verdict:
+    return Verdict(tuple(Finding(budget, standing, value) for budget, standing, value in findings))
+
+
+TASK = Task(test=many(3000), train=labelled_source("cnn", 40))
+FAST = probes_of([0.9, 0.8], [0.4, 0.5, 0.6, 0.7])
+SLOW = probes_of([4.0, 3.0], [1.2, 1.5, 1.3, 1.4])
+
+
+def situation(**changes: Any) -> Situation:
+    """A CNN that has to become smaller and faster, with all data, where int8 pays."""
+    budgets = changes.pop("budgets", (SIZE, TIME, DROP))
+    objective = changes.pop("objective", "effort")
+    profile = Profile("here", budgets=budgets, objective=objective)
+    baseline = judged((SIZE, Standing.EXCEEDED, 1.0), (TIME, Standing.EXCEEDED, 1.0), (DROP, Standing.MET, 0.0))
+    usual = Situation(facts_of("cnn"), FAST, profile, TASK, baseline)
+    return replace(usual, **changes)
+
+
+def shelf() -> list[Technique]:
+    return [technique() for technique in TECHNIQUES]
+
+
+def ladder_of(found: Situation, techniques: Sequence[Technique] | None = None) -> Ladder:
+    return build_ladder(found, techniques if techniques is not None else shelf(), ONNX)
+
+
+def answer_of(ladder: Ladder, rule: str) -> Answer:
+    (answer,) = (answer for answer in ladder.path if answer.rule == rule)
+    return answer
+
+
+def names(ladder: Ladder) -> list[str]:
+    return [rung.name for rung in ladder.rungs]
+
+
+# every rule, both ways: (rule, taken, a part of what was found, the situation)
+CASES: Sequence[tuple[str, bool, str, Situation]] = (
+    ("fits", True, "all size and time budgets are met", situation(baseline=judged((SIZE, Standing.MET, 0.4)))),
+    ("fits", False, "size_mb <= 0.5x: 1; latency_ms <= 0.5x: 1", situation()),
+    ("fits", False, "not every budget is measured", situation(baseline=judged((SIZE, Standing.UNMEASURED, None)))),
+    ("fits", False, "not every budget is measured", situation(baseline=judged((DROP, Standing.MET, 0.0)))),
+    ("cnn", True, "cnn (work: 100% convolution", situation()),
+    ("cnn", False, "mlp (work: 100% linear", situation(facts=facts_of("mlp"))),
+    ("sequence", True, "transformer (work:", situation(facts=facts_of("transformer"))),
+    ("sequence", True, "rnn (work:", situation(facts=facts_of("lstm"))),
+    ("sequence", True, "mlp (work:", situation(facts=facts_of("mlp"))),
+    ("sequence", False, "cnn", situation()),
+    ("sequence", False, "mixed", situation(facts=replace(facts_of("cnn"), family=Family.MIXED))),
+    ("calibration", True, "no data", situation(task=None)),
+    ("calibration", True, "no data", situation(task=Task())),
+    ("calibration", False, "40 items (train)", situation()),
+    ("calibration", False, "items (test, selecting third)", situation(task=Task(test=many(30)))),
+    ("training", True, "no training data", situation(task=Task(test=many(30)))),
+    ("training", True, "no training data", situation(task=None)),
+    ("training", False, "40 training items", situation()),
+    ("unmeasured", True, "max_accuracy_drop_pp", situation(task=None)),
+    ("unmeasured", True, "min_accuracy", situation(task=Task(val=many(30)), budgets=(Budget("min_accuracy", 90.0),))),
+    ("unmeasured", False, "max_accuracy_drop_pp", situation()),
+    ("unmeasured", False, "no accuracy budget", situation(task=None, budgets=(SIZE,))),
+    ("resolution", True, "confirming items can show a drop of", situation(task=Task(test=many(300)))),
+    ("resolution", False, "no data", situation(task=None)),
+    ("resolution", False, "confirming items can show a drop of", situation()),
+    ("resolution", False, "no limit on the accuracy drop", situation(task=Task(test=many(3)), budgets=(SIZE,))),
+    ("beyond", True, "latency_ms <= 0.3x where int8 reached 0.40x", situation(budgets=(share("latency_ms", 0.3),))),
+    ("beyond", True, "size_mb <= 0.2x where int8 reached 0.30x", situation(budgets=(share("size_mb", 0.2),))),
+    ("beyond", False, "within reach", situation()),
+    ("beyond", False, "within reach", situation(budgets=(Budget("latency_ms", 0.001),))),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "taken", "found", "given"), CASES)
+def test_a_rule_is_answered_with_what_was_found_and_what_follows(
+    rule: str, taken: bool, found: str, given: Situation
+) -> None:
+    answer = answer_of(ladder_of(given), rule)
+    declared = next(one for one in RULES if one.name == rule)
+    assert answer.taken is taken
+    assert found in answer.found
+    assert answer.question == declared.question
+    assert answer.sentence == (declared.sentence if taken else declared.otherwise)
+
+
+def test_every_rule_is_tested_both_ways() -> None:
+    assert {(rule, taken) for rule, taken, _, _ in CASES} == {(r.name, taken) for r in RULES for taken in (True, False)}
+
+
+def test_the_path_answers_every_rule_in_order() -> None:
+    assert [answer.rule for answer in ladder_of(situation()).path] == [rule.name for rule in RULES]
+
+
+# what the answers lead to
+
+
+def test_a_model_that_fits_already_ends_with_an_empty_ladder_and_a_reason_for_everything() -> None:
+    ladder = ladder_of(situation(baseline=judged((SIZE, Standing.MET, 0.4), (TIME, Standing.MET, 0.4))))
+    assert ladder.rungs == ()
+    assert [answer.rule for answer in ladder.path] == ["fits"]
+    assert set(ladder.refusals) == {"int8_dynamic", "int8_static"}
+    for reason in ladder.refusals.values():
+        assert reason.rule == "fits"
+        assert "nothing to do" in reason.sentence
+        assert reason.fact == "all size and time budgets are met"
+
+
+def test_a_model_that_is_not_measured_as_fitting_is_not_taken_to_fit() -> None:
+    for standing in (Standing.UNDECIDED, Standing.UNMEASURED, Standing.EXCEEDED):
+        baseline = judged((SIZE, Standing.MET, 0.4), (TIME, standing, None))
+        assert names(ladder_of(situation(baseline=baseline)))
+
+
+def test_without_data_static_int8_is_refused_for_that_reason() -> None:
+    ladder = ladder_of(situation(task=None))
+    assert names(ladder) == ["int8_dynamic"]
+    assert ladder.refusals["int8_static"] == Reason(
+        "needs calibration data, and there are none.", "calibration", "no data"
+    )
+
+
+def test_with_data_both_techniques_make_a_rung() -> None:
+    assert set(names(ladder_of(situation()))) == {"int8_dynamic", "int8_static"}
+
+
+def test_without_training_data_what_trains_is_refused_for_that_reason() -> None:
+    techniques = [Training(), *shelf()]
+    ladder = ladder_of(situation(task=Task(test=many(3000))), techniques)
+    assert ladder.refusals["retrained"] == Reason(
+        "needs training data, and there are none.", "training", "no training data"
+    )
+    assert "retrained" in names(ladder_of(situation(), techniques))
+
+
+def test_a_technique_for_other_files_is_refused_for_that_reason() -> None:
+    ladder = ladder_of(situation(), [OtherFormat(), *shelf()])
+    assert ladder.refusals["other_format"] == Reason("cannot change onnx files.", "format", "onnxruntime")
+    assert "other_format" not in names(ladder)
+
+
+def test_a_technique_that_covers_no_layer_is_refused_with_the_share_of_the_work() -> None:
+    reason = ladder_of(situation(facts=facts_of("lstm"), probes=Probes())).refusals["int8_static"]
+    assert reason.rule == "quantizable"
+    assert "does its work elsewhere" in reason.sentence
+    assert reason.fact == "100% of the work is recurrent"
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        {"budgets": (TIME,)},
+        {"budgets": (Budget("throughput_per_s", 5.0),)},
+        {"budgets": (SIZE,), "objective": "latency"},
+        {"budgets": (SIZE,), "objective": "serving_cost"},
+    ],
+)
+def test_where_time_matters_what_probed_slower_than_float_is_refused_with_the_figure(asks: dict[str, Any]) -> None:
+    ladder = ladder_of(situation(probes=SLOW, **asks))
+    assert ladder.rungs == ()
+    dynamic, static = ladder.refusals["int8_dynamic"], ladder.refusals["int8_static"]
+    assert (dynamic.rule, static.rule) == ("probe", "probe")
+    assert "3.0x slower than float" in dynamic.sentence
+    assert dynamic.fact == "3.00x the float latency (2.70 to 3.30), best of 2 settings"
+    assert "1.2x slower than float" in static.sentence
+    assert static.fact == "1.20x the float latency (1.08 to 1.32), best of 4 settings"
+
+
+@pytest.mark.parametrize("objective", ["effort", "size", "accuracy"])
+def test_where_time_does_not_matter_slow_probes_refuse_nothing(objective: str) -> None:
+    ladder = ladder_of(situation(probes=SLOW, budgets=(SIZE, DROP), objective=objective))
+    assert names(ladder) == ["int8_dynamic", "int8_static"]
+
+
+def test_where_time_matters_only_the_settings_that_pay_are_tried_fastest_first() -> None:
+    ladder = ladder_of(situation(probes=probes_of([0.9, 1.1], [0.9, 1.3, 0.5, 1.01])))
+    tried = {rung.name: [step.finish[0].settings for step in rung.plans()] for rung in ladder.rungs}
+    assert {bool(settings["per_channel"]) for settings in tried["int8_dynamic"]} == {True}
+    assert [settings["per_channel"] for settings in tried["int8_static"]] == [False] * 3 + [True] * 3
+    assert {settings["activation"] for settings in tried["int8_static"]} == {"uint8"}
+
+
+def test_where_time_does_not_matter_all_settings_that_worked_are_tried() -> None:
+    ladder = ladder_of(situation(probes=SLOW, budgets=(SIZE,)))
+    static = next(rung for rung in ladder.rungs if rung.name == "int8_static")
+    assert len(list(static.plans())) == 4 * 3
+
+
+def test_a_technique_whose_every_probe_failed_is_refused_with_the_failure() -> None:
+    failed = Probes(
+        tuple(Probe("int8_dynamic", settings, None, failure="no kernel.") for settings in Int8Dynamic.probed)
+    )
+    ladder = ladder_of(situation(probes=failed))
+    assert ladder.refusals["int8_dynamic"].rule == "probe"
+    assert "no kernel." in ladder.refusals["int8_dynamic"].sentence
+    assert names(ladder) == ["int8_static"]
+
+
+def test_a_technique_that_was_not_probed_is_tried_and_says_so() -> None:
+    ladder = ladder_of(situation(probes=Probes()))
+    for rung in ladder.rungs:
+        assert "nothing was probed" in rung.reason.sentence
+        assert (rung.predicted_latency, rung.predicted_size) == (None, None)
+
+
+def test_a_rung_predicts_what_its_best_probe_measured() -> None:
+    ladder = ladder_of(situation())
+    static = next(rung for rung in ladder.rungs if rung.name == "int8_static")
+    assert (static.predicted_latency, static.predicted_size) == (0.4, 0.3)
+    assert static.reason == Reason("0.40x the float latency on the dominant layers here.", "probe", "0.36 to 0.44")
+
+
+def test_rungs_are_ordered_by_effort_before_speed() -> None:
+    everything = [Training(), Int8Static(), Int8Dynamic()]
+    for techniques in (everything, everything[::-1]):
+        ladder = ladder_of(situation(), techniques)
+        assert names(ladder) == ["int8_dynamic", "int8_static", "retrained"]
+        # static is the faster one by far
+        assert (ladder.rungs[1].predicted_latency or 1.0) < (ladder.rungs[0].predicted_latency or 1.0)
+
+
+# techniques that this version does not have
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "rule"),
+    [
+        ("cnn", {"channel_pruning", "block_dropping"}, "cnn"),
+        ("mlp", {"low_rank", "layer_dropping"}, "sequence"),
+        ("lstm", {"low_rank", "layer_dropping"}, "sequence"),
+        ("transformer", {"low_rank", "layer_dropping"}, "sequence"),
+    ],
+)
+def test_what_is_not_on_the_shelf_is_listed_as_not_available_and_is_no_rung(
+    name: str, missing: set[str], rule: str
+) -> None:
+    ladder = ladder_of(situation(facts=facts_of(name), probes=Probes()))
+    for technique in missing:
+        reason = ladder.refusals[technique]
+        assert reason.sentence == "not available in this version."
+        assert reason.rule == rule
+        assert reason.fact.startswith(name if name != "lstm" else "rnn")
+    assert not set(names(ladder)) & set(ladder.refusals)
+    assert not missing & set(names(ladder))
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        Task(test=many(3000)),
+        pytest.param(TASK, marks=pytest.mark.xfail(strict=True, reason="rules: silent about them with training data")),
+    ],
+)
+def test_recovery_is_listed_as_not_available_with_and_without_training_data(task: Task) -> None:
+    ladder = ladder_of(situation(task=task))
+    for technique in ("distillation", "quantization_aware_training"):
+        assert ladder.refusals[technique].sentence == "not available in this version."
+
+
+@pytest.mark.parametrize("given", [case[3] for case in CASES])
+def test_everything_on_the_shelf_is_either_a_rung_or_refused_with_rule_sentence_and_fact(given: Situation) -> None:
+    ladder = ladder_of(given)
+    on_shelf = {technique.name for technique in shelf()}
+    assert on_shelf == (set(names(ladder)) | set(ladder.refusals)) & on_shelf
+    assert not set(names(ladder)) & set(ladder.refusals)
+    known = {rule.name for rule in RULES} | {"probe", "quantizable", "format"}
+    for reason in ladder.refusals.values():
+        assert reason.rule in known
+        assert reason.sentence.endswith(".")
+        assert reason.fact
+
+
+# warnings
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"task": None}, "accuracy stays unmeasured"),
+        ({"task": Task(test=many(300))}, "no candidate can be confirmed, however good"),
+        ({"budgets": (Budget("size_mb", 0.1, relative=True),)}, "beyond what the techniques of this version"),
+    ],
+)
+def test_a_budget_that_cannot_be_kept_is_said_before_anything_is_tried(changes: dict[str, Any], said: str) -> None:
+    assert any(said in warning for warning in ladder_of(situation(**changes)).warnings)
+
+
+def test_a_budget_within_reach_is_not_warned_of() -> None:
+    assert ladder_of(situation()).warnings == ()

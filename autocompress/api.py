@@ -24,7 +24,14 @@ from autocompress.judge import judge
 from autocompress.ladder import Ladder
 from autocompress.measurement import Measurement
 from autocompress.plan import Plan
-from autocompress.planner import Situation, build_ladder, inspect_module, run_probes
+from autocompress.planner import (
+    Situation,
+    build_ladder,
+    inspect_module,
+    measure_training,
+    order_blocks,
+    run_probes,
+)
 from autocompress.probes import Probes
 from autocompress.profile import Profile, load_profile
 from autocompress.progress import Deadline, Event, Listener, parse_duration, silent
@@ -33,8 +40,9 @@ from autocompress.result import Result
 from autocompress.runtimes import OnnxRuntime
 from autocompress.search import Search
 from autocompress.strategies import Boundary
-from autocompress.technique import ArtifactTechnique
-from autocompress.techniques import TECHNIQUES
+from autocompress.technique import ArtifactTechnique, Technique
+from autocompress.techniques import SHELF
+from autocompress.verdict import Status
 from autocompress.workbench import Tools, Workbench
 from autocompress.workspace import Workspace
 
@@ -89,9 +97,14 @@ def autocompress(
         resume=resume,
     )
     try:
-        planned = plan_run(bench, journal, progress)
+        planned = plan_run(bench, journal, progress, structure=_wants_structure(bench, journal))
         search = Search(bench, planned.ladder, Boundary(), journal, deadline, progress)
-        confirmations = _climb(search, planned, progress)
+        confirmations = _climb(search, planned, [], progress)
+        if _worth_going_on(search, planned, confirmations):
+            # what int8 alone could not do is asked of structure; ordering blocks and timing training come first
+            planned = plan_run(bench, journal, progress, structure=True)
+            search.ladder = planned.ladder
+            confirmations = _climb(search, planned, confirmations, progress)
         return _finish(conclude(search, planned.facts, planned.baseline, confirmations))
     finally:
         journal.note("elapsed", deadline.spent)
@@ -103,20 +116,35 @@ def _finish(result: Result) -> Result:
     return replace(result, trials=trials_frame(result.history))
 
 
-def _climb(search: Search, planned: Planned, progress: Listener) -> list[Confirmation]:
+def _climb(search: Search, planned: Planned, so_far: Sequence[Confirmation], progress: Listener) -> list[Confirmation]:
     """Confirmations in the order they were made, until one is met or no further look makes sense."""
     bench, journal = search.workbench, search.journal
-    confirmations: list[Confirmation] = []
-    plans = [Plan()] if planned.fits else (trial.plan for trial in search.contenders())
+    confirmations = list(so_far)
+    known = {confirmation.plan.hash for confirmation in confirmations}
+    plans = [Plan()] if planned.fits else (trial.plan for trial in search.contenders(known))
     for plan in plans:
+        if len(confirmations) >= MAX_LOOKS:
+            break
         found = remembered(bench, plan, journal)
         if found is None:
             found = confirm(bench, plan, journal, progress)
             remember(found, journal)
         confirmations.append(found)
-        if found.verdict.status == "met" or found.hopeless or len(confirmations) >= MAX_LOOKS:
+        if found.verdict.status is Status.MET or found.hopeless:
             break
     return confirmations
+
+
+def _wants_structure(bench: Workbench, journal: Journal) -> bool:
+    """True from the start where the objective improves to the end, or an earlier sitting had come so far."""
+    return bench.profile.objective != "effort" or bool((journal.noted("probes") or {}).get("blocks"))
+
+
+def _worth_going_on(search: Search, planned: Planned, confirmations: Sequence[Confirmation]) -> bool:
+    task = search.workbench.task
+    answered = any(found.verdict.status is Status.MET or found.hopeless for found in confirmations)
+    open_ended = not (answered or planned.fits or planned.structure or search.out_of_time)
+    return open_ended and task is not None and task.calibrating is not None and len(confirmations) < MAX_LOOKS
 
 
 def explain(
@@ -139,7 +167,7 @@ def explain(
             model, profile, data, inputs=inputs, out=folder, budgets=budgets, objective=objective
         )
         try:
-            return plan_run(bench, journal, progress)
+            return plan_run(bench, journal, progress, structure=True)
         finally:
             journal.close()
 
@@ -181,6 +209,7 @@ class Planned:
     facts: Facts
     probes: Probes
     ladder: Ladder
+    structure: bool
 
     @property
     def fits(self) -> bool:
@@ -210,7 +239,7 @@ def open_run(
     target = load_profile(profile).with_budgets(replacements(budgets)).with_objective(objective)
     task = load_data(data) if isinstance(data, str) else as_task(data)
     example = example_for(model, task, inputs, target.inputs)
-    tools = Tools(OnnxRuntime(), LocalDevice(), tuple(technique() for technique in TECHNIQUES))
+    tools = Tools(OnnxRuntime(), LocalDevice(), tuple(technique() for technique in SHELF))
     require_described(tools.device, target)
     workspace = Workspace(Path(out))
     workspace.open(resume=resume)
@@ -221,31 +250,62 @@ def open_run(
     return bench, journal, replace(deadline, spent_before=float(journal.noted("elapsed") or 0.0))
 
 
-def plan_run(bench: Workbench, journal: Journal, progress: Listener) -> Planned:
-    """Baseline, facts, probes and ladder; what an earlier sitting measured is not measured again."""
-    progress(Event("baseline", "exporting the model and measuring it as it is"))
+def plan_run(bench: Workbench, journal: Journal, progress: Listener, *, structure: bool) -> Planned:
+    """Baseline, facts, probes and ladder; what an earlier sitting measured is not measured again.
+
+    `structure` adds what only techniques on the module need: the order in which blocks can go, and the speed of
+    training.
+    """
     noted = journal.noted("baseline")
+    if noted is None:
+        progress(Event("baseline", "exporting the model and measuring it as it is"))
     baseline = Measurement.from_json(noted) if noted else _measure_baseline(bench)
     journal.note("baseline", baseline.to_json())
-    progress(Event("facts", "reading what the model is"))
     facts = inspect_module(bench.module, bench.example)
+    probes = _probe(bench, journal, facts, progress)
+    techniques: Sequence[Technique] = [
+        t for t in bench.tools.techniques if structure or isinstance(t, ArtifactTechnique)
+    ]
+    if structure:
+        probes = _probe_structure(bench, journal, probes, progress)
+    verdict = judge(bench.profile.budgets, baseline, bench.profile.alpha, statistic=bench.profile.protocol.statistic)
+    situation = Situation(facts, probes, bench.profile, bench.task, verdict)
+    ladder = build_ladder(situation, techniques, frozenset({bench.tools.runtime.format}))
+    progress(Event("ladder", f"{len(ladder.rungs)} rungs, {len(ladder.refusals)} techniques refused"))
+    return Planned(baseline, facts, probes, ladder, structure)
+
+
+def _probe(bench: Workbench, journal: Journal, facts: Facts, progress: Listener) -> Probes:
     noted = journal.noted("probes")
+    if noted:
+        return Probes.from_json(noted)
     techniques = [t for t in bench.tools.techniques if isinstance(t, ArtifactTechnique)]
+    tools = bench.tools
 
     def said(sentence: str) -> None:
         progress(Event("probes", sentence))
 
-    probes = (
-        Probes.from_json(noted)
-        if noted
-        else run_probes(facts, techniques, bench.tools.runtime, bench.tools.device, bench.profile, bench.machine, said)
-    )
+    probes = run_probes(facts, techniques, tools.runtime, tools.device, bench.profile, bench.machine, said)
     journal.note("probes", probes.to_json())
-    verdict = judge(bench.profile.budgets, baseline, bench.profile.alpha, statistic=bench.profile.protocol.statistic)
-    situation = Situation(facts, probes, bench.profile, bench.task, verdict)
-    ladder = build_ladder(situation, bench.tools.techniques, frozenset({bench.tools.runtime.format}))
-    progress(Event("ladder", f"{len(ladder.rungs)} rungs, {len(ladder.refusals)} techniques refused"))
-    return Planned(baseline, facts, probes, ladder)
+    return probes
+
+
+def _probe_structure(bench: Workbench, journal: Journal, probes: Probes, progress: Listener) -> Probes:
+    part = bench.task.calibrating if bench.task else None
+    if probes.blocks or bench.task is None or part is None:
+        return probes
+
+    def said(sentence: str) -> None:
+        progress(Event("probes", sentence))
+
+    said("skipping blocks to see which matter least")
+    blocks = order_blocks(bench.module, bench.example, part, said)
+    if blocks and bench.task.train is not None:
+        said("timing a few steps of training")
+        probes = replace(probes, training=measure_training(bench.module, bench.task, bench.example))
+    probes = replace(probes, blocks=blocks)
+    journal.note("probes", probes.to_json())
+    return probes
 
 
 def replacements(budgets: Mapping[str, float | str] | None) -> list[Budget]:

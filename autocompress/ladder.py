@@ -17,12 +17,15 @@ class Choice:
 
     `structural` settings change the artifact's size or latency; the others change only what its numbers are,
     so a candidate that missed a size or latency budget need not be tried again with another of their options.
+    Options of a `monotone` setting leave less of the network from one to the next, so that the first that fits can
+    be found by halving.
     """
 
     name: str
     options: tuple[Setting, ...]
     structural: bool = True
     describes: str = ""
+    monotone: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,22 +101,41 @@ class Rung:
     reason: Reason
     predicted_latency: float | None = None
     predicted_size: float | None = None
+    rounds: tuple[tuple[Element, ...], ...] = ()
+    predicted_seconds: float | None = None
+
+    @property
+    def elements(self) -> tuple[Element, ...]:
+        """All elements in the order they are applied."""
+        return (*(element for elements in self.rounds for element in elements), *self.finish)
+
+    @property
+    def amount(self) -> Choice | None:
+        """The monotone setting that says how much of the network goes, None where there is none."""
+        return next((c for element in self.elements for c in element.space.choices if c.monotone), None)
 
     def plans(self) -> Iterator[Plan]:
         """All plans of the rung, most promising first."""
-        for settings in product(*(list(element.space.grid()) for element in self.finish)):
+        for settings in product(*(list(element.space.grid()) for element in self.elements)):
+            steps = iter(
+                Step(element.technique, element.stage, chosen)
+                for element, chosen in zip(self.elements, settings, strict=True)
+            )
             yield Plan(
-                finish=tuple(
-                    Step(element.technique, element.stage, chosen)
-                    for element, chosen in zip(self.finish, settings, strict=True)
-                )
+                tuple(tuple(next(steps) for _ in elements) for elements in self.rounds),
+                tuple(next(steps) for _ in self.finish),
             )
 
+    def holds(self, plan: Plan) -> bool:
+        """True when the plan has the rung's techniques, round by round."""
+        shape = [[step.technique for step in steps] for steps in (*plan.rounds, plan.finish)]
+        return shape == [[element.technique for element in elements] for elements in (*self.rounds, self.finish)]
+
     def structure_of(self, plan: Plan) -> tuple[Step, ...]:
-        """The plan's finish without the settings that leave size and latency as they are."""
+        """The plan's steps without the settings that leave size and latency as they are."""
         return tuple(
             Step(step.technique, step.stage, element.space.structural(step.settings))
-            for element, step in zip(self.finish, plan.finish, strict=True)
+            for element, step in zip(self.elements, plan.steps, strict=True)
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -121,11 +143,12 @@ class Rung:
         return {
             "name": self.name,
             "effort": self.effort.name.lower(),
-            "techniques": [element.technique for element in self.finish],
+            "techniques": [element.technique for element in self.elements],
             "plans": sum(1 for _ in self.plans()),
             "reason": self.reason.to_json(),
             "predicted_latency": self.predicted_latency,
             "predicted_size": self.predicted_size,
+            "predicted_seconds": self.predicted_seconds,
         }
 
 
@@ -161,8 +184,7 @@ class Ladder:
 
     def rung_of(self, plan: Plan) -> Rung | None:
         """The rung whose techniques the plan uses."""
-        names = [step.technique for step in plan.finish]
-        return next((r for r in self.rungs if [element.technique for element in r.finish] == names), None)
+        return next((rung for rung in self.rungs if rung.holds(plan)), None)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""

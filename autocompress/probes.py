@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from autocompress.plan import Setting
@@ -44,12 +44,37 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class BlockProbe:
+    """A block that can go, and the divergence of the outputs once it and all listed before it are gone."""
+
+    name: str
+    divergence: float
+
+
+@dataclass(frozen=True)
+class TrainingProbe:
+    """The first schedule of a recovery, and what one step of it costs on this machine."""
+
+    steps: int
+    batch: int
+    learning_rate: float
+    optimizer: str
+    seconds_per_step: float
+
+
+@dataclass(frozen=True)
 class Probes:
-    """All probes of one model on one device. `layers` names the layers that they were taken from."""
+    """All probes of one model on one device. `layers` names the layers that they were taken from.
+
+    `blocks` are in the order in which they can go; `training` is None without training data, or before it was
+    asked.
+    """
 
     probes: tuple[Probe, ...] = ()
     layers: tuple[str, ...] = ()
     int8_dot_product: bool | None = None
+    blocks: tuple[BlockProbe, ...] = ()
+    training: TrainingProbe | None = None
 
     def of(self, technique: str) -> tuple[Probe, ...]:
         """The technique's probes that have a figure, fastest first."""
@@ -62,6 +87,8 @@ class Probes:
             "probes": [probe.to_json() for probe in self.probes],
             "layers": list(self.layers),
             "int8_dot_product": self.int8_dot_product,
+            "blocks": [asdict(block) for block in self.blocks],
+            "training": asdict(self.training) if self.training else None,
         }
 
     @staticmethod
@@ -71,4 +98,6 @@ class Probes:
             tuple(Probe.from_json(probe) for probe in data["probes"]),
             tuple(data["layers"]),
             data["int8_dot_product"],
+            tuple(BlockProbe(**block) for block in data["blocks"]),
+            TrainingProbe(**data["training"]) if data["training"] else None,
         )

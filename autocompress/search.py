@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from autocompress.artifact import Artifact
@@ -33,14 +33,14 @@ class Search:
     out_of_time: bool = False
     _seconds: list[float] = field(default_factory=list)
 
-    def contenders(self) -> Iterator[Trial]:
+    def contenders(self, known: Collection[str] = ()) -> Iterator[Trial]:
         """Trials worth confirming, best first by the profile's objective.
 
         `effort` hands out the first that keeps every budget on the selecting data before it spends more; other
         objectives try all plans that time allows first. Candidates that the selecting data leave undecided come
-        last.
+        last. Plans whose hashes are `known` are not handed out again.
         """
-        given: set[str] = set()
+        given = set(known)
         first_is_enough = self.workbench.profile.objective == "effort"
         while not self.out_of_time:
             if first_is_enough:
@@ -48,7 +48,9 @@ class Search:
             plan = self.strategy.propose(self.ladder, self.journal.trials())
             if plan is None:
                 break
-            if self.deadline.over:
+            rung = self.ladder.rung_of(plan)
+            needed = rung.predicted_seconds if rung and rung.predicted_seconds else 0.0
+            if self.deadline.over or (self.deadline.left is not None and needed > self.deadline.left):
                 self.out_of_time = True
                 break
             self._try(plan)
@@ -72,9 +74,17 @@ class Search:
             rest = None if seconds is None else seconds * (total - len(history))
             limits = [limit for limit in (rest, self.deadline.left) if limit is not None]
             said = f"{doing} {plan.brief}"
-            best_text = best.plan.brief if best else ""
-            self.listener(Event("search", said, len(history), total, best_text, min(limits, default=None)))
+            self.listener(Event("search", said, len(history), total, best_text(), min(limits, default=None)))
 
+        def hears_training(step: int, steps: int, seconds_left: float) -> None:
+            limits = [limit for limit in (seconds_left, self.deadline.left) if limit is not None]
+            said = f"training {plan.brief}, step {step} of {steps}"
+            self.listener(Event("search", said, len(history), total, best_text(), min(limits)))
+
+        def best_text() -> str:
+            return best.plan.brief if best else ""
+
+        self.workbench.hears_training = hears_training
         with self.journal.claim(plan) as number:
             self.journal.finish(evaluate(self.workbench, plan, number, tell))
         self._seconds.append(time.monotonic() - start)

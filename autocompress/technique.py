@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -26,13 +26,16 @@ if TYPE_CHECKING:
 class Context:
     """What a technique may use: the task, example inputs, and a folder for its files.
 
-    `calibrating` holds items that ranges may be taken from, None when there are no data.
+    `calibrating` holds items that ranges may be taken from, None when there are no data. `teacher` is the original
+    module; `tell` hears of training: step, steps, seconds left.
     """
 
     task: Task | None
     example: Example
     calibrating: Part | None
     folder: Path
+    teacher: torch.nn.Module | None = None
+    tell: Callable[[int, int, float], None] = lambda step, steps, seconds_left: None
 
 
 class Technique(ABC):

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 import zstandard
 
 from autocompress.artifact import BYTES_PER_MB, Artifact
+from autocompress.blocks import with_shared_weights
 from autocompress.device import Device
 from autocompress.errors import PlanError, RuntimeFailureError
 from autocompress.machine import Machine
 from autocompress.measurement import Measurement, Reading
-from autocompress.plan import Plan, Step
+from autocompress.plan import Plan, Stage, Step
 from autocompress.profile import Profile
 from autocompress.runtime import Contents, Example, Runtime, feeds
 from autocompress.source import Part
 from autocompress.task import Task
-from autocompress.technique import ArtifactTechnique, Context, Technique
-from autocompress.workspace import Workspace, make_folder
+from autocompress.technique import ArtifactTechnique, Context, ModelTechnique, Technique
+from autocompress.workspace import Workspace, make_folder, write_whole
 
-if TYPE_CHECKING:
-    import torch
-
+Rounds = tuple[tuple[Step, ...], ...]
 SCORING_BATCH = 64
 DOWNLOAD_LEVEL = 19
 
@@ -71,6 +70,7 @@ class Workbench:
         self.tools = tools
         self.workspace = workspace
         self.machine: Machine = tools.device.machine()
+        self.hears_training: Callable[[int, int, float], None] = lambda step, steps, seconds_left: None
         self._baseline: Artifact | None = None
         self._scores: dict[tuple[str, str], Reading] = {}
 
@@ -105,14 +105,12 @@ class Workbench:
         """
         if not plan.finish and not plan.rounds:
             return self.baseline
-        if plan.rounds:
-            step = plan.rounds[0][0]
-            self.tools.technique(step.technique)
-            raise PlanError("rounds on the module are not available in this version.", where=str(step))
+        for step in plan.steps:
+            self._require_stage(step)
         folder = self._folder(plan)
         work = folder / "work"
         shutil.rmtree(work, ignore_errors=True)
-        artifact = self.baseline
+        artifact = self._exported(plan.rounds)
         for place, step in enumerate(plan.finish):
             inside = work / str(place)
             make_folder(inside)
@@ -121,12 +119,52 @@ class Workbench:
         shutil.rmtree(work)
         return final
 
+    def _require_stage(self, step: Step) -> None:
+        technique = self.tools.technique(step.technique)
+        if technique.stage is not step.stage:
+            raise PlanError(f"acts at stage {technique.stage}, not {step.stage}.", where=step.technique)
+
     def _finish(self, artifact: Artifact, step: Step, folder: Path) -> Artifact:
         technique = self.tools.technique(step.technique)
-        if not isinstance(technique, ArtifactTechnique) or technique.stage is not step.stage:
-            raise PlanError(f"acts at stage {technique.stage}, not {step.stage}.", where=step.technique)
+        assert isinstance(technique, ArtifactTechnique)
+        return technique.apply(artifact, step.settings, self._context(folder))
+
+    def _context(self, folder: Path) -> Context:
         part = self.task.calibrating if self.task else None
-        return technique.apply(artifact, step.settings, Context(self.task, self.example, part, folder))
+        return Context(self.task, self.example, part, folder, self.module, self.hears_training)
+
+    def _exported(self, rounds: Rounds) -> Artifact:
+        """The module after its rounds as a float artifact; exported once."""
+        if not rounds:
+            return self.baseline
+        path = self._folder(Plan(rounds)) / "float.onnx"
+        if path.exists():
+            return self.tools.runtime.read(path)
+        return self.tools.runtime.export(self._module(rounds), self.example, path)
+
+    def _module(self, rounds: Rounds) -> torch.nn.Module:
+        """The module after its rounds. Weights come from the checkpoint of these rounds where there is one; else the
+        last round is applied to what the rounds before it left."""
+        if not rounds:
+            return with_shared_weights(self.module)
+        folder = self._folder(Plan(rounds))
+        weights = folder / "module.pt"
+        if weights.exists():
+            module = with_shared_weights(self.module)
+            for step in (step for steps in rounds for step in steps if step.stage is Stage.STRUCTURE):
+                module = self._apply(module, step, folder)
+            module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+            return module
+        module = self._module(rounds[:-1])
+        for step in rounds[-1]:
+            module = self._apply(module, step, folder)
+        write_whole(weights, lambda target: torch.save(module.state_dict(), target))
+        return module
+
+    def _apply(self, module: torch.nn.Module, step: Step, folder: Path) -> torch.nn.Module:
+        technique = self.tools.technique(step.technique)
+        assert isinstance(technique, ModelTechnique)
+        return technique.apply(module, step.settings, self._context(folder))
 
     def measure_size(self, artifact: Artifact) -> Measurement:
         """Size and, where a budget asks for it, download size, of the artifact and of the baseline."""

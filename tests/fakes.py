@@ -18,8 +18,11 @@ from conftest import onnx_model
 from onnx import helper
 from torch import nn
 
+from autocompress.api import Planned, _climb, plan_run
 from autocompress.artifact import Artifact
 from autocompress.budget import Budget
+from autocompress.conclusion import conclude
+from autocompress.confirm import Confirmation
 from autocompress.device import Device
 from autocompress.errors import RuntimeFailureError, TechniqueError
 from autocompress.facts import Facts
@@ -30,8 +33,9 @@ from autocompress.measurement import Conditions, Measurement, Reading
 from autocompress.onnx_file import save_model
 from autocompress.plan import Effort, Plan, Setting, Stage, Step
 from autocompress.probes import Probes
-from autocompress.profile import Profile
+from autocompress.profile import Profile, Protocol
 from autocompress.progress import Deadline, Listener, silent
+from autocompress.result import Result
 from autocompress.runtime import Contents, Example, Runtime, Session
 from autocompress.runtimes import OnnxRuntime
 from autocompress.search import Search
@@ -187,6 +191,15 @@ def _exported() -> bytes:
         return OnnxRuntime().export(Answers().eval(), example, Path(folder) / "model.onnx").path.read_bytes()
 
 
+@cache
+def empty_journal() -> bytes:
+    """The file of a journal without trials: making one takes a quarter of a second, opening it a tenth of that."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "journal.db"
+        Journal(path).close()
+        return path.read_bytes()
+
+
 class ExportedOnce(Runtime):
     """ONNX Runtime, with the export of `Answers` kept for the next test."""
 
@@ -240,14 +253,18 @@ class Stand:
     budgets: Mapping[str, float | str]
     task: Task | None = None
     objective: str = "effort"
+    batch: int = 1
     device: FakeDevice = field(default_factory=FakeDevice)
     deadline: Deadline = field(default_factory=lambda: Deadline.start(None))
 
     def __post_init__(self) -> None:
         workspace = Workspace(self.folder)
         workspace.open(resume=True)
+        if not workspace.journal.exists():
+            workspace.journal.write_bytes(empty_journal())
         budgets = tuple(Budget.parse(metric, limit) for metric, limit in self.budgets.items())
-        profile = Profile("scripted", budgets=budgets, objective=self.objective)
+        protocol = Protocol(batch=self.batch)
+        profile = Profile("scripted", protocol=protocol, budgets=budgets, objective=self.objective)
         example = Example((np.ones((2, 2), dtype=np.float32),))
         tools = Tools(ExportedOnce(), self.device, self.techniques)
         self.bench = Workbench(Answers().eval(), example, self.task, profile, tools, workspace)
@@ -261,6 +278,20 @@ class Stand:
     def search(self, listener: Listener = silent) -> Search:
         """A search over the ladder."""
         return Search(self.bench, self.ladder, Boundary(), self.journal, self.deadline, listener)
+
+    def planned(self) -> Planned:
+        """Baseline, facts and ladder as the whole flow finds them."""
+        return plan_run(self.bench, self.journal, silent, structure=False)
+
+    def climb(self, search: Search | None = None) -> list[Confirmation]:
+        """The confirmations of a run, as the whole flow makes them."""
+        return _climb(search or self.search(), self.planned(), [], silent)
+
+    def run(self) -> Result:
+        """A whole run."""
+        planned, search = self.planned(), self.search()
+        search.ladder = planned.ladder
+        return conclude(search, planned.facts, planned.baseline, self.climb(search))
 
     def tried(self) -> list[str]:
         """The variants of all trials in the journal, in order."""

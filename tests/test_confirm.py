@@ -8,15 +8,10 @@ import numpy as np
 import pytest
 from fakes import MACHINE, FakeDevice, Scripted, Stand, Variant, items_of, ramp, task_of, variants
 
-from autocompress.api import Planned, _climb
 from autocompress.confirm import MAX_LOOKS, Confirmation, confirm, remember, remembered
 from autocompress.errors import DataError, RuntimeFailureError
-from autocompress.facts import Facts, Family
 from autocompress.journal import Journal
-from autocompress.ladder import Answer, Ladder
-from autocompress.measurement import Measurement
 from autocompress.plan import Plan
-from autocompress.probes import Probes
 from autocompress.progress import Event, silent
 from autocompress.source import Array
 from autocompress.statistics import drop_bounds, spend
@@ -45,14 +40,6 @@ def plan_of(made: Stand, name: str) -> Plan:
 
 def confirmed(made: Stand, name: str) -> Confirmation:
     return confirm(made.bench, plan_of(made, name), made.journal, silent)
-
-
-def climbed(made: Stand, *, fits: bool = False) -> list[Confirmation]:
-    """The confirmations of a run, as the whole flow makes them."""
-    path = (Answer("fits", "Does it already fit?", fits, "", ""),)
-    facts = Facts(Family.MLP, "", 0, 0, 0, 0, {}, ())
-    planned = Planned(Measurement(), facts, Probes(), Ladder(made.ladder.rungs, {}, path))
-    return _climb(made.search(), planned, silent)
 
 
 def drop_of(confirmation: Confirmation) -> Any:
@@ -142,11 +129,11 @@ def test_each_look_spends_less_error_probability_than_the_one_before(tmp_path: P
     found = [confirmed(made, "good") for _ in range(3)]
     assert looks_at(found) == [1, 2, 3]
     spent = [confirmation.certificate["accuracy_error_probability"] for confirmation in found]
-    assert spent == [spend(ALPHA, look) for look in (1, 2, 3)]
+    assert spent == pytest.approx([spend(ALPHA, look) for look in (1, 2, 3)])
     assert spent == sorted(spent, reverse=True)
     assert sum(spent) < ALPHA
     # the same file on the same items is judged more strictly
-    lost = int(round(drop_of(found[0]).value * 10))
+    lost = round(drop_of(found[0]).value * 10)
     assert lost > 0
     assert [drop_of(c).high for c in found] == [100 * drop_bounds(lost, 0, 1000, alpha)[1] for alpha in spent]
     assert [drop_of(c).high for c in found] == sorted(drop_of(c).high for c in found)
@@ -197,44 +184,53 @@ def test_data_too_few_to_confirm_with_leave_accuracy_undecided(tmp_path: Path) -
 def test_a_confirmation_that_fails_makes_the_search_go_on_at_a_smaller_error_probability(tmp_path: Path) -> None:
     named = {"disappoints": DISAPPOINTS, "good": replace(GOOD, latency_ms=5.5), "never": GOOD}
     made = stand(tmp_path, named)
-    found = climbed(made)
+    found = made.climb()
     assert variants(confirmation.plan for confirmation in found) == ["disappoints", "good"]
     assert [confirmation.verdict.status for confirmation in found] == [Status.NOT_MET, Status.MET]
     assert looks_at(found) == [1, 2]
-    assert found[1].certificate["accuracy_error_probability"] == spend(ALPHA, 2)
+    assert found[1].certificate["accuracy_error_probability"] == pytest.approx(spend(ALPHA, 2))
     assert made.tried() == ["disappoints", "good"]
 
 
 def test_at_most_so_many_looks_are_taken(tmp_path: Path) -> None:
     named = {f"variant {i}": replace(DISAPPOINTS, latency_ms=1.0 + i / 10) for i in range(MAX_LOOKS + 2)}
     made = stand(tmp_path, named)
-    found = climbed(made)
+    found = made.climb()
     assert len(found) == MAX_LOOKS == made.journal.looks
     assert {confirmation.verdict.status for confirmation in found} == {Status.NOT_MET}
 
 
 def test_where_only_an_unmeasured_budget_stands_in_the_way_one_confirmation_is_enough(tmp_path: Path) -> None:
     made = stand(tmp_path, {"one": GOOD, "other": GOOD}, task=None)
-    (found,) = climbed(made)
+    (found,) = made.climb()
     assert found.hopeless
     assert found.verdict.status is Status.UNDECIDED
     assert made.tried() == ["one"]
 
 
 def test_what_is_exceeded_or_undecided_is_not_hopeless(tmp_path: Path) -> None:
-    made = stand(tmp_path, {"good": GOOD, "disappoints": DISAPPOINTS}, device=FakeDevice(blocks=3))
-    assert not confirmed(made, "good").hopeless
-    assert not confirmed(made, "disappoints").hopeless
+    few = stand(tmp_path / "few", {"good": GOOD}, device=FakeDevice(blocks=3), task=None)
+    slow = stand(tmp_path / "slow", {"slow": Variant(latency_ms=9.0)}, task=None)
+    for found, latency in ((confirmed(few, "good"), Standing.UNDECIDED), (confirmed(slow, "slow"), Standing.EXCEEDED)):
+        assert [f.standing for f in found.verdict.findings] == [Standing.MET, latency, Standing.UNMEASURED]
+        assert not found.hopeless
 
 
 def test_a_model_that_fits_is_confirmed_as_it_is_and_nothing_is_tried(tmp_path: Path) -> None:
     made = stand(tmp_path, {"good": GOOD}, budgets={"size_mb": "1x", "latency_ms": 50.0, "max_accuracy_drop_pp": 0.0})
-    (found,) = climbed(made, fits=True)
+    (found,) = made.climb()
     assert found.plan == Plan()
     assert found.artifact == made.bench.baseline
     assert found.measurement.unchanged
     assert found.verdict.status is Status.MET
     assert made.tried() == []
+
+
+@pytest.mark.xfail(strict=True, reason="api.plan_run: judges the baseline's throughput at batch 1")
+def test_whether_a_model_fits_is_judged_at_the_profiles_batch(tmp_path: Path) -> None:
+    # 8 items in 10 ms
+    made = stand(tmp_path, {"good": GOOD}, budgets={"throughput_per_s": 700.0}, batch=8)
+    assert made.planned().fits
 
 
 # remembering
@@ -261,9 +257,9 @@ def test_a_confirmation_is_remembered_with_its_measurement_verdict_and_certifica
 
 def test_a_resumed_run_repeats_no_confirmation_that_is_remembered(tmp_path: Path) -> None:
     named = {"disappoints": DISAPPOINTS, "good": replace(GOOD, latency_ms=5.5)}
-    first = climbed(stand(tmp_path, named))
+    first = stand(tmp_path, named).climb()
     again = stand(tmp_path, named)
-    second = climbed(again)
+    second = again.climb()
     assert [dict(c.certificate) for c in second] == [dict(c.certificate) for c in first]
     assert again.journal.looks == 2
     assert again.device.measured == []
@@ -275,7 +271,7 @@ def test_a_run_that_was_stopped_between_two_confirmations_goes_on_with_the_secon
     first = next(made.search().contenders())
     remember(confirm(made.bench, first.plan, made.journal, silent), made.journal)
     made.journal.close()
-    found = climbed(stand(tmp_path, named))
+    found = stand(tmp_path, named).climb()
     assert variants(confirmation.plan for confirmation in found) == ["disappoints", "good"]
     assert looks_at(found) == [1, 2]
 

@@ -11,6 +11,7 @@ import numpy as np
 import optuna
 import pytest
 from conftest import child_environment
+from fakes import empty_journal
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.budget import Budget
@@ -78,7 +79,10 @@ def stored(path: Path) -> list[FrozenTrial]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "journal.db"
+    """A journal without trials."""
+    path = tmp_path / "journal.db"
+    path.write_bytes(empty_journal())
+    return path
 
 
 # trials
@@ -110,8 +114,8 @@ def test_trials_come_in_the_order_they_were_claimed(path: Path) -> None:
     assert [trial.number for trial in journal.trials()] == [0, 1, 2]
 
 
-def test_an_empty_journal_has_no_trials_notes_or_looks(path: Path) -> None:
-    journal = Journal(path)
+def test_a_new_journal_has_no_trials_notes_or_looks(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
     assert journal.trials() == []
     assert journal.noted("baseline") is None
     assert journal.looks == 0
@@ -306,9 +310,7 @@ def _garbage(path: Path) -> None:
 
 
 def _cut_off(path: Path) -> None:
-    Journal(path).close()
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
+    path.write_bytes(empty_journal()[:100_000])
 
 
 def _overwritten(path: Path) -> None:
@@ -342,7 +344,10 @@ STORAGE_ERROR = pytest.mark.xfail(strict=True, reason="journal.__init__ lets opt
         pytest.param(_other_tables, marks=STORAGE_ERROR),
     ],
 )
-def test_a_file_that_is_no_whole_journal_is_an_error_with_its_path(path: Path, damage: Callable[[Path], None]) -> None:
+def test_a_file_that_is_no_whole_journal_is_an_error_with_its_path(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "journal.db"
     damage(path)
     with pytest.raises(JournalError) as caught:
         Journal(path)

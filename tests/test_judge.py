@@ -10,7 +10,7 @@ from autocompress.budget import METRICS, Budget
 from autocompress.judge import judge
 from autocompress.measurement import Measurement, Reading
 from autocompress.source import Array
-from autocompress.statistics import drop_bounds, mean_bounds, rate_bounds
+from autocompress.statistics import drop_bounds, items_needed, mean_bounds, rate_bounds
 from autocompress.verdict import Finding, Standing, Status
 
 ALPHA = 0.05
@@ -381,6 +381,7 @@ def test_as_many_more_items_of_the_same_kind_as_are_needed_decide(lost: int, gai
     assert finding.needed is not None
     assert finding.needed > 0
     assert f"about {finding.needed} more items are needed" in finding.sentence
+    assert n + finding.needed == items_needed(lost, gained, n, limit / 100, ALPHA)
     times = math.ceil((n + finding.needed) / n)
     more = paired(times * lost, times * gained, times * (n - lost - gained))
     assert finding_of(budget, more).standing is (

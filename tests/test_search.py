@@ -8,6 +8,7 @@ from fakes import BASELINE_MS, FakeDevice, Scripted, Stand, Variant, ramp, task_
 
 from autocompress.errors import DataError
 from autocompress.journal import Journal
+from autocompress.ladder import Ladder
 from autocompress.plan import Effort, Plan
 from autocompress.progress import Deadline, Event
 from autocompress.search import cost, evaluate
@@ -278,6 +279,25 @@ def test_when_the_time_runs_out_on_the_way_what_was_found_is_handed_out(tmp_path
     assert made.tried() == ["wrong", "good"]
 
 
+@pytest.mark.parametrize(("needs", "tried"), [(900.0, ["good", "small"]), (1100.0, ["good"])])
+def test_what_is_predicted_to_take_longer_than_is_left_is_not_begun(
+    tmp_path: Path, needs: float, tried: list[str]
+) -> None:
+    made = stand(tmp_path, *shelf(good=GOOD), Scripted("longer", {"small": GOOD}), deadline=Deadline.start(1000.0))
+    search = made.search()
+    first, second = made.ladder.rungs
+    search.ladder = Ladder((first, replace(second, predicted_seconds=needs)), {})
+    assert len(list(search.contenders())) == len(tried)
+    assert made.tried() == tried
+    assert search.out_of_time is (len(tried) == 1)
+
+
+def test_plans_that_are_known_are_not_handed_out_again(tmp_path: Path) -> None:
+    made = stand(tmp_path, *shelf(good=GOOD, other=replace(GOOD, latency_ms=4.0)), objective="latency")
+    first, second = made.search().contenders()
+    assert [trial.plan for trial in made.search().contenders({first.plan.hash})] == [second.plan]
+
+
 def test_time_that_is_not_limited_never_runs_out(tmp_path: Path) -> None:
     made = stand(tmp_path, *shelf(slow=SLOW), deadline=Deadline.start(None, spent_before=1e9))
     search = made.search()
@@ -373,6 +393,16 @@ def test_a_nearest_miss_that_dies_while_it_is_measured_says_so(tmp_path: Path) -
     assert miss.reason.startswith("size_mb: ")
     assert "died while it was measured." in miss.reason
     assert made.journal.noted("nearest_miss") is None
+
+
+@pytest.mark.xfail(strict=True, reason="search.nearest_miss: what died before anything was judged misses nothing")
+def test_a_candidate_that_cannot_run_is_no_nearest_miss(tmp_path: Path) -> None:
+    made = stand(tmp_path, *shelf(dies=Variant(dies=True), slow=SLOW))
+    search = made.search()
+    list(search.contenders())
+    miss = search.nearest_miss()
+    assert miss is not None
+    assert variants([miss.plan]) == ["slow"]
 
 
 def _nothing(made: Stand) -> None:

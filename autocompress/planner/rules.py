@@ -114,8 +114,8 @@ RULES: tuple[Rule, ...] = (
         "cnn",
         "Is it a convolutional network?",
         _is(Family.CNN),
-        Effect(refuse=("channel_pruning", "block_dropping")),
-        "static int8 first; structured pruning would follow, and is not available in this version.",
+        Effect(refuse=("channel_pruning",)),
+        "static int8 first, then blocks that can go; channel pruning would follow, and is not available in this version.",
         "it is none.",
         "DESIGN: planner, rule 3",
     ),
@@ -123,8 +123,8 @@ RULES: tuple[Rule, ...] = (
         "sequence",
         "Is it a transformer, a recurrent network or an MLP?",
         _is(Family.TRANSFORMER, Family.RNN, Family.MLP),
-        Effect(refuse=("low_rank", "layer_dropping")),
-        "int8 of the large matrices first; low rank and layer dropping would follow, and are not available in "
+        Effect(refuse=("low_rank",)),
+        "int8 of the large matrices first, then layers that can go; low rank would follow, and is not available in "
         "this version.",
         "it is none.",
         "DESIGN: planner, rule 3",
@@ -141,9 +141,9 @@ RULES: tuple[Rule, ...] = (
         "training",
         "Are there no training data?",
         _has_no_training_data,
-        Effect(refuse_effort=Effort.TRAINING, refuse=("distillation", "quantization_aware_training")),
+        Effect(refuse_effort=Effort.TRAINING, refuse=("quantization_aware_training",)),
         "needs training data, and there are none.",
-        "training is possible; recovery by distillation is not available in this version.",
+        "accuracy can be won back by training.",
     ),
     Rule(
         "unmeasured",
@@ -167,7 +167,7 @@ RULES: tuple[Rule, ...] = (
         "Is more asked than int8 reaches on this device?",
         _asks_more_than_int8,
         Effect(warn=True),
-        "the budgets lie beyond what the techniques of this version are expected to reach.",
+        "int8 alone is not expected to reach the budgets.",
         "int8 may be enough.",
     ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autocompress.ladder import Answer, Element, Ladder, Reason, Rung
+from autocompress.planner.climbing import structure_rungs
 from autocompress.planner.rules import RULES, Effect, Rule, Situation
 from autocompress.probes import Probe
 from autocompress.technique import ArtifactTechnique, Technique
@@ -29,7 +30,7 @@ def build_ladder(situation: Situation, techniques: Sequence[Technique], formats:
         if rule.effect.finish:
             reason = Reason(rule.sentence, rule.name, found)
             return Ladder((), {t.name: reason for t in techniques}, tuple(path), tuple(warnings))
-    rungs: list[Rung] = []
+    taken: list[Technique] = []
     for technique in techniques:
         if technique.name in refusals:
             continue
@@ -37,8 +38,11 @@ def build_ladder(situation: Situation, techniques: Sequence[Technique], formats:
         if refusal is not None:
             refusals[technique.name] = refusal
         else:
-            rungs.append(_rung(technique, situation))
+            taken.append(technique)
+    rungs = [_rung(technique, situation) for technique in taken if isinstance(technique, ArtifactTechnique)]
     rungs.sort(key=lambda rung: (rung.effort, rung.predicted_latency or 1.0))
+    rungs += structure_rungs(rungs, taken, situation)
+    rungs.sort(key=lambda rung: (rung.effort, len(rung.rounds)))
     return Ladder(tuple(rungs), refusals, tuple(path), tuple(warnings))
 
 

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from autocompress.technique import Technique
+from autocompress.technique import ArtifactTechnique, ModelTechnique, Technique
+from autocompress.techniques.block_dropping import BlockDropping
+from autocompress.techniques.distillation import Distillation
 from autocompress.techniques.int8_dynamic import Int8Dynamic
 from autocompress.techniques.int8_static import Int8Static
 
-TECHNIQUES: tuple[type[Technique], ...] = (Int8Dynamic, Int8Static)
+TECHNIQUES: tuple[type[ArtifactTechnique], ...] = (Int8Dynamic, Int8Static)
+MODEL_TECHNIQUES: tuple[type[ModelTechnique], ...] = (BlockDropping, Distillation)
+SHELF: tuple[type[Technique], ...] = (*TECHNIQUES, *MODEL_TECHNIQUES)
 
-__all__ = ["TECHNIQUES", "Int8Dynamic", "Int8Static"]
+__all__ = [
+    "MODEL_TECHNIQUES",
+    "SHELF",
+    "TECHNIQUES",
+    "BlockDropping",
+    "Distillation",
+    "Int8Dynamic",
+    "Int8Static",
+]

@@ -1,16 +1,25 @@
 import random
+from dataclasses import replace
 from itertools import pairwise
 from typing import ClassVar
 
 import pytest
-from strategy_suite import DYNAMIC, ENDED, LADDER, PACKED, PLANS, STATIC, StrategySuite, climbed, trial
+from strategy_suite import DYNAMIC, ENDED, LADDER, PACKED, PLANS, STATIC, StrategySuite, climbed, rung_of, trial
 
-from autocompress.budget import ACCURACY_METRICS, METRICS
-from autocompress.plan import Plan
+from autocompress.budget import ACCURACY_METRICS, METRICS, Budget
+from autocompress.ladder import Choice, Element, Ladder, Rung, Space
+from autocompress.plan import Effort, Plan, Setting, Stage
 from autocompress.strategies import STRATEGIES, Boundary, Random
 from autocompress.strategy import Strategy
-from autocompress.trial import Outcome
+from autocompress.trial import Outcome, Trial
+from autocompress.verdict import Finding, Standing, Verdict
 
+AMOUNTS: tuple[Setting, ...] = tuple(" ".join(f"block{i}" for i in range(k)) for k in range(1, 10))
+STRUCTURE = Element("dropping", Stage.STRUCTURE, Space((Choice("blocks", AMOUNTS, monotone=True),)))
+RECOVERY = Element("distillation", Stage.RECOVERY, Space((Choice("steps", (100,), structural=False),)))
+DROPPED = replace(rung_of(Effort.CALIBRATION, ("dynamic", Stage.PRECISION, ())), rounds=((STRUCTURE,),))
+TRAINED = replace(DROPPED, effort=Effort.TRAINING, rounds=((STRUCTURE, RECOVERY),))
+AMOUNT_LADDER = Ladder((DROPPED, TRAINED), {})
 STRUCTURAL = [name for name, metric in METRICS.items() if metric.structural]
 
 
@@ -70,6 +79,62 @@ class TestBoundary(StrategySuite):
             places = [PLANS.index(plan) for plan in proposed]
             assert all(one < other for one, other in pairwise(places))
             assert not {one.plan for one in history} & set(proposed)
+
+
+def of_amount(rung: Rung, amount: int) -> Plan:
+    """The rung's plan that leaves out so many blocks."""
+    (plan,) = (plan for plan in rung.plans() if plan.rounds[0][0].settings["blocks"] == AMOUNTS[amount])
+    return plan
+
+
+def boundary_found(ladder: Ladder, least: int) -> list[Plan]:
+    """What is proposed where `least` of the amounts and all after it keep the budgets on size and time."""
+    history: list[Trial] = []
+    fits = Verdict((Finding(Budget("size_mb", 1.0), Standing.MET, 0.5),))
+    while (plan := Boundary().propose(ladder, history)) is not None:
+        if AMOUNTS.index(plan.rounds[0][0].settings["blocks"]) >= least:
+            history.append(Trial(len(history), plan, Outcome.STOPPED, verdict=fits, stopped_by="max_accuracy_drop_pp"))
+        else:
+            history.append(trial(plan, Outcome.STOPPED, "size_mb", len(history)))
+    return [one.plan for one in history]
+
+
+class TestBoundaryOfAmounts:
+    """Rungs that leave out more and more of the network."""
+
+    @pytest.mark.parametrize("least", range(len(AMOUNTS)))
+    def test_the_least_amount_that_fits_is_found_by_halving_and_only_that_is_trained(self, least: int) -> None:
+        proposed = boundary_found(AMOUNT_LADDER, least)
+        assert proposed[-1] == of_amount(TRAINED, least)
+        untrained = proposed[:-1]
+        assert of_amount(DROPPED, least) in untrained
+        assert least == 0 or of_amount(DROPPED, least - 1) in untrained
+        assert not any(TRAINED.holds(plan) for plan in untrained)
+        # halving 9 amounts takes 4 steps at most
+        assert len(untrained) == len(set(untrained)) <= 4
+
+    def test_where_no_amount_fits_nothing_is_trained(self) -> None:
+        proposed = boundary_found(AMOUNT_LADDER, len(AMOUNTS))
+        assert of_amount(DROPPED, len(AMOUNTS) - 1) in proposed
+        assert not any(TRAINED.holds(plan) for plan in proposed)
+
+    def test_an_amount_that_could_not_be_made_or_is_undecided_does_not_fit(self) -> None:
+        undecided = Verdict((Finding(Budget("latency_ms", 1.0), Standing.UNDECIDED, 0.9),))
+        middle = Boundary().propose(AMOUNT_LADDER, [])
+        assert middle is not None
+        place = AMOUNTS.index(middle.rounds[0][0].settings["blocks"])
+        for seen in (trial(middle, Outcome.FAILED), Trial(0, middle, Outcome.MEASURED, verdict=undecided)):
+            following = Boundary().propose(AMOUNT_LADDER, [seen])
+            assert following is not None
+            assert AMOUNTS.index(following.rounds[0][0].settings["blocks"]) > place
+
+    @pytest.mark.xfail(strict=True, reason="boundary._halve: while one worker measures, all others are told it is over")
+    def test_while_another_worker_measures_an_amount_there_is_something_to_do(self) -> None:
+        first = Boundary().propose(AMOUNT_LADDER, [])
+        assert first is not None
+        second = Boundary().propose(AMOUNT_LADDER, [trial(first, Outcome.CLAIMED)])
+        assert second is not None
+        assert second != first
 
 
 class TestRandom(StrategySuite):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Callable
-from contextlib import chdir
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,9 +16,10 @@ import torch
 from torch import nn
 
 from autocompress.data_spec import load_data
+from autocompress.devices import local
 from autocompress.plan import Plan
+from autocompress.planner import probing
 from autocompress.profile import Profile, load_profile
-
 from e2e.command import Done, command
 
 HERE = Path(__file__).parent
@@ -55,6 +56,15 @@ class Run:
         return self.folder / "checkpoints" / Plan().hash / "model.onnx"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _brief_measurements() -> Iterator[None]:
+    """Shorter warm-ups and probes: dozens of runs in two minutes, each of them measured all the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "WARM_UP_SECONDS", 0.05)
+        patch.setattr(probing, "PROBE_SECONDS", 0.15)
+        yield
+
+
 @pytest.fixture(scope="session")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a user, in which commands are started."""
@@ -63,14 +73,15 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copyfile(HERE / name, folder / name)
     for name, text in (("full", FULL), ("small", SMALL), ("size-alone", SIZE_ALONE)):
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
-    images, labels = _digits("train")
+    images, labels = digits("train")
     torch.save(fit(user_file(folder).Rows(), images, labels, epochs=8).state_dict(), folder / "rows.pt")
-    images, labels = _digits("test")
+    images, labels = digits("test")
     np.savez(folder / "digits.npz", x_test=images, y_test=labels)
     return folder
 
 
-def _digits(part: str) -> tuple[np.ndarray, np.ndarray]:
+def digits(part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of the built-in data set's `train` or `test`."""
     source = getattr(load_data("digits"), part)
     (images,), labels = source.read(range(len(source)))
     return images, labels
@@ -86,10 +97,21 @@ def user_file(folder: Path) -> ModuleType:
     return module
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for torch: on a busy machine two that wait for each other train ten times slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def fit(module: nn.Module, inputs: np.ndarray, labels: np.ndarray, *, epochs: int) -> nn.Module:
     """The module, trained a little, always the same way."""
     features, wanted = torch.from_numpy(inputs), torch.from_numpy(labels)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(0)
         for layer in module.modules():
             if hasattr(layer, "reset_parameters"):
@@ -126,7 +148,7 @@ def digits_run(work: Path) -> Run:
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
     example.EPOCHS = 2
-    with chdir(work):
+    with chdir(work), one_thread():
         example.model()
     done = command(
         "run", "--model", f"{EXAMPLE}:model", "--data", "digits", "--profile", "full.yaml", "--out", "runs/digits",

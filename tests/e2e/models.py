@@ -87,6 +87,10 @@ def raises() -> nn.Module:
     raise RuntimeError("the weights are gone\nand a second line")
 
 
+def interrupted() -> nn.Module:
+    raise KeyboardInterrupt
+
+
 def nothing() -> None:
     return None
 

@@ -20,7 +20,6 @@ from autocompress.journal import Journal
 from autocompress.plan import Plan
 from autocompress.runtimes import OnnxRuntime
 from autocompress.trial import Outcome, Trial
-
 from e2e.command import Done, alive, children, command, process, start, wait_for
 from e2e.conftest import EXAMPLE, Run
 
@@ -71,7 +70,7 @@ def impossible(rows_run: Run, tmp_path_factory: pytest.TempPathFactory, work: Pa
 
 def test_budgets_with_room_are_met(digits_run: Run) -> None:
     assert digits_run.done.code == 0, digits_run.done.err
-    assert "\nmet: int8_static(" in digits_run.done.out
+    assert "\nmet: int8_" in digits_run.done.out
     assert digits_run.done.err == ""
     result = result_of(digits_run.folder)
     assert (result["status"], result["binding"], result["out_of_time"]) == ("met", None, False)
@@ -83,8 +82,10 @@ def test_budgets_with_room_are_met(digits_run: Run) -> None:
     ]
 
 
-def test_a_run_leaves_the_files_of_the_design_and_no_others(digits_run: Run) -> None:
-    assert {path.name for path in digits_run.folder.iterdir()} == {*FILES, "checkpoints"}
+def test_a_run_leaves_every_file_of_the_design_and_no_half_written_one(digits_run: Run) -> None:
+    present = {path.name for path in digits_run.folder.iterdir()}
+    assert present >= {*FILES, "checkpoints"}
+    assert not [name for name in present if name.startswith(".")]
     assert (digits_run.folder / "journal.db").read_bytes().startswith(b"SQLite format 3\0")
     assert digits_run.baseline.is_file()
 
@@ -212,7 +213,8 @@ def test_impossible_budgets_give_the_nearest_miss_and_name_the_budget_in_the_way
 
 def test_the_nearest_miss_is_there_as_files_without_a_certificate(impossible: Run) -> None:
     present = {path.name for path in impossible.folder.iterdir() if path.is_file()}
-    assert present == FILES - {"certificate.json"}
+    assert present >= FILES - {"certificate.json"}
+    assert "certificate.json" not in present
     nearest = OnnxRuntime().read(impossible.folder / "model.onnx")
     result = result_of(impossible.folder)
     assert nearest.hash == result["artifact"]["sha256"] != result["baseline_sha256"]
@@ -263,6 +265,13 @@ def test_time_that_runs_out_leaves_an_answer_and_never_ends_0(work: Path, tmp_pa
     assert (tmp_path / "model.onnx").exists()
 
 
+@pytest.mark.xfail(strict=True, reason="typer ends on the interrupt itself, so cli.main never says its sentence")
+def test_an_interrupt_ends_130_and_says_how_to_go_on(work: Path, tmp_path: Path) -> None:
+    done = command("run", "--model", "models.py:interrupted", "--out", tmp_path, folder=work)
+    assert done.code == 130
+    assert "--resume" in done.err
+
+
 @pytest.fixture(scope="session")
 def killed(work: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int], list[Trial], Done]:
     """A run killed while it measured its second plan, its children then, its finished trials; and what resumed."""
@@ -278,6 +287,7 @@ def killed(work: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     wait_for("measuring latency of int8_dynamic, plan 2", folder / "log", running)
     left: list[int] = []
     while not left:
+        assert running.poll() is None
         left = children(running.pid)
     running.send_signal(signal.SIGKILL)
     running.wait()
@@ -301,8 +311,9 @@ def test_a_killed_run_is_finished_by_resume_and_keeps_its_trials(
     assert len(finished) == 1
     trials, _ = journal_of(folder)
     assert trials[0].to_json() == finished[0].to_json()
-    assert [trial.outcome for trial in trials] == [Outcome.MEASURED, Outcome.MEASURED]
-    assert trials[0].plan != trials[1].plan
+    assert len(trials) > 1
+    assert Outcome.CLAIMED not in {trial.outcome for trial in trials}
+    assert len({trial.plan.hash for trial in trials}) == len(trials)
     assert "plan 1 of" not in resumed.out
     assert (folder / "model.onnx").exists()
     assert result_of(folder)["status"] == "met"
@@ -362,7 +373,7 @@ def test_a_run_without_budgets_says_that_there_are_none(work: Path, tmp_path: Pa
     profile.write_text("name: none\nprotocol: {max_seconds: 0.2, precision: 0.5}\n", encoding="utf-8")
     done = command(
         "run", "--model", "models.py:rows", "--input", "1x1x8x8", "--profile", profile, "--out", tmp_path / "run",
-        folder=work,
+        "--max-time", "1s", folder=work,
     )  # fmt: skip
     assert done.code in (2, 3)
     assert "no budget" in (done.out + done.err).lower()

@@ -282,7 +282,7 @@ def test_the_module_is_left_as_it_was(name: str) -> None:
     first.eval()
     modes = {part: part.training for part in module.modules()}
     weights = {key: value.clone() for key, value in module.state_dict().items()}
-    state, fused = torch.random.get_rng_state(), torch.backends.mha.get_fastpath_enabled()
+    state = torch.random.get_rng_state()
     inspect_module(module, Example(labelled(name, 3)[0]))
     assert {part: part.training for part in module.modules()} == modes
     assert set(modes.values()) == {True, False}
@@ -290,14 +290,24 @@ def test_the_module_is_left_as_it_was(name: str) -> None:
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in module.parameters())
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert torch.backends.mha.get_fastpath_enabled() == fused
 
 
 def test_a_module_that_fails_is_an_error_and_left_as_it_was_too() -> None:
     module = small_model("mlp").train()
-    fused = torch.backends.mha.get_fastpath_enabled()
     with pytest.raises(ModelError, match="fails on the inputs"):
         inspect_module(module, example((2, 23)))
     assert module.training
     assert not any(part._forward_hooks for part in module.modules())
-    assert torch.backends.mha.get_fastpath_enabled() == fused
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_the_fused_layers_of_torch_are_left_on_or_off_as_they_were(fused: bool) -> None:
+    before = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        facts_of("mlp")
+        with pytest.raises(ModelError):
+            inspect_module(small_model("mlp"), example((2, 23)))
+        assert torch.backends.mha.get_fastpath_enabled() is fused
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

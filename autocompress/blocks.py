@@ -1,0 +1,115 @@
+"""Blocks that a network can do without: found by shape, skipped by name."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from autocompress.errors import TechniqueError
+from autocompress.module import call
+from autocompress.runtime import Example
+
+
+class Skip(nn.Module):
+    """Passes its first input on, in a tuple where the block it stands for gave a tuple."""
+
+    def __init__(self, *, gives_tuple: bool) -> None:
+        super().__init__()
+        self.gives_tuple = gives_tuple
+
+    def forward(self, values: torch.Tensor, *_: Any, **__: Any) -> Any:
+        """`values` unchanged."""
+        return (values,) if self.gives_tuple else values
+
+
+def droppable_blocks(module: nn.Module, example: Example) -> dict[str, bool]:
+    """Names of blocks that give back the shape they take, and whether they give it in a tuple.
+
+    A block has layers of its own and siblings of its class (residual blocks of a stage, encoder layers); of
+    nested candidates the outermost counts.
+    """
+    found: dict[str, bool] = {}
+    handles = []
+    parents = {
+        name: parent for name, parent in module.named_modules() if isinstance(parent, nn.Sequential | nn.ModuleList)
+    }
+    for path, parent in parents.items():
+        types = [type(child) for child in parent.children()]
+        for name, child in parent.named_children():
+            has_layers = any(True for _ in child.children()) and any(True for _ in child.parameters())
+            if has_layers and types.count(type(child)) > 1:
+                full = f"{path}.{name}" if path else name
+                handles.append(child.register_forward_hook(_recorder(full, found)))
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        call(module, example)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        for handle in handles:
+            handle.remove()
+    return {name: kind for name, kind in found.items() if not any(name.startswith(f"{other}.") for other in found)}
+
+
+def _recorder(name: str, found: dict[str, bool]) -> Any:
+    def record(_module: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
+        gives_tuple = isinstance(outputs, tuple)
+        first = outputs[0] if gives_tuple else outputs
+        tensors = isinstance(first, torch.Tensor) and bool(inputs) and isinstance(inputs[0], torch.Tensor)
+        if tensors and first.shape == inputs[0].shape and first.dtype == inputs[0].dtype:
+            found[name] = gives_tuple
+
+    return record
+
+
+@contextmanager
+def skipping(module: nn.Module, blocks: Sequence[str], kinds: dict[str, bool]) -> Iterator[None]:
+    """The module with these blocks skipped, put back afterwards."""
+    taken = [(name, module.get_submodule(name)) for name in blocks]
+    try:
+        for name, _ in taken:
+            _put(module, name, Skip(gives_tuple=kinds[name]))
+        yield
+    finally:
+        for name, block in taken:
+            _put(module, name, block)
+
+
+def drop_blocks(module: nn.Module, blocks: Sequence[str], kinds: dict[str, bool]) -> None:
+    """Remove blocks for good.
+
+    Raises:
+        TechniqueError: when a block is not one that can be dropped.
+    """
+    for name in blocks:
+        if name not in kinds:
+            raise TechniqueError(f"{name!r} is no block that can be dropped.", where="block_dropping")
+        _put(module, name, Skip(gives_tuple=kinds[name]))
+
+
+def _put(module: nn.Module, name: str, part: nn.Module) -> None:
+    path, _, last = name.rpartition(".")
+    module.get_submodule(path)._modules[last] = part
+
+
+def with_shared_weights(module: nn.Module) -> nn.Module:
+    """A copy of the module's structure whose parameters and buffers are those of the original, not copies."""
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    return copy.deepcopy(module, memo)
+
+
+def with_own_weights(module: nn.Module) -> nn.Module:
+    """The module itself, with every parameter and buffer replaced by a copy, so that training leaves others alone."""
+    for part in module.modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                part._parameters[name] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[name] = buffer.detach().clone()
+    return module

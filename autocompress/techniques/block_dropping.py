@@ -1,0 +1,66 @@
+"""Block dropping: whole residual blocks or encoder layers go, those first that change the outputs least.
+
+Veit, Wilber and Belongie, "Residual Networks Behave Like Ensembles of Relatively Shallow Networks", NeurIPS 2016;
+for transformers Sajjad et al., "On the Effect of Dropping Layers of Pre-trained Transformer Models", 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import nn
+
+from autocompress.blocks import drop_blocks, droppable_blocks, with_own_weights
+from autocompress.errors import PlanError
+from autocompress.facts import Facts
+from autocompress.ladder import Choice, Reason, Space
+from autocompress.plan import Effort, Setting, Stage
+from autocompress.probes import Probes
+from autocompress.profile import Profile
+from autocompress.recovery import reestimate_batch_norm
+from autocompress.technique import Context, ModelTechnique
+
+SEPARATOR = " "
+
+
+class BlockDropping(ModelTechnique):
+    """Blocks dropped by name, then batch-norm statistics estimated anew."""
+
+    name: ClassVar[str] = "block_dropping"
+    summary: ClassVar[str] = "residual blocks or encoder layers that matter least are left out"
+    stage: ClassVar[Stage] = Stage.STRUCTURE
+    effort: ClassVar[Effort] = Effort.CALIBRATION
+    # any names of blocks: which there are, the model decides
+    choices: ClassVar[tuple[Choice, ...]] = (Choice("blocks", (), describes="names of the blocks that go"),)
+
+    def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
+        """The first k blocks of the measured order, for every k."""
+        names = [block.name for block in probes.blocks]
+        options = tuple(SEPARATOR.join(names[:k]) for k in range(1, len(names) + 1))
+        return Space((Choice("blocks", options, describes="names of the blocks that go", monotone=True),))
+
+    def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
+        """Refused where no block gives back the shape that it takes."""
+        if probes.blocks:
+            return None
+        return Reason(
+            "there is no block that could go: none repeats and gives back the shape it takes.", "blocks", "0 blocks"
+        )
+
+    def apply(self, module: nn.Module, settings: Mapping[str, Setting], context: Context) -> nn.Module:
+        """See `ModelTechnique.apply`."""
+        unknown = set(settings) - {"blocks"}
+        names = str(settings.get("blocks", "")).split()
+        if unknown or not names:
+            raise PlanError(
+                f"has no setting {sorted(unknown)[0]!r}." if unknown else "names no blocks.",
+                where=self.name,
+                hint="Its setting is `blocks`: names with spaces between them.",
+            )
+        drop_blocks(module, names, droppable_blocks(module, context.example))
+        # so far the weights are still the original's
+        module = with_own_weights(module)
+        if context.calibrating is not None:
+            reestimate_batch_norm(module, context.calibrating, context.example)
+        return module

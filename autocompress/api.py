@@ -20,7 +20,6 @@ from autocompress.errors import JournalError, ModelError
 from autocompress.examples import as_task, example_for
 from autocompress.facts import Facts
 from autocompress.journal import Journal
-from autocompress.judge import judge
 from autocompress.ladder import Ladder
 from autocompress.measurement import Measurement
 from autocompress.plan import Plan
@@ -38,12 +37,12 @@ from autocompress.progress import Deadline, Event, Listener, parse_duration, sil
 from autocompress.report import trials_frame, write_files
 from autocompress.result import Result
 from autocompress.runtimes import OnnxRuntime
-from autocompress.search import Search
+from autocompress.search import Search, screen
 from autocompress.strategies import Boundary
 from autocompress.technique import ArtifactTechnique, Technique
 from autocompress.techniques import SHELF
 from autocompress.verdict import Status
-from autocompress.workbench import Tools, Workbench
+from autocompress.workbench import Tools, Workbench, check_data
 from autocompress.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -85,6 +84,7 @@ def autocompress(
         AutocompressError: for bad input (exit code 2) and failures of device or runtime (4). Budgets that are
             not met are a value, not an exception.
     """
+    progress(Event("baseline", "exporting the model"))
     bench, journal, deadline = open_run(
         model,
         profile,
@@ -99,15 +99,16 @@ def autocompress(
     try:
         planned = plan_run(bench, journal, progress, structure=_wants_structure(bench, journal))
         search = Search(bench, planned.ladder, Boundary(), journal, deadline, progress)
-        confirmations = _climb(search, planned, [], progress)
+        confirmations = climb(search, planned, [], progress)
         if _worth_going_on(search, planned, confirmations):
             # what int8 alone could not do is asked of structure; ordering blocks and timing training come first
             planned = plan_run(bench, journal, progress, structure=True)
             search.ladder = planned.ladder
-            confirmations = _climb(search, planned, confirmations, progress)
+            confirmations = climb(search, planned, confirmations, progress)
         return _finish(conclude(search, planned.facts, planned.baseline, confirmations))
     finally:
         journal.note("elapsed", deadline.spent)
+        journal.release()
         journal.close()
 
 
@@ -116,7 +117,7 @@ def _finish(result: Result) -> Result:
     return replace(result, trials=trials_frame(result.history))
 
 
-def _climb(search: Search, planned: Planned, so_far: Sequence[Confirmation], progress: Listener) -> list[Confirmation]:
+def climb(search: Search, planned: Planned, so_far: Sequence[Confirmation], progress: Listener) -> list[Confirmation]:
     """Confirmations in the order they were made, until one is met or no further look makes sense."""
     bench, journal = search.workbench, search.journal
     confirmations = list(so_far)
@@ -190,14 +191,17 @@ def apply_plan(
     Raises:
         AutocompressError: for bad input, a plan that does not fit the model, and failures of device or runtime.
     """
+    progress(Event("baseline", "exporting the model"))
     bench, journal, deadline = open_run(model, profile, data, inputs=inputs, out=out, budgets=budgets)
     try:
-        progress(Event("baseline", "exporting the model and measuring it as it is"))
+        bench.require_possible(plan)
+        progress(Event("baseline", "measuring the model as it is"))
         baseline = _measure_baseline(bench)
         facts = inspect_module(bench.module, bench.example)
         search = Search(bench, Ladder((), {}), Boundary(), journal, deadline, progress)
         return _finish(conclude(search, facts, baseline, [confirm(bench, plan, journal, progress)]))
     finally:
+        journal.release()
         journal.close()
 
 
@@ -242,12 +246,45 @@ def open_run(
     tools = Tools(OnnxRuntime(), LocalDevice(), tuple(technique() for technique in SHELF))
     require_described(tools.device, target)
     workspace = Workspace(Path(out))
-    workspace.open(resume=resume)
-    journal = Journal(workspace.journal)
     bench = Workbench(model, example, task, target, tools, workspace)
-    _require_same_run(journal, bench)
+    with tempfile.TemporaryDirectory(prefix="autocompress-baseline-") as folder:
+        # whatever is wrong with model or data shows before anything in the run's folder is touched
+        bench.export_baseline(Path(folder))
+        check_data(bench)
+        journal = _open_journal(bench, resume=resume)
+        bench.adopt_baseline()
     journal.release_dead_claims()
     return bench, journal, replace(deadline, spent_before=float(journal.noted("elapsed") or 0.0))
+
+
+def _open_journal(bench: Workbench, *, resume: bool) -> Journal:
+    """The run's journal: the one that is there when resuming, else a new one that inherits the looks at the same
+    data."""
+    workspace, identity = bench.workspace, _identity(bench)
+    looks: list[Any] = []
+    if workspace.journal.exists():
+        earlier = Journal(workspace.journal)
+        noted = earlier.noted("identity") or {}
+        if resume:
+            _require_same_run(noted, identity, workspace.root)
+            earlier.own()
+            return earlier
+        busy = earlier.busy
+        if noted.get("data") == identity["data"]:
+            looks = earlier.noted("looks") or []
+        earlier.close()
+        if busy:
+            raise JournalError(
+                "another run is at work in this folder.",
+                where=str(workspace.root),
+                hint="Choose another --out, or join it with --resume.",
+            )
+    workspace.open(resume=resume)
+    journal = Journal(workspace.journal)
+    journal.note("identity", identity)
+    journal.note("looks", looks)
+    journal.own()
+    return journal
 
 
 def plan_run(bench: Workbench, journal: Journal, progress: Listener, *, structure: bool) -> Planned:
@@ -258,7 +295,7 @@ def plan_run(bench: Workbench, journal: Journal, progress: Listener, *, structur
     """
     noted = journal.noted("baseline")
     if noted is None:
-        progress(Event("baseline", "exporting the model and measuring it as it is"))
+        progress(Event("baseline", "measuring the model as it is"))
     baseline = Measurement.from_json(noted) if noted else _measure_baseline(bench)
     journal.note("baseline", baseline.to_json())
     facts = inspect_module(bench.module, bench.example)
@@ -268,7 +305,7 @@ def plan_run(bench: Workbench, journal: Journal, progress: Listener, *, structur
     ]
     if structure:
         probes = _probe_structure(bench, journal, probes, progress)
-    verdict = judge(bench.profile.budgets, baseline, bench.profile.alpha, statistic=bench.profile.protocol.statistic)
+    verdict = screen(bench, baseline)
     situation = Situation(facts, probes, bench.profile, bench.task, verdict)
     ladder = build_ladder(situation, techniques, frozenset({bench.tools.runtime.format}))
     progress(Event("ladder", f"{len(ladder.rungs)} rungs, {len(ladder.refusals)} techniques refused"))
@@ -330,18 +367,13 @@ def _require_module(model: Any) -> None:
         raise ModelError(f"is a {type(model).__name__}, not a torch.nn.Module.", where="model")
 
 
-def _require_same_run(journal: Journal, bench: Workbench) -> None:
+def _require_same_run(noted: Mapping[str, str], identity: Mapping[str, str], folder: Path) -> None:
     """A journal goes on only with the model, data and profile that it was begun with."""
-    identity = _identity(bench)
-    noted = journal.noted("identity")
-    if noted is None:
-        journal.note("identity", identity)
-        return
     changed = [key for key in identity if noted.get(key) != identity[key]]
     if changed:
         raise JournalError(
             f"was begun with other inputs: {', '.join(changed)} changed.",
-            where=str(bench.workspace.root),
+            where=str(folder),
             hint="Leave out --resume to start afresh (the old run is kept in previous/), or choose another --out.",
         )
 

@@ -110,11 +110,11 @@ class Artifact:
 def require_file(path: Path) -> None:
     """Raises ArtifactError when `path` is no readable, non-empty file."""
     if not path.exists():
-        raise ArtifactError("does not exist.", where=str(path))
+        raise ArtifactError("does not exist.", where=str(path), hint="Give the path of an ONNX file.")
     if not path.is_file():
         raise ArtifactError("is not a file.", where=str(path), hint="Give the path of the artifact itself.")
     if path.stat().st_size == 0:
-        raise ArtifactError("is empty.", where=str(path))
+        raise ArtifactError("is empty.", where=str(path), hint="Write it again; the file was cut off.")
 
 
 def describe_specs(specs: Sequence[TensorSpec]) -> str:

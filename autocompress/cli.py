@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +31,7 @@ from autocompress.cli_options import (
     Weights,
     takes_budgets,
 )
-from autocompress.errors import AutocompressError
+from autocompress.errors import AutocompressError, InterruptedRunError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +46,6 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(cli_profile.app, name="profile")
-INTERRUPTED = 130
 INTERNAL = 4
 DEFAULT_FOLDER = Path("runs/latest")
 
@@ -79,8 +79,9 @@ def run(
     from autocompress.report.terminal import Summary, TerminalProgress, print_ladder, print_result
 
     console = Console(highlight=False)
-    module, task = _load(model, weights, data, data_dir, augment, download=download)
-    with TerminalProgress(console) as progress:
+    _check_early(profile, budgets, objective, max_time)
+    with _interruptible(), TerminalProgress(console) as progress:
+        module, task = _load(model, weights, data, data_dir, augment, download=download)
         result = autocompress(
             module,
             profile,
@@ -118,8 +119,9 @@ def plan(
     from autocompress.report.terminal import TerminalProgress, print_facts, print_ladder
 
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
-    module, task = _load(model, weights, data, data_dir, augment, download=download)
-    with TerminalProgress(errors if as_json else console) as progress:
+    _check_early(profile, budgets, objective, None)
+    with _only_json(as_json), TerminalProgress(errors if as_json else console) as progress:
+        module, task = _load(model, weights, data, data_dir, augment, download=download)
         planned = explain(
             module, profile, task, inputs=_specs(input_), budgets=budgets, objective=objective, progress=progress
         )
@@ -242,8 +244,9 @@ def inspect(
     from autocompress.planner import inspect_module
     from autocompress.report.terminal import print_facts, print_layers
 
-    module, task = _load(model, weights, data, data_dir, "none", download=False)
-    facts = inspect_module(module, example_for(module, task, _specs(input_), ()))
+    with _only_json(as_json):
+        module, task = _load(model, weights, data, data_dir, "none", download=False)
+        facts = inspect_module(module, example_for(module, task, _specs(input_), ()))
     if as_json:
         typer.echo(json.dumps({"schema": 1, **facts.to_json()}, indent=2))
         return
@@ -258,6 +261,36 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
     from autocompress.report.terminal import Summary, print_result
 
     print_result(Console(highlight=False), Summary.read(folder))
+
+
+def _check_early(profile: str, budgets: Mapping[str, str] | None, objective: str | None, max_time: str | None) -> None:
+    """What needs neither model nor data is checked before they are loaded."""
+    from autocompress.profile import load_profile
+    from autocompress.progress import parse_duration
+
+    parse_duration(max_time)
+    target = load_profile(profile).with_objective(objective)
+    if not target.budgets and not budgets:
+        raise UsageError(
+            "sets no budget, so nothing could ever be met.",
+            where=f"profile {target.name}",
+            hint="Add budgets to it, or give one as an option, for example --latency-ms 0.5x.",
+        )
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedRunError("interrupted; what was measured is kept.", hint="Go on with --resume.") from None
+
+
+@contextlib.contextmanager
+def _only_json(as_json: bool) -> Iterator[None]:
+    """Keep what a user's file prints off the output that a program will read."""
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        yield
 
 
 def _specs(texts: list[str] | None) -> Any:
@@ -280,7 +313,9 @@ def _load(
 
 def main() -> None:
     """Run the command line; never ends with a traceback unless `--debug` is given."""
+    # wherever it stands: the advice "run again with --debug" is followed by adding it at the end
     debug = "--debug" in sys.argv
+    sys.argv = [word for word in sys.argv if word != "--debug"]
     errors = Console(stderr=True, highlight=False)
     try:
         app()
@@ -289,9 +324,6 @@ def main() -> None:
             traceback.print_exc()
         errors.print(f"[red]error[/red] {escape(str(error))}", soft_wrap=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        errors.print("interrupted; what was measured is kept, --resume goes on")
-        sys.exit(INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - the last line of defence: one line and a code that is never 0
         if debug:
             traceback.print_exc()

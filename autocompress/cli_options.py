@@ -10,7 +10,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from autocompress.budget import METRICS
+from autocompress.budget import METRICS, Budget
+from autocompress.errors import ProfileError, UsageError
 
 ModelSpec = Annotated[
     str, typer.Option("--model", help="file.py:callable, package.module:callable or torchvision:NAME.", metavar="SPEC")
@@ -69,7 +70,13 @@ def takes_budgets(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def wrapped(**arguments: Any) -> Any:
         given = {name: arguments.pop(name) for name in METRICS}
-        return command(**arguments, budgets={name: value for name, value in given.items() if value is not None})
+        budgets = {name: value for name, value in given.items() if value is not None}
+        for name, value in budgets.items():
+            try:
+                Budget.parse(name, value)
+            except ProfileError as error:
+                raise UsageError(error.message, where=f"--{name.replace('_', '-')}", hint=error.hint) from None
+        return command(**arguments, budgets=budgets)
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in kept] + flags
     wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # read by typer

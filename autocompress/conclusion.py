@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from autocompress.artifact import Artifact
 from autocompress.budget import METRICS
 from autocompress.confirm import Confirmation
 from autocompress.facts import Facts
-from autocompress.judge import judge
 from autocompress.measurement import Measurement
 from autocompress.plan import Plan
 from autocompress.result import Result, StageRow, stage_row
-from autocompress.search import Search
+from autocompress.search import Search, screen
 from autocompress.trial import Trial
 from autocompress.verdict import Standing, Status, Verdict
 from autocompress.workbench import Workbench
@@ -35,8 +36,7 @@ def conclude(search: Search, facts: Facts, baseline: Measurement, confirmations:
         measurement, verdict, certificate = nearest.measurement, nearest.verdict, None
     else:
         plan, artifact, measurement, certificate = Plan(), bench.baseline, baseline, None
-        profile = bench.profile
-        verdict = judge(profile.budgets, baseline, profile.alpha, statistic=profile.protocol.statistic)
+        verdict = screen(bench, baseline)
     status = _status(answer, verdict)
     shipped = artifact.copy_to(bench.workspace.path("model.onnx"))
     # what relative budgets compare with, for `autocompress check --baseline`
@@ -59,6 +59,7 @@ def conclude(search: Search, facts: Facts, baseline: Measurement, confirmations:
         explanation=_explain(search, status, plan, verdict, answer, history),
         machine=str(bench.machine),
         data=_describe_data(bench),
+        score_is_rate=bench.task is None or bench.task.score_is_rate or _is_rate(measurement),
         seconds=search.deadline.spent,
         out_of_time=search.out_of_time,
         folder=bench.workspace.root,
@@ -94,6 +95,11 @@ def stage_table(
     if plan != Plan():
         rows.append(stage_row(plan.brief, bench.contents(artifact), measurement.readings, before))
     return rows
+
+
+def _is_rate(measurement: Measurement) -> bool:
+    score = measurement.readings.get("score")
+    return score is None or bool(np.isin(score.samples, (0.0, 1.0)).all())
 
 
 def _describe_data(bench: Workbench) -> str:

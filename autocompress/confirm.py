@@ -55,7 +55,7 @@ def confirm(workbench: Workbench, plan: Plan, journal: Journal, listener: Listen
     measurement = workbench.measure_size(artifact).with_(workbench.measure_time(artifact))
     look = 0
     if part is not None:
-        look = journal.spend_look(plan.hash)
+        look = journal.spend_look(artifact.hash)
         listener(Event("confirm", f"accuracy on {len(part)} items that took no part in the selection"))
         measurement = measurement.with_(workbench.measure_score(artifact, part))
     accuracy_alpha = spend(profile.alpha, look) if look else profile.alpha

@@ -27,8 +27,11 @@ class AutocompressError(Exception):
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        advice = f" {self.hint}" if self.hint else ""
-        return f"{place}{self.message}{advice}"
+        if not self.hint:
+            return f"{place}{self.message}"
+        # words of other libraries come without a full stop
+        stop = "" if self.message.rstrip().endswith((".", "!", "?", ":")) else "."
+        return f"{place}{self.message.rstrip()}{stop} {self.hint}"
 
 
 class UsageError(AutocompressError):
@@ -81,6 +84,12 @@ class RuntimeFailureError(AutocompressError):
 
 class TechniqueError(AutocompressError):
     """A technique that could not do its work on this model; ends the trial, not the run."""
+
+
+class InterruptedRunError(AutocompressError):
+    """A run that was broken off from outside; what it measured is kept."""
+
+    exit_code = 130
 
 
 class BudgetsNotMetError(AutocompressError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from autocompress.artifact import BYTES_PER_MB, Artifact
+from autocompress.artifact import Artifact
 from autocompress.device import Device, require_described
 from autocompress.examples import example_for
 from autocompress.judge import judge
@@ -14,7 +14,7 @@ from autocompress.profile import Profile
 from autocompress.runtime import Runtime
 from autocompress.task import Task
 from autocompress.verdict import Verdict
-from autocompress.workbench import score
+from autocompress.workbench import score, sizes
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +51,10 @@ def measure(
     together = [artifact] if baseline is None else [baseline, artifact]
     measured = device.measure(together, profile, example)
     after = measured[-1]
-    sizes = {"size_mb": Reading.one("MB", artifact.size_bytes / BYTES_PER_MB)}
     before: dict[str, Reading] = {}
     if baseline is not None:
-        before = {**measured[0].readings, "size_mb": Reading.one("MB", baseline.size_bytes / BYTES_PER_MB)}
-    return Measurement({**after.readings, **sizes}, before, after.conditions), str(machine)
+        before = {**measured[0].readings, **sizes(baseline, profile)}
+    return Measurement({**after.readings, **sizes(artifact, profile)}, before, after.conditions), str(machine)
 
 
 def check(

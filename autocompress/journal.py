@@ -8,15 +8,16 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from autocompress.errors import JournalError
@@ -37,7 +38,7 @@ class Journal:
     """Trials and facts of one run. `url` is any database that SQLAlchemy reaches; a path means SQLite."""
 
     def __init__(self, location: Path | str, name: str = "autocompress") -> None:
-        url = f"sqlite:///{location}" if isinstance(location, Path) else location
+        url = _sqlite_url(location) if isinstance(location, Path) else location
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
             with warnings.catch_warnings():
@@ -45,7 +46,7 @@ class Journal:
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 self._storage = RDBStorage(url, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
             self._study = optuna.create_study(storage=self._storage, study_name=name, load_if_exists=True)
-        except (SQLAlchemyError, RuntimeError, OSError) as error:
+        except (SQLAlchemyError, OptunaError, RuntimeError, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             raise JournalError(
                 f"cannot be opened ({reason}).", where=str(location), hint="Check the path, or start without --resume."
@@ -87,7 +88,7 @@ class Journal:
             # ask() warns that a heartbeat wants optimize(); this block records it instead
             warnings.simplefilter("ignore")
             trial = self._study.ask()
-        trial.set_user_attr("owner", json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
+        trial.set_user_attr("owner", json.dumps(_owner()))
         trial.set_user_attr("plan", json.dumps(plan.to_json()))
         stop = threading.Event()
         beat = threading.Thread(target=self._beat, args=(trial._trial_id, stop), daemon=True)
@@ -132,17 +133,38 @@ class Journal:
         released = 0
         for stored in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             owner = json.loads(stored.user_attrs.get("owner", "{}"))
-            if owner.get("host") == socket.gethostname() and not _alive(int(owner.get("pid", 0))):
+            if owner.get("host") == socket.gethostname() and not _alive(owner):
                 self._study.tell(stored.number, state=TrialState.FAIL)
                 released += 1
         return released
 
     def spend_look(self, what: str) -> int:
-        """Write down a look at the confirming part, before it is taken; its number, from 1."""
+        """Write down a look at the confirming part, before it is taken; its number, from 1.
+
+        `what` identifies the file: to look at the same file again tells nothing new and costs nothing.
+        """
         looks = self.noted("looks") or []
+        seen = [look["what"] for look in looks]
+        if what in seen:
+            return seen.index(what) + 1
         looks.append({"what": what, "time": time.time()})
         self.note("looks", looks)
         return len(looks)
+
+    def own(self) -> None:
+        """Write down that this process is at work on the run."""
+        self.note("owner", _owner())
+
+    @property
+    def busy(self) -> bool:
+        """True when another living process of this host is at work on the run."""
+        owner = self.noted("owner") or {}
+        mine = owner == _owner()
+        return bool(not mine and owner.get("host") == socket.gethostname() and _alive(owner))
+
+    def release(self) -> None:
+        """Write down that nobody is at work any more."""
+        self.note("owner", {})
 
     @property
     def looks(self) -> int:
@@ -154,7 +176,29 @@ class Journal:
         self._storage.engine.dispose()
 
 
-def _alive(pid: int) -> bool:
+def _sqlite_url(path: Path) -> str:
+    text = URL.create("sqlite", database=str(path)).render_as_string()
+    # Optuna fills a template in the URL
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _owner() -> dict[str, Any]:
+    pid = os.getpid()
+    return {"host": socket.gethostname(), "pid": pid, "started": _started(pid)}
+
+
+def _started(pid: int) -> str:
+    """When a process began, in the kernel's clock ticks: a number is given again, this is not. Empty where unknown."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    # the name, in brackets, may hold spaces; the start is the 22nd field
+    return stat.rpartition(")")[2].split()[19]
+
+
+def _alive(owner: Mapping[str, Any]) -> bool:
+    pid = int(owner.get("pid", 0))
     if pid <= 0:
         return False
     try:
@@ -162,5 +206,5 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass  # it lives, and belongs to somebody else
+    return bool(_started(pid) == owner.get("started", ""))

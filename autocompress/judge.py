@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from autocompress.budget import ACCURACY_METRICS, Budget, Direction
-from autocompress.measurement import Measurement
+from autocompress.measurement import Measurement, Reading
 from autocompress.statistics import drop_bounds, items_needed, mean_bounds, median_bounds, rate_bounds
 from autocompress.verdict import Finding, Standing, Verdict
 
@@ -63,8 +64,10 @@ def _exact(budget: Budget, measurement: Measurement) -> Finding:
 
 def _time(budget: Budget, measurement: Measurement, alpha: float, statistic: str, batch: int) -> Finding:
     reading, baseline = measurement.readings.get("latency_ms"), measurement.baseline.get("latency_ms")
-    if reading is None or (budget.relative and baseline is None):
+    if reading is None:
         return _unmeasured(budget, "latency was not measured")
+    if budget.relative and baseline is None:
+        return _unmeasured(budget, "the baseline was not measured")
     if budget.relative and measurement.unchanged:
         return _decide(budget, 1.0, 1.0, 1.0, samples=1, note="the baseline itself")
     blocks = reading.block_statistic(statistic)
@@ -95,6 +98,10 @@ def _accuracy(budget: Budget, measurement: Measurement, alpha: float) -> Finding
     if reading is None:
         return _unmeasured(budget, "accuracy was not measured")
     score = reading.samples
+    if len(score) == 0:
+        return Finding(budget, Standing.UNDECIDED, sentence="there are no items to judge it by")
+    if budget.metric != "max_score_drop" and not _is_rate(score, measurement.baseline.get("score")):
+        return _unmeasured(budget, "the score is no rate between 0 and 1; limit max_score_drop instead")
     if budget.metric == "min_accuracy":
         return _floor(budget, score, alpha)
     if measurement.unchanged:
@@ -105,13 +112,33 @@ def _accuracy(budget: Budget, measurement: Measurement, alpha: float) -> Finding
     return _drop(budget, baseline.samples, score, alpha)
 
 
+def _is_rate(score: FLOATS, baseline: Reading | None) -> bool:
+    values = np.concatenate([score.ravel(), baseline.samples.ravel() if baseline is not None else ()])
+    return bool(values.min() >= 0 and values.max() <= 1)
+
+
 def _is_binary(*arrays: FLOATS) -> bool:
     return all(bool(np.isin(array, (0.0, 1.0)).all()) for array in arrays)
 
 
 def _floor(budget: Budget, score: FLOATS, alpha: float) -> Finding:
     low, high = rate_bounds(int(score.sum()), len(score), alpha) if _is_binary(score) else mean_bounds(score, alpha)
-    return _decide(budget, 100 * float(score.mean()), 100 * low, 100 * high, samples=len(score))
+    value = 100 * float(score.mean())
+    needed = _further_items(100 * score, budget.limit, alpha)
+    note = f"about {needed} more items are needed" if needed else ""
+    finding = _decide(budget, value, 100 * low, 100 * high, samples=len(score))
+    if finding.standing is not Standing.UNDECIDED:
+        return finding
+    return _decide(budget, value, 100 * low, 100 * high, samples=len(score), note=note, needed=needed)
+
+
+def _further_items(values: FLOATS, limit: float, alpha: float) -> int | None:
+    """Items beyond those at hand until the mean's normal bound clears the limit; None when it lies at the limit."""
+    gap = abs(float(values.mean()) - limit)
+    if gap == 0:
+        return None
+    total = (float(stats.norm.isf(alpha)) * float(values.std()) / gap) ** 2
+    return max(1, math.ceil(total) - len(values)) if math.isfinite(total) else None
 
 
 def _drop(budget: Budget, baseline: FLOATS, score: FLOATS, alpha: float) -> Finding:
@@ -125,7 +152,8 @@ def _drop(budget: Budget, baseline: FLOATS, score: FLOATS, alpha: float) -> Find
         needed = None if total is None else total - n
         changes = f"{lost} of {n} items lost, {gained} won"
     else:
-        low, high = mean_bounds(baseline - score, alpha)
+        low, high = _mean_drop_bounds(baseline, score, alpha)
+        needed = _further_items(scale * (baseline - score), budget.limit, alpha)
         changes = f"mean over {n} items"
     value = scale * float((baseline - score).mean())
     finding = _decide(budget, value, scale * low, scale * high, samples=n, note=changes)
@@ -133,6 +161,15 @@ def _drop(budget: Budget, baseline: FLOATS, score: FLOATS, alpha: float) -> Find
         return finding
     more = f"about {needed} more items are needed" if needed else "the drop lies at the limit"
     return _decide(budget, value, scale * low, scale * high, samples=n, note=f"{changes}; {more}", needed=needed)
+
+
+def _mean_drop_bounds(baseline: FLOATS, score: FLOATS, alpha: float) -> tuple[float, float]:
+    if np.any(baseline != score):
+        return mean_bounds(baseline - score, alpha)
+    # nothing changed: with confidence 1 - alpha at most 1 - alpha^(1/n) of all items do, by at most the scores' range
+    share = 1.0 - alpha ** (1.0 / len(score))
+    reach = share * float(score.max() - score.min())
+    return -reach, reach
 
 
 def _decide(

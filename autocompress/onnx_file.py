@@ -34,9 +34,11 @@ def load_model(path: Path) -> onnx.ModelProto:
         onnx.checker.check_model(model)
     except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ArtifactError(f"is not a whole ONNX model ({reason}).", where=str(path)) from None
+        raise ArtifactError(
+            f"is not a whole ONNX model ({reason}).", where=str(path), hint="Give an ONNX file, or export it again."
+        ) from None
     if not model.graph.node and not model.graph.output:
-        raise ArtifactError("is not an ONNX model: it has no graph.", where=str(path))
+        raise ArtifactError("is not an ONNX model: it has no graph.", where=str(path), hint="Give an ONNX file.")
     return model
 
 

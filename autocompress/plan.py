@@ -132,9 +132,17 @@ class Plan:
             PlanError: when the object is not a plan.
         """
         if not isinstance(data, Mapping) or set(data) - {"schema", "rounds", "finish"}:
-            raise PlanError("is not a plan: expected the keys schema, rounds, finish.", where=where)
+            raise PlanError(
+                "is not a plan: expected the keys schema, rounds, finish.",
+                where=where,
+                hint="Give the plan.yaml of a run.",
+            )
         if data.get("schema") != SCHEMA:
-            raise PlanError(f"has schema {data.get('schema')!r}, this version reads {SCHEMA}.", where=where)
+            raise PlanError(
+                f"has schema {data.get('schema')!r}, this version reads {SCHEMA}.",
+                where=where,
+                hint="Make it again with this version of autocompress.",
+            )
         rounds, finish = data.get("rounds", []), data.get("finish", [])
         if not isinstance(rounds, list) or not isinstance(finish, list):
             raise PlanError("rounds and finish are lists of steps.", where=where)
@@ -162,7 +170,10 @@ class Plan:
         try:
             data = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise PlanError(f"cannot be read ({error}).", where=str(path)) from None
+            reason = getattr(error, "strerror", None) or error
+            raise PlanError(
+                f"cannot be read ({reason}).", where=str(path), hint="Give the plan.yaml of a run."
+            ) from None
         except (yaml.YAMLError, ValueError) as error:
             raise PlanError(f"is not YAML ({_first_line(error)}).", where=str(path)) from None
         return Plan.from_json(data, where=str(path))

@@ -23,7 +23,7 @@ from torch.nn import functional
 from autocompress.errors import TechniqueError
 from autocompress.module import flatten_outputs
 from autocompress.runtime import Example
-from autocompress.source import Inputs, Part
+from autocompress.source import Inputs, Part, whole
 from autocompress.task import Task
 from autocompress.workspace import write_whole
 
@@ -62,7 +62,7 @@ class Batches:
     def __init__(self, part: Part, example: Example, seed: int) -> None:
         inputs, self._targets = _gather(part)
         self._inputs = {name: torch.from_numpy(array) for name, array in inputs.items()}
-        self._by_name = example.by_name
+        self.by_name = example.by_name
         self._seed = seed
 
     def at(self, step: int, size: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -134,8 +134,6 @@ def recover(
     """
     if task.train is None:
         raise TechniqueError("needs training data, and there are none.", where="recovery")
-    from autocompress.source import whole
-
     batches = Batches(whole("train", task.train), example, schedule.seed)
     average = _Average(student, schedule.averaging)
     # gradients of the original are never wanted
@@ -147,7 +145,7 @@ def recover(
     student.train()
     with _layout(student), _layout(teacher):
         for step in range(start, schedule.steps):
-            loss = _step(student, teacher, task, example, schedule, batches, optimizer, step)
+            loss = _step(student, teacher, task, schedule, batches, optimizer, step)
             average.update(student)
             if not math.isfinite(loss):
                 raise TechniqueError(f"the loss is no longer finite at step {step}.", where="recovery")
@@ -173,7 +171,6 @@ def _step(
     student: nn.Module,
     teacher: nn.Module,
     task: Task,
-    example: Example,
     schedule: Schedule,
     batches: Batches,
     optimizer: torch.optim.Optimizer,
@@ -189,8 +186,8 @@ def _step(
         group["lr"] = schedule.learning_rate_at(step)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=trains_in_bfloat16()):
         with torch.no_grad():
-            teaching = call_by(teacher, inputs, by_name=example.by_name)
-        outputs = call_by(student, inputs, by_name=example.by_name)
+            teaching = call_by(teacher, inputs, by_name=batches.by_name)
+        outputs = call_by(student, inputs, by_name=batches.by_name)
     loss = loss_of(task, schedule, outputs.float(), teaching.float(), targets)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it

@@ -68,6 +68,7 @@ class Result:
     explanation: Sequence[str]
     machine: str
     data: str
+    score_is_rate: bool
     seconds: float
     out_of_time: bool
     folder: Path
@@ -121,6 +122,7 @@ class Result:
             "confidence": self.profile.confidence,
             "machine": self.machine,
             "data": self.data,
+            "score_is_rate": self.score_is_rate,
             "seconds": round(self.seconds, 3),
             "out_of_time": self.out_of_time,
             "facts": {key: value for key, value in self.facts.to_json().items() if key != "layers"},
@@ -156,7 +158,7 @@ def stage_row(
         size,
         contents.parameters,
         contents.nonzero,
-        readings["score"].value if "score" in readings else None,
+        readings["score"].value if "score" in readings and readings["score"].samples.size else None,
         latency.statistic("mean") if latency else None,
         latency.statistic("p50") if latency else None,
         latency.statistic("p95") if latency else None,

@@ -164,7 +164,9 @@ def _fit(array: Array, spec: TensorSpec, where: str) -> Array:
     )
     if not fits:
         raise DataError(
-            f"input {spec.name!r} has shape {_sizes(array.shape)}, the model takes {_sizes(spec.shape)}.", where=where
+            f"input {spec.name!r} has shape {_sizes(array.shape)}, the model takes {_sizes(spec.shape)}.",
+            where=where,
+            hint="Give data in the model's shape.",
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         item = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0])

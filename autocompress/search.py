@@ -19,6 +19,9 @@ from autocompress.trial import Outcome, Trial
 from autocompress.verdict import Standing, Status, Verdict
 from autocompress.workbench import Workbench
 
+# near misses that are measured to the end before the nearest is named
+NEAREST = 3
+
 
 @dataclass(eq=False)
 class Search:
@@ -91,27 +94,34 @@ class Search:
         self.journal.note("elapsed", self.deadline.spent)
 
     def nearest_miss(self) -> Trial | None:
-        """The candidate that comes closest to its budgets, with the measurements that its trial left out."""
-        candidates = [t for t in self.journal.trials() if t.verdict.findings and t.plan != Plan()]
-        if not candidates:
-            return None
-        nearest = min(candidates, key=lambda trial: (_misses(trial), trial.overshoot))
-        noted = self.journal.noted("nearest_miss")
-        if noted and noted["number"] == nearest.number:
-            return Trial.from_json(nearest.number, noted["trial"])
-        artifact = self.workbench.built(nearest.plan)
+        """The candidate that comes closest to its budgets, with the measurements that its trial left out.
+
+        The closest few by what was measured are measured to the end before they are compared.
+        """
+        judged = (Outcome.MEASURED, Outcome.STOPPED)
+        candidates = [t for t in self.journal.trials() if t.outcome in judged and t.verdict.findings]
+        closest = sorted(candidates, key=lambda trial: (_misses(trial), trial.overshoot))[:NEAREST]
+        full = [self._measured_to_the_end(trial) for trial in closest]
+        return min(full, key=lambda trial: (_misses(trial), trial.overshoot), default=None)
+
+    def _measured_to_the_end(self, trial: Trial) -> Trial:
+        noted = (self.journal.noted("nearest_misses") or {}).get(str(trial.number))
+        if noted:
+            return Trial.from_json(trial.number, noted)
+        artifact = self.workbench.built(trial.plan)
         if artifact is None:
-            return nearest
-        self.listener(Event("search", f"measuring the nearest miss, {nearest.plan.brief}"))
+            return trial
+        self.listener(Event("search", f"measuring a near miss to the end, {trial.plan.brief}"))
+        measurement = trial.measurement
         try:
-            measurement = nearest.measurement
             for name, take in measurements(self.workbench, artifact):
                 if name not in measurement.readings:
                     measurement = measurement.with_(take())
         except RuntimeFailureError as error:
-            return replace(nearest, reason=f"{nearest.reason} {error}")
-        full = replace(nearest, measurement=measurement, verdict=screen(self.workbench, measurement))
-        self.journal.note("nearest_miss", {"number": full.number, "trial": full.to_json()})
+            return replace(trial, reason=f"{trial.reason} {error}")
+        full = replace(trial, measurement=measurement, verdict=screen(self.workbench, measurement))
+        noted_so_far = self.journal.noted("nearest_misses") or {}
+        self.journal.note("nearest_misses", {**noted_so_far, str(trial.number): full.to_json()})
         return full
 
 

@@ -126,12 +126,12 @@ def median_bounds(values: FLOATS, alpha: float) -> tuple[float, float]:
     return float(ordered[rank]), float(ordered[n - 1 - rank])
 
 
-def spend(alpha: float, look: int, share: float = 0.75) -> float:
+def spend(alpha: float, look: int) -> float:
     """Error probability of the `look`-th look (from 1) at the same confirming data.
 
-    Weights share * (1 - share)^(look - 1) sum to 1, so by Bonferroni's inequality all looks together err with
-    probability at most alpha, however many there will be.
+    Weights 6 / (pi look)^2 sum to 1, so by Bonferroni's inequality all looks together err with probability at most
+    alpha, however many there will be.
     """
     if look < 1:
         raise ValueError("looks are counted from 1")
-    return float(alpha * share * (1.0 - share) ** (look - 1))
+    return 6.0 * alpha / (math.pi * look) ** 2

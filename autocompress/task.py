@@ -132,6 +132,7 @@ def _class_scores(outputs: Any, targets: Array, k: int) -> Array:
         raise DataError(
             f"label {targets[wrong[0]]} is out of range: the model has {classes} classes, 0 to {classes - 1}.",
             where="labels",
+            hint="Check the labels, or that the model is the one for these data.",
         )
     rows = np.arange(len(targets))
     # an item is in the top k when fewer than k classes score higher; ties count for the lower index
@@ -163,8 +164,9 @@ def token_accuracy(outputs: Any, targets: Array) -> Array:
     values = _first(outputs)
     if values.ndim < 3 or values.shape[:-1] != targets.shape:
         raise DataError(
-            f"outputs have shape {values.shape}, targets {targets.shape}; expected (n, tokens, classes) and (n, tokens).",
+            f"outputs have shape {values.shape}, targets {targets.shape}.",
             where="score",
+            hint="Expected (n, tokens, classes) and (n, tokens).",
         )
     right = (values.argmax(-1) == targets) & (targets >= 0)
     return np.asarray(right.sum(1) / np.maximum((targets >= 0).sum(1), 1))

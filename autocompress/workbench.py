@@ -15,6 +15,7 @@ from autocompress.artifact import BYTES_PER_MB, Artifact
 from autocompress.blocks import with_shared_weights
 from autocompress.device import Device
 from autocompress.errors import PlanError, RuntimeFailureError
+from autocompress.ladder import check_settings
 from autocompress.machine import Machine
 from autocompress.measurement import Measurement, Reading
 from autocompress.plan import Plan, Stage, Step
@@ -27,6 +28,7 @@ from autocompress.workspace import Workspace, make_folder, write_whole
 
 Rounds = tuple[tuple[Step, ...], ...]
 SCORING_BATCH = 64
+CHECKING_BATCH = 256
 DOWNLOAD_LEVEL = 19
 
 
@@ -82,9 +84,29 @@ class Workbench:
             ModelError: when it cannot be exported.
         """
         if self._baseline is None:
-            folder = self._folder(Plan())
-            self._baseline = self.tools.runtime.export(self.module, self.example, folder / "model.onnx")
+            self.export_baseline(self._folder(Plan()))
+        assert self._baseline is not None
         return self._baseline
+
+    def export_baseline(self, folder: Path) -> None:
+        """Export the model untouched into a folder of one's own.
+
+        Raises:
+            ModelError: when it cannot be exported.
+        """
+        self._baseline = self.tools.runtime.export(self.module, self.example, folder / "model.onnx")
+
+    def adopt_baseline(self) -> None:
+        """Keep the exported baseline with the run's other artifacts."""
+        self._baseline = self.baseline.copy_to(self._folder(Plan()) / "model.onnx")
+
+    def require_possible(self, plan: Plan) -> None:
+        """Raises PlanError when a step names a technique or setting that is not known, or stands in the wrong part."""
+        for step in plan.steps:
+            self._require_stage(step)
+            choices = self.tools.technique(step.technique).choices
+            if all(choice.options for choice in choices):
+                check_settings(step.technique, choices, step.settings)
 
     def _folder(self, plan: Plan) -> Path:
         folder = self.workspace.checkpoints / plan.hash
@@ -105,8 +127,7 @@ class Workbench:
         """
         if not plan.finish and not plan.rounds:
             return self.baseline
-        for step in plan.steps:
-            self._require_stage(step)
+        self.require_possible(plan)
         folder = self._folder(plan)
         work = folder / "work"
         shutil.rmtree(work, ignore_errors=True)
@@ -168,16 +189,7 @@ class Workbench:
 
     def measure_size(self, artifact: Artifact) -> Measurement:
         """Size and, where a budget asks for it, download size, of the artifact and of the baseline."""
-        readings, baseline = self._sizes(artifact), self._sizes(self.baseline)
-        return Measurement(readings, baseline)
-
-    def _sizes(self, artifact: Artifact) -> dict[str, Reading]:
-        readings = {"size_mb": Reading.one("MB", artifact.size_bytes / BYTES_PER_MB)}
-        if self.profile.limits("download_mb"):
-            compressor = zstandard.ZstdCompressor(level=DOWNLOAD_LEVEL)
-            packed = sum(len(compressor.compress((artifact.root / name).read_bytes())) for name in artifact.files)
-            readings["download_mb"] = Reading.one("MB", packed / BYTES_PER_MB)
-        return readings
+        return Measurement(sizes(artifact, self.profile), sizes(self.baseline, self.profile))
 
     def measure_time(self, artifact: Artifact, max_seconds: float | None = None) -> Measurement:
         """Latency and memory, in blocks that alternate with the baseline's, each in a fresh process."""
@@ -207,6 +219,32 @@ class Workbench:
         return self.tools.runtime.contents(artifact)
 
 
+def check_data(bench: Workbench) -> None:
+    """Read every test item once, inputs and targets, before anything is tried with them. No answers are looked at.
+
+    Raises:
+        DataError: when shapes, dtypes or values do not fit the model, or a label is none of its classes.
+    """
+    task = bench.task
+    if task is None or task.test is None:
+        return
+    outputs = bench.baseline.outputs[0].shape
+    for _, targets in feeds(task.everything, bench.baseline, CHECKING_BATCH):
+        if task.score in ("top1", "top5") and len(outputs) == 2 and outputs[1] is not None:
+            # any outputs will do: only the labels are judged
+            task.scores(np.zeros((len(targets), outputs[1]), dtype=np.float32), targets)
+
+
+def sizes(artifact: Artifact, profile: Profile) -> dict[str, Reading]:
+    """Size and, where the profile limits it, download size (zstd, level 19) in MB."""
+    readings = {"size_mb": Reading.one("MB", artifact.size_bytes / BYTES_PER_MB)}
+    if profile.limits("download_mb"):
+        compressor = zstandard.ZstdCompressor(level=DOWNLOAD_LEVEL)
+        packed = sum(len(compressor.compress((artifact.root / name).read_bytes())) for name in artifact.files)
+        readings["download_mb"] = Reading.one("MB", packed / BYTES_PER_MB)
+    return readings
+
+
 def score(
     runtime: Runtime, artifact: Artifact, part: Part, task: Task | None, threads: int, options: Mapping[str, str]
 ) -> Reading:
@@ -218,7 +256,7 @@ def score(
     """
     judge = task or Task()
     session = runtime.load(artifact, threads, options)
-    scores = []
+    scores = [np.zeros(0)]
     for feed, targets in feeds(part, artifact, SCORING_BATCH):
         outputs = tuple(output[: len(targets)] for output in session.run(feed))
         if not all(np.isfinite(output).all() for output in outputs if output.dtype.kind == "f"):

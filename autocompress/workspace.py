@@ -65,7 +65,9 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot be made a folder ({error.strerror or error}).", where=str(path)) from error
+        raise UsageError(
+            f"cannot be made a folder ({error.strerror or error}).", where=str(path), hint="Choose another folder."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,9 @@ class Workspace:
             self.checkpoints.mkdir(exist_ok=True)
         except OSError as error:
             raise UsageError(
-                f"cannot be used as the run's folder ({error.strerror or error}).", where=str(self.root)
+                f"cannot be used as the run's folder ({error.strerror or error}).",
+                where=str(self.root),
+                hint="Choose another one with --out.",
             ) from error
 
     def _set_aside(self) -> None:

@@ -18,7 +18,7 @@ from conftest import onnx_model
 from onnx import helper
 from torch import nn
 
-from autocompress.api import Planned, _climb, plan_run
+from autocompress.api import Planned, climb, plan_run
 from autocompress.artifact import Artifact
 from autocompress.budget import Budget
 from autocompress.conclusion import conclude
@@ -285,7 +285,7 @@ class Stand:
 
     def climb(self, search: Search | None = None) -> list[Confirmation]:
         """The confirmations of a run, as the whole flow makes them."""
-        return _climb(search or self.search(), self.planned(), [], silent)
+        return climb(search or self.search(), self.planned(), [], silent)
 
     def run(self) -> Result:
         """A whole run."""

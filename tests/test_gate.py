@@ -160,7 +160,6 @@ def test_a_worse_artifact_than_the_baseline_exceeds_the_drop(brief_profile: Prof
     assert found.verdict.status.exit_code == 1
 
 
-@pytest.mark.xfail(strict=True, reason="gate.measure: the download size is never taken, so such a budget cannot pass")
 def test_a_budget_on_the_download_size_is_measured(brief_profile: Profile, cnn: Exported) -> None:
     found = checked(profile_of(brief_profile, {"download_mb": 1.0}), cnn.artifact)
     assert finding_of(found, "download_mb").standing is Standing.MET

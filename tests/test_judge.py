@@ -118,7 +118,6 @@ def test_no_items_decide_nothing(budget: Budget) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.xfail(strict=True, reason="judge._is_binary: no items count as right or wrong answers")
 def test_no_items_bound_no_score_that_has_no_bounds_of_its_own() -> None:
     empty = measured({"score": np.zeros(0)}, {"score": np.zeros(0)})
     assert finding_of(Budget("max_score_drop", 50.0), empty).standing is Standing.UNDECIDED
@@ -364,7 +363,6 @@ def test_a_smaller_error_probability_for_accuracy_leaves_latency_as_it_is() -> N
         assert wide.high > narrow.high
 
 
-@pytest.mark.xfail(strict=True, reason="statistics.mean_bounds: no width without variance")
 def test_real_scores_of_two_items_that_did_not_change_do_not_show_that_nothing_is_lost() -> None:
     same = measured({"score": [0.5, 0.25]}, {"score": [0.5, 0.25]})
     assert finding_of(Budget("max_score_drop", 0.01), same).standing is Standing.UNDECIDED
@@ -404,7 +402,6 @@ def test_nothing_more_is_needed_for_what_is_decided() -> None:
         assert "more items" not in finding.sentence
 
 
-@pytest.mark.xfail(strict=True, reason="judge._drop: says the drop lies at the limit")
 def test_an_undecided_drop_of_real_scores_says_how_many_more_items_are_needed() -> None:
     generator = np.random.default_rng(3)
     before = generator.normal(size=30)
@@ -415,7 +412,6 @@ def test_an_undecided_drop_of_real_scores_says_how_many_more_items_are_needed() 
     assert finding.needed is not None
 
 
-@pytest.mark.xfail(strict=True, reason="judge._floor: never says how many")
 def test_an_undecided_floor_says_how_many_more_items_are_needed() -> None:
     finding = finding_of(Budget("min_accuracy", 84.0), measured({"score": [1.0] * 170 + [0.0] * 30}))
     assert finding.standing is Standing.UNDECIDED
@@ -463,7 +459,8 @@ def test_unchanged_without_a_reading_is_still_unmeasured() -> None:
 
 LATENCIES = st.lists(st.floats(0.01, 100.0), min_size=1, max_size=12)
 COUNTS = st.tuples(*(st.integers(0, 60) for _ in range(4))).filter(lambda counts: sum(counts) > 0)
-SCORES = st.lists(st.tuples(st.floats(-2.0, 2.0), st.floats(-2.0, 2.0)), min_size=1, max_size=20)
+RATES = st.floats(0.0, 1.0)
+SCORES = st.lists(st.tuples(RATES, RATES), min_size=1, max_size=20)
 LIMITS = st.floats(0.001, 100.0)
 
 
@@ -528,8 +525,8 @@ def test_value_and_bounds_agree_with_the_standing(found: tuple[Measurement, Meas
     finding = finding_of(budget, found[0])
     assert finding.value is not None
     if finding.low is not None and finding.high is not None:
-        assert finding.low <= finding.value * (1 + 1e-9) + 1e-9
-        assert finding.high >= finding.value * (1 - 1e-9) - 1e-9
+        rounding = 1e-9 * max(1.0, abs(finding.value))
+        assert finding.low - rounding <= finding.value <= finding.high + rounding
     if finding.standing is Standing.MET:
         assert finding.overshoot <= 1 + 1e-9
     if finding.standing is Standing.EXCEEDED:

@@ -153,6 +153,7 @@ def test_a_ladder_is_written_with_reasons_refusals_and_its_path() -> None:
             "reason": {"sentence": "int8 pays here.", "rule": "int8-pays", "fact": "ratio 0.4"},
             "predicted_latency": 0.4,
             "predicted_size": None,
+            "predicted_seconds": None,
         }
     ]
     assert written["refusals"]["int8_dynamic"]["rule"] == "dynamic-needs-matmuls"

@@ -329,7 +329,8 @@ def test_the_nearest_miss_is_measured_completely_and_noted(tmp_path: Path) -> No
     assert [finding.standing for finding in miss.verdict.findings] == [Standing.EXCEEDED, Standing.MET, Standing.MET]
     # the trial itself stays what it was
     assert set(made.journal.trials()[miss.number].measurement.readings) == {"size_mb"}
-    assert len(made.device.measured) == 1
+    # both are near enough to be compared once they are measured to the end
+    assert len(made.device.measured) == 2
 
 
 def test_the_nearest_miss_is_not_measured_again_when_the_run_is_resumed(tmp_path: Path) -> None:
@@ -355,7 +356,7 @@ def test_another_nearest_miss_replaces_the_one_that_was_noted(tmp_path: Path) ->
     assert miss is not None
     assert variants([miss.plan]) == ["nearer"]
     assert "score" in miss.measurement.readings
-    assert Journal(again.bench.workspace.journal).noted("nearest_miss")["number"] == miss.number
+    assert str(miss.number) in Journal(again.bench.workspace.journal).noted("nearest_misses")
 
 
 def test_fewer_broken_budgets_are_nearer_than_a_smaller_excess(tmp_path: Path) -> None:
@@ -371,7 +372,6 @@ def test_fewer_broken_budgets_are_nearer_than_a_smaller_excess(tmp_path: Path) -
     assert variants([miss.plan]) == ["one"]
 
 
-@pytest.mark.xfail(strict=True, reason="search.nearest_miss: not compared again once it is measured to the end")
 def test_the_nearest_miss_is_nearest_by_all_budgets_once_they_are_measured(tmp_path: Path) -> None:
     # one is stopped by size before it shows that it is ten times too slow and always wrong
     hopeless = Variant(kilobytes=29, latency_ms=60.0, wrong_below=1.0)
@@ -392,10 +392,9 @@ def test_a_nearest_miss_that_dies_while_it_is_measured_says_so(tmp_path: Path) -
     assert miss is not None
     assert miss.reason.startswith("size_mb: ")
     assert "died while it was measured." in miss.reason
-    assert made.journal.noted("nearest_miss") is None
+    assert made.journal.noted("nearest_misses") is None
 
 
-@pytest.mark.xfail(strict=True, reason="search.nearest_miss: what died before anything was judged misses nothing")
 def test_a_candidate_that_cannot_run_is_no_nearest_miss(tmp_path: Path) -> None:
     made = stand(tmp_path, *shelf(dies=Variant(dies=True), slow=SLOW))
     search = made.search()

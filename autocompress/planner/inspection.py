@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from autocompress.facts import Facts, Family, Kind, LayerFact
@@ -45,14 +46,15 @@ def inspect_module(module: nn.Module, example: Example) -> Facts:
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with counter:
+        # the fused kernels of attention do not show in the count
+        with sdpa_kernel(SDPBackend.MATH), counter:
             call(module, example)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
         for handle in handles:
             handle.remove()
     weights = list(module.parameters())
-    attention = _attention_macs(counter)
+    attention = _attention_macs(counter, layers)
     work = {kind: float(sum(layer.macs for layer in layers if layer.kind is kind)) for kind in WORK}
     work[Kind.ATTENTION] += attention
     total = sum(work.values())
@@ -138,13 +140,18 @@ def _detail(part: nn.Module) -> dict[str, int]:
     return {}
 
 
-def _attention_macs(counter: FlopCounterMode) -> int:
-    """Products between activations: batched matrix products and fused attention, per item."""
-    operations = counter.get_flop_counts().get("Global", {})
-    flops = sum(
-        count for operation, count in operations.items() if "bmm" in str(operation) or "attention" in str(operation)
-    )
+def _attention_macs(counter: FlopCounterMode, layers: Sequence[LayerFact]) -> int:
+    """Products between activations: batched matrix products that no linear layer made, per item."""
+    counts = counter.get_flop_counts()
+    flops = _batched_products(counts.get("Global", {}))
+    for name in {layer.name for layer in layers if layer.kind is Kind.LINEAR}:
+        # torch multiplies a frozen layer's weights with a transposed input item by item
+        flops -= sum(_batched_products(ops) for path, ops in counts.items() if path.partition(".")[2] == name)
     return flops // 2
+
+
+def _batched_products(operations: Mapping[Any, int]) -> int:
+    return sum(count for operation, count in operations.items() if "bmm" in str(operation))
 
 
 def _family(shares: Mapping[Kind, float], layers: list[LayerFact]) -> tuple[Family, str]:

@@ -13,7 +13,7 @@ from torch import nn
 
 from autocompress.artifact import Artifact
 from autocompress.device import Device
-from autocompress.errors import ExportError, RuntimeFailureError, TechniqueError
+from autocompress.errors import ModelError, RuntimeFailureError, TechniqueError
 from autocompress.facts import Facts, Kind, LayerFact
 from autocompress.machine import Machine
 from autocompress.measurement import Measurement
@@ -61,7 +61,7 @@ def run_probes(
     with tempfile.TemporaryDirectory(prefix="autocompress-probe-") as folder:
         try:
             float_artifact = runtime.export(_Chains(chains), example, Path(folder) / "float.onnx")
-        except ExportError as error:
+        except ModelError as error:
             failed = tuple(Probe(t.name, s, None, failure=error.message) for t in techniques for s in t.probed)
             return Probes(failed, tuple(layer.name for layer in layers), dot_product)
         found = []
@@ -196,7 +196,8 @@ def _chain(layer: LayerFact) -> nn.Module | None:
         kernel, groups = detail["kernel"], detail["groups"]
 
         def convolution(source: int, target: int, stride: int = 1) -> nn.Module:
-            return nn.Conv2d(source, target, kernel, stride, kernel // 2, groups=groups)
+            padding = "same" if stride == 1 else kernel // 2
+            return nn.Conv2d(source, target, kernel, stride, padding, groups=groups)
 
         there, back = (detail["in"], detail["out"]), (detail["out"], detail["in"])
         if detail["stride"] > 1:

@@ -89,7 +89,9 @@ def _asks_accuracy_without_data(s: Situation) -> tuple[bool, str]:
 def _asks_more_than_int8(s: Situation) -> tuple[bool, str]:
     ratios = [probe.ratio for probe in s.probes.probes if probe.ratio is not None]
     sizes = [probe.size_ratio for probe in s.probes.probes if probe.size_ratio is not None]
-    asked = []
+    asked: list[str] = []
+    if not ratios:
+        return False, "nothing was probed"
     for budget in s.profile.budgets:
         best = min(ratios, default=1.0) if budget.metric == "latency_ms" else min(sizes, default=1.0)
         if budget.relative and budget.metric in ("latency_ms", "size_mb") and budget.limit < 0.8 * best:
@@ -114,8 +116,9 @@ RULES: tuple[Rule, ...] = (
         "cnn",
         "Is it a convolutional network?",
         _is(Family.CNN),
-        Effect(refuse=("channel_pruning",)),
-        "static int8 first, then blocks that can go; channel pruning would follow, and is not available in this version.",
+        Effect(refuse=("channel_pruning", "quantization_aware_training")),
+        "static int8 first, then blocks that can go; channel pruning would follow, and is not available in this "
+        "version.",
         "it is none.",
         "DESIGN: planner, rule 3",
     ),
@@ -123,7 +126,7 @@ RULES: tuple[Rule, ...] = (
         "sequence",
         "Is it a transformer, a recurrent network or an MLP?",
         _is(Family.TRANSFORMER, Family.RNN, Family.MLP),
-        Effect(refuse=("low_rank",)),
+        Effect(refuse=("low_rank", "quantization_aware_training")),
         "int8 of the large matrices first, then layers that can go; low rank would follow, and is not available in "
         "this version.",
         "it is none.",
@@ -141,7 +144,7 @@ RULES: tuple[Rule, ...] = (
         "training",
         "Are there no training data?",
         _has_no_training_data,
-        Effect(refuse_effort=Effort.TRAINING, refuse=("quantization_aware_training",)),
+        Effect(refuse_effort=Effort.TRAINING),
         "needs training data, and there are none.",
         "accuracy can be won back by training.",
     ),
@@ -159,7 +162,7 @@ RULES: tuple[Rule, ...] = (
         _accuracy_cannot_be_shown,
         Effect(warn=True),
         "no candidate can be confirmed, however good; give more test items or a wider budget.",
-        "the data can show it.",
+        "nothing speaks against it.",
         "Tango, Statistics in Medicine 17 (1998): the bound without a changed answer is z^2/(n+z^2)",
     ),
     Rule(
@@ -168,6 +171,6 @@ RULES: tuple[Rule, ...] = (
         _asks_more_than_int8,
         Effect(warn=True),
         "int8 alone is not expected to reach the budgets.",
-        "int8 may be enough.",
+        "nothing says so.",
     ),
 )

@@ -21,11 +21,10 @@ def html_report(result: Result) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    rate = all(finding.budget.metric != "max_score_drop" for finding in result.verdict.findings)
     return environment.from_string(template).render(
         result=result,
         headings=STAGE_HEADINGS,
-        stages=[stage_cells(row, rate=rate) for row in result.stages],
+        stages=[stage_cells(row, rate=result.score_is_rate) for row in result.stages],
         trials=[{key: _cell(value) for key, value in row.items()} for row in _rows(result)],
         picture=Markup(_picture(result)),
         duration=duration,

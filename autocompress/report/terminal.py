@@ -112,13 +112,13 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
 def print_result(console: Console, summary: Summary) -> None:
     """Stage table, verdict and where the files are."""
     console.print()
-    rate = all(finding.budget.metric != "max_score_drop" for finding in summary.verdict.findings)
     # one space between columns: ten of them have to fit a terminal of 80
     table = Table(*STAGE_HEADINGS, box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
     for row in summary.stages:
-        table.add_row(*stage_cells(row, rate=rate))
+        table.add_row(*stage_cells(row, rate=summary.score_is_rate))
     console.print(table)
     console.print()
     status = Status(summary.status)
@@ -141,6 +141,7 @@ class Summary:
     explanation: Sequence[str]
     folder: Path
     seconds: float
+    score_is_rate: bool
 
     @staticmethod
     def of(result: Result) -> Summary:
@@ -153,6 +154,7 @@ class Summary:
             result.explanation,
             result.folder,
             result.seconds,
+            result.score_is_rate,
         )
 
     @staticmethod
@@ -175,6 +177,7 @@ class Summary:
                 data["explanation"],
                 folder,
                 data["seconds"],
+                data["score_is_rate"],
             )
         except OSError as error:
             raise UsageError(

@@ -59,11 +59,12 @@ def _halve(rung: Rung, amount: Choice, history: Sequence[Trial], tried: set[str]
     trains = any(element.stage is Stage.RECOVERY for element in rung.elements)
     # training waits until halving without it has found what fits
     wanted = (too_little + fits) // 2 if fits - too_little > 1 and not trains else fits
-    if wanted >= len(options):
-        return None
-    for plan in rung.plans():
-        if _amount_of(plan, amount.name) == options[wanted] and plan.hash not in tried:
-            return plan
+    others = [] if trains else sorted(range(too_little + 1, fits), key=lambda place: abs(place - wanted))
+    by_place = {_amount_of(plan, amount.name): plan for plan in rung.plans()}
+    # what another worker has claimed is passed over for its nearest neighbour inside the same bounds
+    for place in dict.fromkeys((wanted, *others)):
+        if place < len(options) and by_place[options[place]].hash not in tried:
+            return by_place[options[place]]
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from autocompress.ladder import Reason
@@ -19,6 +20,17 @@ def time_matters(profile: Profile) -> bool:
     return profile.limits(*TIME_METRICS) or profile.objective in ("latency", "serving_cost")
 
 
+def worth(profile: Profile) -> float:
+    """The latency, as a share of float, that a quantization may have and still be worth trying.
+
+    1 where time matters, more where the latency budget itself leaves room for it, anything where time does not.
+    """
+    if not time_matters(profile):
+        return math.inf
+    room = [budget.limit for budget in profile.budgets if budget.metric == "latency_ms" and budget.relative]
+    return max(1.0, *room) if profile.objective not in ("latency", "serving_cost") and room else 1.0
+
+
 def paying_settings(
     listed: Sequence[Mapping[str, Setting]], probes: Sequence[Probe], profile: Profile
 ) -> tuple[Mapping[str, Setting], ...]:
@@ -27,8 +39,7 @@ def paying_settings(
         return tuple(listed)
     ratios = {str(dict(probe.settings)): probe.ratio or 0.0 for probe in probes}
     known = [settings for settings in listed if str(dict(settings)) in ratios]
-    if time_matters(profile):
-        known = [settings for settings in known if ratios[str(dict(settings))] < 1.0] or known[:1]
+    known = [settings for settings in known if ratios[str(dict(settings))] < worth(profile)] or known[:1]
     best = min(ratios.values())
     return tuple(sorted(known, key=lambda settings: round((ratios[str(dict(settings))] / best - 1.0) / SAME_SPEED)))
 
@@ -39,10 +50,10 @@ def refuse_what_does_not_pay(title: str, technique: str, probes: Probes, profile
     failures = [probe.failure for probe in probes.probes if probe.technique == technique and probe.failure]
     if not measured and failures:
         return Reason(f"{title} fails on this model's layers: {failures[0]}", "probe", failures[0])
-    if not measured or not time_matters(profile):
+    if not measured:
         return None
     best = measured[0]
-    if (best.ratio or 0.0) < 1.0:
+    if (best.ratio or 0.0) < worth(profile):
         return None
     return Reason(
         f"{title} makes this model's dominant layers {best.ratio:.1f}x slower than float on this device.",

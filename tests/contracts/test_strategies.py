@@ -128,7 +128,6 @@ class TestBoundaryOfAmounts:
             assert following is not None
             assert AMOUNTS.index(following.rounds[0][0].settings["blocks"]) > place
 
-    @pytest.mark.xfail(strict=True, reason="boundary._halve: while one worker measures, all others are told it is over")
     def test_while_another_worker_measures_an_amount_there_is_something_to_do(self) -> None:
         first = Boundary().propose(AMOUNT_LADDER, [])
         assert first is not None

@@ -232,12 +232,7 @@ def test_bad_input_ends_2_with_one_line_that_says_what_and_where(name: str, answ
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason="the message ends without what to do"))
-        if CASES[name].silent_on_what_to_do
-        else name
-        for name in CASES
-    ],
+    list(CASES),
 )
 def test_an_error_line_says_what_to_do(name: str, answer: Callable[[str], Done]) -> None:
     assert ADVICE.search(" ".join(answer(name).err.split()))
@@ -275,16 +270,10 @@ def test_a_budget_of_the_wrong_type_is_explained_as_a_budget(bad: Path) -> None:
     assert "integer" not in done.err
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a flag's error names budgets.size_mb, a key of the profile that is not at fault"
-)
 def test_a_wrong_budget_flag_is_named_as_the_flag(answer: Callable[[str], Done]) -> None:
     assert "--size-mb" in answer("negative_budget").err
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the hint says --debug, main() looks for it anywhere, typer only before the command"
-)
 def test_debug_may_stand_at_the_end_of_the_line(bad: Path) -> None:
     done = command(*RUN.split(), "--model", "models.py:raises", "--debug", folder=bad)
     assert done.code == 2
@@ -298,13 +287,11 @@ def test_debug_before_the_command_shows_the_traceback(bad: Path) -> None:
     assert "the weights are gone" in done.error_lines[-1]
 
 
-@pytest.mark.xfail(strict=True, reason="torch's words end without a full stop, the hint follows in the same sentence")
 @pytest.mark.parametrize("name", ["data_of_the_wrong_shape", "model_that_cannot_be_exported"])
 def test_what_torch_said_and_the_advice_are_two_sentences(name: str, answer: Callable[[str], Done]) -> None:
     assert re.search(r"[.?!)\]'\"] (Check|Replace) ", answer(name).err)
 
 
-@pytest.mark.xfail(strict=True, reason="apply measures the baseline for seconds before it reads that a step is unknown")
 def test_an_unknown_technique_is_refused_before_anything_is_measured(answer: Callable[[str], Done]) -> None:
     done = answer("plan_of_an_unknown_technique")
     assert done.code == 2

@@ -178,7 +178,6 @@ def test_resume_is_refused_with_other(changed: str, arguments: Sequence[str], co
     assert {name: (copied / name).read_bytes() for name in answer} == answer
 
 
-@pytest.mark.xfail(strict=True, reason="the baseline's checkpoint is exported over before the run is refused")
 def test_a_refused_resume_changes_no_file(copied: Path, work: Path) -> None:
     before = contents(copied)
     done = command(
@@ -189,7 +188,6 @@ def test_a_refused_resume_changes_no_file(copied: Path, work: Path) -> None:
     assert contents(copied) == before
 
 
-@pytest.mark.xfail(strict=True, reason="the earlier answer is moved to previous/ before the model is looked at")
 def test_a_run_that_cannot_start_leaves_the_earlier_answer_where_it_is(copied: Path, work: Path) -> None:
     done = command(
         "run", "--model", "models.py:unexportable", "--data", "digits.npz", "--profile", "small.yaml", "--out", copied,
@@ -265,7 +263,6 @@ def test_time_that_runs_out_leaves_an_answer_and_never_ends_0(work: Path, tmp_pa
     assert (tmp_path / "model.onnx").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="typer ends on the interrupt itself, so cli.main never says its sentence")
 def test_an_interrupt_ends_130_and_says_how_to_go_on(work: Path, tmp_path: Path) -> None:
     done = command("run", "--model", "models.py:interrupted", "--out", tmp_path, folder=work)
     assert done.code == 130
@@ -324,14 +321,12 @@ def test_time_is_counted_over_all_resumptions(killed: tuple[Path, list[int], lis
     assert result_of(folder)["seconds"] > resumed.seconds
 
 
-@pytest.mark.xfail(strict=True, reason="the technique's name is cut to int8_dyn.. at 80 columns, terminal.print_result")
 def test_the_stage_table_names_the_techniques_whole_at_80_columns(rows_run: Run, work: Path) -> None:
     done = command("report", rows_run.folder, folder=work, columns=80)
     assert done.code == 0
     assert "…" not in done.out
 
 
-@pytest.mark.xfail(strict=True, reason="the only item selects, the empty confirming part ends in a ValueError")
 def test_too_few_items_to_confirm_are_no_defect_of_the_program(work: Path, tmp_path: Path) -> None:
     done = command(
         "run", "--model", "models.py:rows", "--data", "tasks.py:single", "--profile", "small.yaml", "--out", tmp_path,
@@ -341,7 +336,6 @@ def test_too_few_items_to_confirm_are_no_defect_of_the_program(work: Path, tmp_p
     assert done.code in (2, 3)
 
 
-@pytest.mark.xfail(strict=True, reason="judge reads max_accuracy_drop_pp off any score, a mean error too")
 def test_points_of_accuracy_are_never_met_by_a_score_that_is_no_rate(work: Path, tmp_path: Path) -> None:
     done = command(
         "run", "--model", "models.py:rows", "--data", "tasks.py:one_hot_targets", "--profile", "small.yaml",
@@ -350,7 +344,6 @@ def test_points_of_accuracy_are_never_met_by_a_score_that_is_no_rate(work: Path,
     assert done.code in (2, 3)
 
 
-@pytest.mark.xfail(strict=True, reason="labels of the confirming part are looked at after the search, spending a look")
 def test_a_label_that_no_class_has_is_found_before_anything_is_searched(work: Path, tmp_path: Path) -> None:
     done = command(
         "run", "--model", "models.py:rows", "--data", "tasks.py:late_label", "--profile", "small.yaml",
@@ -361,13 +354,11 @@ def test_a_label_that_no_class_has_is_found_before_anything_is_searched(work: Pa
     assert "search" not in done.out
 
 
-@pytest.mark.xfail(strict=True, reason="rules._asks_more_than_int8 takes 1.00x for the best when nothing was probed")
 def test_nothing_is_said_of_layers_that_were_not_probed(rows_run: Run) -> None:
     assert rows_run.done.code == 0
     assert "on the dominant layers" not in rows_run.done.out
 
 
-@pytest.mark.xfail(strict=True, reason="a run without any budget tries everything and ends undecided without a reason")
 def test_a_run_without_budgets_says_that_there_are_none(work: Path, tmp_path: Path) -> None:
     profile = tmp_path / "none.yaml"
     profile.write_text("name: none\nprotocol: {max_seconds: 0.2, precision: 0.5}\n", encoding="utf-8")

@@ -372,7 +372,7 @@ def test_what_is_not_on_the_shelf_is_listed_as_not_available_and_is_no_rung(name
     "task",
     [
         Task(test=many(3000)),
-        pytest.param(TASK, marks=pytest.mark.xfail(strict=True, reason="rules: silent about it with training data")),
+        TASK,
     ],
 )
 def test_quantization_aware_training_is_not_available_with_and_without_training_data(task: Task) -> None:

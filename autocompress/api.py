@@ -191,10 +191,10 @@ def apply_plan(
     Raises:
         AutocompressError: for bad input, a plan that does not fit the model, and failures of device or runtime.
     """
+    _tools().require_possible(plan)
     progress(Event("baseline", "exporting the model"))
     bench, journal, deadline = open_run(model, profile, data, inputs=inputs, out=out, budgets=budgets)
     try:
-        bench.require_possible(plan)
         progress(Event("baseline", "measuring the model as it is"))
         baseline = _measure_baseline(bench)
         facts = inspect_module(bench.module, bench.example)
@@ -243,7 +243,7 @@ def open_run(
     target = load_profile(profile).with_budgets(replacements(budgets)).with_objective(objective)
     task = load_data(data) if isinstance(data, str) else as_task(data)
     example = example_for(model, task, inputs, target.inputs)
-    tools = Tools(OnnxRuntime(), LocalDevice(), tuple(technique() for technique in SHELF))
+    tools = _tools()
     require_described(tools.device, target)
     workspace = Workspace(Path(out))
     bench = Workbench(model, example, task, target, tools, workspace)
@@ -255,6 +255,10 @@ def open_run(
         bench.adopt_baseline()
     journal.release_dead_claims()
     return bench, journal, replace(deadline, spent_before=float(journal.noted("elapsed") or 0.0))
+
+
+def _tools() -> Tools:
+    return Tools(OnnxRuntime(), LocalDevice(), tuple(technique() for technique in SHELF))
 
 
 def _open_journal(bench: Workbench, *, resume: bool) -> Journal:

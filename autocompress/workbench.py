@@ -52,6 +52,15 @@ class Tools:
         known = ", ".join(technique.name for technique in self.techniques)
         raise PlanError(f"there is no technique named {name!r}.", where="plan", hint=f"On the shelf: {known}.")
 
+    def require_possible(self, plan: Plan) -> None:
+        """Raises PlanError when a step names a technique or setting that is not known, or stands in the wrong part."""
+        for step in plan.steps:
+            technique = self.technique(step.technique)
+            if technique.stage is not step.stage:
+                raise PlanError(f"acts at stage {technique.stage}, not {step.stage}.", where=step.technique)
+            if all(choice.options for choice in technique.choices):
+                check_settings(step.technique, technique.choices, step.settings)
+
 
 class Workbench:
     """One model with its data on one device. Artifacts are kept by the hash of their plan."""
@@ -100,14 +109,6 @@ class Workbench:
         """Keep the exported baseline with the run's other artifacts."""
         self._baseline = self.baseline.copy_to(self._folder(Plan()) / "model.onnx")
 
-    def require_possible(self, plan: Plan) -> None:
-        """Raises PlanError when a step names a technique or setting that is not known, or stands in the wrong part."""
-        for step in plan.steps:
-            self._require_stage(step)
-            choices = self.tools.technique(step.technique).choices
-            if all(choice.options for choice in choices):
-                check_settings(step.technique, choices, step.settings)
-
     def _folder(self, plan: Plan) -> Path:
         folder = self.workspace.checkpoints / plan.hash
         make_folder(folder)
@@ -127,7 +128,7 @@ class Workbench:
         """
         if not plan.finish and not plan.rounds:
             return self.baseline
-        self.require_possible(plan)
+        self.tools.require_possible(plan)
         folder = self._folder(plan)
         work = folder / "work"
         shutil.rmtree(work, ignore_errors=True)
@@ -139,11 +140,6 @@ class Workbench:
         final = artifact.copy_to(folder / "model.onnx")
         shutil.rmtree(work)
         return final
-
-    def _require_stage(self, step: Step) -> None:
-        technique = self.tools.technique(step.technique)
-        if technique.stage is not step.stage:
-            raise PlanError(f"acts at stage {technique.stage}, not {step.stage}.", where=step.technique)
 
     def _finish(self, artifact: Artifact, step: Step, folder: Path) -> Artifact:
         technique = self.tools.technique(step.technique)

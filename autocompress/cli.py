@@ -209,9 +209,9 @@ def check(
 ) -> None:
     """Judge a file against the budgets; anything that could not be measured is not met."""
     from autocompress import gate
-    from autocompress.api import replacements
     from autocompress.data_spec import load_data
     from autocompress.devices import LocalDevice
+    from autocompress.opening import replacements
     from autocompress.profile import load_profile
     from autocompress.report.terminal import print_verdict
     from autocompress.runtimes import OnnxRuntime

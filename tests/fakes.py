@@ -18,7 +18,7 @@ from conftest import onnx_model
 from onnx import helper
 from torch import nn
 
-from autocompress.api import Planned, climb, plan_run
+from autocompress.api import climb
 from autocompress.artifact import Artifact
 from autocompress.budget import Budget
 from autocompress.conclusion import conclude
@@ -32,6 +32,7 @@ from autocompress.machine import Machine
 from autocompress.measurement import Conditions, Measurement, Reading
 from autocompress.onnx_file import save_model
 from autocompress.plan import Effort, Plan, Setting, Stage, Step
+from autocompress.planning import Planned, plan_run
 from autocompress.probes import Probes
 from autocompress.profile import Profile, Protocol
 from autocompress.progress import Deadline, Listener, silent

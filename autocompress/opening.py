@@ -1,0 +1,141 @@
+"""Opening a run: everything that was given is checked before anything in the run's folder is touched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autocompress.budget import Budget
+from autocompress.data_spec import load_data
+from autocompress.device import require_described
+from autocompress.devices import LocalDevice
+from autocompress.errors import JournalError, ModelError
+from autocompress.examples import as_task, example_for
+from autocompress.journal import Journal
+from autocompress.profile import Profile, load_profile
+from autocompress.progress import Deadline, parse_duration
+from autocompress.runtimes import OnnxRuntime
+from autocompress.techniques import SHELF
+from autocompress.workbench import Tools, Workbench, check_data
+from autocompress.workspace import Workspace
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_FOLDER = "runs/latest"
+
+
+def open_run(
+    model: torch.nn.Module,
+    profile: str | Path | Profile,
+    data: Any = None,
+    *,
+    inputs: Any = None,
+    out: str | Path = DEFAULT_FOLDER,
+    budgets: Mapping[str, float | str] | None = None,
+    objective: str | None = None,
+    max_time: str | float | None = None,
+    resume: bool = False,
+) -> tuple[Workbench, Journal, Deadline]:
+    """Check everything that was given, and open the run's folder and journal.
+
+    Raises:
+        AutocompressError: when something given cannot be used.
+    """
+    deadline = Deadline.start(parse_duration(max_time))
+    _require_module(model)
+    target = load_profile(profile).with_budgets(replacements(budgets)).with_objective(objective)
+    task = load_data(data) if isinstance(data, str) else as_task(data)
+    example = example_for(model, task, inputs, target.inputs)
+    tools = tools_at_hand()
+    require_described(tools.device, target)
+    workspace = Workspace(Path(out))
+    bench = Workbench(model, example, task, target, tools, workspace)
+    with tempfile.TemporaryDirectory(prefix="autocompress-baseline-") as folder:
+        # whatever is wrong with model or data shows before anything in the run's folder is touched
+        bench.export_baseline(Path(folder))
+        check_data(bench)
+        journal = _open_journal(bench, resume=resume)
+        bench.adopt_baseline()
+    journal.release_dead_claims()
+    return bench, journal, replace(deadline, spent_before=float(journal.noted("elapsed") or 0.0))
+
+
+def tools_at_hand() -> Tools:
+    """One runtime, this machine, and every technique on the shelf."""
+    return Tools(OnnxRuntime(), LocalDevice(), tuple(technique() for technique in SHELF))
+
+
+def _open_journal(bench: Workbench, *, resume: bool) -> Journal:
+    """The run's journal: the one that is there when resuming, else a new one that inherits the looks at the same
+    data."""
+    workspace, identity = bench.workspace, _identity(bench)
+    looks: list[Any] = []
+    if workspace.journal.exists():
+        earlier = Journal(workspace.journal)
+        noted = earlier.noted("identity") or {}
+        if resume:
+            _require_same_run(noted, identity, workspace.root)
+            earlier.own()
+            return earlier
+        busy = earlier.busy
+        if noted.get("data") == identity["data"]:
+            looks = earlier.noted("looks") or []
+        earlier.close()
+        if busy:
+            raise JournalError(
+                "another run is at work in this folder.",
+                where=str(workspace.root),
+                hint="Choose another --out, or join it with --resume.",
+            )
+    workspace.open(resume=resume)
+    journal = Journal(workspace.journal)
+    journal.note("identity", identity)
+    journal.note("looks", looks)
+    journal.own()
+    return journal
+
+
+def replacements(budgets: Mapping[str, float | str] | None) -> list[Budget]:
+    """Budgets from `{"latency_ms": "0.5x"}`.
+
+    Raises:
+        ProfileError: when a metric is unknown or a limit not allowed.
+    """
+    return [Budget.parse(metric, value) for metric, value in (budgets or {}).items()]
+
+
+def _require_module(model: Any) -> None:
+    import torch
+
+    if not isinstance(model, torch.nn.Module):
+        raise ModelError(f"is a {type(model).__name__}, not a torch.nn.Module.", where="model")
+
+
+def _require_same_run(noted: Mapping[str, str], identity: Mapping[str, str], folder: Path) -> None:
+    """A journal goes on only with the model, data and profile that it was begun with."""
+    changed = [key for key in identity if noted.get(key) != identity[key]]
+    if changed:
+        raise JournalError(
+            f"was begun with other inputs: {', '.join(changed)} changed.",
+            where=str(folder),
+            hint="Leave out --resume to start afresh (the old run is kept in previous/), or choose another --out.",
+        )
+
+
+def _identity(bench: Workbench) -> dict[str, str]:
+    profile = bench.profile
+    parts: Sequence[Any] = (bench.task.selecting, bench.task.confirming, bench.task.calibrating) if bench.task else ()
+    declared = json.dumps([str(profile.device), str(profile.runtime), str(profile.protocol), profile.confidence])
+    return {
+        "model": bench.baseline.hash,
+        "data": ",".join(part.hash for part in parts if part is not None),
+        "profile": hashlib.sha256(declared.encode()).hexdigest()[:16],
+        "budgets": "; ".join(map(str, profile.budgets)),
+        "objective": profile.objective,
+    }

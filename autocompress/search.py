@@ -19,8 +19,8 @@ from autocompress.trial import Outcome, Trial
 from autocompress.verdict import Standing, Status, Verdict
 from autocompress.workbench import Workbench
 
-# near misses that are measured to the end before the nearest is named
-NEAREST = 3
+# near misses of each kind of plan that are measured to the end before the nearest is named
+NEAREST = 2
 
 
 @dataclass(eq=False)
@@ -96,13 +96,20 @@ class Search:
     def nearest_miss(self) -> Trial | None:
         """The candidate that comes closest to its budgets, with the measurements that its trial left out.
 
-        The closest few by what was measured are measured to the end before they are compared.
+        The closest of every kind of plan, by what was measured, are measured to the end before they are compared: a
+        trial that was stopped at once has not shown what else it breaks.
         """
         judged = (Outcome.MEASURED, Outcome.STOPPED)
-        candidates = [t for t in self.journal.trials() if t.outcome in judged and t.verdict.findings]
-        closest = sorted(candidates, key=lambda trial: (_misses(trial), trial.overshoot))[:NEAREST]
-        full = [self._measured_to_the_end(trial) for trial in closest]
-        return min(full, key=lambda trial: (_misses(trial), trial.overshoot), default=None)
+        closest: dict[str, list[Trial]] = {}
+        for trial in self.journal.trials():
+            if trial.outcome in judged and trial.verdict.findings:
+                closest.setdefault(trial.plan.brief, []).append(trial)
+        full = [
+            self._measured_to_the_end(trial)
+            for trials in closest.values()
+            for trial in sorted(trials, key=_distance)[:NEAREST]
+        ]
+        return min(full, key=_distance, default=None)
 
     def _measured_to_the_end(self, trial: Trial) -> Trial:
         noted = (self.journal.noted("nearest_misses") or {}).get(str(trial.number))
@@ -183,6 +190,10 @@ def evaluate(workbench: Workbench, plan: Plan, number: int, tell: Callable[[str]
 
 def _undecided(trial: Trial) -> bool:
     return trial.outcome is Outcome.MEASURED and trial.verdict.status is Status.UNDECIDED and not trial.promising
+
+
+def _distance(trial: Trial) -> tuple[float, ...]:
+    return (_misses(trial), trial.overshoot)
 
 
 def _misses(trial: Trial) -> int:

@@ -59,6 +59,9 @@ def _halve(rung: Rung, amount: Choice, history: Sequence[Trial], tried: set[str]
     trains = any(element.stage is Stage.RECOVERY for element in rung.elements)
     # training waits until halving without it has found what fits
     wanted = (too_little + fits) // 2 if fits - too_little > 1 and not trains else fits
+    if not trains and fits == len(options):
+        # if leaving out the most does not fit, nothing will
+        wanted = len(options) - 1
     others = [] if trains else sorted(range(too_little + 1, fits), key=lambda place: abs(place - wanted))
     by_place = {_amount_of(plan, amount.name): plan for plan in rung.plans()}
     # what another worker has claimed is passed over for its nearest neighbour inside the same bounds

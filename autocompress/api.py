@@ -75,12 +75,14 @@ def autocompress(
         resume=resume,
     )
     try:
-        planned = plan_run(bench, journal, progress, structure=_wants_structure(bench, journal))
+        planned = plan_run(
+            bench, journal, progress, structure=_wants_structure(bench, journal), seconds_left=deadline.left
+        )
         search = Search(bench, planned.ladder, Boundary(), journal, deadline, progress)
         confirmations = climb(search, planned, [], progress)
         if _worth_going_on(search, planned, confirmations):
             # what int8 alone could not do is asked of structure; ordering blocks and timing training come first
-            planned = plan_run(bench, journal, progress, structure=True)
+            planned = plan_run(bench, journal, progress, structure=True, seconds_left=deadline.left)
             search.ladder = planned.ladder
             confirmations = climb(search, planned, confirmations, progress)
         return _finish(conclude(search, planned.facts, planned.baseline, confirmations))

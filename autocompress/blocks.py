@@ -53,7 +53,15 @@ def droppable_blocks(module: nn.Module, example: Example) -> dict[str, bool]:
         torch.backends.mha.set_fastpath_enabled(fused)
         for handle in handles:
             handle.remove()
-    return {name: kind for name, kind in found.items() if not any(name.startswith(f"{other}.") for other in found)}
+    # a stage that happens to keep its shape is no block where it holds blocks
+    stages = {
+        name
+        for name in found
+        if isinstance(module.get_submodule(name), nn.Sequential)
+        and any(other.startswith(f"{name}.") for other in found)
+    }
+    blocks = {name: kind for name, kind in found.items() if name not in stages}
+    return {name: kind for name, kind in blocks.items() if not any(name.startswith(f"{other}.") for other in blocks)}
 
 
 def _recorder(name: str, found: dict[str, bool]) -> Any:

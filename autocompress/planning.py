@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -40,11 +41,13 @@ class Planned:
         return any(answer.rule == "fits" and answer.taken for answer in self.ladder.path)
 
 
-def plan_run(bench: Workbench, journal: Journal, progress: Listener, *, structure: bool) -> Planned:
+def plan_run(
+    bench: Workbench, journal: Journal, progress: Listener, *, structure: bool, seconds_left: float | None = None
+) -> Planned:
     """Baseline, facts, probes and ladder; what an earlier sitting measured is not measured again.
 
     `structure` adds what only techniques on the module need: the order in which blocks can go, and the speed of
-    training.
+    training, of which there will be no more than fits into `seconds_left`.
     """
     noted = journal.noted("baseline")
     if noted is None:
@@ -57,7 +60,7 @@ def plan_run(bench: Workbench, journal: Journal, progress: Listener, *, structur
         t for t in bench.tools.techniques if structure or isinstance(t, ArtifactTechnique)
     ]
     if structure:
-        probes = _probe_structure(bench, journal, probes, progress)
+        probes = _probe_structure(bench, journal, probes, progress, seconds_left)
     verdict = screen(bench, baseline)
     situation = Situation(facts, probes, bench.profile, bench.task, verdict)
     ladder = build_ladder(situation, techniques, frozenset({bench.tools.runtime.format}))
@@ -80,7 +83,10 @@ def _probe(bench: Workbench, journal: Journal, facts: Facts, progress: Listener)
     return probes
 
 
-def _probe_structure(bench: Workbench, journal: Journal, probes: Probes, progress: Listener) -> Probes:
+def _probe_structure(
+    bench: Workbench, journal: Journal, probes: Probes, progress: Listener, seconds_left: float | None
+) -> Probes:
+    began = time.monotonic()
     part = bench.task.calibrating if bench.task else None
     if probes.blocks or bench.task is None or part is None:
         return probes
@@ -92,7 +98,8 @@ def _probe_structure(bench: Workbench, journal: Journal, probes: Probes, progres
     blocks = order_blocks(bench.module, bench.example, part, said)
     if blocks and bench.task.train is not None:
         said("timing a few steps of training")
-        probes = replace(probes, training=measure_training(bench.module, bench.task, bench.example))
+        left = None if seconds_left is None else max(0.0, seconds_left - (time.monotonic() - began))
+        probes = replace(probes, training=measure_training(bench.module, bench.task, bench.example, left))
     probes = replace(probes, blocks=blocks)
     journal.note("probes", probes.to_json())
     return probes

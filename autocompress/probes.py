@@ -53,9 +53,9 @@ class BlockProbe:
 
 @dataclass(frozen=True)
 class TrainingProbe:
-    """The first schedule of a recovery, and what one step of it costs on this machine."""
+    """How a recovery is trained: steps of each round, and what one step costs on this machine."""
 
-    steps: int
+    rounds: tuple[int, ...]
     batch: int
     learning_rate: float
     optimizer: str
@@ -99,5 +99,9 @@ class Probes:
             tuple(data["layers"]),
             data["int8_dot_product"],
             tuple(BlockProbe(**block) for block in data["blocks"]),
-            TrainingProbe(**data["training"]) if data["training"] else None,
+            _training(data["training"]),
         )
+
+
+def _training(data: Mapping[str, Any] | None) -> TrainingProbe | None:
+    return None if data is None else TrainingProbe(**{**data, "rounds": tuple(data["rounds"])})

@@ -58,7 +58,9 @@ class Search:
                 break
             self._try(plan)
         yield from self._hand_out(given, lambda trial: trial.promising)
-        yield from self._hand_out(given, _undecided)
+        # each look costs certainty: the one that is closest to its budgets first
+        undecided = [t for t in self.journal.trials() if _undecided(t) and t.plan.hash not in given]
+        yield from sorted(undecided, key=lambda trial: trial.overshoot)
 
     def _hand_out(self, given: set[str], wanted: Callable[[Trial], bool]) -> Iterator[Trial]:
         trials = [trial for trial in self.journal.trials() if wanted(trial) and trial.plan.hash not in given]

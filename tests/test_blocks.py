@@ -61,6 +61,12 @@ def test_blocks_that_keep_their_shape_are_found_and_the_one_that_widens_is_not()
     assert list(droppable_blocks(network(), IMAGES)) == ["1.1", "1.2", "1.3"]
 
 
+def test_a_stage_that_keeps_its_shape_is_no_block_but_holds_them() -> None:
+    torch.manual_seed(0)
+    stem, stage = nn.Sequential(nn.Conv2d(3, 8, 1)), nn.Sequential(*(Residual(8, 8) for _ in range(3)))
+    assert list(droppable_blocks(nn.Sequential(stem, stage), IMAGES)) == ["1.0", "1.1", "1.2"]
+
+
 def test_encoder_layers_that_give_tuples_are_found_with_that_fact() -> None:
     assert droppable_blocks(Stack(), TOKENS) == {"layers.0": True, "layers.1": True, "layers.2": True}
 

@@ -9,11 +9,6 @@ from autocompress.plan import Effort, Stage
 from autocompress.planner.rules import Situation
 from autocompress.technique import Technique
 
-# each further round of recovery trains so many times as long as the one before, from where that ended (warm restarts
-# with growing periods: Loshchilov and Hutter, SGDR, 2017)
-GROWTH = 3
-ROUNDS = 3
-
 
 def structure_rungs(finishes: Sequence[Rung], taken: Sequence[Technique], situation: Situation) -> list[Rung]:
     """Rungs with a structure technique in front of the fastest finish; none without one of them."""
@@ -56,13 +51,12 @@ def _trained(
     space = recovery.space(situation.facts, situation.probes, situation.profile)
     rungs = []
     rounds: tuple[tuple[Element, ...], ...] = ()
-    for number in range(ROUNDS):
-        steps = training.steps * GROWTH**number
+    for number, steps in enumerate(training.rounds):
         longer = Space(tuple(Choice(c.name, (steps,), False) if c.name == "steps" else c for c in space.choices))
         element = Element(recovery.name, recovery.stage, longer)
         rounds = (*rounds, (element,)) if rounds else ((structure, element),)
         seconds = steps * training.seconds_per_step
-        items = sum(training.steps * GROWTH**i for i in range(number + 1)) * training.batch
+        items = sum(training.rounds[: number + 1]) * training.batch
         rungs.append(
             Rung(
                 f"{structure.technique} + {recovery.name} x{number + 1} + {finish_name}",

@@ -35,7 +35,7 @@ class Distillation(ModelTechnique):
         if training is None:
             return Space()
         values: dict[str, Setting] = {
-            "steps": training.steps,
+            "steps": training.rounds[0],
             "batch": training.batch,
             "seed": 0,
             "learning_rate": training.learning_rate,

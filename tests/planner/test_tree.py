@@ -306,7 +306,7 @@ def test_rungs_are_ordered_by_effort_before_speed() -> None:
 
 def with_blocks(*blocks: str, training: bool) -> Probes:
     """What was probed where these blocks can go, and a step of training takes half a second."""
-    schedule = TrainingProbe(100, 32, 0.1, "sgd", 0.5) if training else None
+    schedule = TrainingProbe((100, 300, 900), 32, 0.1, "sgd", 0.5) if training else None
     return replace(FAST, blocks=tuple(BlockProbe(name, 0.1) for name in blocks), training=schedule)
 
 

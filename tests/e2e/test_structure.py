@@ -1,0 +1,125 @@
+"""Structure and recovery, for real and small: a residual network that int8 alone leaves too large."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from autocompress import Status, Task, autocompress
+from autocompress.api import apply_plan
+from autocompress.data_spec import load_data
+from autocompress.plan import Plan, Stage, Step
+from autocompress.progress import Event
+from autocompress.result import Result
+from autocompress.techniques import Int8Static
+
+REST = {"calibration": "minmax", "samples": 64, "reduce_range": False}
+BUDGETS = {"size_mb": "0.2x", "latency_ms": "3x", "max_accuracy_drop_pp": 6.0}
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x + self.body(x))
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    stem = nn.Sequential(nn.Conv2d(1, 24, 3, padding=1, stride=2), nn.BatchNorm2d(24), nn.ReLU())
+    blocks = nn.Sequential(*(Block(24) for _ in range(6)))
+    return nn.Sequential(stem, blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 10))
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return load_data("digits")
+
+
+@pytest.fixture(scope="module")
+def trained(task: Task) -> nn.Module:
+    inputs, labels = task.train.read(range(len(task.train)))
+    images, targets = torch.from_numpy(np.asarray(inputs[0])), torch.from_numpy(labels)
+    model = network().train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(15):
+        for batch in torch.randperm(len(images)).split(50):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(images[batch]), targets[batch]).backward()
+            optimizer.step()
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def events() -> list[Event]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def result(trained: nn.Module, task: Task, events: list[Event], tmp_path_factory: pytest.TempPathFactory) -> Result:
+    out = tmp_path_factory.mktemp("structure")
+    return autocompress(trained, "local", task, budgets=BUDGETS, out=out, progress=events.append)
+
+
+def test_what_int8_alone_leaves_too_large_is_met_with_blocks_gone_and_accuracy_won_back(result: Result) -> None:
+    assert result.status is Status.MET, str(result)
+    techniques = [step.technique for step in result.plan.steps]
+    assert techniques[0] == "block_dropping"
+    assert techniques[-1].startswith("int8")
+    assert result.stages[1].size_ratio <= 0.2
+
+
+def test_structure_that_does_not_fit_is_never_trained(result: Result) -> None:
+    trained = [trial for trial in result.history if "distillation" in trial.plan.brief]
+    assert all(trial.verdict.of("size_mb").standing == "met" for trial in trained)
+    assert any(trial.plan.brief.startswith("block_dropping + int8") for trial in result.history)
+
+
+def test_the_original_is_left_as_it_was(result: Result, trained: nn.Module) -> None:
+    assert isinstance(trained[1][0], Block)
+    assert sum(isinstance(part, Block) for part in trained.modules()) == 6
+    assert result.baseline.size_bytes > 4 * result.artifact.size_bytes
+
+
+def test_a_plan_that_trains_in_two_rounds_gives_the_same_bytes_in_another_folder(
+    trained: nn.Module, task: Task, tmp_path: Path
+) -> None:
+    schedule = {"steps": 30, "batch": 64, "seed": 0, "learning_rate": 0.02, "optimizer": "sgd"}
+    recover = Step("distillation", Stage.RECOVERY, schedule)
+    drop = Step("block_dropping", Stage.STRUCTURE, {"blocks": "1.2 1.3"})
+    int8 = Step("int8_static", Stage.PRECISION, {**Int8Static.probed[0], **REST})
+    plan = Plan(((drop, recover), (recover,)), (int8,))
+    made = [
+        apply_plan(plan, trained, "local", task, budgets=BUDGETS, out=tmp_path / name).artifact.hash for name in "ab"
+    ]
+    assert made[0] == made[1]
+
+
+def test_resuming_the_finished_run_builds_and_trains_nothing(result: Result, trained: nn.Module, task: Task) -> None:
+    events: list[Event] = []
+    again = autocompress(
+        trained, "local", task, budgets=BUDGETS, out=result.folder, resume=True, progress=events.append
+    )
+    assert again.artifact.hash == result.artifact.hash
+    assert len(again.history) == len(result.history)
+    assert not any(event.stage == "search" for event in events)
+
+
+def test_a_network_without_blocks_is_refused_structure_with_the_reason(task: Task, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)).eval()
+    result = autocompress(plain, "local", task, budgets={"size_mb": "0.1x", "latency_ms": "9x"}, out=tmp_path)
+    assert result.status is Status.NOT_MET
+    assert "no block that could go" in result.ladder.refusals["block_dropping"].sentence

@@ -12,7 +12,7 @@ from autocompress.conclusion import conclude
 from autocompress.confirm import MAX_LOOKS, Confirmation, confirm, remember, remembered
 from autocompress.journal import Journal
 from autocompress.ladder import Ladder
-from autocompress.opening import DEFAULT_FOLDER, open_run, tools_at_hand
+from autocompress.opening import open_run, tools_at_hand
 from autocompress.plan import Plan
 from autocompress.planner import inspect_module
 from autocompress.planning import Planned, measure_baseline, plan_run
@@ -24,6 +24,7 @@ from autocompress.search import Search
 from autocompress.strategies import Boundary
 from autocompress.verdict import Status
 from autocompress.workbench import Workbench
+from autocompress.workspace import DEFAULT_FOLDER
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from autocompress.errors import TechniqueError
-from autocompress.module import call
+from autocompress.module import call, unfused_encoder_layers
 from autocompress.runtime import Example
 
 
@@ -45,12 +45,10 @@ def droppable_blocks(module: nn.Module, example: Example) -> dict[str, bool]:
             if has_layers and types.count(type(child)) > 1:
                 full = f"{path}.{name}" if path else name
                 handles.append(child.register_forward_hook(_recorder(full, found)))
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        call(module, example)
+        with unfused_encoder_layers():
+            call(module, example)
     finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
         for handle in handles:
             handle.remove()
     # a stage that happens to keep its shape is no block where it holds blocks

@@ -32,6 +32,7 @@ from autocompress.cli_options import (
     takes_budgets,
 )
 from autocompress.errors import AutocompressError, InterruptedRunError, UsageError
+from autocompress.workspace import DEFAULT_FOLDER
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +48,6 @@ app = typer.Typer(
 )
 app.add_typer(cli_profile.app, name="profile")
 INTERNAL = 4
-DEFAULT_FOLDER = Path("runs/latest")
 
 
 @app.callback()

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from autocompress.artifact import Artifact
 from autocompress.budget import METRICS
 from autocompress.confirm import Confirmation
 from autocompress.facts import Facts
+from autocompress.judge import is_binary, judge_by
 from autocompress.measurement import Measurement
 from autocompress.plan import Plan
 from autocompress.result import Result, StageRow, stage_row
-from autocompress.search import Search, screen
+from autocompress.search import Search
 from autocompress.trial import Trial
 from autocompress.verdict import Standing, Status, Verdict
 from autocompress.workbench import Workbench
@@ -36,7 +35,7 @@ def conclude(search: Search, facts: Facts, baseline: Measurement, confirmations:
         measurement, verdict, certificate = nearest.measurement, nearest.verdict, None
     else:
         plan, artifact, measurement, certificate = Plan(), bench.baseline, baseline, None
-        verdict = screen(bench, baseline)
+        verdict = judge_by(bench.profile, baseline)
     status = _status(answer, verdict)
     shipped = artifact.copy_to(bench.workspace.path("model.onnx"))
     # what relative budgets compare with, for `autocompress check --baseline`
@@ -72,11 +71,7 @@ def _best(confirmations: Sequence[Confirmation]) -> Confirmation | None:
             if confirmation.verdict.status is wanted:
                 return confirmation
     # confirmed and broken: still the candidate that came closest, with the better evidence
-    return min(confirmations, key=_worst, default=None)
-
-
-def _worst(confirmation: Confirmation) -> float:
-    return max((f.overshoot for f in confirmation.verdict.findings if f.value is not None), default=float("inf"))
+    return min(confirmations, key=lambda confirmation: confirmation.verdict.overshoot, default=None)
 
 
 def _status(answer: Confirmation | None, verdict: Verdict) -> Status:
@@ -99,7 +94,7 @@ def stage_table(
 
 def _is_rate(measurement: Measurement) -> bool:
     score = measurement.readings.get("score")
-    return score is None or bool(np.isin(score.samples, (0.0, 1.0)).all())
+    return score is None or is_binary(score.samples)
 
 
 def _describe_data(bench: Workbench) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from autocompress.artifact import Artifact
 from autocompress.errors import RuntimeFailureError
 from autocompress.journal import Journal
-from autocompress.judge import judge
+from autocompress.judge import judge_by
 from autocompress.measurement import Measurement
 from autocompress.plan import Plan
 from autocompress.progress import Event, Listener
@@ -59,14 +59,7 @@ def confirm(workbench: Workbench, plan: Plan, journal: Journal, listener: Listen
         listener(Event("confirm", f"accuracy on {len(part)} items that took no part in the selection"))
         measurement = measurement.with_(workbench.measure_score(artifact, part))
     accuracy_alpha = spend(profile.alpha, look) if look else profile.alpha
-    verdict = judge(
-        profile.budgets,
-        measurement,
-        profile.alpha,
-        accuracy_alpha=accuracy_alpha,
-        statistic=profile.protocol.statistic,
-        batch=profile.protocol.batch,
-    )
+    verdict = judge_by(profile, measurement, accuracy_alpha)
     certificate = {
         "schema": SCHEMA,
         "status": str(verdict.status),

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.errors import DataError, MissingExtraError
+from autocompress.errors import DataError, MissingExtraError, nearest
 from autocompress.normalize import Normalize
 from autocompress.npz_file import read_npz
 from autocompress.source import Array, ArraySource
-from autocompress.spec_import import Maker, nearest, split_spec
+from autocompress.spec_import import Maker, split_spec
 from autocompress.task import Task
 
 FORMS = "digits, cifar10, mnist, fashion-mnist, PATH.npz or file.py:callable"

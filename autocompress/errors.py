@@ -5,6 +5,8 @@ Exit codes follow the command line's promise: 1 not met, 2 usage or input, 3 und
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -102,3 +104,10 @@ class UndecidedError(AutocompressError):
     """Raised by `Result.unwrap` when the answer is "undecided"."""
 
     exit_code = 3
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint: the known word that is nearest to `word`, or all of them."""
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(names)}."

@@ -10,7 +10,7 @@ import numpy as np
 from autocompress.artifact import TensorSpec
 from autocompress.errors import DataError, ModelError
 from autocompress.runtime import Example
-from autocompress.source import Inputs, to_array
+from autocompress.source import Array, Inputs, to_array
 from autocompress.task import Task
 
 
@@ -58,15 +58,21 @@ def example_for(model: Any, task: Task | None, inputs: Any, specs: Sequence[Tens
     )
 
 
-def made_up(specs: Sequence[TensorSpec]) -> Example:
-    """Inputs by their specs: normal values for floats, ones for whole numbers."""
+def made_up_arrays(specs: Sequence[TensorSpec], batch: int) -> dict[str, Array]:
+    """One batch by the specs: normal values for floats, ones (which any table of embeddings has) for whole numbers."""
     generator = np.random.default_rng(0)
-    arrays = {}
+    arrays: dict[str, Array] = {}
     for spec in specs:
-        shape = spec.with_batch(1)
+        shape = spec.with_batch(batch)
         is_float = np.dtype(spec.dtype).kind == "f"
         values = generator.standard_normal(shape) if is_float else np.ones(shape)
         arrays[spec.name] = values.astype(spec.dtype)
+    return arrays
+
+
+def made_up(specs: Sequence[TensorSpec]) -> Example:
+    """Inputs by their specs, for a model that nothing else is known of."""
+    arrays = made_up_arrays(specs, batch=1)
     named = any(name != "input" and not name.startswith("input_") for name in arrays)
     return Example(arrays if named else tuple(arrays.values()))
 

@@ -8,7 +8,7 @@ from typing import Any
 from autocompress.artifact import Artifact
 from autocompress.device import Device, require_described
 from autocompress.examples import example_for
-from autocompress.judge import judge
+from autocompress.judge import judge_by
 from autocompress.measurement import Measurement, Reading
 from autocompress.profile import Profile
 from autocompress.runtime import Runtime
@@ -80,11 +80,4 @@ def check(
         if baseline is not None:
             before["score"] = score(runtime, baseline, part, task, threads, profile.runtime.options)
         measurement = measurement.with_(Measurement({"score": scores}, before))
-    verdict = judge(
-        profile.budgets,
-        measurement,
-        profile.alpha,
-        statistic=profile.protocol.statistic,
-        batch=profile.protocol.batch,
-    )
-    return Check(artifact, measurement, verdict, machine)
+    return Check(artifact, measurement, judge_by(profile, measurement), machine)

@@ -115,12 +115,12 @@ class Journal:
         """
         stored = self._study.get_trials(deepcopy=False)[trial.number]
         self._storage.set_trial_user_attr(stored._trial_id, "trial", json.dumps(trial.to_json(), allow_nan=False))
-        if STATES[trial.outcome] is TrialState.COMPLETE and trial.overshoot != float("inf"):
+        if STATES[trial.outcome] is TrialState.COMPLETE and trial.verdict.overshoot != float("inf"):
             running = optuna.trial.Trial(self._study, stored._trial_id)
             for finding in trial.verdict.findings:
                 broken = 1.0 if finding.value is None else finding.overshoot - 1.0
                 running.set_constraint(finding.budget.metric, broken)
-            self._study.tell(trial.number, trial.overshoot)
+            self._study.tell(trial.number, trial.verdict.overshoot)
         else:
             state = STATES[trial.outcome]
             self._study.tell(trial.number, state=TrialState.FAIL if state is TrialState.COMPLETE else state)

@@ -11,6 +11,7 @@ from scipy import stats
 
 from autocompress.budget import ACCURACY_METRICS, Budget, Direction
 from autocompress.measurement import Measurement, Reading
+from autocompress.profile import Profile
 from autocompress.statistics import drop_bounds, items_needed, mean_bounds, median_bounds, rate_bounds
 from autocompress.verdict import Finding, Standing, Verdict
 
@@ -42,6 +43,18 @@ def judge(
         elif budget.metric in ACCURACY_METRICS:
             findings.append(_accuracy(budget, measurement, accuracy_alpha or alpha))
     return Verdict(tuple(findings))
+
+
+def judge_by(profile: Profile, measurement: Measurement, accuracy_alpha: float | None = None) -> Verdict:
+    """The verdict at the profile's confidence, statistic and batch; see `judge`."""
+    return judge(
+        profile.budgets,
+        measurement,
+        profile.alpha,
+        accuracy_alpha=accuracy_alpha,
+        statistic=profile.protocol.statistic,
+        batch=profile.protocol.batch,
+    )
 
 
 def _unmeasured(budget: Budget, why: str) -> Finding:
@@ -117,12 +130,13 @@ def _is_rate(score: FLOATS, baseline: Reading | None) -> bool:
     return bool(values.min() >= 0 and values.max() <= 1)
 
 
-def _is_binary(*arrays: FLOATS) -> bool:
+def is_binary(*arrays: FLOATS) -> bool:
+    """True when every score is a right or a wrong answer, 1 or 0."""
     return all(bool(np.isin(array, (0.0, 1.0)).all()) for array in arrays)
 
 
 def _floor(budget: Budget, score: FLOATS, alpha: float) -> Finding:
-    low, high = rate_bounds(int(score.sum()), len(score), alpha) if _is_binary(score) else mean_bounds(score, alpha)
+    low, high = rate_bounds(int(score.sum()), len(score), alpha) if is_binary(score) else mean_bounds(score, alpha)
     value = 100 * float(score.mean())
     needed = _further_items(100 * score, budget.limit, alpha)
     note = f"about {needed} more items are needed" if needed else ""
@@ -145,7 +159,7 @@ def _drop(budget: Budget, baseline: FLOATS, score: FLOATS, alpha: float) -> Find
     scale = 100.0 if budget.metric == "max_accuracy_drop_pp" else 1.0
     n = len(score)
     needed = None
-    if _is_binary(baseline, score):
+    if is_binary(baseline, score):
         lost, gained = int(((baseline == 1) & (score == 0)).sum()), int(((baseline == 0) & (score == 1)).sum())
         low, high = drop_bounds(lost, gained, n, alpha)
         total = items_needed(lost, gained, n, budget.limit / scale, alpha)

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from autocompress.errors import ModelError
+from autocompress.errors import ModelError, nearest
 from autocompress.module import first_line
-from autocompress.spec_import import Maker, nearest, split_spec
+from autocompress.spec_import import Maker, split_spec
 from autocompress.vision import import_torchvision
 
 FORMS = "file.py:callable, package.module:callable or torchvision:resnet18"

@@ -71,6 +71,17 @@ def inference_mode_of(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
+@contextmanager
+def unfused_encoder_layers() -> Iterator[None]:
+    """Without the fused path of inference, which would hide the layers inside encoder layers from hooks."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
 def call(module: nn.Module, example: Example) -> dict[str, torch.Tensor]:
     """Outputs of the module for example inputs, in evaluation mode.
 

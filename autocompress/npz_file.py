@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from autocompress.errors import DataError
+from autocompress.errors import DataError, nearest
 from autocompress.normalize import Normalize, is_image
 from autocompress.source import Array, ArraySource, Inputs
-from autocompress.spec_import import nearest
 from autocompress.task import Task
 
 PARTS = ("test", "train", "val")

@@ -22,12 +22,10 @@ from autocompress.progress import Deadline, parse_duration
 from autocompress.runtimes import OnnxRuntime
 from autocompress.techniques import SHELF
 from autocompress.workbench import Tools, Workbench, check_data
-from autocompress.workspace import Workspace
+from autocompress.workspace import DEFAULT_FOLDER, Workspace
 
 if TYPE_CHECKING:
     import torch
-
-DEFAULT_FOLDER = "runs/latest"
 
 
 def open_run(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from autocompress.facts import Facts
 from autocompress.journal import Journal
+from autocompress.judge import judge_by
 from autocompress.ladder import Ladder
 from autocompress.measurement import Measurement
 from autocompress.planner import (
@@ -20,7 +21,6 @@ from autocompress.planner import (
 )
 from autocompress.probes import Probes
 from autocompress.progress import Event, Listener
-from autocompress.search import screen
 from autocompress.technique import ArtifactTechnique, Technique
 from autocompress.workbench import Workbench
 
@@ -61,7 +61,7 @@ def plan_run(
     ]
     if structure:
         probes = _probe_structure(bench, journal, probes, progress, seconds_left)
-    verdict = screen(bench, baseline)
+    verdict = judge_by(bench.profile, baseline)
     situation = Situation(facts, probes, bench.profile, bench.task, verdict)
     ladder = build_ladder(situation, techniques, frozenset({bench.tools.runtime.format}))
     progress(Event("ladder", f"{len(ladder.rungs)} rungs, {len(ladder.refusals)} techniques refused"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from autocompress.artifact import TensorSpec
 from autocompress.budget import METRICS, Budget, merge
-from autocompress.errors import AutocompressError, ProfileError
+from autocompress.errors import AutocompressError, ProfileError, nearest
 from autocompress.machine import Fingerprint, Machine
 
 Objective = Literal["effort", "latency", "size", "accuracy", "serving_cost"]
@@ -242,7 +241,7 @@ def _from_file(file: _ProfileFile) -> Profile:
     for metric in file.budgets:
         if metric not in METRICS:
             raise ProfileError(
-                f"there is no budget named {metric!r}.", where=f"budgets.{metric}", hint=_nearest(metric, METRICS)
+                f"there is no budget named {metric!r}.", where=f"budgets.{metric}", hint=nearest(metric, METRICS)
             )
     if file.device.fingerprint is not None and not any(file.device.fingerprint.model_dump().values()):
         raise ProfileError(
@@ -305,7 +304,7 @@ def _explain(error: ValidationError, where: str) -> ProfileError:
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        hint = _nearest(str(first["loc"][-1]), _keys_at(first["loc"][:-1]))
+        hint = nearest(str(first["loc"][-1]), _keys_at(first["loc"][:-1]))
         return ProfileError(f"there is no key {first['loc'][-1]!r}.", where=f"{where}: {key}", hint=hint)
     if first["type"] == "missing":
         return ProfileError("is missing.", where=f"{where}: {key}")
@@ -319,8 +318,3 @@ def _keys_at(location: Sequence[int | str]) -> list[str]:
         options = [annotation, *get_args(annotation)]
         model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
     return [entry.alias or name for name, entry in model.model_fields.items()]
-
-
-def _nearest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."

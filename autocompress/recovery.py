@@ -8,6 +8,7 @@ of those trained (Polyak averaging).
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from autocompress.errors import TechniqueError
+from autocompress.meter.describe import describe
 from autocompress.module import flatten_outputs
 from autocompress.runtime import Example
 from autocompress.source import Inputs, Part, whole
@@ -200,17 +202,10 @@ def _as_trained(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
+@functools.cache
 def trains_in_bfloat16() -> bool:
     """True where the CPU has bfloat16 products; elsewhere autocast would be slower than float32."""
-    return bool(torch.backends.cpu.get_cpu_capability() == "AVX512") and _has_bf16()
-
-
-def _has_bf16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and "bf16" in describe()["features"]
 
 
 def _to_layout(module: nn.Module, layout: torch.memory_format) -> None:

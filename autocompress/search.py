@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 from autocompress.artifact import Artifact
 from autocompress.errors import ArtifactError, RuntimeFailureError, TechniqueError
 from autocompress.journal import Journal
-from autocompress.judge import judge
+from autocompress.judge import judge_by
 from autocompress.ladder import Ladder
 from autocompress.measurement import Measurement
 from autocompress.plan import Effort, Plan
 from autocompress.progress import Deadline, Event, Listener
 from autocompress.strategy import Strategy
 from autocompress.trial import Outcome, Trial
-from autocompress.verdict import Standing, Status, Verdict
+from autocompress.verdict import Standing, Status
 from autocompress.workbench import Workbench
 
 # near misses of each kind of plan that are measured to the end before the nearest is named
@@ -48,7 +48,9 @@ class Search:
         while not self.out_of_time:
             if first_is_enough:
                 yield from self._hand_out(given, lambda trial: trial.promising)
-            plan = self.strategy.propose(self.ladder, self.journal.trials())
+            # read after handing out: a confirmation takes long, and other workers go on meanwhile
+            history = self.journal.trials()
+            plan = self.strategy.propose(self.ladder, history)
             if plan is None:
                 break
             rung = self.ladder.rung_of(plan)
@@ -56,11 +58,11 @@ class Search:
             if self.deadline.over or (self.deadline.left is not None and needed > self.deadline.left):
                 self.out_of_time = True
                 break
-            self._try(plan)
+            self._try(plan, history)
         yield from self._hand_out(given, lambda trial: trial.promising)
         # each look costs certainty: the one that is closest to its budgets first
         undecided = [t for t in self.journal.trials() if _undecided(t) and t.plan.hash not in given]
-        yield from sorted(undecided, key=lambda trial: trial.overshoot)
+        yield from sorted(undecided, key=lambda trial: trial.verdict.overshoot)
 
     def _hand_out(self, given: set[str], wanted: Callable[[Trial], bool]) -> Iterator[Trial]:
         trials = [trial for trial in self.journal.trials() if wanted(trial) and trial.plan.hash not in given]
@@ -68,9 +70,8 @@ class Search:
             given.add(trial.plan.hash)
             yield trial
 
-    def _try(self, plan: Plan) -> None:
+    def _try(self, plan: Plan, history: Sequence[Trial]) -> None:
         start = time.monotonic()
-        history = self.journal.trials()
         total = sum(1 for rung in self.ladder.rungs for _ in rung.plans())
         best = min((t for t in history if t.promising), key=lambda trial: cost(trial, self.workbench), default=None)
 
@@ -128,22 +129,10 @@ class Search:
                     measurement = measurement.with_(take())
         except RuntimeFailureError as error:
             return replace(trial, reason=f"{trial.reason} {error}")
-        full = replace(trial, measurement=measurement, verdict=screen(self.workbench, measurement))
+        full = replace(trial, measurement=measurement, verdict=judge_by(self.workbench.profile, measurement))
         noted_so_far = self.journal.noted("nearest_misses") or {}
         self.journal.note("nearest_misses", {**noted_so_far, str(trial.number): full.to_json()})
         return full
-
-
-def screen(workbench: Workbench, measurement: Measurement) -> Verdict:
-    """The verdict while selecting, at the profile's confidence."""
-    profile = workbench.profile
-    return judge(
-        profile.budgets,
-        measurement,
-        profile.alpha,
-        statistic=profile.protocol.statistic,
-        batch=profile.protocol.batch,
-    )
 
 
 def measurements(workbench: Workbench, artifact: Artifact) -> list[tuple[str, Callable[[], Measurement]]]:
@@ -181,7 +170,7 @@ def evaluate(workbench: Workbench, plan: Plan, number: int, tell: Callable[[str]
         except RuntimeFailureError as error:
             return replace(trial, outcome=Outcome.FAILED, reason=str(error))
         seconds[names[name]] = time.monotonic() - clock
-        trial = replace(trial, measurement=measurement, verdict=screen(workbench, measurement))
+        trial = replace(trial, measurement=measurement, verdict=judge_by(workbench.profile, measurement))
         broken = next((f for f in trial.verdict.findings if f.standing is Standing.EXCEEDED), None)
         if broken is not None:
             reason = f"{broken.budget.metric}: {broken.sentence}"
@@ -195,7 +184,7 @@ def _undecided(trial: Trial) -> bool:
 
 
 def _distance(trial: Trial) -> tuple[float, ...]:
-    return (_misses(trial), trial.overshoot)
+    return (_misses(trial), trial.verdict.overshoot)
 
 
 def _misses(trial: Trial) -> int:

@@ -10,25 +10,18 @@ import inspect
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, NoReturn, TypeVar
 
-from autocompress.errors import AutocompressError
+from autocompress.errors import AutocompressError, nearest
 from autocompress.module import first_line
 from autocompress.vision import prepare_torchvision
 
 T = TypeVar("T")
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint: the known word that is nearest to `word`, or all of them."""
-    names = list(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(names)}."
 
 
 def split_spec(spec: str) -> tuple[str, str] | None:

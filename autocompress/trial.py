@@ -50,12 +50,6 @@ class Trial:
             self.verdict.status != "not met"
         )
 
-    @property
-    def overshoot(self) -> float:
-        """The worst ratio of a value to its limit over the budgets that were measured; above 1 is a miss."""
-        known = [f.overshoot for f in self.verdict.findings if f.value is not None]
-        return max(known, default=float("inf"))
-
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
         return {

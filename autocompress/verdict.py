@@ -120,6 +120,12 @@ class Verdict:
             open_ones, key=lambda f: (ranks[f.standing], f.overshoot if f.value is not None else 0.0), default=None
         )
 
+    @property
+    def overshoot(self) -> float:
+        """The worst ratio of a value to its limit over the budgets that were measured; above 1 is a miss."""
+        known = (finding.overshoot for finding in self.findings if finding.value is not None)
+        return max(known, default=float("inf"))
+
     def of(self, metric: str) -> Finding | None:
         """The finding on a metric, None when it has no budget."""
         return next((finding for finding in self.findings if finding.budget.metric == metric), None)

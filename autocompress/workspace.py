@@ -13,6 +13,7 @@ from typing import Any
 from autocompress.errors import UsageError
 
 JOURNAL_FILES = ("journal.db", "journal.db-journal", "journal.db-wal", "journal.db-shm")
+DEFAULT_FOLDER = Path("runs/latest")
 RESULT_FILES = (
     "result.json",
     "plan.yaml",

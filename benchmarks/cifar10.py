@@ -24,7 +24,7 @@ from autocompress import Result, Task, autocompress, load_profile
 from autocompress.artifact import Artifact
 from autocompress.devices import LocalDevice
 from autocompress.gate import check
-from autocompress.judge import judge
+from autocompress.judge import judge_by
 from autocompress.measurement import Measurement
 from autocompress.runtimes import OnnxRuntime
 from autocompress.workbench import score
@@ -72,7 +72,7 @@ def compare(name: str, artifact: Artifact, baseline: Artifact, task: Task) -> di
     part, cores = task.confirming, device.machine().cores
     before, after = (score(runtime, file, part, task, cores, {}) for file in (baseline, artifact))
     measurement = checked.measurement.with_(Measurement({"score": after}, {"score": before}))
-    verdict = judge(profile.budgets, measurement, profile.alpha)
+    verdict = judge_by(profile, measurement)
     latency, drop = verdict.of("latency_ms"), verdict.of("max_accuracy_drop_pp")
     return {
         "what": name,

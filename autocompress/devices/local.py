@@ -20,6 +20,7 @@ from autocompress.artifact import Artifact
 from autocompress.device import Device
 from autocompress.devices.process import MeterProcess
 from autocompress.errors import DeviceError, RuntimeFailureError
+from autocompress.examples import made_up_arrays
 from autocompress.machine import Machine
 from autocompress.measurement import Conditions, Measurement, Reading
 from autocompress.profile import Profile
@@ -164,18 +165,4 @@ def _feed(artifact: Artifact, example: Example | None, batch: int) -> dict[str, 
         )
     if example is not None:
         return align(example.with_batch(size).inputs, artifact.inputs, where="example inputs")
-    return made_up_inputs(artifact, size)
-
-
-def made_up_inputs(artifact: Artifact, batch: int) -> dict[str, Array]:
-    """One batch for an artifact without data: normal values for floats, ones (which any table of embeddings
-    has) for whole numbers."""
-    generator = np.random.default_rng(0)
-    feed: dict[str, Array] = {}
-    for spec in artifact.inputs:
-        shape = spec.with_batch(batch)
-        if np.dtype(spec.dtype).kind == "f":
-            feed[spec.name] = generator.standard_normal(shape).astype(spec.dtype)
-        else:
-            feed[spec.name] = np.ones(shape, dtype=spec.dtype)
-    return feed
+    return made_up_arrays(artifact.inputs, size)

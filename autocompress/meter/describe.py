@@ -4,6 +4,7 @@ import json
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 # names as /proc/cpuinfo and sysctl spell them, and what they mean for planning
 INT8_DOT_PRODUCT = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "feat_dotprod")
@@ -58,7 +59,7 @@ def _memory_mb() -> int:
         return 0
 
 
-def describe() -> dict[str, object]:
+def describe() -> dict[str, Any]:
     """Architecture, CPU model, board, cores, memory (MB) and features of this machine."""
     model, flags = _cpuinfo()
     model = model or _arm_core(_read("/proc/cpuinfo")) or platform.processor()

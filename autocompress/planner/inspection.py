@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from autocompress.facts import Facts, Family, Kind, LayerFact
-from autocompress.module import call
+from autocompress.module import call, unfused_encoder_layers
 from autocompress.runtime import Example
 
 KINDS: tuple[tuple[tuple[type[nn.Module], ...], Kind], ...] = (
@@ -42,15 +42,11 @@ def inspect_module(module: nn.Module, example: Example) -> Facts:
         if _kind(part) is not Kind.OTHER or (not list(part.children()) and list(part.parameters(recurse=False)))
     ]
     counter = FlopCounterMode(display=False)
-    # the fused encoder layers of inference would hide the layers inside them
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
     try:
         # the fused kernels of attention do not show in the count
-        with sdpa_kernel(SDPBackend.MATH), counter:
+        with unfused_encoder_layers(), sdpa_kernel(SDPBackend.MATH), counter:
             call(module, example)
     finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
         for handle in handles:
             handle.remove()
     weights = list(module.parameters())

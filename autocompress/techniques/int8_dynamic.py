@@ -23,7 +23,7 @@ from autocompress.probes import Probes
 from autocompress.profile import Profile
 from autocompress.quiet import quiet
 from autocompress.technique import ArtifactTechnique, Context
-from autocompress.techniques.paying import paying_settings, refuse_what_does_not_pay
+from autocompress.techniques.paying import int8_space, refuse_what_does_not_pay
 
 TYPES: Mapping[Setting, Any] = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 WITHOUT_CONVOLUTIONS = ["MatMul", "Gemm", "LSTM", "Gather", "EmbedLayerNormalization", "Attention"]
@@ -53,13 +53,7 @@ class Int8Dynamic(ArtifactTechnique):
 
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
         """Type combinations that pay, fastest first."""
-        saturates = probes.int8_dot_product is False and profile.device.arch in (None, "x86_64")
-        narrow = {"convolutions": (self.covers_convolutions(facts),), "reduce_range": (saturates,)}
-        choices = tuple(
-            Choice(choice.name, narrow.get(choice.name, choice.options), choice.structural, choice.describes)
-            for choice in self.choices
-        )
-        return Space(choices, paying_settings(self.probed, probes.of(self.name), profile))
+        return int8_space(self, {"convolutions": (self.covers_convolutions(facts),)}, probes, profile)
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         """Refused without weights it could cover, or when it is slower than float here."""

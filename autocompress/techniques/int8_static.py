@@ -36,7 +36,7 @@ from autocompress.quiet import quiet
 from autocompress.runtime import feeds
 from autocompress.source import Array, Part
 from autocompress.technique import ArtifactTechnique, Context
-from autocompress.techniques.paying import paying_settings, refuse_what_does_not_pay
+from autocompress.techniques.paying import int8_space, refuse_what_does_not_pay
 
 TYPES: Mapping[Setting, Any] = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 METHODS: Mapping[Setting, Any] = {
@@ -76,12 +76,7 @@ class Int8Static(ArtifactTechnique):
 
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
         """Type combinations that pay, fastest first; MinMax, then ranges that cut outliers."""
-        narrow = {"samples": (256,), "reduce_range": (self._saturates(probes, profile),)}
-        choices = tuple(
-            Choice(choice.name, narrow.get(choice.name, choice.options), choice.structural, choice.describes)
-            for choice in self.choices
-        )
-        return Space(choices, paying_settings(self.probed, probes.of(self.name), profile))
+        return int8_space(self, {"samples": (256,)}, probes, profile)
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         """Refused without convolutions or linear layers, or when no type combination beats float here."""
@@ -128,11 +123,6 @@ class Int8Static(ArtifactTechnique):
         if not any(node.op_type == "QuantizeLinear" for node in result.graph.node):
             raise TechniqueError("quantized nothing in this model.", where=self.name)
         return save_if_smaller(compact(result), artifact, context.folder, self.name)
-
-    @staticmethod
-    def _saturates(probes: Probes, profile: Profile) -> bool:
-        # without a dot-product instruction, x86 adds pairs of u8*s8 products in 16 bits, which overflow
-        return probes.int8_dot_product is False and profile.device.arch in (None, "x86_64")
 
 
 def _calibrate(artifact: Artifact, part: Part, method: Setting, destination: Path) -> set[str]:

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from autocompress.ladder import Reason
+from autocompress.ladder import Reason, Space
 from autocompress.plan import Setting
 from autocompress.probes import Probe, Probes
 from autocompress.profile import Profile
+from autocompress.technique import ArtifactTechnique
 
 TIME_METRICS = ("latency_ms", "throughput_per_s", "energy_mj")
 # probes closer than this are equally fast; the order of the technique's own list then decides
 SAME_SPEED = 0.05
+
+
+def int8_space(
+    technique: ArtifactTechnique, narrow: Mapping[str, tuple[Setting, ...]], probes: Probes, profile: Profile
+) -> Space:
+    """The technique's choices with the options of `narrow`, and the combinations that pay, fastest first."""
+    # without a dot-product instruction, x86 adds pairs of u8*s8 products in 16 bits, which overflow
+    saturates = probes.int8_dot_product is False and profile.device.arch in (None, "x86_64")
+    options = {"reduce_range": (saturates,), **narrow}
+    choices = tuple(replace(choice, options=options.get(choice.name, choice.options)) for choice in technique.choices)
+    return Space(choices, paying_settings(technique.probed, probes.of(technique.name), profile))
 
 
 def time_matters(profile: Profile) -> bool:

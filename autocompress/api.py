@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from autocompress.conclusion import conclude
 from autocompress.confirm import MAX_LOOKS, Confirmation, confirm, remember, remembered
-from autocompress.journal import Journal
 from autocompress.ladder import Ladder
 from autocompress.opening import open_run, tools_at_hand
 from autocompress.plan import Plan
 from autocompress.planner import inspect_module
-from autocompress.planning import Planned, measure_baseline, plan_run
+from autocompress.planning import Planned, measure_baseline, plan_run, with_structure, with_training
 from autocompress.profile import Profile
 from autocompress.progress import Event, Listener, silent
 from autocompress.report import trials_frame, write_files
@@ -23,7 +22,6 @@ from autocompress.result import Result
 from autocompress.search import Search
 from autocompress.strategies import Boundary
 from autocompress.verdict import Status
-from autocompress.workbench import Workbench
 from autocompress.workspace import DEFAULT_FOLDER
 
 if TYPE_CHECKING:
@@ -76,16 +74,17 @@ def autocompress(
         resume=resume,
     )
     try:
-        planned = plan_run(
-            bench, journal, progress, structure=_wants_structure(bench, journal), seconds_left=deadline.left
-        )
+        planned = plan_run(bench, journal, progress)
         search = Search(bench, planned.ladder, Boundary(), journal, deadline, progress)
-        confirmations = climb(search, planned, [], progress)
-        if _worth_going_on(search, planned, confirmations):
-            # what int8 alone could not do is asked of structure; ordering blocks and timing training come first
-            planned = plan_run(bench, journal, progress, structure=True, seconds_left=deadline.left)
+        confirmations: list[Confirmation] = []
+        while True:
             search.ladder = planned.ladder
-            confirmations = climb(search, planned, confirmations, progress)
+            confirmations = climb(search, planned, confirmations, progress, last=False)
+            further = _further(search, planned, confirmations, progress)
+            if further is None:
+                break
+            planned = further
+        confirmations = climb(search, planned, confirmations, progress, last=True)
         return _finish(conclude(search, planned.facts, planned.baseline, confirmations))
     finally:
         journal.note("elapsed", deadline.spent)
@@ -98,12 +97,16 @@ def _finish(result: Result) -> Result:
     return replace(result, trials=trials_frame(result.history))
 
 
-def climb(search: Search, planned: Planned, so_far: Sequence[Confirmation], progress: Listener) -> list[Confirmation]:
+def climb(
+    search: Search, planned: Planned, so_far: Sequence[Confirmation], progress: Listener, *, last: bool
+) -> list[Confirmation]:
     """Confirmations in the order they were made, until one is met or no further look makes sense."""
     bench, journal = search.workbench, search.journal
     confirmations = list(so_far)
+    if _answered(confirmations):
+        return confirmations
     known = {confirmation.plan.hash for confirmation in confirmations}
-    plans = [Plan()] if planned.fits else (trial.plan for trial in search.contenders(known))
+    plans = [Plan()] if planned.fits else (trial.plan for trial in search.contenders(known, last=last))
     for plan in plans:
         if len(confirmations) >= MAX_LOOKS:
             break
@@ -112,21 +115,32 @@ def climb(search: Search, planned: Planned, so_far: Sequence[Confirmation], prog
             found = confirm(bench, plan, journal, progress)
             remember(found, journal)
         confirmations.append(found)
-        if found.verdict.status is Status.MET or found.hopeless:
+        if _answered(confirmations):
             break
     return confirmations
 
 
-def _wants_structure(bench: Workbench, journal: Journal) -> bool:
-    """True from the start where the objective improves to the end, or an earlier sitting had come so far."""
-    return bench.profile.objective != "effort" or bool((journal.noted("probes") or {}).get("blocks"))
+def _answered(confirmations: Sequence[Confirmation]) -> bool:
+    return any(found.verdict.status is Status.MET or found.hopeless for found in confirmations)
 
 
-def _worth_going_on(search: Search, planned: Planned, confirmations: Sequence[Confirmation]) -> bool:
-    task = search.workbench.task
-    answered = any(found.verdict.status is Status.MET or found.hopeless for found in confirmations)
-    open_ended = not (answered or planned.fits or planned.structure or search.out_of_time)
-    return open_ended and task is not None and task.calibrating is not None and len(confirmations) < MAX_LOOKS
+def _further(
+    search: Search, planned: Planned, confirmations: Sequence[Confirmation], progress: Listener
+) -> Planned | None:
+    """What is tried next when nothing meets the budgets so far: structure, then training, round by round.
+
+    None when there is an answer, no time, or nothing more to try.
+    """
+    bench, journal = search.workbench, search.journal
+    over = search.out_of_time or search.deadline.over or len(confirmations) >= MAX_LOOKS
+    if over or planned.fits or _answered(confirmations):
+        return None
+    if planned.structured:
+        return with_training(planned, bench, journal, progress, search.deadline.left)
+    first_is_enough = bench.profile.objective == "effort"
+    if bench.task is None or bench.task.calibrating is None or (first_is_enough and search.structure_suffices):
+        return None
+    return with_structure(planned, bench, journal, progress, search.deadline.left)
 
 
 def explain(
@@ -149,7 +163,14 @@ def explain(
             model, profile, data, inputs=inputs, out=folder, budgets=budgets, objective=objective
         )
         try:
-            return plan_run(bench, journal, progress, structure=True)
+            planned = plan_run(bench, journal, progress)
+            if planned.fits:
+                return planned
+            planned = with_structure(planned, bench, journal, progress, None)
+            expected = [
+                rung.structures[rung.likely] for rung in planned.ladder.rungs if rung.nested and rung.likely is not None
+            ]
+            return with_training(planned, bench, journal, progress, None, expected) or planned
         finally:
             journal.close()
 

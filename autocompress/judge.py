@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from scipy import stats
 from autocompress.budget import ACCURACY_METRICS, Budget, Direction
 from autocompress.measurement import Measurement, Reading
 from autocompress.profile import Profile
-from autocompress.statistics import drop_bounds, items_needed, mean_bounds, median_bounds, rate_bounds
+from autocompress.statistics import drop_bounds, items_needed, mean_bounds, median_bounds, rate_bounds, spend
 from autocompress.verdict import Finding, Standing, Verdict
 
 FLOATS = NDArray[np.float64]
@@ -55,6 +56,22 @@ def judge_by(profile: Profile, measurement: Measurement, accuracy_alpha: float |
         statistic=profile.protocol.statistic,
         batch=profile.protocol.batch,
     )
+
+
+def forecast(profile: Profile, measurement: Measurement, items: int, look: int) -> bool:
+    """True when accuracy budgets would be met with `items` confirming items that behave like those measured.
+
+    The chance of that is about one half where the forecast just succeeds. `look` counts looks at the confirming part.
+    """
+    readings, baseline = measurement.readings, measurement.baseline
+    if "score" not in readings:
+        return True
+    # as many items at the same rates
+    places = np.arange(items) % len(readings["score"].samples)
+    after, before = (replace(r["score"], samples=r["score"].samples[places]) for r in (readings, baseline))
+    more = replace(measurement, readings={**readings, "score": after}, baseline={**baseline, "score": before})
+    findings = judge_by(profile, more, spend(profile.alpha, look)).findings
+    return all(f.standing is Standing.MET for f in findings if f.budget.metric in ACCURACY_METRICS)
 
 
 def _unmeasured(budget: Budget, why: str) -> Finding:

@@ -17,15 +17,12 @@ class Choice:
 
     `structural` settings change the artifact's size or latency; the others change only what its numbers are,
     so a candidate that missed a size or latency budget need not be tried again with another of their options.
-    Options of a `monotone` setting leave less of the network from one to the next, so that the first that fits can
-    be found by halving.
     """
 
     name: str
     options: tuple[Setting, ...]
     structural: bool = True
     describes: str = ""
-    monotone: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,13 @@ class Element:
 
 @dataclass(frozen=True)
 class Rung:
-    """One kind of plan. Predictions are shares of the baseline, None where nothing is known yet."""
+    """One kind of plan. Predictions are shares of the baseline, None where nothing is known yet.
+
+    `structures` are the steps, one tuple of them for each structure, that the first round begins with. Where they are
+    `nested`, each leaves less of the network than the one before, so that the first that fits can be found by
+    halving; `likely` is where it is expected. `promotes` is how many trials of the rung before, one round shorter, go
+    on here; None lets all.
+    """
 
     name: str
     effort: Effort
@@ -103,6 +106,10 @@ class Rung:
     predicted_size: float | None = None
     rounds: tuple[tuple[Element, ...], ...] = ()
     predicted_seconds: float | None = None
+    structures: tuple[tuple[Step, ...], ...] = ()
+    nested: bool = False
+    likely: int | None = None
+    promotes: int | None = None
 
     @property
     def elements(self) -> tuple[Element, ...]:
@@ -110,32 +117,56 @@ class Rung:
         return (*(element for elements in self.rounds for element in elements), *self.finish)
 
     @property
-    def amount(self) -> Choice | None:
-        """The monotone setting that says how much of the network goes, None where there is none."""
-        return next((c for element in self.elements for c in element.space.choices if c.monotone), None)
+    def techniques(self) -> list[str]:
+        """Names of all techniques that its plans may have, in order."""
+        structural = dict.fromkeys(step.technique for structure in self.structures for step in structure)
+        return [*structural, *(element.technique for element in self.elements)]
 
     def plans(self) -> Iterator[Plan]:
         """All plans of the rung, most promising first."""
-        for settings in product(*(list(element.space.grid()) for element in self.elements)):
-            steps = iter(
-                Step(element.technique, element.stage, chosen)
-                for element, chosen in zip(self.elements, settings, strict=True)
-            )
-            yield Plan(
-                tuple(tuple(next(steps) for _ in elements) for elements in self.rounds),
-                tuple(next(steps) for _ in self.finish),
-            )
-
-    def holds(self, plan: Plan) -> bool:
-        """True when the plan has the rung's techniques, round by round."""
-        shape = [[step.technique for step in steps] for steps in (*plan.rounds, plan.finish)]
-        return shape == [[element.technique for element in elements] for elements in (*self.rounds, self.finish)]
+        for structure in self.structures or ((),):
+            for settings in product(*(list(element.space.grid()) for element in self.elements)):
+                steps = iter(
+                    Step(element.technique, element.stage, chosen)
+                    for element, chosen in zip(self.elements, settings, strict=True)
+                )
+                rounds = [tuple(next(steps) for _ in elements) for elements in self.rounds]
+                if structure:
+                    rounds[:1] = [(*structure, *(rounds[0] if rounds else ()))]
+                yield Plan(tuple(rounds), tuple(next(steps) for _ in self.finish))
 
     def structure_of(self, plan: Plan) -> tuple[Step, ...]:
+        """The steps in front of the first round that are one of the rung's structures; none without structures."""
+        first = plan.rounds[0] if plan.rounds else ()
+        return tuple(step for step in first if step.stage is Stage.STRUCTURE) if self.structures else ()
+
+    def place(self, plan: Plan) -> int | None:
+        """Where the plan's structure stands among the rung's, None where it is none of them."""
+        structure = self.structure_of(plan)
+        return self.structures.index(structure) if structure in self.structures else None
+
+    def holds(self, plan: Plan) -> bool:
+        """True when the plan has one of the rung's structures and its techniques, round by round."""
+        if bool(self.structures) and self.place(plan) is None:
+            return False
+        taken = len(self.structure_of(plan))
+        mine = [[element.technique for element in elements] for elements in (self.rounds or ((),) * bool(taken))]
+        rounds = [list(steps) for steps in plan.rounds]
+        if rounds:
+            rounds[0] = rounds[0][taken:]
+        found = [[step.technique for step in steps] for steps in (*rounds, plan.finish)]
+        return found == [*mine, [element.technique for element in self.finish]]
+
+    def fixed_by(self, plan: Plan) -> tuple[Step, ...]:
         """The plan's steps without the settings that leave size and latency as they are."""
-        return tuple(
-            Step(step.technique, step.stage, element.space.structural(step.settings))
-            for element, step in zip(self.elements, plan.steps, strict=True)
+        structure = self.structure_of(plan)
+        rest = list(plan.steps)[len(structure) :]
+        return (
+            *structure,
+            *(
+                Step(step.technique, step.stage, element.space.structural(step.settings))
+                for element, step in zip(self.elements, rest, strict=True)
+            ),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -143,7 +174,7 @@ class Rung:
         return {
             "name": self.name,
             "effort": self.effort.name.lower(),
-            "techniques": [element.technique for element in self.elements],
+            "techniques": self.techniques,
             "plans": sum(1 for _ in self.plans()),
             "reason": self.reason.to_json(),
             "predicted_latency": self.predicted_latency,

@@ -111,6 +111,12 @@ def call(module: nn.Module, example: Example) -> dict[str, torch.Tensor]:
     return flat
 
 
+def call_by(module: nn.Module, inputs: Mapping[str, torch.Tensor], *, by_name: bool) -> torch.Tensor:
+    """First output of a module, in the mode and with the gradients that it has."""
+    outputs = module(**inputs) if by_name else module(*inputs.values())
+    return next(iter(flatten_outputs(outputs).values()))
+
+
 def _advice_on_values(module: nn.Module) -> str:
     bad = [name for name, tensor in module.state_dict().items() if not bool(torch.isfinite(tensor).all())]
     return f"Its weights {bad[0]} are not finite." if bad else "Check its weights and the inputs."

@@ -1,8 +1,8 @@
-"""What is known before anything is tried: baseline, facts, probes and the ladder that follows."""
+"""What is known before anything is tried: baseline, facts, probes and the ladder that follows; and what is added to it
+while nothing meets the budgets: structure, then one round of training after the other."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,29 +11,24 @@ from autocompress.journal import Journal
 from autocompress.judge import judge_by
 from autocompress.ladder import Ladder
 from autocompress.measurement import Measurement
-from autocompress.planner import (
-    Situation,
-    build_ladder,
-    inspect_module,
-    measure_training,
-    order_blocks,
-    run_probes,
-)
+from autocompress.plan import Step
+from autocompress.planner import Situation, build_ladder, fastest, inspect_module, run_probes, with_next_round
 from autocompress.probes import Probes
 from autocompress.progress import Event, Listener
+from autocompress.structuring import Shaping, find_ways, fitting_structures, time_training
 from autocompress.technique import ArtifactTechnique, Technique
 from autocompress.workbench import Workbench
 
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """What is known before anything is tried."""
+    """What is known before anything is tried. `structured` tells that structure was looked at."""
 
     baseline: Measurement
     facts: Facts
     probes: Probes
     ladder: Ladder
-    structure: bool
+    structured: bool
 
     @property
     def fits(self) -> bool:
@@ -41,14 +36,8 @@ class Planned:
         return any(answer.rule == "fits" and answer.taken for answer in self.ladder.path)
 
 
-def plan_run(
-    bench: Workbench, journal: Journal, progress: Listener, *, structure: bool, seconds_left: float | None = None
-) -> Planned:
-    """Baseline, facts, probes and ladder; what an earlier sitting measured is not measured again.
-
-    `structure` adds what only techniques on the module need: the order in which blocks can go, and the speed of
-    training, of which there will be no more than fits into `seconds_left`.
-    """
+def plan_run(bench: Workbench, journal: Journal, progress: Listener) -> Planned:
+    """Baseline, facts, probes and ladder; what an earlier sitting measured is not measured again."""
     noted = journal.noted("baseline")
     if noted is None:
         progress(Event("baseline", "measuring the model as it is"))
@@ -56,16 +45,70 @@ def plan_run(
     journal.note("baseline", baseline.to_json())
     facts = inspect_module(bench.module, bench.example)
     probes = _probe(bench, journal, facts, progress)
+    structured = bool(journal.noted("structured"))
+    return _planned(bench, baseline, facts, probes, progress, structured=structured)
+
+
+def with_structure(
+    planned: Planned, bench: Workbench, journal: Journal, progress: Listener, seconds_left: float | None
+) -> Planned:
+    """The same with what can go from the network, and the ways down that are worth measuring."""
+    shaping = _shaping(planned, bench, journal, progress)
+    probes = planned.probes
+    if shaping is not None:
+        probes = find_ways(shaping, probes, judge_by(bench.profile, planned.baseline), seconds_left)
+    journal.note("probes", probes.to_json())
+    journal.note("structured", value=True)
+    return _planned(bench, planned.baseline, planned.facts, probes, progress, structured=True)
+
+
+def with_training(
+    planned: Planned,
+    bench: Workbench,
+    journal: Journal,
+    progress: Listener,
+    seconds_left: float | None,
+    structures: Sequence[tuple[Step, ...]] = (),
+) -> Planned | None:
+    """The same with one more round of training for the structures that fit, None where there is nothing to train.
+
+    `structures` stand in where nothing was measured yet.
+    """
+    shaping = _shaping(planned, bench, journal, progress)
+    train = bench.task.train if bench.task else None
+    if shaping is None or train is None:
+        return None
+    probes = planned.probes
+    if probes.training is None:
+        found = structures or fitting_structures(planned.ladder, journal.trials())
+        probes = time_training(shaping, probes, found)
+    training = probes.training and with_next_round(probes.training, len(train), seconds_left)
+    if training is None:
+        return None
+    probes = replace(probes, training=training)
+    journal.note("probes", probes.to_json())
+    return _planned(bench, planned.baseline, planned.facts, probes, progress, structured=True)
+
+
+def _planned(
+    bench: Workbench, baseline: Measurement, facts: Facts, probes: Probes, progress: Listener, *, structured: bool
+) -> Planned:
     techniques: Sequence[Technique] = [
-        t for t in bench.tools.techniques if structure or isinstance(t, ArtifactTechnique)
+        t for t in bench.tools.techniques if structured or isinstance(t, ArtifactTechnique)
     ]
-    if structure:
-        probes = _probe_structure(bench, journal, probes, progress, seconds_left)
-    verdict = judge_by(bench.profile, baseline)
-    situation = Situation(facts, probes, bench.profile, bench.task, verdict)
+    situation = Situation(facts, probes, bench.profile, bench.task, judge_by(bench.profile, baseline))
     ladder = build_ladder(situation, techniques, frozenset({bench.tools.runtime.format}))
     progress(Event("ladder", f"{len(ladder.rungs)} rungs, {len(ladder.refusals)} techniques refused"))
-    return Planned(baseline, facts, probes, ladder, structure)
+    return Planned(baseline, facts, probes, ladder, structured)
+
+
+def _shaping(planned: Planned, bench: Workbench, journal: Journal, progress: Listener) -> Shaping | None:
+    part = bench.task.calibrating if bench.task else None
+    finishes = [rung for rung in planned.ladder.rungs if not rung.structures]
+    if part is None or not finishes:
+        return None
+    finish = next(fastest(finishes).plans()).finish
+    return Shaping(bench, journal, planned.facts, finish, part, progress)
 
 
 def _probe(bench: Workbench, journal: Journal, facts: Facts, progress: Listener) -> Probes:
@@ -79,28 +122,6 @@ def _probe(bench: Workbench, journal: Journal, facts: Facts, progress: Listener)
         progress(Event("probes", sentence))
 
     probes = run_probes(facts, techniques, tools.runtime, tools.device, bench.profile, bench.machine, said)
-    journal.note("probes", probes.to_json())
-    return probes
-
-
-def _probe_structure(
-    bench: Workbench, journal: Journal, probes: Probes, progress: Listener, seconds_left: float | None
-) -> Probes:
-    began = time.monotonic()
-    part = bench.task.calibrating if bench.task else None
-    if probes.blocks or bench.task is None or part is None:
-        return probes
-
-    def said(sentence: str) -> None:
-        progress(Event("probes", sentence))
-
-    said("skipping blocks to see which matter least")
-    blocks = order_blocks(bench.module, bench.example, part, said)
-    if blocks and bench.task.train is not None:
-        said("timing a few steps of training")
-        left = None if seconds_left is None else max(0.0, seconds_left - (time.monotonic() - began))
-        probes = replace(probes, training=measure_training(bench.module, bench.task, bench.example, left))
-    probes = replace(probes, blocks=blocks)
     journal.note("probes", probes.to_json())
     return probes
 

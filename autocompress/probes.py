@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from autocompress.plan import Setting
+from autocompress.plan import Setting, Stage, Step
 
 
 @dataclass(frozen=True)
@@ -44,36 +44,58 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class BlockProbe:
-    """A block that can go, and the divergence of the outputs once it and all listed before it are gone."""
+class Structure:
+    """One point on a way down: the steps that make it and what is known before it is built and measured.
+
+    `divergence` is how far the outputs move when nothing is trained; `latency` and `size` are predicted shares of the
+    baseline, with the finish that goes with it.
+    """
+
+    steps: tuple[Step, ...]
+    divergence: float
+    latency: float
+    size: float
+
+
+@dataclass(frozen=True)
+class Way:
+    """Nested structures: each leaves less of the network than the one before."""
 
     name: str
-    divergence: float
+    structures: tuple[Structure, ...]
 
 
 @dataclass(frozen=True)
 class TrainingProbe:
-    """How a recovery is trained: steps of each round, and what one step costs on this machine."""
+    """What is trained and how: steps of each round, how many candidates each takes, what one step costs here.
+
+    `structures` are the ones that fit, the most promising first.
+    """
 
     rounds: tuple[int, ...]
+    candidates: tuple[int, ...]
     batch: int
     learning_rate: float
     optimizer: str
     seconds_per_step: float
+    structures: tuple[tuple[Step, ...], ...] = ()
 
 
 @dataclass(frozen=True)
 class Probes:
     """All probes of one model on one device. `layers` names the layers that they were taken from.
 
-    `blocks` are in the order in which they can go; `training` is None without training data, or before it was
-    asked.
+    `blocks` can be left out and channels of `groups` cut; `left_alone` says why others cannot. `ways` are the
+    structures worth measuring; `training` is None before anything that fits was found, or without training data.
     """
 
     probes: tuple[Probe, ...] = ()
     layers: tuple[str, ...] = ()
     int8_dot_product: bool | None = None
-    blocks: tuple[BlockProbe, ...] = ()
+    blocks: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    left_alone: Mapping[str, str] = field(default_factory=dict)
+    ways: tuple[Way, ...] = ()
     training: TrainingProbe | None = None
 
     def of(self, technique: str) -> tuple[Probe, ...]:
@@ -87,8 +109,11 @@ class Probes:
             "probes": [probe.to_json() for probe in self.probes],
             "layers": list(self.layers),
             "int8_dot_product": self.int8_dot_product,
-            "blocks": [asdict(block) for block in self.blocks],
-            "training": asdict(self.training) if self.training else None,
+            "blocks": list(self.blocks),
+            "groups": list(self.groups),
+            "left_alone": dict(self.left_alone),
+            "ways": [_way_to_json(way) for way in self.ways],
+            "training": _training_to_json(self.training) if self.training else None,
         }
 
     @staticmethod
@@ -98,10 +123,36 @@ class Probes:
             tuple(Probe.from_json(probe) for probe in data["probes"]),
             tuple(data["layers"]),
             data["int8_dot_product"],
-            tuple(BlockProbe(**block) for block in data["blocks"]),
-            _training(data["training"]),
+            tuple(data["blocks"]),
+            tuple(data["groups"]),
+            data["left_alone"],
+            tuple(_way(way) for way in data["ways"]),
+            _training(data["training"]) if data["training"] else None,
         )
 
 
-def _training(data: Mapping[str, Any] | None) -> TrainingProbe | None:
-    return None if data is None else TrainingProbe(**{**data, "rounds": tuple(data["rounds"])})
+def _steps_to_json(steps: Sequence[Step]) -> list[dict[str, Any]]:
+    return [step.to_json() for step in steps]
+
+
+def _steps(data: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
+    return tuple(Step(step["technique"], Stage(step["stage"]), step["settings"]) for step in data)
+
+
+def _way_to_json(way: Way) -> dict[str, Any]:
+    structures = [{**vars(structure), "steps": _steps_to_json(structure.steps)} for structure in way.structures]
+    return {"name": way.name, "structures": structures}
+
+
+def _way(data: Mapping[str, Any]) -> Way:
+    return Way(data["name"], tuple(Structure(**{**one, "steps": _steps(one["steps"])}) for one in data["structures"]))
+
+
+def _training_to_json(training: TrainingProbe) -> dict[str, Any]:
+    return {**vars(training), "structures": [_steps_to_json(steps) for steps in training.structures]}
+
+
+def _training(data: Mapping[str, Any]) -> TrainingProbe:
+    structures = tuple(_steps(steps) for steps in data["structures"])
+    whole = {"rounds": tuple(data["rounds"]), "candidates": tuple(data["candidates"]), "structures": structures}
+    return TrainingProbe(**{**data, **whole})

@@ -3,7 +3,7 @@
 Distillation after Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015): the loss is
 `soft_weight` times T^2 KL(teacher || student) at temperature T plus the task's own loss. Cosine schedule with
 linear warm-up (Loshchilov and Hutter, SGDR, 2017); the weights that are kept are an exponential moving average
-of those trained (Polyak averaging).
+of those trained, at the step where it did best on the selecting data.
 """
 
 from __future__ import annotations
@@ -11,37 +11,49 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
+from autocompress.blocks import with_own_weights, with_shared_weights
 from autocompress.errors import TechniqueError
+from autocompress.feature_matching import FeatureMatching
 from autocompress.meter.describe import describe
-from autocompress.module import flatten_outputs
+from autocompress.module import call_by, flatten_outputs, inference_mode_of
 from autocompress.runtime import Example
-from autocompress.source import Inputs, Part, whole
+from autocompress.source import Part, whole
 from autocompress.task import Task
-from autocompress.workspace import write_whole
+from autocompress.training_state import Average, Progress
+from autocompress.views import Answers, Views
 
 CHECKPOINT_SECONDS = 20.0
-REESTIMATION_BATCHES = 8
+# how often, and with how many selecting items at most, the averaged weights are judged
+JUDGED = 8
+JUDGING_ITEMS = 2048
+JUDGING_BATCH = 256
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a student is trained. A given schedule, data and thread count give the same weights."""
+    """How a student is trained. A given schedule, data and thread count give the same weights.
+
+    `views` is the size of the bank of augmented views, 0 for fresh ones; `feature_weight` weighs the matching of
+    blocks that remain, 0 leaves it out.
+    """
 
     steps: int
     batch: int
     seed: int
     learning_rate: float
     optimizer: str = "sgd"
+    views: int = 0
+    feature_weight: float = 0.0
     temperature: float = 4.0
     soft_weight: float = 0.9
     momentum: float = 0.9
@@ -57,44 +69,25 @@ class Schedule:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, self.steps - rise)))
 
 
-class Batches:
-    """Random batches of a part, the same for the same seed and step: a run that resumes sees what it would have
-    seen. Items are held in memory as the model takes them."""
+@dataclass(frozen=True)
+class Files:
+    """Where a recovery keeps what it has come to, and the teacher's answers; None keeps none."""
 
-    def __init__(self, part: Part, example: Example, seed: int) -> None:
-        inputs, self._targets = _gather(part)
-        self._inputs = {name: torch.from_numpy(array) for name, array in inputs.items()}
-        self.by_name = example.by_name
-        self._seed = seed
-
-    def at(self, step: int, size: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Inputs by name and targets of one step."""
-        n = len(self._targets)
-        per_epoch = max(1, n // size)
-        epoch, place = divmod(step, per_epoch)
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
-        order = torch.randperm(n, generator=generator)[place * size : (place + 1) * size]
-        targets = torch.from_numpy(self._targets)[order]
-        return {name: tensor[order] for name, tensor in self._inputs.items()}, targets
+    checkpoint: Path
+    answers: Path | None = None
 
 
-def _gather(part: Part) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    read: list[tuple[Inputs, Any]] = list(part.batches(512))
-    first = read[0][0]
-    keys: list[Any] = list(first) if isinstance(first, dict) else list(range(len(first)))
-    arrays = {}
-    for key in keys:
-        name = key if isinstance(key, str) else ("input" if key == 0 else f"input_{key}")
-        columns: list[Any] = [inputs for inputs, _ in read]
-        joined = np.concatenate([column[key] for column in columns])
-        arrays[name] = joined.astype(np.float32) if joined.dtype == np.float64 else joined
-    return arrays, np.concatenate([targets for _, targets in read])
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What a student is taught with. `place` is where it is trained: the CPU, or a GPU when there is one."""
 
-
-def call_by(module: nn.Module, inputs: Mapping[str, torch.Tensor], *, by_name: bool) -> torch.Tensor:
-    """First output of a module."""
-    outputs = module(**inputs) if by_name else module(*inputs.values())
-    return next(iter(flatten_outputs(outputs).values()))
+    teacher: nn.Module
+    task: Task
+    schedule: Schedule
+    views: Views
+    answers: Answers
+    features: FeatureMatching | None
+    place: torch.device
 
 
 def loss_of(
@@ -123,42 +116,67 @@ def recover(
     task: Task,
     example: Example,
     schedule: Schedule,
-    checkpoint: Path,
+    files: Files,
     tell: Callable[[int, int, float], None] = lambda step, steps, seconds_left: None,
 ) -> nn.Module:
-    """Train `student`, resuming from `checkpoint` when it is there; its averaged weights are returned in it.
+    """Train `student`, resuming from its checkpoint when it is there; its averaged weights are returned in it.
 
-    `tell` is called now and then with the step, the number of steps and the seconds left. The checkpoint is
-    written every 20 seconds and at the end.
+    The average is judged eight times on the selecting data, and the best of them is returned. `tell` is called now
+    and then with the step, the number of steps and the seconds left. The checkpoint is written every 20 seconds.
+    A GPU is used where torch finds one.
 
     Raises:
         TechniqueError: without training data, or when the loss is no longer finite.
     """
     if task.train is None:
         raise TechniqueError("needs training data, and there are none.", where="recovery")
-    batches = Batches(whole("train", task.train), example, schedule.seed)
-    average = _Average(student, schedule.averaging)
+    views = Views(whole("train", task.train), example, batch=schedule.batch, seed=schedule.seed, views=schedule.views)
+    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if place.type != "cpu":
+        # the user's own module stays where it is
+        student, teacher = student.to(place), with_own_weights(with_shared_weights(teacher)).to(place)
+    features = FeatureMatching(student, teacher, example) if schedule.feature_weight else None
+    answers = Answers(files.answers if schedule.views and features is None else None)
+    lesson = Lesson(teacher, task, schedule, views, answers, features, place)
     # gradients of the original are never wanted
     parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
-    optimizer = _optimizer(parameters, schedule)
-    start = _restore(checkpoint, student, average, optimizer)
-    began, saved = time.monotonic(), time.monotonic()
-    teacher.eval()
+    progress = Progress(student, Average(student, schedule.averaging), _optimizer(parameters, schedule))
+    if files.checkpoint.exists():
+        progress.restore(torch.load(files.checkpoint, map_location="cpu", weights_only=True))
+    try:
+        with inference_mode_of(teacher), torch.enable_grad(), _layout(student), _layout(teacher):
+            _train(progress, lesson, files.checkpoint, tell)
+    finally:
+        if features is not None:
+            features.remove()
+    student.load_state_dict(progress.best.state or progress.average.state)
+    return student.cpu().eval()
+
+
+def _train(progress: Progress, lesson: Lesson, checkpoint: Path, tell: Callable[[int, int, float], None]) -> None:
+    student, schedule = progress.student, lesson.schedule
+    began = saved = time.monotonic()
+    start = progress.step
+    interval = max(1, math.ceil(schedule.steps / JUDGED))
+    selecting = lesson.task.selecting
+    part = None if selecting is None else selecting.first(JUDGING_ITEMS)
     student.train()
-    with _layout(student), _layout(teacher):
-        for step in range(start, schedule.steps):
-            loss = _step(student, teacher, task, schedule, batches, optimizer, step)
-            average.update(student)
-            if not math.isfinite(loss):
-                raise TechniqueError(f"the loss is no longer finite at step {step}.", where="recovery")
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                _save(checkpoint, student, average, optimizer, step + 1)
-                saved = time.monotonic()
-                rate = (saved - began) / (step + 1 - start)
-                tell(step + 1, schedule.steps, rate * (schedule.steps - step - 1))
-    average.copy_to(student)
-    student.eval()
-    return student
+    while progress.step < schedule.steps:
+        loss = _step(progress, lesson)
+        if not math.isfinite(loss):
+            raise TechniqueError(f"the loss is no longer finite at step {progress.step}.", where="recovery")
+        if part is not None and (progress.step % interval == 0 or progress.step == schedule.steps):
+            with progress.average.inside(student):
+                score = score_module(student, part, lesson.task, by_name=lesson.views.by_name, place=lesson.place)
+            progress.best.consider(score, progress.average.state)
+            student.train()
+        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            progress.save(checkpoint)
+            lesson.answers.save()
+            saved = time.monotonic()
+            rate = (saved - began) / (progress.step - start)
+            tell(progress.step, schedule.steps, rate * (schedule.steps - progress.step))
+    lesson.answers.save()
 
 
 def _optimizer(parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
@@ -169,37 +187,57 @@ def _optimizer(parameters: list[nn.Parameter], schedule: Schedule) -> torch.opti
     )
 
 
-def _step(
-    student: nn.Module,
-    teacher: nn.Module,
-    task: Task,
-    schedule: Schedule,
-    batches: Batches,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-) -> float:
-    inputs, targets = batches.at(step, schedule.batch)
-    if task.augment is not None:
-        # augmentation draws from torch's global generator; seeded by the step, a resumed run draws the same
-        torch.manual_seed(schedule.seed * 7_919 + step)
-        inputs = {name: task.augment(tensor) if tensor.ndim == 4 else tensor for name, tensor in inputs.items()}
-    inputs = {name: _as_trained(tensor) for name, tensor in inputs.items()}
-    for group in optimizer.param_groups:
-        group["lr"] = schedule.learning_rate_at(step)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=trains_in_bfloat16()):
+def _step(progress: Progress, lesson: Lesson) -> float:
+    schedule, by_name = lesson.schedule, lesson.views.by_name
+    batch = lesson.views.at(progress.step, lesson.task.augment)
+    inputs = {name: _as_trained(tensor, lesson.place) for name, tensor in batch.inputs.items()}
+    for group in progress.optimizer.param_groups:
+        group["lr"] = schedule.learning_rate_at(progress.step)
+
+    def ask() -> torch.Tensor:
         with torch.no_grad():
-            teaching = call_by(teacher, inputs, by_name=batches.by_name)
-        outputs = call_by(student, inputs, by_name=batches.by_name)
-    loss = loss_of(task, schedule, outputs.float(), teaching.float(), targets)
-    optimizer.zero_grad(set_to_none=True)
+            return call_by(lesson.teacher, inputs, by_name=by_name)
+
+    with _autocast(lesson.place):
+        teaching = lesson.answers.to(batch.key, ask).to(lesson.place)
+        outputs = call_by(progress.student, inputs, by_name=by_name)
+    loss = loss_of(lesson.task, schedule, outputs.float(), teaching.float(), batch.targets.to(lesson.place))
+    if lesson.features is not None:
+        loss = loss + schedule.feature_weight * lesson.features.loss()
+    progress.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
-    nn.utils.clip_grad_norm_(student.parameters(), 5.0)
-    optimizer.step()
+    nn.utils.clip_grad_norm_(progress.student.parameters(), 5.0)
+    progress.optimizer.step()
+    progress.average.update(progress.student)
+    progress.step += 1
     return float(loss.detach())
 
 
-def _as_trained(tensor: torch.Tensor) -> torch.Tensor:
+def score_module(module: nn.Module, part: Part, task: Task, *, by_name: bool, place: torch.device) -> float:
+    """Mean score of a module on a part; it watches training and decides nothing that ships."""
+    scores = []
+    with inference_mode_of(module), _autocast(place):
+        for inputs, targets in part.batches(JUDGING_BATCH):
+            named = inputs if isinstance(inputs, dict) else {str(i): array for i, array in enumerate(inputs)}
+            tensors = {name: _as_trained(_tensor(array), place) for name, array in named.items()}
+            outputs = flatten_outputs(module(**tensors) if by_name else module(*tensors.values()))
+            arrays = tuple(output.float().cpu().numpy() for output in outputs.values())
+            scores.append(task.scores(arrays[0] if len(arrays) == 1 else arrays, np.asarray(targets)))
+    return float(np.concatenate(scores).mean())
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array.astype(np.float32) if array.dtype == np.float64 else np.ascontiguousarray(array))
+
+
+def _as_trained(tensor: torch.Tensor, place: torch.device) -> torch.Tensor:
+    tensor = tensor.to(place)
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+
+def _autocast(place: torch.device) -> torch.autocast:
+    bfloat16 = trains_in_bfloat16() if place.type == "cpu" else torch.cuda.is_bf16_supported()
+    return torch.autocast(place.type, dtype=torch.bfloat16, enabled=bfloat16)
 
 
 @functools.cache
@@ -215,83 +253,11 @@ def _to_layout(module: nn.Module, layout: torch.memory_format) -> None:
                 parameter.data = parameter.data.contiguous(memory_format=layout)
 
 
-class _layout:  # noqa: N801 - used as a context manager
+@contextmanager
+def _layout(module: nn.Module) -> Iterator[None]:
     """channels_last while training, for modules with image weights; put back afterwards."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
-
-    def __enter__(self) -> None:
-        _to_layout(self._module, torch.channels_last)
-
-    def __exit__(self, *_: object) -> None:
-        _to_layout(self._module, torch.contiguous_format)
-
-
-class _Average:
-    """Exponential moving average of parameters; buffers (batch-norm statistics) as well."""
-
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self._decay = decay
-        self._updates = 0
-        self.state = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-
-    def update(self, module: nn.Module) -> None:
-        """One step. The decay rises from zero, so that early averages forget the start."""
-        self._updates += 1
-        decay = min(self._decay, self._updates / (self._updates + 9))
-        for name, tensor in module.state_dict().items():
-            kept = self.state[name]
-            if tensor.is_floating_point():
-                kept.mul_(decay).add_(tensor.detach(), alpha=1 - decay)
-            else:
-                kept.copy_(tensor)
-
-    def copy_to(self, module: nn.Module) -> None:
-        """The averaged weights into the module."""
-        module.load_state_dict(self.state)
-
-
-def _save(path: Path, student: nn.Module, average: _Average, optimizer: torch.optim.Optimizer, step: int) -> None:
-    content = {
-        "step": step,
-        "student": student.state_dict(),
-        "average": average.state,
-        "updates": average._updates,
-        "optimizer": optimizer.state_dict(),
-    }
-    write_whole(path, lambda target: torch.save(content, target))
-
-
-def _restore(path: Path, student: nn.Module, average: _Average, optimizer: torch.optim.Optimizer) -> int:
-    if not path.exists():
-        return 0
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    student.load_state_dict(content["student"])
-    average.state = content["average"]
-    average._updates = int(content["updates"])
-    optimizer.load_state_dict(content["optimizer"])
-    return int(content["step"])
-
-
-def reestimate_batch_norm(module: nn.Module, part: Part, example: Example, batch: int = 128) -> None:
-    """Batch-norm statistics of the module as it is now, over at most 8 batches (Wu and Johnson, "Rethinking
-    'Batch' in BatchNorm", 2021, section 3: precise batch norm)."""
-    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        # None averages all batches alike
-        norm.momentum = None
-    batches = Batches(part.first(batch * REESTIMATION_BATCHES), example, seed=0)
-    count = max(1, min(REESTIMATION_BATCHES, len(part) // batch))
-    module.train()
-    with torch.no_grad():
-        for step in range(count):
-            inputs, _ = batches.at(step, min(batch, len(part)))
-            call_by(module, inputs, by_name=example.by_name)
-    module.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    _to_layout(module, torch.channels_last)
+    try:
+        yield
+    finally:
+        _to_layout(module, torch.contiguous_format)

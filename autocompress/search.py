@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from autocompress.artifact import Artifact
 from autocompress.errors import ArtifactError, RuntimeFailureError, TechniqueError
 from autocompress.journal import Journal
-from autocompress.judge import judge_by
+from autocompress.judge import forecast, judge_by
 from autocompress.ladder import Ladder
 from autocompress.measurement import Measurement
 from autocompress.plan import Effort, Plan
@@ -21,6 +21,8 @@ from autocompress.workbench import Workbench
 
 # near misses of each kind of plan that are measured to the end before the nearest is named
 NEAREST = 2
+# training that was predicted to end a little after the deadline is begun all the same
+LATENESS = 1.1
 
 
 @dataclass(eq=False)
@@ -36,18 +38,19 @@ class Search:
     out_of_time: bool = False
     _seconds: list[float] = field(default_factory=list)
 
-    def contenders(self, known: Collection[str] = ()) -> Iterator[Trial]:
+    def contenders(self, known: Collection[str] = (), *, last: bool = True) -> Iterator[Trial]:
         """Trials worth confirming, best first by the profile's objective.
 
-        `effort` hands out the first that keeps every budget on the selecting data before it spends more; other
-        objectives try all plans that time allows first. Candidates that the selecting data leave undecided come
-        last. Plans whose hashes are `known` are not handed out again.
+        `effort` hands out the first that is expected to be confirmed before it spends more; other objectives try all
+        plans that time allows first. Unless this is the `last` ladder, one that may well fail to be confirmed waits:
+        each look costs certainty. On the last, candidates that the selecting data leave undecided come at the end.
+        Plans whose hashes are `known` are not handed out again.
         """
         given = set(known)
         first_is_enough = self.workbench.profile.objective == "effort"
         while not self.out_of_time:
             if first_is_enough:
-                yield from self._hand_out(given, lambda trial: trial.promising)
+                yield from self._hand_out(given, self.expected)
             # read after handing out: a confirmation takes long, and other workers go on meanwhile
             history = self.journal.trials()
             plan = self.strategy.propose(self.ladder, history)
@@ -55,14 +58,37 @@ class Search:
                 break
             rung = self.ladder.rung_of(plan)
             needed = rung.predicted_seconds if rung and rung.predicted_seconds else 0.0
-            if self.deadline.over or (self.deadline.left is not None and needed > self.deadline.left):
+            if self.deadline.over or (self.deadline.left is not None and needed > LATENESS * self.deadline.left):
                 self.out_of_time = True
                 break
             self._try(plan, history)
+        if not (last or self.out_of_time):
+            return
         yield from self._hand_out(given, lambda trial: trial.promising)
         # each look costs certainty: the one that is closest to its budgets first
         undecided = [t for t in self.journal.trials() if _undecided(t) and t.plan.hash not in given]
         yield from sorted(undecided, key=lambda trial: trial.verdict.overshoot)
+
+    @property
+    def structure_suffices(self) -> bool:
+        """True when a plan without structure keeps all size and time budgets: what it lacks, structure cannot give."""
+        for trial in self.journal.trials():
+            findings = [finding for finding in trial.verdict.findings if finding.budget.structural]
+            if not trial.plan.rounds and findings and all(f.standing is Standing.MET for f in findings):
+                return True
+        return False
+
+    def expected(self, trial: Trial) -> bool:
+        """True for a promising trial whose like would be confirmed more often than not.
+
+        What only quantizes is cheap to confirm and is expected to be. For others the forecast is the verdict on as
+        many confirming items as there are, at the rates of the selecting ones and the next look's error probability.
+        """
+        task = self.workbench.task
+        part = task.confirming if task else None
+        if not trial.promising or part is None or not trial.plan.rounds:
+            return trial.promising
+        return forecast(self.workbench.profile, trial.measurement, len(part), self.journal.looks + 1)
 
     def _hand_out(self, given: set[str], wanted: Callable[[Trial], bool]) -> Iterator[Trial]:
         trials = [trial for trial in self.journal.trials() if wanted(trial) and trial.plan.hash not in given]

@@ -27,7 +27,7 @@ class Context:
     """What a technique may use: the task, example inputs, and a folder for its files.
 
     `calibrating` holds items that ranges may be taken from, None when there are no data. `teacher` is the original
-    module; `tell` hears of training: step, steps, seconds left.
+    module; `tell` hears of training: step, steps, seconds left. `shared` is a folder for what all plans of a run use.
     """
 
     task: Task | None
@@ -36,6 +36,7 @@ class Context:
     folder: Path
     teacher: torch.nn.Module | None = None
     tell: Callable[[int, int, float], None] = lambda step, steps, seconds_left: None
+    shared: Path | None = None
 
 
 class Technique(ABC):

@@ -148,7 +148,8 @@ class Workbench:
 
     def _context(self, folder: Path) -> Context:
         part = self.task.calibrating if self.task else None
-        return Context(self.task, self.example, part, folder, self.module, self.hears_training)
+        shared = self.workspace.checkpoints
+        return Context(self.task, self.example, part, folder, self.module, self.hears_training, shared)
 
     def _exported(self, rounds: Rounds) -> Artifact:
         """The module after its rounds as a float artifact; exported once."""
@@ -159,6 +160,14 @@ class Workbench:
             return self.tools.runtime.read(path)
         return self.tools.runtime.export(self._module(rounds), self.example, path)
 
+    def shaped(self, structure: Sequence[Step]) -> torch.nn.Module:
+        """The module with a structure, not trained. Its tensors are its own where a step changed anything.
+
+        Raises:
+            TechniqueError: when a step cannot be done on this model.
+        """
+        return self._module((tuple(structure),))
+
     def _module(self, rounds: Rounds) -> torch.nn.Module:
         """The module after its rounds. Weights come from the checkpoint of these rounds where there is one; else the
         last round is applied to what the rounds before it left."""
@@ -166,16 +175,16 @@ class Workbench:
             return with_shared_weights(self.module)
         folder = self._folder(Plan(rounds))
         weights = folder / "module.pt"
-        if weights.exists():
-            module = with_shared_weights(self.module)
-            for step in (step for steps in rounds for step in steps if step.stage is Stage.STRUCTURE):
-                module = self._apply(module, step, folder)
-            module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-            return module
+        known = weights.exists()
         module = self._module(rounds[:-1])
         for step in rounds[-1]:
-            module = self._apply(module, step, folder)
-        write_whole(weights, lambda target: torch.save(module.state_dict(), target))
+            # what is trained is in the checkpoint; shapes may depend on what the rounds before it learned
+            if not (known and step.stage is Stage.RECOVERY):
+                module = self._apply(module, step, folder)
+        if known:
+            module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        else:
+            write_whole(weights, lambda target: torch.save(module.state_dict(), target))
         return module
 
     def _apply(self, module: torch.nn.Module, step: Step, folder: Path) -> torch.nn.Module:

@@ -282,11 +282,11 @@ class Stand:
 
     def planned(self) -> Planned:
         """Baseline, facts and ladder as the whole flow finds them."""
-        return plan_run(self.bench, self.journal, silent, structure=False)
+        return plan_run(self.bench, self.journal, silent)
 
     def climb(self, search: Search | None = None) -> list[Confirmation]:
         """The confirmations of a run, as the whole flow makes them."""
-        return climb(search or self.search(), self.planned(), [], silent)
+        return climb(search or self.search(), self.planned(), [], silent, last=True)
 
     def run(self) -> Result:
         """A whole run."""

@@ -122,7 +122,7 @@ def test_a_rung_makes_a_plan_of_every_combination_of_its_settings() -> None:
 def test_plans_that_differ_in_numbers_only_have_the_same_structure() -> None:
     structures: dict[tuple[Step, ...], list[Plan]] = {}
     for plan in RUNG.plans():
-        structures.setdefault(RUNG.structure_of(plan), []).append(plan)
+        structures.setdefault(RUNG.fixed_by(plan), []).append(plan)
     assert len(structures) == 2 * 2 * 2
     for structure, plans in structures.items():
         assert {plan.finish[0].settings["calibration"] for plan in plans} == set(METHOD.options)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ import torch
 from torch import nn
 
 from autocompress import recovery
-from autocompress.blocks import with_own_weights, with_shared_weights
+from autocompress.batch_norm import reestimate_batch_norm
+from autocompress.blocks import drop_blocks, droppable_blocks, with_own_weights, with_shared_weights
 from autocompress.errors import TechniqueError
-from autocompress.recovery import Batches, Schedule, recover, reestimate_batch_norm
+from autocompress.recovery import Files, Schedule, recover
 from autocompress.runtime import Example
 from autocompress.source import whole
 from autocompress.task import Task
@@ -47,7 +49,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
     untrained = network(32, 1)
     folder = tmp_path_factory.mktemp("teacher")
     hard = Schedule(steps=200, batch=32, seed=1, learning_rate=0.1, soft_weight=0.0)
-    trained = recover(network(32, 2), untrained, TASK, EXAMPLE, hard, folder / "training.pt")
+    trained = recover(network(32, 2), untrained, TASK, EXAMPLE, hard, Files(folder / "training.pt"))
     assert accuracy(trained) > 0.95
     return trained
 
@@ -55,13 +57,14 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
 def test_a_student_learns_from_its_teacher(teacher: nn.Module, tmp_path: Path) -> None:
     student = network(8, 3)
     before = accuracy(student)
-    after = accuracy(recover(student, teacher, TASK, EXAMPLE, SCHEDULE, tmp_path / "training.pt"))
+    after = accuracy(recover(student, teacher, TASK, EXAMPLE, SCHEDULE, Files(tmp_path / "training.pt")))
     assert after > 0.9 > before
 
 
 def test_the_same_schedule_gives_the_same_weights(teacher: nn.Module, tmp_path: Path) -> None:
     states = [
-        recover(network(8, 3), teacher, TASK, EXAMPLE, SCHEDULE, tmp_path / f"{name}.pt").state_dict() for name in "ab"
+        recover(network(8, 3), teacher, TASK, EXAMPLE, SCHEDULE, Files(tmp_path / f"{name}.pt")).state_dict()
+        for name in "ab"
     ]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
@@ -69,14 +72,14 @@ def test_the_same_schedule_gives_the_same_weights(teacher: nn.Module, tmp_path: 
 def test_a_recovery_that_was_broken_off_goes_on_to_the_same_weights(
     teacher: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole_run = recover(network(8, 3), teacher, TASK, EXAMPLE, SCHEDULE, tmp_path / "whole.pt").state_dict()
+    whole_run = recover(network(8, 3), teacher, TASK, EXAMPLE, SCHEDULE, Files(tmp_path / "whole.pt")).state_dict()
     monkeypatch.setattr(recovery, "CHECKPOINT_SECONDS", 0.0)
 
     def stop_in_the_middle(step: int, _steps: int, _left: float) -> None:
         if step == 25:
             raise KeyboardInterrupt
 
-    broken = tmp_path / "broken.pt"
+    broken = Files(tmp_path / "broken.pt")
     with pytest.raises(KeyboardInterrupt):
         recover(network(8, 3), teacher, TASK, EXAMPLE, SCHEDULE, broken, stop_in_the_middle)
     steps: list[int] = []
@@ -91,20 +94,20 @@ def test_a_recovery_that_was_broken_off_goes_on_to_the_same_weights(
 def test_the_teacher_and_the_original_stay_as_they_are(teacher: nn.Module, tmp_path: Path) -> None:
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     student = with_own_weights(with_shared_weights(teacher))
-    recover(student, teacher, TASK, EXAMPLE, SCHEDULE, tmp_path / "training.pt")
+    recover(student, teacher, TASK, EXAMPLE, SCHEDULE, Files(tmp_path / "training.pt"))
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
     assert not all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
 
 
 def test_a_loss_that_explodes_is_a_technique_error(teacher: nn.Module, tmp_path: Path) -> None:
     task = Task(test=TASK.test, train=TASK.train, loss=lambda outputs, _targets: outputs.sum() * float("nan"))
-    with pytest.raises(TechniqueError, match="no longer finite at step 0"):
-        recover(network(8, 3), teacher, task, EXAMPLE, SCHEDULE, tmp_path / "training.pt")
+    with pytest.raises(TechniqueError, match="no longer finite at step 1"):
+        recover(network(8, 3), teacher, task, EXAMPLE, SCHEDULE, Files(tmp_path / "training.pt"))
 
 
 def test_without_training_data_there_is_nothing_to_train_on(teacher: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(TechniqueError, match="needs training data"):
-        recover(network(8, 3), teacher, Task(test=TASK.test), EXAMPLE, SCHEDULE, tmp_path / "training.pt")
+        recover(network(8, 3), teacher, Task(test=TASK.test), EXAMPLE, SCHEDULE, Files(tmp_path / "training.pt"))
 
 
 def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
@@ -116,13 +119,74 @@ def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
     assert rates[-1] < 0.01 * SCHEDULE.learning_rate
 
 
-def test_an_epoch_of_batches_holds_every_item_once() -> None:
-    batches = Batches(whole("train", TASK.train), EXAMPLE, seed=0)
-    rows = torch.cat([batches.at(step, 32)[0]["input"] for step in range(ITEMS // 32)])
-    inputs, _ = TASK.train.read(range(ITEMS))
-    assert torch.equal(
-        rows[rows[:, 0].argsort()], torch.from_numpy(inputs[0])[torch.from_numpy(inputs[0])[:, 0].argsort()]
+def test_answers_that_were_kept_teach_the_same_as_fresh_ones(teacher: nn.Module, tmp_path: Path) -> None:
+    bank = replace(SCHEDULE, views=2)
+    answers = tmp_path / "answers.pt"
+    fresh = recover(network(8, 3), teacher, TASK, EXAMPLE, bank, Files(tmp_path / "a.pt")).state_dict()
+    asked: list[object] = []
+    handle = teacher.register_forward_hook(lambda *_: asked.append(1))
+    kept = recover(network(8, 3), teacher, TASK, EXAMPLE, bank, Files(tmp_path / "b.pt", answers)).state_dict()
+    first = len(asked)
+    again = recover(network(8, 3), teacher, TASK, EXAMPLE, bank, Files(tmp_path / "c.pt", answers)).state_dict()
+    handle.remove()
+    # two views of eight batches, then nothing new
+    assert (first, len(asked)) == (16, 16)
+    assert all(torch.equal(fresh[name], kept[name]) and torch.equal(fresh[name], again[name]) for name in fresh)
+
+
+def test_of_the_averages_on_the_way_the_one_that_does_best_on_the_selecting_data_is_kept(
+    teacher: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[tuple[float, torch.Tensor]] = []
+
+    def watched(module: nn.Module, *_: object, **__: object) -> float:
+        # the third of eight is called the best
+        judged.append((1.0 if len(judged) == 2 else 0.5, module[0].weight.detach().clone()))
+        return judged[-1][0]
+
+    monkeypatch.setattr(recovery, "score_module", watched)
+    kept = recover(network(8, 3), teacher, TASK, EXAMPLE, SCHEDULE, Files(tmp_path / "training.pt"))
+    assert len(judged) == 8
+    assert torch.equal(kept[0].weight, judged[2][1])
+    assert not torch.equal(kept[0].weight, judged[-1][1])
+
+
+def test_blocks_that_remain_are_led_to_the_outputs_of_the_originals(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    original = Stacked().eval()
+    started = [with_own_weights(with_shared_weights(original)) for _ in range(2)]
+    for student in started:
+        drop_blocks(student, ["blocks.1"], droppable_blocks(student, EXAMPLE))
+    schedules = [replace(SCHEDULE, feature_weight=weight) for weight in (0.0, 20.0)]
+    far, near = (
+        recover(student, original, TASK, EXAMPLE, schedule, Files(tmp_path / f"{schedule.feature_weight}.pt"))
+        for student, schedule in zip(started, schedules, strict=True)
     )
+    items = torch.from_numpy(TASK.test.read(range(ITEMS))[0][0])
+    with torch.no_grad():
+        wanted = original.blocks(items)
+        distances = [float((module.blocks(items) - wanted).square().mean()) for module in (far, near)]
+    assert distances[1] < 0.8 * distances[0]
+    assert not original._forward_hooks
+
+
+class Branch(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(6, 6), nn.Tanh())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.body(x)
+
+
+class Stacked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(Branch(), Branch(), Branch())
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.blocks(x))
 
 
 def test_batch_norm_statistics_become_those_of_the_data() -> None:

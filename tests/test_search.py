@@ -279,7 +279,7 @@ def test_when_the_time_runs_out_on_the_way_what_was_found_is_handed_out(tmp_path
     assert made.tried() == ["wrong", "good"]
 
 
-@pytest.mark.parametrize(("needs", "tried"), [(900.0, ["good", "small"]), (1100.0, ["good"])])
+@pytest.mark.parametrize(("needs", "tried"), [(900.0, ["good", "small"]), (1200.0, ["good"])])
 def test_what_is_predicted_to_take_longer_than_is_left_is_not_begun(
     tmp_path: Path, needs: float, tried: list[str]
 ) -> None:

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from autocompress.planner.anatomy import Anatomy, Cut, block_kinds
+from autocompress.planner.climbing import fastest
 from autocompress.planner.inspection import inspect_module
+from autocompress.planner.latency_model import LatencyModel, work_of
 from autocompress.planner.probing import run_probes
 from autocompress.planner.rules import Situation
-from autocompress.planner.sensitivity import order_blocks
-from autocompress.planner.training import measure_training
+from autocompress.planner.sensitivity import Divergence
+from autocompress.planner.training import measure_training, with_next_round
 from autocompress.planner.tree import build_ladder
+from autocompress.planner.ways import Descent, Target, target_of
 
-__all__ = ["Situation", "build_ladder", "inspect_module", "measure_training", "order_blocks", "run_probes"]
+__all__ = [
+    "Anatomy",
+    "Cut",
+    "Descent",
+    "Divergence",
+    "LatencyModel",
+    "Situation",
+    "Target",
+    "block_kinds",
+    "build_ladder",
+    "fastest",
+    "inspect_module",
+    "measure_training",
+    "run_probes",
+    "target_of",
+    "with_next_round",
+    "work_of",
+]

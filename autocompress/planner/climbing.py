@@ -7,33 +7,37 @@ from collections.abc import Sequence
 from autocompress.ladder import Choice, Element, Reason, Rung, Space
 from autocompress.plan import Effort, Stage
 from autocompress.planner.rules import Situation
+from autocompress.planner.ways import Target, target_of
+from autocompress.probes import TrainingProbe, Way
 from autocompress.technique import Technique
+
+# what is predicted errs by a few hundredths, and what just fits is not trained
+EXPECTED_ROOM = 0.95
 
 
 def structure_rungs(finishes: Sequence[Rung], taken: Sequence[Technique], situation: Situation) -> list[Rung]:
-    """Rungs with a structure technique in front of the fastest finish; none without one of them."""
-    structures = [technique for technique in taken if technique.stage is Stage.STRUCTURE]
-    recoveries = [technique for technique in taken if technique.stage is Stage.RECOVERY]
-    if not structures or not finishes:
+    """Rungs with structures in front of the fastest finish; none where nothing can go."""
+    if not finishes:
         return []
-    finish = min(finishes, key=lambda rung: (rung.predicted_latency or 1.0, rung.effort))
+    shelf = {technique.name: technique for technique in taken}
+    finish = fastest(finishes)
     elements = tuple(Element(e.technique, e.stage, _first_only(e.space)) for e in finish.finish)
-    rungs = []
-    for technique in structures:
-        space = technique.space(situation.facts, situation.probes, situation.profile)
-        structure = Element(technique.name, technique.stage, space)
-        rungs.append(
-            Rung(
-                f"{technique.name} + {finish.name}",
-                Effort.CALIBRATION,
-                elements,
-                Reason(f"{technique.summary}; as many as it takes to fit, nothing is trained.", "structure"),
-                rounds=((structure,),),
-            )
-        )
-        for recovery in recoveries:
-            rungs += _trained(structure, recovery, elements, finish.name, situation)
+    target = target_of(situation.baseline)
+    rungs = [
+        _untrained(way, elements, finish.name, target)
+        for way in situation.probes.ways
+        if all(step.technique in shelf for structure in way.structures for step in structure.steps)
+    ]
+    training = situation.probes.training
+    recoveries = [technique for technique in taken if technique.stage is Stage.RECOVERY]
+    if training is not None:
+        rungs += [rung for recovery in recoveries for rung in _trained(training, recovery, elements, situation)]
     return rungs
+
+
+def fastest(finishes: Sequence[Rung]) -> Rung:
+    """The finish with the least latency on the dominant layers."""
+    return min(finishes, key=lambda rung: (rung.predicted_latency or 1.0, rung.effort))
 
 
 def _first_only(space: Space) -> Space:
@@ -42,33 +46,53 @@ def _first_only(space: Space) -> Space:
     return Space(tuple(Choice(c.name, (first[c.name],), c.structural, c.describes) for c in space.choices))
 
 
+def _untrained(way: Way, finish: tuple[Element, ...], finish_name: str, target: Target) -> Rung:
+    reached = [target.reached(one.latency, one.size, EXPECTED_ROOM) for one in way.structures]
+    likely = reached.index(True) if True in reached else len(way.structures) - 1
+    expected = way.structures[likely]
+    return Rung(
+        f"{way.name} + {finish_name}",
+        Effort.CALIBRATION,
+        finish,
+        Reason(
+            f"of {len(way.structures)} nested structures, the one that leaves most and fits; nothing is trained.",
+            "structure",
+            f"number {likely + 1} is expected to" if True in reached else "none is expected to",
+        ),
+        expected.latency,
+        expected.size,
+        structures=tuple(one.steps for one in way.structures),
+        nested=True,
+        likely=likely,
+    )
+
+
 def _trained(
-    structure: Element, recovery: Technique, finish: tuple[Element, ...], finish_name: str, situation: Situation
+    training: TrainingProbe, recovery: Technique, finish: tuple[Element, ...], situation: Situation
 ) -> list[Rung]:
-    training = situation.probes.training
-    if training is None:
-        return []
     space = recovery.space(situation.facts, situation.probes, situation.profile)
+    finish_name = " + ".join(element.technique for element in finish)
     rungs = []
     rounds: tuple[tuple[Element, ...], ...] = ()
-    for number, steps in enumerate(training.rounds):
+    for number, (steps, most) in enumerate(zip(training.rounds, training.candidates, strict=True)):
         longer = Space(tuple(Choice(c.name, (steps,), False) if c.name == "steps" else c for c in space.choices))
-        element = Element(recovery.name, recovery.stage, longer)
-        rounds = (*rounds, (element,)) if rounds else ((structure, element),)
+        rounds = (*rounds, (Element(recovery.name, recovery.stage, longer),))
         seconds = steps * training.seconds_per_step
-        items = sum(training.rounds[: number + 1]) * training.batch
+        seen = sum(training.rounds[: number + 1]) * training.batch
         rungs.append(
             Rung(
-                f"{structure.technique} + {recovery.name} x{number + 1} + {finish_name}",
+                f"structure + {recovery.name} x{number + 1} + {finish_name}",
                 Effort.TRAINING,
                 finish,
                 Reason(
-                    f"{recovery.summary}; round {number + 1}, {steps} steps, {items:,} items seen in all.",
+                    f"{recovery.summary}; round {number + 1}, {steps} steps, {seen:,} items seen in all.",
                     "recovery",
-                    f"about {seconds / 60:.0f} min at {training.seconds_per_step:.2f} s a step here",
+                    f"about {seconds / 60:.1f} min for each of {most} at {training.seconds_per_step:.2f} s a step here",
                 ),
                 rounds=rounds,
                 predicted_seconds=seconds,
+                structures=training.structures,
+                promotes=most if number else None,
             )
         )
     return rungs

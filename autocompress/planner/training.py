@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
-from autocompress.blocks import with_own_weights, with_shared_weights
+from autocompress.batch_norm import has_batch_norm
 from autocompress.probes import TrainingProbe
-from autocompress.recovery import Schedule, recover
+from autocompress.recovery import Files, Schedule, recover
 from autocompress.runtime import Example
 from autocompress.task import Task
 
@@ -23,54 +24,61 @@ TIMED_STEPS = 12
 # each further round of recovery trains so many times as long as the one before, from where that ended (warm restarts
 # with growing periods: Loshchilov and Hutter, SGDR, 2017)
 GROWTH = 3
+# without a time limit
 ROUNDS = 3
-TRAINING_SHARE = 0.8
+MOST_CANDIDATES = 3
+# of the time that is left; the rest is for building, measuring and confirming
+TRAINING_SHARE = 0.85
 # 0.1 for a batch of 256, in proportion to the batch (Goyal et al., "Accurate, Large Minibatch SGD", 2017)
 SGD_RATE_PER_ITEM = 0.1 / 256
 # usual for fine-tuning encoders (Devlin et al., BERT, 2019, use 2e-5 to 5e-5 for one, DistilBERT 5e-4 at large batch)
 ADAMW_RATE = 2e-4
 
 
-def measure_training(
-    module: nn.Module, task: Task, example: Example, seconds_left: float | None
-) -> TrainingProbe | None:
-    """Seconds of one training step of the original, teacher included, and the rounds that fit the time that is left.
+def measure_training(student: nn.Module, teacher: nn.Module, task: Task, example: Example) -> TrainingProbe | None:
+    """What one step of training `student` costs, and with which batch, rate and optimizer it is trained.
 
-    None without training data, or when not even a short round fits.
+    None without training data. No round is decided yet; the student is used up.
     """
     if task.train is None:
         return None
     items = len(task.train)
     batch = min(BATCH, max(8, items // 4))
-    has_batch_norm = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
-    optimizer = "sgd" if has_batch_norm else "adamw"
-    rate = SGD_RATE_PER_ITEM * batch if has_batch_norm else ADAMW_RATE
-    student = with_own_weights(with_shared_weights(module))
+    sgd = has_batch_norm(teacher)
+    rate = SGD_RATE_PER_ITEM * batch if sgd else ADAMW_RATE
+    optimizer = "sgd" if sgd else "adamw"
     seconds = 0.0
     with tempfile.TemporaryDirectory(prefix="autocompress-training-") as folder:
         # the first steps pay for memory and kernels that all later ones share
         for name, steps in (("warm-up", WARM_UP_STEPS), ("timed", TIMED_STEPS)):
             start = time.monotonic()
             schedule = Schedule(steps, batch, 0, rate, optimizer)
-            recover(student, module, task, example, schedule, Path(folder) / f"{name}.pt")
+            recover(student, teacher, task, example, schedule, Files(Path(folder) / f"{name}.pt"))
             seconds = (time.monotonic() - start) / steps
-    first = max(LEAST_STEPS, FIRST_EPOCHS * math.ceil(items / batch))
-    rounds = rounds_that_fit(first, seconds, seconds_left)
-    return TrainingProbe(rounds, batch, round(rate, 6), optimizer, seconds) if rounds else None
+    return TrainingProbe((), (), batch, round(rate, 6), optimizer, seconds)
 
 
-def rounds_that_fit(first: int, seconds_per_step: float, seconds_left: float | None) -> tuple[int, ...]:
-    """Steps of each round: `first`, then `GROWTH` times as many each, as long as there is time.
+def with_next_round(training: TrainingProbe, items: int, seconds_left: float | None) -> TrainingProbe | None:
+    """The same with one round more, None where no round is left that is worth its time.
 
-    The last round is cut to the time that is left (less a share for building and measuring); a round that would be
-    cut to less than half of the first is left out.
+    The first takes up to three candidates for four epochs, each further one fewer of them and `GROWTH` times as
+    long. Whatever would leave too little time for another round takes all of it.
     """
-    rounds: list[int] = []
-    time_for = math.inf if seconds_left is None else TRAINING_SHARE * seconds_left / seconds_per_step
-    for number in range(ROUNDS):
-        steps = int(min(first * GROWTH**number, time_for))
-        if steps < first // 2:
-            break
-        rounds.append(steps)
-        time_for -= steps
-    return tuple(rounds)
+    number = len(training.rounds)
+    first = max(LEAST_STEPS, FIRST_EPOCHS * math.ceil(items / training.batch))
+    wanted = first * GROWTH**number
+    candidates = max(1, min(len(training.structures), MOST_CANDIDATES) - number)
+    if seconds_left is None:
+        return None if number == ROUNDS else _longer(training, wanted, candidates)
+    affordable = int(TRAINING_SHARE * seconds_left / training.seconds_per_step)
+    # several are worth it only while they leave most of the time to the best of them
+    while candidates > 1 and candidates * wanted > affordable / 3:
+        candidates -= 1
+    if affordable < first // 2:
+        return None
+    last = affordable < (1 + GROWTH / 2) * wanted
+    return _longer(training, affordable if last else wanted, candidates)
+
+
+def _longer(training: TrainingProbe, steps: int, candidates: int) -> TrainingProbe:
+    return replace(training, rounds=(*training.rounds, steps), candidates=(*training.candidates, candidates))

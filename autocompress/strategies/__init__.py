@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from autocompress.strategies.boundary import Boundary
+from autocompress.strategies.boundary import Boundary, fits_with_room
 from autocompress.strategies.random import Random
 from autocompress.strategy import Strategy
 
 STRATEGIES: tuple[type[Strategy], ...] = (Boundary, Random)
 
-__all__ = ["STRATEGIES", "Boundary", "Random"]
+__all__ = ["STRATEGIES", "Boundary", "Random", "fits_with_room"]

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from autocompress.batch_norm import reestimate_batch_norm
 from autocompress.blocks import drop_blocks, droppable_blocks, with_own_weights
 from autocompress.errors import PlanError
 from autocompress.facts import Facts
@@ -18,10 +19,7 @@ from autocompress.ladder import Choice, Reason, Space
 from autocompress.plan import Effort, Setting, Stage
 from autocompress.probes import Probes
 from autocompress.profile import Profile
-from autocompress.recovery import reestimate_batch_norm
 from autocompress.technique import Context, ModelTechnique
-
-SEPARATOR = " "
 
 
 class BlockDropping(ModelTechnique):
@@ -35,10 +33,10 @@ class BlockDropping(ModelTechnique):
     choices: ClassVar[tuple[Choice, ...]] = (Choice("blocks", (), describes="names of the blocks that go"),)
 
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
-        """The first k blocks of the measured order, for every k."""
-        names = [block.name for block in probes.blocks]
-        options = tuple(SEPARATOR.join(names[:k]) for k in range(1, len(names) + 1))
-        return Space((Choice("blocks", options, describes="names of the blocks that go", monotone=True),))
+        """What the measured ways down leave out."""
+        steps = (step for way in probes.ways for structure in way.structures for step in structure.steps)
+        options = dict.fromkeys(step.settings["blocks"] for step in steps if step.technique == self.name)
+        return Space((Choice("blocks", tuple(options), describes="names of the blocks that go"),))
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         """Refused where no block gives back the shape that it takes."""

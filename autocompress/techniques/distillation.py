@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -13,10 +14,14 @@ from autocompress.ladder import Choice, Reason, Space
 from autocompress.plan import Effort, Setting, Stage
 from autocompress.probes import Probes
 from autocompress.profile import Profile
-from autocompress.recovery import Schedule, recover
+from autocompress.recovery import Files, Schedule, recover
+from autocompress.source import whole
+from autocompress.task import Task
 from autocompress.technique import Context, ModelTechnique
 
-KNOWN = ("steps", "batch", "seed", "learning_rate", "optimizer")
+KNOWN = ("steps", "batch", "seed", "learning_rate", "optimizer", "views", "feature_weight")
+# views of each item; a run that trains longer sees them again, and asks the teacher nothing new
+VIEWS = 10
 
 
 class Distillation(ModelTechnique):
@@ -30,24 +35,28 @@ class Distillation(ModelTechnique):
     choices: ClassVar[tuple[Choice, ...]] = tuple(Choice(name, (), structural=False) for name in KNOWN)
 
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
-        """One schedule: what was measured of the training speed decides the steps."""
+        """One schedule; the steps are those of the first round, other rounds have theirs."""
         training = probes.training
         if training is None:
             return Space()
         values: dict[str, Setting] = {
-            "steps": training.rounds[0],
+            "steps": training.rounds[0] if training.rounds else 1,
             "batch": training.batch,
             "seed": 0,
             "learning_rate": training.learning_rate,
             "optimizer": training.optimizer,
+            "views": VIEWS,
+            "feature_weight": 0.0,
         }
         return Space(tuple(Choice(name, (values[name],), structural=False) for name in KNOWN))
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
-        """Refused where nothing changes the structure: the original needs no recovery."""
-        if probes.training is not None and probes.blocks:
+        """Refused where no structure that fits needs it."""
+        if probes.training is not None:
             return None
-        return Reason("no structure was changed that would need recovery.", "recovery", "no droppable blocks")
+        if not probes.ways:
+            return Reason("nothing can go from the network, so nothing has to be won back.", "recovery")
+        return Reason("no structure that keeps the size and time budgets is known (yet).", "recovery")
 
     def apply(self, module: nn.Module, settings: Mapping[str, Setting], context: Context) -> nn.Module:
         """See `ModelTechnique.apply`."""
@@ -56,17 +65,28 @@ class Distillation(ModelTechnique):
         if context.task is None or context.teacher is None:
             raise TechniqueError("needs training data and a teacher.", where=self.name)
         schedule = _schedule(settings)
-        checkpoint = context.folder / "training.pt"
-        return recover(module, context.teacher, context.task, context.example, schedule, checkpoint, context.tell)
+        files = Files(
+            context.folder / "training.pt", context.shared and context.shared / _answers(context.task, schedule)
+        )
+        return recover(module, context.teacher, context.task, context.example, schedule, files, context.tell)
+
+
+def _answers(task: Task, schedule: Schedule) -> str:
+    """The name of the file with the teacher's answers to one bank of views."""
+    augment = getattr(task.augment, "__qualname__", str(task.augment))
+    bank = (whole("train", task.train).hash, augment, schedule.batch, schedule.seed, schedule.views)
+    return f"teacher-{hashlib.sha256(str(bank).encode()).hexdigest()[:16]}.pt"
 
 
 def _schedule(settings: Mapping[str, Setting]) -> Schedule:
     steps, batch, seed = (int(settings[name]) for name in ("steps", "batch", "seed"))
     rate, optimizer = float(settings["learning_rate"]), str(settings["optimizer"])
-    if steps < 1 or batch < 1 or rate <= 0 or optimizer not in ("sgd", "adamw"):
+    views, matching = int(settings["views"]), float(settings["feature_weight"])
+    if steps < 1 or batch < 1 or rate <= 0 or views < 0 or matching < 0 or optimizer not in ("sgd", "adamw"):
         raise PlanError(
             f"cannot train {steps} steps of {batch} items with {optimizer} at {rate}.",
             where="distillation",
-            hint="Steps, batch and learning_rate are above 0; optimizer is sgd or adamw.",
+            hint="Steps, batch and learning_rate are above 0, views and feature_weight not below; optimizer is sgd or "
+            "adamw.",
         )
-    return Schedule(steps, batch, seed, rate, optimizer)
+    return Schedule(steps, batch, seed, rate, optimizer, views, matching)

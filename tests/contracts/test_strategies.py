@@ -7,19 +7,26 @@ import pytest
 from strategy_suite import DYNAMIC, ENDED, LADDER, PACKED, PLANS, STATIC, StrategySuite, climbed, rung_of, trial
 
 from autocompress.budget import ACCURACY_METRICS, METRICS, Budget
-from autocompress.ladder import Choice, Element, Ladder, Rung, Space
-from autocompress.plan import Effort, Plan, Setting, Stage
+from autocompress.ladder import Choice, Element, Ladder, Space
+from autocompress.measurement import Measurement, Reading
+from autocompress.plan import Effort, Plan, Stage, Step
 from autocompress.strategies import STRATEGIES, Boundary, Random
 from autocompress.strategy import Strategy
 from autocompress.trial import Outcome, Trial
 from autocompress.verdict import Finding, Standing, Verdict
 
-AMOUNTS: tuple[Setting, ...] = tuple(" ".join(f"block{i}" for i in range(k)) for k in range(1, 10))
-STRUCTURE = Element("dropping", Stage.STRUCTURE, Space((Choice("blocks", AMOUNTS, monotone=True),)))
-RECOVERY = Element("distillation", Stage.RECOVERY, Space((Choice("steps", (100,), structural=False),)))
-DROPPED = replace(rung_of(Effort.CALIBRATION, ("dynamic", Stage.PRECISION, ())), rounds=((STRUCTURE,),))
-TRAINED = replace(DROPPED, effort=Effort.TRAINING, rounds=((STRUCTURE, RECOVERY),))
-AMOUNT_LADDER = Ladder((DROPPED, TRAINED), {})
+CUTS = tuple(
+    (Step("dropping", Stage.STRUCTURE, {"blocks": " ".join(f"block{i}" for i in range(k))}),) for k in range(1, 10)
+)
+RECOVERIES = tuple(
+    Element("distillation", Stage.RECOVERY, Space((Choice("steps", (steps,), structural=False),)))
+    for steps in (100, 300)
+)
+DROPPED = replace(rung_of(Effort.CALIBRATION, ("dynamic", Stage.PRECISION, ())), structures=CUTS, nested=True)
+CUT_LADDER = Ladder((DROPPED,), {})
+TRAINED = replace(DROPPED, effort=Effort.TRAINING, structures=CUTS[3:6], nested=False, rounds=(RECOVERIES[:1],))
+LONGER = replace(TRAINED, rounds=(RECOVERIES[:1], RECOVERIES[1:]), promotes=2)
+TRAINING_LADDER = Ladder((DROPPED, TRAINED, LONGER), {})
 STRUCTURAL = [name for name, metric in METRICS.items() if metric.structural]
 
 
@@ -81,58 +88,99 @@ class TestBoundary(StrategySuite):
             assert not {one.plan for one in history} & set(proposed)
 
 
-def of_amount(rung: Rung, amount: int) -> Plan:
-    """The rung's plan that leaves out so many blocks."""
-    (plan,) = (plan for plan in rung.plans() if plan.rounds[0][0].settings["blocks"] == AMOUNTS[amount])
-    return plan
+def place_of(plan: Plan) -> int:
+    return CUTS.index((plan.rounds[0][0],))
+
+
+FITS = Verdict((Finding(Budget("size_mb", 1.0), Standing.MET, 0.5),))
 
 
 def boundary_found(ladder: Ladder, least: int) -> list[Plan]:
-    """What is proposed where `least` of the amounts and all after it keep the budgets on size and time."""
+    """What is proposed where the cut at place `least` and all after it keep the budgets on size and time."""
     history: list[Trial] = []
-    fits = Verdict((Finding(Budget("size_mb", 1.0), Standing.MET, 0.5),))
     while (plan := Boundary().propose(ladder, history)) is not None:
-        if AMOUNTS.index(plan.rounds[0][0].settings["blocks"]) >= least:
-            history.append(Trial(len(history), plan, Outcome.STOPPED, verdict=fits, stopped_by="max_accuracy_drop_pp"))
+        if place_of(plan) >= least:
+            history.append(Trial(len(history), plan, Outcome.STOPPED, verdict=FITS, stopped_by="max_accuracy_drop_pp"))
         else:
             history.append(trial(plan, Outcome.STOPPED, "size_mb", len(history)))
     return [one.plan for one in history]
 
 
-class TestBoundaryOfAmounts:
-    """Rungs that leave out more and more of the network."""
+class TestBoundaryOfCuts:
+    """Rungs that leave less and less of the network."""
 
-    @pytest.mark.parametrize("least", range(len(AMOUNTS)))
-    def test_the_least_amount_that_fits_is_found_by_halving_and_only_that_is_trained(self, least: int) -> None:
-        proposed = boundary_found(AMOUNT_LADDER, least)
-        assert proposed[-1] == of_amount(TRAINED, least)
-        untrained = proposed[:-1]
-        assert of_amount(DROPPED, least) in untrained
-        assert least == 0 or of_amount(DROPPED, least - 1) in untrained
-        assert not any(TRAINED.holds(plan) for plan in untrained)
-        # the most that can go, then at most 4 steps of halving 9 amounts
-        assert untrained[0] == of_amount(DROPPED, len(AMOUNTS) - 1)
-        assert len(untrained) == len(set(untrained)) <= 5
+    @pytest.mark.parametrize("likely", [None, *range(len(CUTS))])
+    @pytest.mark.parametrize("least", range(len(CUTS)))
+    def test_the_least_cut_that_fits_is_found_from_wherever_it_was_expected(
+        self, least: int, likely: int | None
+    ) -> None:
+        proposed = [place_of(plan) for plan in boundary_found(Ladder((replace(DROPPED, likely=likely),), {}), least)]
+        assert least in proposed
+        assert least == 0 or least - 1 in proposed
+        assert proposed[0] == (len(CUTS) - 1 if likely is None else likely)
+        assert len(proposed) == len(set(proposed)) <= 6
+        if likely == least:
+            # what was expected, and that less is too little
+            assert len(proposed) == min(2, least + 1)
 
-    def test_where_no_amount_fits_nothing_is_trained(self) -> None:
-        # one look at the most that can go settles it
-        assert boundary_found(AMOUNT_LADDER, len(AMOUNTS)) == [of_amount(DROPPED, len(AMOUNTS) - 1)]
+    def test_where_no_cut_fits_one_look_at_the_most_that_can_go_settles_it(self) -> None:
+        assert [place_of(plan) for plan in boundary_found(CUT_LADDER, len(CUTS))] == [len(CUTS) - 1]
 
-    def test_an_amount_that_could_not_be_made_or_is_undecided_does_not_fit(self) -> None:
+    def test_what_just_fits_is_left_no_room_by_noise_and_does_not_count(self) -> None:
+        tight = Verdict((Finding(Budget("latency_ms", 1.0), Standing.MET, 0.99),))
+        following = Boundary().propose(CUT_LADDER, [Trial(0, plan_at(4), Outcome.MEASURED, verdict=tight)])
+        assert following is not None
+        assert place_of(following) > 4
+
+    def test_a_cut_that_could_not_be_made_or_is_undecided_does_not_fit(self) -> None:
         undecided = Verdict((Finding(Budget("latency_ms", 1.0), Standing.UNDECIDED, 0.9),))
-        middle = of_amount(DROPPED, 4)
-        place = AMOUNTS.index(middle.rounds[0][0].settings["blocks"])
-        for seen in (trial(middle, Outcome.FAILED), Trial(0, middle, Outcome.MEASURED, verdict=undecided)):
-            following = Boundary().propose(AMOUNT_LADDER, [seen])
+        for seen in (trial(plan_at(4), Outcome.FAILED), Trial(0, plan_at(4), Outcome.MEASURED, verdict=undecided)):
+            following = Boundary().propose(CUT_LADDER, [seen])
             assert following is not None
-            assert AMOUNTS.index(following.rounds[0][0].settings["blocks"]) > place
+            assert place_of(following) > 4
 
-    def test_while_another_worker_measures_an_amount_there_is_something_to_do(self) -> None:
-        first = Boundary().propose(AMOUNT_LADDER, [])
+    def test_while_another_worker_measures_a_cut_there_is_something_to_do(self) -> None:
+        first = Boundary().propose(CUT_LADDER, [])
         assert first is not None
-        second = Boundary().propose(AMOUNT_LADDER, [trial(first, Outcome.CLAIMED)])
+        second = Boundary().propose(CUT_LADDER, [trial(first, Outcome.CLAIMED)])
         assert second is not None
         assert second != first
+
+
+def plan_at(place: int) -> Plan:
+    return list(DROPPED.plans())[place]
+
+
+def scored(number: int, plan: Plan, score: float) -> Trial:
+    measurement = Measurement({"score": Reading.one("score", score)})
+    return Trial(number, plan, Outcome.STOPPED, measurement, FITS, stopped_by="max_accuracy_drop_pp")
+
+
+class TestBoundaryOfTraining:
+    """Of those that were trained a little, the best go on."""
+
+    def test_the_best_of_the_first_round_go_on_in_their_order(self) -> None:
+        first = list(TRAINED.plans())
+        history = [
+            scored(place, plan, score) for place, (plan, score) in enumerate(zip(first, (0.5, 0.9, 0.7), strict=True))
+        ]
+        ladder = Ladder((TRAINED, LONGER), {})
+        proposed = []
+        while (plan := Boundary().propose(ladder, history)) is not None:
+            proposed.append(plan)
+            history.append(scored(len(history), plan, 0.9))
+        assert [plan.rounds[0] for plan in proposed] == [first[1].rounds[0], first[2].rounds[0]]
+        assert all(len(plan.rounds) == 2 for plan in proposed)
+
+    def test_nobody_goes_on_while_a_rival_is_under_way(self) -> None:
+        first = list(TRAINED.plans())
+        history = [scored(0, first[0], 0.9), scored(1, first[1], 0.8), trial(first[2], Outcome.CLAIMED)]
+        assert Boundary().propose(Ladder((TRAINED, LONGER), {}), history) is None
+
+    def test_what_failed_does_not_go_on(self) -> None:
+        first = list(TRAINED.plans())
+        history = [trial(plan, Outcome.FAILED, number=place) for place, plan in enumerate(first)]
+        assert Boundary().propose(Ladder((TRAINED, LONGER), {}), history) is None
 
 
 class TestRandom(StrategySuite):

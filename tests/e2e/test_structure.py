@@ -97,6 +97,7 @@ def test_a_plan_that_trains_in_two_rounds_gives_the_same_bytes_in_another_folder
     trained: nn.Module, task: Task, tmp_path: Path
 ) -> None:
     schedule = {"steps": 30, "batch": 64, "seed": 0, "learning_rate": 0.02, "optimizer": "sgd"}
+    schedule |= {"views": 2, "feature_weight": 0.0}
     recover = Step("distillation", Stage.RECOVERY, schedule)
     drop = Step("block_dropping", Stage.STRUCTURE, {"blocks": "1.2 1.3"})
     int8 = Step("int8_static", Stage.PRECISION, {**Int8Static.probed[0], **REST})

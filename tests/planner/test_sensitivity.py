@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
-from autocompress.planner.sensitivity import order_blocks
+from autocompress.blocks import droppable_blocks, skipping
+from autocompress.planner.sensitivity import Divergence
 from autocompress.runtime import Example
-from autocompress.source import ArraySource, whole
+from autocompress.source import ArraySource, Part, whole
+
+ITEMS = np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32)
+EXAMPLE = Example((ITEMS[:2],))
 
 
 class Scaled(nn.Module):
@@ -21,19 +26,29 @@ class Scaled(nn.Module):
         return x + self.factor * self.body(x)
 
 
-def test_blocks_go_in_the_order_of_what_they_change_and_the_divergence_is_that_of_all_gone_so_far() -> None:
+@pytest.fixture
+def part() -> Part:
+    return whole("train", ArraySource((ITEMS,), np.zeros(64, dtype=np.int64)))
+
+
+@pytest.mark.parametrize("outputs", [3, 1])
+def test_what_counts_less_moves_the_outputs_less(part: Part, outputs: int) -> None:
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Sequential(*(Scaled(f) for f in (2.0, 0.01, 0.5, 0.1, 1.0))), nn.Linear(8, 3))
-    items = np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32)
-    part = whole("train", ArraySource((items,), np.zeros(64, dtype=np.int64)))
-    order = order_blocks(module, Example((items[:2],)), part)
-    assert [block.name for block in order] == ["0.1", "0.3", "0.2"]
-    divergences = [block.divergence for block in order]
-    assert divergences == sorted(divergences)
-    assert 0 < divergences[0] < 0.01
+    module = nn.Sequential(nn.Sequential(*(Scaled(f) for f in (2.0, 0.01, 0.5))), nn.Linear(8, outputs))
+    kinds = droppable_blocks(module, EXAMPLE)
+    divergence = Divergence(module, EXAMPLE, part)
+    found = {}
+    for name in kinds:
+        with skipping(module, [name], kinds):
+            found[name] = divergence.of(module)
+    assert found["0.1"] < found["0.2"] < found["0.0"]
+    assert found["0.1"] < 0.01
+    assert divergence.of(module) == 0.0
 
 
-def test_a_network_without_blocks_has_no_order() -> None:
-    items = np.ones((8, 4), np.float32)
-    part = whole("train", ArraySource((items,), np.zeros(8, dtype=np.int64)))
-    assert order_blocks(nn.Sequential(nn.Linear(4, 4)), Example((items[:2],)), part) == ()
+def test_outputs_that_are_not_finite_are_infinitely_far(part: Part) -> None:
+    module = nn.Sequential(nn.Linear(8, 3))
+    divergence = Divergence(module, EXAMPLE, part)
+    with torch.no_grad():
+        module[0].bias.fill_(float("nan"))
+    assert divergence.of(module) == float("inf")

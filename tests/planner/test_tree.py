@@ -11,10 +11,10 @@ from autocompress.artifact import Artifact
 from autocompress.budget import Budget
 from autocompress.facts import Facts, Family
 from autocompress.ladder import Answer, Choice, Ladder, Reason, Space
-from autocompress.plan import Effort, Setting, Stage
+from autocompress.plan import Effort, Setting, Stage, Step
 from autocompress.planner import Situation, build_ladder, inspect_module
 from autocompress.planner.rules import RULES
-from autocompress.probes import BlockProbe, Probe, Probes, TrainingProbe
+from autocompress.probes import Probe, Probes, Structure, TrainingProbe, Way
 from autocompress.profile import Profile
 from autocompress.runtime import Example
 from autocompress.source import ArraySource
@@ -304,21 +304,27 @@ def test_rungs_are_ordered_by_effort_before_speed() -> None:
 # structure and training
 
 
+def drop(*blocks: str) -> tuple[Step, ...]:
+    return (Step("block_dropping", Stage.STRUCTURE, {"blocks": " ".join(blocks)}),)
+
+
 def with_blocks(*blocks: str, training: bool) -> Probes:
-    """What was probed where these blocks can go, and a step of training takes half a second."""
-    schedule = TrainingProbe((100, 300, 900), 32, 0.1, "sgd", 0.5) if training else None
-    return replace(FAST, blocks=tuple(BlockProbe(name, 0.1) for name in blocks), training=schedule)
+    """What was probed where these blocks can go one after the other, and a step of training takes half a second."""
+    structures = tuple(Structure(drop(*blocks[: k + 1]), 0.1, 0.5 - 0.1 * k, 0.3 - 0.1 * k) for k in range(len(blocks)))
+    schedule = TrainingProbe((100, 300, 900), (1, 1, 1), 32, 0.1, "sgd", 0.5, (drop(*blocks),)) if training else None
+    return replace(FAST, blocks=blocks, ways=(Way("depth", structures),), training=schedule)
 
 
 def test_structure_comes_after_int8_and_training_after_both_each_round_longer_than_the_last() -> None:
     techniques = [technique() for technique in SHELF[::-1]]
     ladder = ladder_of(situation(probes=with_blocks("b1", "b2", training=True)), techniques)
     assert [rung.effort for rung in ladder.rungs] == sorted(rung.effort for rung in ladder.rungs)
-    assert names(ladder)[:3] == ["int8_dynamic", "int8_static", "block_dropping + int8_static"]
+    assert names(ladder)[:3] == ["int8_dynamic", "int8_static", "depth + int8_static"]
     dropped, *trained = ladder.rungs[2:]
     assert [(len(rung.rounds), rung.effort) for rung in trained] == [(n, Effort.TRAINING) for n in (1, 2, 3)]
-    # the amount is the first blocks of the measured order, and the fastest finish has one setting left
+    # the fastest finish has one setting left
     assert [plan.rounds[0][0].settings for plan in dropped.plans()] == [{"blocks": "b1"}, {"blocks": "b1 b2"}]
+    assert dropped.nested
     seconds = [rung.predicted_seconds or 0.0 for rung in trained]
     assert seconds[0] == 50.0
     assert seconds == sorted(set(seconds))
@@ -328,10 +334,18 @@ def test_structure_comes_after_int8_and_training_after_both_each_round_longer_th
             assert [step.technique for steps in plan.rounds for step in steps].count("distillation") == len(rung.rounds)
 
 
+def test_the_structure_that_is_expected_to_fit_is_the_first_below_the_budgets() -> None:
+    findings = tuple(Finding(Budget.parse(metric, "0.45x"), Standing.EXCEEDED, 1.0) for metric in ("latency_ms",))
+    made = replace(situation(probes=with_blocks("b1", "b2", "b3", training=False)), baseline=Verdict(findings))
+    rung = ladder_of(made, [technique() for technique in SHELF]).rungs[2]
+    assert rung.likely == 1
+    assert (rung.predicted_latency, rung.predicted_size) == (0.4, pytest.approx(0.2))
+
+
 def test_without_training_data_structure_is_tried_untrained() -> None:
     probes = with_blocks("b1", training=False)
     ladder = ladder_of(situation(task=Task(test=many(3000)), probes=probes), [technique() for technique in SHELF])
-    assert names(ladder) == ["int8_dynamic", "int8_static", "block_dropping + int8_static"]
+    assert names(ladder) == ["int8_dynamic", "int8_static", "depth + int8_static"]
     assert ladder.refusals["distillation"].rule == "training"
 
 
@@ -340,7 +354,6 @@ def test_without_a_block_that_can_go_structure_and_recovery_are_refused() -> Non
     assert names(ladder) == ["int8_dynamic", "int8_static"]
     assert ladder.refusals["block_dropping"].rule == "blocks"
     assert ladder.refusals["distillation"].rule == "recovery"
-    assert ladder.refusals["distillation"].fact
 
 
 # techniques that this version does not have

@@ -1,0 +1,113 @@
+"""Ways down: nested structures in the order of what they cost in outputs and save in time and size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from autocompress.planner.anatomy import Anatomy, Cut
+from autocompress.probes import Structure, Way
+from autocompress.verdict import Verdict
+
+# a way goes on beyond the budgets, since what is predicted may not be what will be measured
+BEYOND = 0.75
+LEAST_INCREASE = 1e-6
+
+Moves = Callable[[Cut], Iterator[Cut]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is asked, as shares of the baseline; None where nothing is."""
+
+    latency: float | None
+    size: float | None
+
+    def reached(self, latency: float, size: float, factor: float = 1.0) -> bool:
+        """True when both lie below `factor` times what is asked; False where nothing is asked."""
+        asked = [(self.latency, latency), (self.size, size)]
+        return any(limit is not None for limit, _ in asked) and all(
+            limit is None or value <= factor * limit for limit, value in asked
+        )
+
+    def progress(self, before: tuple[float, float], after: tuple[float, float], start: tuple[float, float]) -> float:
+        """How much of the way to the target a move covers; once there, the share of the latency that it saves."""
+        covered = 0.0
+        for limit, old, new, first in zip((self.latency, self.size), before, after, start, strict=True):
+            if limit is not None and old > limit and first > limit:
+                covered += (old - max(new, limit)) / (first - limit)
+        return covered if covered > 0 else (before[0] - after[0]) / start[0] * 1e-3
+
+
+@dataclass(eq=False)
+class Descent:
+    """Greedy: the move with the least increase of divergence for each part of the way that it covers.
+
+    Divergence is measured again as things go, but not for moves that were worse than the best before (lazy greedy;
+    Minoux 1978), since leaving out more hardly makes a part matter less. With several budgets the covering problem's
+    greedy rule weighs each by what is still missing (Dobson 1982).
+    """
+
+    anatomy: Anatomy
+    predict: Callable[[Cut], tuple[float, float]]
+    diverges: Callable[[Cut], float]
+    target: Target
+    to_the_end: bool = False
+    said: Callable[[str], None] = lambda sentence: None
+
+    def way(self, name: str, *moves: Moves) -> Way:
+        """Structures that these moves lead to, one move after the other."""
+        cut, divergence = Cut(), 0.0
+        start = here = self.predict(cut)
+        known: dict[object, float] = {}
+        structures: list[Structure] = []
+        while self.to_the_end or not self.target.reached(*here, factor=BEYOND):
+            best = self._best(cut, divergence, here, start, known, moves)
+            if best is None:
+                break
+            cut, divergence = best
+            here = self.predict(cut)
+            structures.append(Structure(self.anatomy.steps(cut), divergence, *here))
+            self.said(f"{name}: {len(structures)} cuts ordered, {here[0]:.2f}x predicted")
+        return Way(name, tuple(structures))
+
+    def _best(
+        self,
+        cut: Cut,
+        divergence: float,
+        here: tuple[float, float],
+        start: tuple[float, float],
+        known: dict[object, float],
+        moves: tuple[Moves, ...],
+    ) -> tuple[Cut, float] | None:
+        worth = {}
+        for more in moves:
+            for after in more(cut):
+                progress = self.target.progress(here, self.predict(after), start)
+                if progress > 0:
+                    worth[after] = progress
+        fresh: dict[Cut, float] = {}
+        while worth:
+            # what was never measured comes first
+            best = min(worth, key=lambda after: known.get(_move(cut, after), 0.0) / worth[after])
+            if best in fresh:
+                return best, fresh[best]
+            fresh[best] = self.diverges(best)
+            known[_move(cut, best)] = max(fresh[best] - divergence, LEAST_INCREASE)
+        return None
+
+
+def _move(before: Cut, after: Cut) -> object:
+    new = set(after.blocks) - set(before.blocks)
+    return new.pop() if new else next(level for level in after.widths if level not in before.widths)
+
+
+def target_of(baseline: Verdict) -> Target:
+    """What the budgets ask of latency and size, as shares of the baseline that `baseline` judges."""
+
+    def share(*metrics: str) -> float | None:
+        found = [f for f in baseline.findings if f.budget.metric in metrics and f.value]
+        shares = [1 / f.overshoot for f in found if 0 < f.overshoot < float("inf")]
+        return min(shares, default=None)
+
+    return Target(share("latency_ms", "throughput_per_s"), share("size_mb", "download_mb"))

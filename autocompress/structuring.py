@@ -1,0 +1,170 @@
+"""Before anything is trained: what can go, what it saves here, and in which order; then what training costs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from autocompress.blocks import droppable_blocks, skipping
+from autocompress.errors import ArtifactError, RuntimeFailureError, TechniqueError
+from autocompress.facts import Facts
+from autocompress.journal import Journal
+from autocompress.ladder import Ladder
+from autocompress.plan import Plan, Step
+from autocompress.planner import (
+    Anatomy,
+    Cut,
+    Descent,
+    Divergence,
+    LatencyModel,
+    block_kinds,
+    measure_training,
+    target_of,
+    work_of,
+)
+from autocompress.probes import Probes
+from autocompress.progress import Event, Listener
+from autocompress.source import Part
+from autocompress.strategies import fits_with_room
+from autocompress.trial import Trial
+from autocompress.verdict import Verdict
+from autocompress.workbench import Workbench
+
+# measurements that the latency model is fitted to, the whole network's among them
+MOST_MEASURED = 8
+MEASURE_SECONDS = 3.0
+# of the time that is left, what ordering and these measurements may take
+SHARE_OF_TIME = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Shaping:
+    """The run as far as structure needs it. `finish` is what every structure is measured with."""
+
+    bench: Workbench
+    journal: Journal
+    facts: Facts
+    finish: tuple[Step, ...]
+    part: Part
+    progress: Listener
+
+    def said(self, sentence: str) -> None:
+        """Tell the listener."""
+        self.progress(Event("probes", sentence))
+
+    def measured(self, steps: tuple[Step, ...]) -> tuple[float, float] | None:
+        """Latency and size of a structure, not trained, as shares of the baseline; None where it cannot be built.
+
+        What an earlier sitting measured is not measured again.
+        """
+        plan = Plan((steps,) if steps else (), self.finish)
+        noted = self.journal.noted("structures") or {}
+        if plan.hash not in noted:
+            noted[plan.hash] = self._measure(plan)
+            self.journal.note("structures", noted)
+        found = noted[plan.hash]
+        return None if found is None else (found[0], found[1])
+
+    def _measure(self, plan: Plan) -> list[float] | None:
+        try:
+            artifact = self.bench.build(plan)
+            latency = self.bench.measure_time(artifact, MEASURE_SECONDS)
+        except (TechniqueError, ArtifactError, RuntimeFailureError):
+            # a structure that cannot be built tells nothing about time; the search meets it again and says why
+            return None
+        statistic = self.bench.profile.protocol.statistic
+        after, before = (r["latency_ms"].block_statistic(statistic) for r in (latency.readings, latency.baseline))
+        return [float(np.median(after / before)), artifact.size_bytes / self.bench.baseline.size_bytes]
+
+
+def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds_left: float | None) -> Probes:
+    """The probes with what can go and the structures worth measuring. `verdict` judges the model as it is."""
+    bench, facts = shaping.bench, shaping.facts
+    began = time.monotonic()
+    shaping.said("looking for blocks and channels that can go")
+    kinds = droppable_blocks(bench.module, bench.example)
+    anatomy = Anatomy(facts, block_kinds(facts, list(kinds)), {}, {}, 1)
+    probes = replace(probes, blocks=tuple(anatomy.blocks))
+
+    def out_of_time() -> bool:
+        return seconds_left is not None and time.monotonic() - began > SHARE_OF_TIME * seconds_left
+
+    measured = _measure_samples(shaping, anatomy, out_of_time)
+    if not measured:
+        return probes
+    predict = _predictor(anatomy, measured)
+    divergence = Divergence(bench.module, bench.example, shaping.part)
+
+    def diverges(cut: Cut) -> float:
+        with skipping(bench.module, cut.blocks, kinds):
+            return divergence.of(bench.module)
+
+    descent = Descent(anatomy, predict, diverges, target_of(verdict), bench.profile.objective != "effort", shaping.said)
+    ways = [descent.way("depth", anatomy.block_moves)]
+    return replace(probes, ways=tuple(way for way in ways if way.structures))
+
+
+def _measure_samples(
+    shaping: Shaping, anatomy: Anatomy, out_of_time: Callable[[], bool]
+) -> list[tuple[Cut, float, float]]:
+    """Cuts with their latency and size; begins with no cut. Empty where not even that can be measured."""
+    found: list[tuple[Cut, float, float]] = []
+    for cut in (Cut(), *anatomy.samples()):
+        if len(found) == MOST_MEASURED or (found and out_of_time()):
+            break
+        shaping.said(f"measuring what {_describe(cut)} saves")
+        both = shaping.measured(anatomy.steps(cut))
+        if both is not None:
+            found.append((cut, *both))
+        elif not found:
+            return []
+    return found
+
+
+def _describe(cut: Cut) -> str:
+    if cut.blocks:
+        return f"leaving out {len(cut.blocks)} blocks like {cut.blocks[0]}"
+    return f"narrowing {cut.widths[0][0]}" if cut.widths else "quantization alone"
+
+
+def _predictor(anatomy: Anatomy, measured: Sequence[tuple[Cut, float, float]]) -> Callable[[Cut], tuple[float, float]]:
+    model = LatencyModel.fit(anatomy.facts, [(work_of(anatomy.layers(cut)), latency) for cut, latency, _ in measured])
+    parameters = np.array([sum(layer.parameters for layer in anatomy.layers(cut)) for cut, _, _ in measured])
+    sizes = np.array([size for _, _, size in measured])
+    slope, fixed = (
+        np.polyfit(parameters, sizes, 1) if len(np.unique(parameters)) > 1 else (sizes[0] / parameters[0], 0.0)
+    )
+
+    def predict(cut: Cut) -> tuple[float, float]:
+        layers = anatomy.layers(cut)
+        size = fixed + slope * sum(layer.parameters for layer in layers)
+        return model.predict(work_of(layers)), float(size)
+
+    return predict
+
+
+def fitting_structures(ladder: Ladder, history: Iterable[Trial]) -> list[tuple[Step, ...]]:
+    """Of every way down, the structure that leaves most of the network and fits; the best untrained score first."""
+    trials = list(history)
+    found: dict[tuple[Step, ...], float] = {}
+    for rung in (rung for rung in ladder.rungs if rung.nested):
+        places = {rung.place(trial.plan): trial for trial in trials if rung.holds(trial.plan) and fits_with_room(trial)}
+        if places:
+            trial = places[min(place for place in places if place is not None)]
+            score = trial.measurement.readings.get("score")
+            found[rung.structure_of(trial.plan)] = score.value if score else 0.0
+    return sorted(found, key=lambda structure: -found[structure])
+
+
+def time_training(shaping: Shaping, probes: Probes, structures: Sequence[tuple[Step, ...]]) -> Probes:
+    """The probes with what training costs, taken from the most promising structure that fits."""
+    task = shaping.bench.task
+    if not structures or task is None:
+        return probes
+    shaping.said("timing a few steps of training")
+    student = shaping.bench.shaped(structures[0])
+    training = measure_training(student, shaping.bench.module, task, shaping.bench.example)
+    return replace(probes, training=training and replace(training, structures=tuple(structures)))

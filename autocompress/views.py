@@ -1,0 +1,124 @@
+"""A seeded bank of augmented views, and what the teacher said to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from autocompress.runtime import Example
+from autocompress.source import Inputs, Part
+from autocompress.task import Augment
+from autocompress.workspace import write_whole
+
+# answers that are kept; what comes after is asked anew each time
+MOST_KEPT_BYTES = 512_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One batch of a view. `key` is the same whenever the same items come with the same augmentation."""
+
+    key: int
+    inputs: dict[str, torch.Tensor]
+    targets: torch.Tensor
+
+
+class Views:
+    """Batches of a part, augmented, the same for the same seed and step: a run that resumes sees what it would have
+    seen.
+
+    An epoch shows one of `views` views of all items: a view fixes which items meet in a batch and how they are
+    augmented, so that a teacher's answers can be kept. Later epochs show the views again, their batches in another
+    order. 0 views means a fresh one for every epoch. Items are held in memory as the model takes them.
+    """
+
+    def __init__(self, part: Part, example: Example, *, batch: int, seed: int, views: int = 0) -> None:
+        inputs, self._targets = _gather(part)
+        self._inputs = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        self.by_name = example.by_name
+        self._seed, self._views, self._batch = seed, views, min(batch, len(self._targets))
+        self.per_epoch = max(1, len(self._targets) // self._batch)
+
+    def at(self, step: int, augment: Augment | None = None) -> Batch:
+        """The batch of one step, with tensors by input name; images are augmented."""
+        epoch, place = divmod(step, self.per_epoch)
+        view = epoch % self._views if self._views else epoch
+        if view != epoch:
+            place = int(self._order(self.per_epoch, 7_368_787 + epoch)[place])
+        items = self._order(len(self._targets), view)[place * self._batch : (place + 1) * self._batch]
+        inputs = {name: tensor[items] for name, tensor in self._inputs.items()}
+        key = view * self.per_epoch + place
+        if augment is not None:
+            # augmentation draws from torch's global generator, which is left as it was found
+            with seeded(self._seed * 1_000_003 + key):
+                inputs = {name: augment(tensor) if tensor.ndim == 4 else tensor for name, tensor in inputs.items()}
+        return Batch(key, inputs, torch.from_numpy(self._targets)[items])
+
+    def _order(self, n: int, number: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + number)
+        return torch.randperm(n, generator=generator)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """torch's global generator with this seed, and as it was afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _gather(part: Part) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    read: list[tuple[Inputs, Any]] = list(part.batches(512))
+    first = read[0][0]
+    keys: list[Any] = list(first) if isinstance(first, dict) else list(range(len(first)))
+    arrays = {}
+    for key in keys:
+        name = key if isinstance(key, str) else ("input" if key == 0 else f"input_{key}")
+        columns: list[Any] = [inputs for inputs, _ in read]
+        joined = np.concatenate([column[key] for column in columns])
+        arrays[name] = joined.astype(np.float32) if joined.dtype == np.float64 else joined
+    return arrays, np.concatenate([targets for _, targets in read])
+
+
+class Answers:
+    """What the teacher said to each batch of a bank of views, kept in a file so that every recovery of a run uses it.
+
+    Answers are kept in the precision that they were given in: a student learns the same from them, kept or fresh.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._known: dict[int, torch.Tensor] = _read(path)
+        self._bytes = sum(tensor.nbytes for tensor in self._known.values())
+        self._saved = len(self._known)
+
+    def to(self, key: int, ask: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """The answer to a batch, asked for when it is not known."""
+        if self._path is None:
+            return ask()
+        if key not in self._known:
+            answer = ask().cpu()
+            if self._bytes + answer.nbytes > MOST_KEPT_BYTES:
+                return answer
+            self._known[key] = answer
+            self._bytes += answer.nbytes
+        return self._known[key]
+
+    def save(self) -> None:
+        """Write down what is new."""
+        if self._path is not None and len(self._known) > self._saved:
+            known: Mapping[str, torch.Tensor] = {str(key): tensor for key, tensor in self._known.items()}
+            write_whole(self._path, lambda target: torch.save(dict(known), target))
+            self._saved = len(self._known)
+
+
+def _read(path: Path | None) -> dict[int, torch.Tensor]:
+    if path is None or not path.exists():
+        return {}
+    return {int(key): tensor for key, tensor in torch.load(path, map_location="cpu", weights_only=True).items()}

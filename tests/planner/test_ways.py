@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from torch import nn
+
+from autocompress.budget import Budget
+from autocompress.facts import Facts
+from autocompress.planner import inspect_module
+from autocompress.planner.anatomy import Anatomy, Cut, block_kinds
+from autocompress.planner.ways import Descent, Target, target_of
+from autocompress.runtime import Example
+from autocompress.verdict import Finding, Standing, Verdict
+
+NAMES = tuple(f"0.{i}" for i in range(5))
+# what leaving a block out changes and saves
+HARM = dict(zip(NAMES, (5.0, 0.1, 1.0, 0.7, 3.0), strict=True))
+SAVES = dict(zip(NAMES, (0.1, 0.1, 0.1, 0.02, 0.1), strict=True))
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(8, 8)
+
+    def forward(self, x: object) -> object:
+        return x + self.body(x)
+
+
+@pytest.fixture(scope="module")
+def facts() -> Facts:
+    module = nn.Sequential(nn.Sequential(*(Block() for _ in NAMES)), nn.Linear(8, 2))
+    return inspect_module(module, Example((np.zeros((1, 8), np.float32),)))
+
+
+def descent(facts: Facts, target: Target, asked: list[Cut], **more: bool) -> Descent:
+    anatomy = Anatomy(facts, block_kinds(facts, NAMES), {}, {}, 1)
+
+    def predict(cut: Cut) -> tuple[float, float]:
+        return 0.5 - sum(SAVES[name] for name in cut.blocks), 0.3 - 0.03 * len(cut.blocks)
+
+    def diverges(cut: Cut) -> float:
+        asked.append(cut)
+        return sum(HARM[name] for name in cut.blocks)
+
+    return Descent(anatomy, predict, diverges, target, **more)
+
+
+def order(facts: Facts, target: Target, **more: bool) -> list[str]:
+    found = descent(facts, target, [], **more)
+    way = found.way("depth", found.anatomy.block_moves)
+    sets = [set(str(one.steps[0].settings["blocks"]).split()) for one in way.structures]
+    assert all(before < after for before, after in itertools.pairwise(sets))
+    return [(after - before).pop() for before, after in zip([set(), *sets], sets, strict=False)]
+
+
+def test_blocks_go_in_the_order_of_what_they_change_for_what_they_save(facts: Facts) -> None:
+    # 0.3 changes little, and saves still less
+    assert order(facts, Target(0.2, None), to_the_end=True) == ["0.1", "0.2", "0.4", "0.3"]
+
+
+def test_a_size_budget_alone_counts_size(facts: Facts) -> None:
+    assert order(facts, Target(None, 0.1), to_the_end=True) == ["0.1", "0.3", "0.2", "0.4"]
+
+
+def test_the_way_ends_a_little_beyond_the_budgets(facts: Facts) -> None:
+    assert order(facts, Target(0.41, None)) == ["0.1", "0.2"]
+
+
+def test_what_was_worse_than_the_best_is_not_measured_again_before_its_turn(facts: Facts) -> None:
+    asked: list[Cut] = []
+    found = descent(facts, Target(0.2, None), asked, to_the_end=True)
+    found.way("depth", found.anatomy.block_moves)
+    # 5 at first, then one for each of the three others that go
+    assert len(asked) == 8
+
+
+def test_predictions_and_divergence_are_those_of_all_gone_so_far(facts: Facts) -> None:
+    found = descent(facts, Target(0.2, None), [], to_the_end=True)
+    first, second, *_ = found.way("depth", found.anatomy.block_moves).structures
+    assert (first.divergence, second.divergence) == (0.1, pytest.approx(1.1))
+    assert (first.latency, second.latency) == (0.4, pytest.approx(0.3))
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "limit", "expected"),
+    [
+        ("latency_ms", 2.0, 1.0, Target(0.5, None)),
+        ("throughput_per_s", 100.0, 400.0, Target(0.25, None)),
+        ("size_mb", 10.0, 2.0, Target(None, 0.2)),
+        ("max_accuracy_drop_pp", 0.0, 1.0, Target(None, None)),
+    ],
+)
+def test_the_target_is_a_share_of_the_baseline(metric: str, value: float, limit: float, expected: Target) -> None:
+    finding = Finding(Budget(metric, limit), Standing.EXCEEDED, value)
+    assert target_of(Verdict((finding,))) == expected
+
+
+def test_layers_of_blocks_that_went_and_channels_that_were_cut_do_not_count(facts: Facts) -> None:
+    shares: Mapping[tuple[str, float], Mapping[str, tuple[float, float]]] = {
+        ("head", 0.5): {"1": (0.5, 0.5)},
+        ("inner", 0.25): {"0.0.body": (0.75, 0.75)},
+    }
+    anatomy = Anatomy(facts, block_kinds(facts, NAMES), {"head": ("1",), "inner": ("0.0.body",)}, shares, 4)
+    cut = Cut(("0.1",), (("head", 0.5), ("inner", 0.25)))
+    left = {layer.name: layer.macs for layer in anatomy.layers(cut)}
+    assert left == {"0.0.body": 48, "0.2.body": 64, "0.3.body": 64, "0.4.body": 64, "1": 8}
+    steps = anatomy.steps(cut)
+    assert [step.technique for step in steps] == ["block_dropping", "channel_pruning", "channel_pruning"]
+    assert steps[1].settings["groups"] == "1"
+    # a group inside a block that went is no longer there
+    assert len(anatomy.steps(cut.without("0.0"))) == 2
+
+
+def test_samples_tell_each_kind_of_block_and_of_channels_from_the_others(facts: Facts) -> None:
+    shares: Mapping[tuple[str, float], Mapping[str, tuple[float, float]]] = {("head", 0.5): {"1": (0.5, 0.5)}}
+    anatomy = Anatomy(facts, block_kinds(facts, NAMES), {"head": ("1",)}, shares, 1)
+    samples = list(anatomy.samples())
+    assert samples == [Cut(("0.0", "0.1", "0.2")), Cut(widths=(("head", 0.5),))]

@@ -114,7 +114,7 @@ def with_own_weights(module: nn.Module) -> nn.Module:
 
     Layers that shared a parameter share its copy.
     """
-    made: dict[int, torch.Tensor] = {}
+    made: dict[int, nn.Parameter] = {}
     for part in module.modules():
         for name, parameter in part._parameters.items():
             if parameter is not None:
@@ -122,8 +122,7 @@ def with_own_weights(module: nn.Module) -> nn.Module:
                 if own is None:
                     own = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
                     made[id(parameter)] = own
-                # not into the dictionary: recurrent layers keep a list of their weights besides
-                setattr(part, name, own)
+                part._parameters[name] = own
         for name, buffer in part._buffers.items():
             if buffer is not None:
                 part._buffers[name] = buffer.detach().clone()

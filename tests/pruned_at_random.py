@@ -30,7 +30,7 @@ RATIOS = (0.125, 0.25, 0.3, 0.5, 0.625, 0.75, 0.9)
 
 
 def prune_at_random(pick: Pick, folder: Path, families: Sequence[str] = FAMILIES) -> str:
-    """"agrees", or the reason of the refusal. Anything else is an error or a failed assertion."""
+    """ "agrees", or the reason of the refusal. Anything else is an error or a failed assertion."""
     module, inputs = random_network(pick, families)
     module.train(pick([True, False]))
     example = inputs(2, 0)
@@ -40,14 +40,18 @@ def prune_at_random(pick: Pick, folder: Path, families: Sequence[str] = FAMILIES
         settings = random_settings(pick, module, example)
         smaller = ChannelPruning().apply(module, settings, random_context(pick, inputs(16, 1), example, folder))
     except TechniqueError as error:
-        assert error.message.strip()
-        return error.message
+        return require_sentence(error.message)
     finally:
         after = module.state_dict()
         assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     assert sum(p.numel() for p in smaller.parameters()) < sum(p.numel() for p in module.parameters())
     require_agreement(smaller, example, inputs(3, 2), folder)
     return "agrees"
+
+
+def require_sentence(message: str) -> str:
+    assert message.strip().endswith(".")
+    return message
 
 
 def without_some_blocks(pick: Pick, module: nn.Module, example: Example) -> nn.Module:

@@ -1,8 +1,9 @@
 """How much each channel of a group matters.
 
 - `group_magnitude`: L2 norm of all weights that go with the channel (Fang et al., "DepGraph", CVPR 2023).
-- `taylor`: first-order change of the loss, |weight x gradient|, summed over the group and averaged over batches
-  (Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019).
+- `taylor`: change of the loss to first order when the channel is gated off, |sum of weight x gradient| per layer,
+  averaged over the group's layers and over batches (Molchanov et al., "Importance Estimation for Neural Network
+  Pruning", CVPR 2019, with the gates of section 3.2: what moves all logits alike has no effect, whatever its size).
 - `batch_norm_scale`: scale of the channel's batch norm (Liu et al., "Learning Efficient Convolutional Networks
   through Network Slimming", ICCV 2017).
 - `mean_activation`: mean absolute value at the layers that read the channel, after the non-linearity (Molchanov et
@@ -77,7 +78,7 @@ def channel_scores(
     if importance == "mean_activation":
         measure = MeanActivation(_mean_activations(graph.module, groups.values(), example, calibrating))
         return {name: _score(measure, group, importance) for name, group in groups.items()}
-    measure = tp.importance.GroupTaylorImportance(normalizer=None)
+    measure = tp.importance.GroupTaylorImportance(normalizer=None, multivariable=True)
     totals = {name: torch.zeros(len(group[0].idxs)) for name, group in groups.items()}
     for _ in _gradients(graph.module, example, calibrating, task):
         for name, group in groups.items():

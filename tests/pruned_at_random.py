@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from random_networks import CLASSES, Pick, random_network
+from random_blocks import Pick
+from random_networks import CLASSES, random_network
 from torch import nn
 
 from autocompress.blocks import drop_blocks, droppable_blocks, with_shared_weights

@@ -214,7 +214,9 @@ def _group(graph: PruningGraph, coupling: Coupling) -> Group:
 
 
 def _explained(coupling: Coupling, reason: str) -> str:
-    # the error of the addition says less than its cause
+    # what the trial shows says less than its cause
+    if coupling.attends:
+        return "it is the width of an attention layer"
     return "a zero-padded shortcut counts on its width" if coupling.padded else reason
 
 

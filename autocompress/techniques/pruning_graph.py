@@ -45,6 +45,12 @@ class Coupling:
         return any(item.dep.target.type in MOVING for item in self.items)
 
     @property
+    def attends(self) -> bool:
+        """True when there are products between activations on the way."""
+        names = (str(item.dep.target.grad_fn) for item in self.items)
+        return any("ScaledDotProduct" in name or "BmmBackward" in name for name in names)
+
+    @property
     def padded(self) -> bool:
         """True when an operation on the way pads the second dimension of images."""
         pads = (getattr(item.dep.target.grad_fn, "_saved_pad", ()) for item in self.items)
@@ -191,13 +197,13 @@ def _sharing(module: nn.Module) -> dict[nn.Module, str]:
 def _silence(layer: nn.Module, places: Sequence[int]) -> None:
     """Zero the weights that read these input channels of a convolution or linear layer."""
     weight = layer.get_parameter("weight").data
-    if isinstance(layer, nn.modules.conv._ConvNd) and layer.groups > 1:
+    if isinstance(layer, nn.modules.conv._ConvNd) and layer.transposed:
+        weight[list(places)] = 0
+    elif isinstance(layer, nn.modules.conv._ConvNd) and layer.groups > 1:
         taken, given = layer.in_channels // layer.groups, layer.out_channels // layer.groups
         for place in places:
             block, inside = divmod(place, taken)
             weight[block * given : (block + 1) * given, inside] = 0
-    elif isinstance(layer, nn.modules.conv._ConvNd) and layer.transposed:
-        weight[list(places)] = 0
     else:
         weight[:, list(places)] = 0
 

@@ -161,6 +161,8 @@ class TestWhatCanBeCut:
         found = prunable_groups(module, Example({"input_ids": np.ones((2, 6), np.int64)}))
         suffix = "linear1" if choice == 0 else "up"
         assert [group.name for group in found.groups] == [f"layers.{i}.{suffix}" for i in range(choice + 1)]
+        # by torch's layer, or by what linear layers do together
+        assert "it is the width of an attention layer." in found.left_alone.values()
 
     def test_layers_that_share_their_weights_are_left_alone(self) -> None:
         module = nn.Sequential(*(nn.Linear(12, 12) for _ in range(3)), nn.Linear(12, 5))

@@ -110,11 +110,19 @@ def with_shared_weights(module: nn.Module) -> nn.Module:
 
 
 def with_own_weights(module: nn.Module) -> nn.Module:
-    """The module itself, with every parameter and buffer replaced by a copy, so that training leaves others alone."""
+    """The module itself, with every parameter and buffer replaced by a copy, so that training leaves others alone.
+
+    Layers that shared a parameter share its copy.
+    """
+    made: dict[int, nn.Parameter] = {}
     for part in module.modules():
         for name, parameter in part._parameters.items():
             if parameter is not None:
-                part._parameters[name] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+                own = made.get(id(parameter))
+                if own is None:
+                    own = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+                    made[id(parameter)] = own
+                part._parameters[name] = own
         for name, buffer in part._buffers.items():
             if buffer is not None:
                 part._buffers[name] = buffer.detach().clone()

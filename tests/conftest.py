@@ -23,7 +23,10 @@ from autocompress.runtime import Example, Runtime
 from autocompress.source import Array, Inputs, Source, as_source
 
 # suites are not test files by name; their assertions should explain themselves all the same
-pytest.register_assert_rewrite("runtime_suite", "device_suite", "technique_suite", "strategy_suite", "fakes")
+pytest.register_assert_rewrite(
+    "runtime_suite", "device_suite", "technique_suite", "model_technique_suite", "strategy_suite", "fakes",
+    "pruned_at_random",
+)  # fmt: skip
 
 CLASSES = 5
 VOCABULARY = 40

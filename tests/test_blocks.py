@@ -121,3 +121,23 @@ def test_own_weights_can_change_without_the_original_noticing() -> None:
         for tensor in (*copy.parameters(), *copy.buffers()):
             tensor.fill_(7)
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+def test_layers_that_share_a_weight_share_its_copy() -> None:
+    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    module[1].weight = module[0].weight
+    original = module[0].weight
+    with_own_weights(module)
+    assert module[0].weight is module[1].weight
+    assert module[0].weight is not original
+
+
+def test_a_recurrent_layer_computes_with_the_weights_of_its_own() -> None:
+    module = nn.LSTM(4, 3, batch_first=True)
+    copy = with_own_weights(with_shared_weights(module))
+    with torch.no_grad():
+        for parameter in copy.parameters():
+            parameter.zero_()
+        inputs = torch.ones(1, 2, 4)
+        assert not copy(inputs)[0].any()
+        assert module(inputs)[0].any()

@@ -1,0 +1,102 @@
+"""Channel pruning: the channels of convolutions and neurons of linear layers that matter least are taken out.
+
+Which channels can only go together: Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023. The ways to
+tell which matter are described, with their sources, in `autocompress.techniques.channel_importance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import nn
+
+from autocompress.errors import PlanError
+from autocompress.facts import Facts, Kind
+from autocompress.ladder import Choice, Reason, Space, check_settings
+from autocompress.plan import Effort, Setting, Stage
+from autocompress.probes import Probes
+from autocompress.profile import Profile
+from autocompress.recovery import reestimate_batch_norm
+from autocompress.technique import Context, ModelTechnique
+from autocompress.techniques.channel_groups import cut
+from autocompress.techniques.channel_importance import IMPORTANCES
+from autocompress.techniques.channel_selection import SCOPES, Selection
+
+RATIOS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
+SCOPE = Choice("scope", SCOPES, describes="whether each group loses the ratio, or all together")
+# under a global scope it decides how many channels each group loses, so it is structural
+IMPORTANCE = Choice("importance", IMPORTANCES, describes="how channels are ranked")
+MULTIPLE = Choice("multiple", (8, 1, 4, 16, 32), describes="what is kept of a group is a multiple of this")
+
+
+class ChannelPruning(ModelTechnique):
+    """Groups of coupled channels made narrower, then batch-norm statistics estimated anew."""
+
+    name: ClassVar[str] = "channel_pruning"
+    summary: ClassVar[str] = "channels and neurons that matter least are taken out"
+    stage: ClassVar[Stage] = Stage.STRUCTURE
+    effort: ClassVar[Effort] = Effort.CALIBRATION
+    # which groups there are, the model decides, and any share between 0 and 1 is a ratio
+    choices: ClassVar[tuple[Choice, ...]] = (
+        Choice("groups", (), describes="names of the groups that are cut; none for all that can be"),
+        Choice("ratio", (), describes="share of the channels that goes", monotone=True),
+        SCOPE,
+        IMPORTANCE,
+        MULTIPLE,
+    )
+
+    def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
+        """All groups by the same ratio, from little to much."""
+        return Space(
+            (
+                Choice("ratio", RATIOS, describes="share of the channels that goes", monotone=True),
+                Choice("groups", ("",)),
+                Choice("scope", SCOPES[:1]),
+                Choice("importance", IMPORTANCES[:1]),
+                Choice("multiple", MULTIPLE.options[:1]),
+            )
+        )
+
+    def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
+        """Refused where there are no two layers, of which one reads the other's channels."""
+        layers = [layer for layer in facts.layers if layer.kind in (Kind.CONVOLUTION, Kind.LINEAR)]
+        if len(layers) > 1:
+            return None
+        return Reason(
+            "there are no channels between two convolutions or linear layers that could go.",
+            "channels",
+            f"{len(layers)} convolutions and linear layers",
+        )
+
+    def apply(self, module: nn.Module, settings: Mapping[str, Setting], context: Context) -> nn.Module:
+        """See `ModelTechnique.apply`."""
+        selection = _selection(settings)
+        smaller = cut(module, context.example, selection, context.calibrating, context.task)
+        if context.calibrating is not None:
+            reestimate_batch_norm(smaller, context.calibrating, context.example)
+        return smaller
+
+
+def _selection(settings: Mapping[str, Setting]) -> Selection:
+    name = ChannelPruning.name
+    free = {key: settings[key] for key in ("groups", "ratio") if key in settings}
+    listed = {key: value for key, value in settings.items() if key not in free}
+    check_settings(name, (SCOPE, IMPORTANCE, MULTIPLE), listed)
+    missing = [key for key in ("groups", "ratio") if key not in free]
+    if missing:
+        raise PlanError(f"lacks the setting {missing[0]!r}.", where=name)
+    ratio, groups = free["ratio"], free["groups"]
+    if isinstance(ratio, bool) or not isinstance(ratio, float | int) or not 0 < ratio < 1:
+        raise PlanError(f"ratio cannot be {ratio!r}.", where=name, hint="It is a share between 0 and 1.")
+    if not isinstance(groups, str):
+        raise PlanError(
+            f"groups cannot be {groups!r}.", where=name, hint="Names with spaces between them, or nothing for all."
+        )
+    return Selection(
+        float(ratio),
+        tuple(groups.split()),
+        str(settings["scope"]),
+        str(settings["importance"]),
+        int(settings["multiple"]),
+    )

@@ -1,0 +1,138 @@
+"""torch-pruning's dependency graph, traced from a user's module and kept from running away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch_pruning as tp
+from torch import nn
+
+from autocompress.module import first_line, flatten_outputs, unfused_encoder_layers
+from autocompress.runtime import Example
+
+STEPS_PER_DEPENDENCY = 50
+
+
+class CannotCutError(Exception):
+    """Why a group cannot be cut, as the end of a sentence."""
+
+
+class _Bounded(list[Any]):
+    """The index mappings of one dependency, which end a search that runs in circles.
+
+    Around a reshape that is not what torch-pruning takes it for, indices multiply without end (swin_t). No real
+    group has more indices than the widest tensor of weights, or more steps than a fixed number per dependency.
+    """
+
+    def __init__(self, mappings: Iterable[Any], graph: DependencyGraph) -> None:
+        super().__init__(mappings)
+        self.graph = graph
+
+    def __iter__(self) -> Iterator[Any]:
+        self.graph.steps_left -= 1
+        if self.graph.steps_left < 0:
+            raise CannotCutError("its channels are coupled in circles")
+        for mapping in super().__iter__():
+            yield mapping and self._bounded(mapping)
+
+    def _bounded(self, mapping: Any) -> Any:
+        def apply(indices: Sequence[Any]) -> Sequence[Any]:
+            if len(indices) > self.graph.widest:
+                raise CannotCutError("its channels are coupled in circles")
+            return mapping(indices)  # type: ignore[no-any-return]  # torch-pruning's
+
+        return apply
+
+
+class DependencyGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-pruning has no types
+    """torch-pruning's graph of a module, which keeps what it saw while tracing."""
+
+    def __init__(self, *, maps_reshapes: bool) -> None:
+        self.maps_reshapes = maps_reshapes
+        super().__init__()
+        self.outputs: set[Any] = set()
+        self.spatial: dict[nn.Module, tuple[int, ...]] = {}
+        self.widest = 0
+        self.steps_left = 0
+
+    @property
+    def _2d_4d(self) -> bool:
+        # a reshape is a flattening only where linear layers take one vector an item; torch-pruning looks for that
+        # too, but misses linear layers on (n, h, w, c)
+        return bool(self._flat) and self.maps_reshapes
+
+    @_2d_4d.setter
+    def _2d_4d(self, value: bool) -> None:
+        self._flat = value
+
+    def trace(self, module: nn.Module, example: Example) -> None:
+        """Build the graph from one forward pass."""
+        place = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+        tensors = {name: tensor.to(place) for name, tensor in example.tensors().items()}
+        handles = [
+            part.register_forward_hook(self._look)
+            for part in module.modules()
+            if isinstance(part, nn.modules.conv._ConvNd | nn.Linear)
+        ]
+        try:
+            with torch.enable_grad(), unfused_encoder_layers():
+                self.build_dependency(
+                    module,
+                    tensors,
+                    forward_fn=lambda net, values: net(**values) if example.by_name else net(*values.values()),
+                    output_transform=self._traced_outputs,
+                    verbose=False,
+                )
+        finally:
+            for handle in handles:
+                handle.remove()
+        self.widest = max((max(p.shape, default=1) for p in module.parameters()), default=1)
+        for node in self.module2node.values():
+            for dependency in node.dependencies:
+                dependency.index_mapping = _Bounded(dependency.index_mapping, self)
+
+    def _look(self, part: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+        self.spatial[part] = () if isinstance(part, nn.Linear) else tuple(output.shape[2:])
+        if isinstance(part, nn.Linear) and output.ndim > 2:
+            self.maps_reshapes = False
+
+    def _traced_outputs(self, outputs: Any) -> list[torch.Tensor]:
+        traced = [tensor for tensor in flatten_outputs(outputs).values() if tensor.grad_fn is not None]
+        if not traced:
+            raise CannotCutError("no gradient reaches its weights from its outputs")
+        self.outputs = {tensor.grad_fn for tensor in traced}
+        return traced
+
+    def group_of(self, root: nn.Module, indices: Sequence[int]) -> Any:
+        """Everything that goes when these output channels of a layer go.
+
+        Raises:
+            CannotCutError: when the search fails or does not end.
+        """
+        self.steps_left = STEPS_PER_DEPENDENCY * sum(len(node.dependencies) for node in self.module2node.values())
+        try:
+            return self.get_pruning_group(root, self.get_pruner_of_module(root).prune_out_channels, list(indices))
+        except CannotCutError:
+            raise
+        except Exception as error:
+            # an operation that splits or moves channels in a way that torch-pruning has no map for
+            raise CannotCutError(f"its channels cannot be followed ({what(error)})") from error
+
+
+def traced(module: nn.Module, example: Example) -> DependencyGraph:
+    """The graph of a module, whose parameters must require gradients."""
+    try:
+        graph = DependencyGraph(maps_reshapes=True)
+        graph.trace(module, example)
+    except ZeroDivisionError:
+        # a reshape inside the network (channel shuffle) was taken for a flattening
+        graph = DependencyGraph(maps_reshapes=False)
+        graph.trace(module, example)
+    return graph
+
+
+def what(error: BaseException) -> str:
+    """What went wrong, in a few words."""
+    return str(error) if isinstance(error, CannotCutError) else f"{type(error).__name__}: {first_line(error)}"

@@ -19,11 +19,9 @@ class FeatureMatching:
     """Hooks on the blocks of student and teacher; `loss` compares what they gave in the last forward passes."""
 
     def __init__(self, student: nn.Module, teacher: nn.Module, example: Example) -> None:
-        names = [
-            name for name in droppable_blocks(teacher, example) if not isinstance(student.get_submodule(name), Skip)
-        ]
+        names = droppable_blocks(teacher, example)
+        self._names = [name for name in names if not isinstance(student.get_submodule(name), Skip)]
         self._given: dict[tuple[str, str], torch.Tensor] = {}
-        self._names: Sequence[str] = names
         self._handles = [
             module.get_submodule(name).register_forward_hook(self._recorder(whose, name))
             for whose, module in (("student", student), ("teacher", teacher))

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autocompress.blocks import droppable_blocks, skipping
 from autocompress.errors import ArtifactError, RuntimeFailureError, TechniqueError
 from autocompress.facts import Facts
 from autocompress.journal import Journal
@@ -16,11 +15,11 @@ from autocompress.ladder import Ladder
 from autocompress.plan import Plan, Step
 from autocompress.planner import (
     Anatomy,
+    Body,
     Cut,
     Descent,
     Divergence,
     LatencyModel,
-    block_kinds,
     measure_training,
     target_of,
     work_of,
@@ -82,12 +81,13 @@ class Shaping:
 
 def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds_left: float | None) -> Probes:
     """The probes with what can go and the structures worth measuring. `verdict` judges the model as it is."""
-    bench, facts = shaping.bench, shaping.facts
+    bench = shaping.bench
     began = time.monotonic()
     shaping.said("looking for blocks and channels that can go")
-    kinds = droppable_blocks(bench.module, bench.example)
-    anatomy = Anatomy(facts, block_kinds(facts, list(kinds)), {}, {}, 1)
-    probes = replace(probes, blocks=tuple(anatomy.blocks))
+    body = Body(bench.module, bench.example, shaping.facts)
+    anatomy = body.anatomy
+    names = tuple(name for kind in anatomy.groups.values() for name in kind)
+    probes = replace(probes, blocks=tuple(anatomy.blocks), groups=names, left_alone=body.left_alone)
 
     def out_of_time() -> bool:
         return seconds_left is not None and time.monotonic() - began > SHARE_OF_TIME * seconds_left
@@ -97,13 +97,18 @@ def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds_left: 
         return probes
     predict = _predictor(anatomy, measured)
     divergence = Divergence(bench.module, bench.example, shaping.part)
-
-    def diverges(cut: Cut) -> float:
-        with skipping(bench.module, cut.blocks, kinds):
-            return divergence.of(bench.module)
-
-    descent = Descent(anatomy, predict, diverges, target_of(verdict), bench.profile.objective != "effort", shaping.said)
-    ways = [descent.way("depth", anatomy.block_moves)]
+    to_the_end = bench.profile.objective != "effort"
+    descent = Descent(
+        anatomy,
+        predict,
+        lambda cut: body.with_cut(cut, divergence.of),
+        target_of(verdict),
+        to_the_end,
+        shaping.said,
+    )
+    ways = [descent.way("depth", anatomy.block_moves), descent.way("width", anatomy.width_moves)]
+    if all(way.structures for way in ways):
+        ways.append(descent.way("depth and width", anatomy.block_moves, anatomy.width_moves))
     return replace(probes, ways=tuple(way for way in ways if way.structures))
 
 

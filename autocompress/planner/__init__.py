@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from autocompress.planner.anatomy import Anatomy, Cut, block_kinds
+from autocompress.planner.anatomy import Anatomy, Cut
+from autocompress.planner.body import Body
 from autocompress.planner.climbing import fastest
 from autocompress.planner.inspection import inspect_module
 from autocompress.planner.latency_model import LatencyModel, work_of
@@ -15,13 +16,13 @@ from autocompress.planner.ways import Descent, Target, target_of
 
 __all__ = [
     "Anatomy",
+    "Body",
     "Cut",
     "Descent",
     "Divergence",
     "LatencyModel",
     "Situation",
     "Target",
-    "block_kinds",
     "build_ladder",
     "fastest",
     "inspect_module",

@@ -116,9 +116,8 @@ RULES: tuple[Rule, ...] = (
         "cnn",
         "Is it a convolutional network?",
         _is(Family.CNN),
-        Effect(refuse=("channel_pruning", "quantization_aware_training")),
-        "static int8 first, then blocks that can go; channel pruning would follow, and is not available in this "
-        "version.",
+        Effect(refuse=("quantization_aware_training",)),
+        "static int8 first, then blocks and channels that can go, then distillation.",
         "it is none.",
         "DESIGN: planner, rule 3",
     ),
@@ -127,8 +126,8 @@ RULES: tuple[Rule, ...] = (
         "Is it a transformer, a recurrent network or an MLP?",
         _is(Family.TRANSFORMER, Family.RNN, Family.MLP),
         Effect(refuse=("low_rank", "quantization_aware_training")),
-        "int8 of the large matrices first, then layers that can go; low rank would follow, and is not available in "
-        "this version.",
+        "int8 of the large matrices first, then layers and neurons that can go; low rank would follow, and is not "
+        "available in this version.",
         "it is none.",
         "DESIGN: planner, rule 3",
     ),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from autocompress.technique import ArtifactTechnique, ModelTechnique, Technique
 from autocompress.techniques.block_dropping import BlockDropping
+from autocompress.techniques.channel_pruning import ChannelPruning
 from autocompress.techniques.distillation import Distillation
 from autocompress.techniques.int8_dynamic import Int8Dynamic
 from autocompress.techniques.int8_static import Int8Static
 
 TECHNIQUES: tuple[type[ArtifactTechnique], ...] = (Int8Dynamic, Int8Static)
-MODEL_TECHNIQUES: tuple[type[ModelTechnique], ...] = (BlockDropping, Distillation)
+MODEL_TECHNIQUES: tuple[type[ModelTechnique], ...] = (BlockDropping, ChannelPruning, Distillation)
 SHELF: tuple[type[Technique], ...] = (*TECHNIQUES, *MODEL_TECHNIQUES)
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "SHELF",
     "TECHNIQUES",
     "BlockDropping",
+    "ChannelPruning",
     "Distillation",
     "Int8Dynamic",
     "Int8Static",

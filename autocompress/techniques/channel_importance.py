@@ -22,12 +22,12 @@ from torch import nn
 from torch.nn import functional
 
 from autocompress.errors import TechniqueError
-from autocompress.module import first_line, inference_mode_of, unfused_encoder_layers
-from autocompress.recovery import Batches, call_by
+from autocompress.module import call_by, first_line, inference_mode_of, unfused_encoder_layers
 from autocompress.runtime import Example
 from autocompress.source import Part
 from autocompress.task import Task
 from autocompress.techniques.pruning_graph import READERS, WHERE, Coupling, PruningGraph
+from autocompress.views import Views
 
 IMPORTANCES = ("group_magnitude", "taylor", "batch_norm_scale", "mean_activation")
 ITEMS = 256
@@ -117,13 +117,11 @@ def _in_order(group: Any) -> Any:
 
 
 def _batches(example: Example, calibrating: Part) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
-    part = calibrating.first(ITEMS)
-    batches = Batches(part, example, seed=0)
+    views = Views(calibrating.first(ITEMS), example, batch=BATCH, seed=0)
     known = example.tensors()
-    size = min(BATCH, len(part))
-    for step in range(max(1, len(part) // size)):
-        inputs, targets = batches.at(step, size)
-        yield {name: tensor.to(known[name].dtype) for name, tensor in inputs.items()}, targets
+    for step in range(views.per_epoch):
+        batch = views.at(step)
+        yield {name: tensor.to(known[name].dtype) for name, tensor in batch.inputs.items()}, batch.targets
 
 
 def _mean_activations(

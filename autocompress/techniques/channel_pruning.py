@@ -11,19 +11,18 @@ from typing import ClassVar
 
 from torch import nn
 
+from autocompress.batch_norm import reestimate_batch_norm
 from autocompress.errors import PlanError
 from autocompress.facts import Facts, Kind
 from autocompress.ladder import Choice, Reason, Space, check_settings
 from autocompress.plan import Effort, Setting, Stage
 from autocompress.probes import Probes
 from autocompress.profile import Profile
-from autocompress.recovery import reestimate_batch_norm
 from autocompress.technique import Context, ModelTechnique
 from autocompress.techniques.channel_groups import cut
 from autocompress.techniques.channel_importance import IMPORTANCES
 from autocompress.techniques.channel_selection import SCOPES, Selection
 
-RATIOS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
 SCOPE = Choice("scope", SCOPES, describes="whether each group loses the ratio, or all together")
 # under a global scope it decides how many channels each group loses, so it is structural
 IMPORTANCE = Choice("importance", IMPORTANCES, describes="how channels are ranked")
@@ -40,26 +39,25 @@ class ChannelPruning(ModelTechnique):
     # which groups there are, the model decides, and any share between 0 and 1 is a ratio
     choices: ClassVar[tuple[Choice, ...]] = (
         Choice("groups", (), describes="names of the groups that are cut; none for all that can be"),
-        Choice("ratio", (), describes="share of the channels that goes", monotone=True),
+        Choice("ratio", (), describes="share of the channels that goes"),
         SCOPE,
         IMPORTANCE,
         MULTIPLE,
     )
 
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
-        """All groups by the same ratio, from little to much."""
-        return Space(
-            (
-                Choice("ratio", RATIOS, describes="share of the channels that goes", monotone=True),
-                Choice("groups", ("",)),
-                Choice("scope", SCOPES[:1]),
-                Choice("importance", IMPORTANCES[:1]),
-                Choice("multiple", MULTIPLE.options[:1]),
-            )
-        )
+        """What the measured ways down cut."""
+        steps = (step for way in probes.ways for structure in way.structures for step in structure.steps)
+        found = list(dict.fromkeys(step for step in steps if step.technique == self.name))
+        return Space(self.choices, tuple(step.settings for step in found)) if found else Space()
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
-        """Refused where there are no two layers, of which one reads the other's channels."""
+        """Refused where there are no channels that could go, each layer with its reason."""
+        if probes.left_alone and not probes.groups:
+            name, reason = next(iter(probes.left_alone.items()))
+            return Reason(
+                f"no channels can be cut: {name}: {reason}", "channels", f"{len(probes.left_alone)} left alone"
+            )
         layers = [layer for layer in facts.layers if layer.kind in (Kind.CONVOLUTION, Kind.LINEAR)]
         if len(layers) > 1:
             return None

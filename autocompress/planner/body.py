@@ -1,0 +1,97 @@
+"""A network that cuts are tried on: its anatomy, and itself with a cut made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import nn
+
+from autocompress.blocks import droppable_blocks, skipping
+from autocompress.errors import ModelError, TechniqueError
+from autocompress.facts import Facts
+from autocompress.planner.anatomy import WIDTH_LEVELS, Anatomy, Cut, block_kinds
+from autocompress.planner.inspection import inspect_module
+from autocompress.runtime import Example
+from autocompress.techniques.channel_groups import Group, cut, prunable_groups
+from autocompress.techniques.channel_selection import Selection
+
+# kinds of groups whose widths are worth a look: those whose layers do most of the work
+MOST_KINDS = 5
+LEAST_WORK = 0.02
+MULTIPLE = 4
+
+
+class Body:
+    """The original network, which is left as it is, with what can go from it and why the rest cannot."""
+
+    def __init__(self, module: nn.Module, example: Example, facts: Facts) -> None:
+        self._module, self._example = module, example
+        self._blocks = droppable_blocks(module, example)
+        self._narrowed: tuple[tuple[tuple[str, float], ...], nn.Module] = ((), module)
+        try:
+            prunable = prunable_groups(module, example)
+            groups, self.left_alone = prunable.groups, prunable.left_alone
+        except (TechniqueError, ModelError) as error:
+            groups, self.left_alone = (), {"the whole network": error.message}
+        kinds = _worthwhile(groups, facts)
+        shares = {(kind, level): self._shares(kinds[kind], level, facts) for kind in kinds for level in WIDTH_LEVELS}
+        self.anatomy = Anatomy(
+            facts,
+            block_kinds(facts, list(self._blocks)),
+            kinds,
+            {level: kept for level, kept in shares.items() if kept},
+            MULTIPLE,
+        )
+
+    def with_cut(self, cut: Cut, look: Callable[[nn.Module], float]) -> float:
+        """What `look` sees in the network with a cut made, nothing trained; infinite where it cannot be made."""
+        try:
+            narrowed = self._at(cut.widths)
+        except TechniqueError:
+            return float("inf")
+        with skipping(narrowed, cut.blocks, self._blocks):
+            return look(narrowed)
+
+    def _at(self, widths: tuple[tuple[str, float], ...]) -> nn.Module:
+        if self._narrowed[0] != widths:
+            module = self._module
+            for kind, share in widths:
+                module = self._narrow(module, self.anatomy.groups[kind], share)
+            self._narrowed = widths, module
+        return self._narrowed[1]
+
+    def _narrow(self, module: nn.Module, groups: Sequence[str], share: float) -> nn.Module:
+        selection = Selection(share, tuple(groups), "uniform", "group_magnitude", MULTIPLE)
+        return cut(module, self._example, selection)
+
+    def _shares(self, groups: Sequence[str], level: float, facts: Facts) -> Mapping[str, tuple[float, float]]:
+        """What each layer that changes keeps of its MACs and parameters; nothing where the level cannot be had."""
+        try:
+            narrowed = inspect_module(self._narrow(self._module, groups, level), self._example)
+        except TechniqueError:
+            return {}
+        before = {layer.name: layer for layer in facts.layers}
+        return {
+            layer.name: (_share(layer.macs, before[layer.name].macs), _share(layer.parameters, old))
+            for layer in narrowed.layers
+            if (old := before[layer.name].parameters) != layer.parameters
+        }
+
+
+def _share(now: int, before: int) -> float:
+    return now / before if before else 1.0
+
+
+def _worthwhile(groups: Sequence[Group], facts: Facts) -> dict[str, tuple[str, ...]]:
+    """Groups by kind, the kinds with most work first; those with hardly any are left out."""
+    work = {layer.name: layer.macs for layer in facts.layers}
+    total = max(1, sum(work.values()))
+    kinds: dict[str, list[Group]] = {}
+    for group in groups:
+        kinds.setdefault(group.kind, []).append(group)
+    weight = {
+        kind: sum(work.get(name, 0) for group in members for name in group.layers) / total
+        for kind, members in kinds.items()
+    }
+    heaviest = sorted((kind for kind in kinds if weight[kind] >= LEAST_WORK), key=lambda kind: -weight[kind])
+    return {kind: tuple(group.name for group in kinds[kind]) for kind in heaviest[:MOST_KINDS]}

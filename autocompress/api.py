@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from autocompress.profile import Profile
 from autocompress.progress import Event, Listener, silent
 from autocompress.report import trials_frame, write_files
 from autocompress.result import Result
+from autocompress.scratch import scratch
 from autocompress.search import Search
 from autocompress.strategies import Boundary
 from autocompress.verdict import Status
@@ -86,9 +86,11 @@ def autocompress(
             planned = plan_run(bench, journal, progress, structure=True, seconds_left=deadline.left)
             search.ladder = planned.ladder
             confirmations = climb(search, planned, confirmations, progress)
-        return _finish(conclude(search, planned.facts, planned.baseline, confirmations))
+        # the files of an answer belong together, and two workers may come to theirs at once
+        with bench.workspace.alone("concluding"):
+            return _finish(conclude(search, planned.facts, planned.baseline, confirmations))
     finally:
-        journal.note("elapsed", deadline.spent)
+        journal.spend_time(deadline.spent)
         journal.release()
         journal.close()
 
@@ -107,10 +109,12 @@ def climb(search: Search, planned: Planned, so_far: Sequence[Confirmation], prog
     for plan in plans:
         if len(confirmations) >= MAX_LOOKS:
             break
-        found = remembered(bench, plan, journal)
-        if found is None:
-            found = confirm(bench, plan, journal, progress)
-            remember(found, journal)
+        # another worker may be confirming the same plan now: its verdict is then the one that stands
+        with bench.workspace.alone("confirming", lambda: progress(Event("confirm", "another worker is confirming"))):
+            found = remembered(bench, plan, journal)
+            if found is None:
+                found = confirm(bench, plan, journal, progress)
+                remember(found, journal)
         confirmations.append(found)
         if found.verdict.status is Status.MET or found.hopeless:
             break
@@ -144,7 +148,7 @@ def explain(
     Raises:
         AutocompressError: for bad input and failures of device or runtime.
     """
-    with tempfile.TemporaryDirectory(prefix="autocompress-plan-") as folder:
+    with scratch("plan") as folder:
         bench, journal, _ = open_run(
             model, profile, data, inputs=inputs, out=folder, budgets=budgets, objective=objective
         )

@@ -49,18 +49,20 @@ def plan_run(
     `structure` adds what only techniques on the module need: the order in which blocks can go, and the speed of
     training, of which there will be no more than fits into `seconds_left`.
     """
-    noted = journal.noted("baseline")
-    if noted is None:
-        progress(Event("baseline", "measuring the model as it is"))
-    baseline = Measurement.from_json(noted) if noted else measure_baseline(bench)
-    journal.note("baseline", baseline.to_json())
-    facts = inspect_module(bench.module, bench.example)
-    probes = _probe(bench, journal, facts, progress)
+    # workers of one run go by the same measurements, or their ladders would differ: the first one takes them
+    with bench.workspace.alone("probing", lambda: progress(Event("probes", "another worker is measuring what pays"))):
+        noted = journal.noted("baseline")
+        if noted is None:
+            progress(Event("baseline", "measuring the model as it is"))
+        baseline = Measurement.from_json(noted) if noted else measure_baseline(bench)
+        journal.note("baseline", baseline.to_json())
+        facts = inspect_module(bench.module, bench.example)
+        probes = _probe(bench, journal, facts, progress)
+        if structure:
+            probes = _probe_structure(bench, journal, probes, progress, seconds_left)
     techniques: Sequence[Technique] = [
         t for t in bench.tools.techniques if structure or isinstance(t, ArtifactTechnique)
     ]
-    if structure:
-        probes = _probe_structure(bench, journal, probes, progress, seconds_left)
     verdict = judge_by(bench.profile, baseline)
     situation = Situation(facts, probes, bench.profile, bench.task, verdict)
     ladder = build_ladder(situation, techniques, frozenset({bench.tools.runtime.format}))

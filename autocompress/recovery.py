@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from autocompress.module import flatten_outputs
 from autocompress.runtime import Example
 from autocompress.source import Inputs, Part, whole
 from autocompress.task import Task
+from autocompress.turns import working
 from autocompress.workspace import write_whole
 
 CHECKPOINT_SECONDS = 20.0
@@ -147,8 +149,9 @@ def recover(
     student.train()
     with _layout(student), _layout(teacher):
         for step in range(start, schedule.steps):
-            loss = _step(student, teacher, task, schedule, batches, optimizer, step)
-            average.update(student)
+            with working():
+                loss = _step(student, teacher, task, schedule, batches, optimizer, step)
+                average.update(student)
             if not math.isfinite(loss):
                 raise TechniqueError(f"the loss is no longer finite at step {step}.", where="recovery")
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -266,12 +269,43 @@ def _save(path: Path, student: nn.Module, average: _Average, optimizer: torch.op
 def _restore(path: Path, student: nn.Module, average: _Average, optimizer: torch.optim.Optimizer) -> int:
     if not path.exists():
         return 0
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    student.load_state_dict(content["student"])
-    average.state = content["average"]
-    average._updates = int(content["updates"])
-    optimizer.load_state_dict(content["optimizer"])
-    return int(content["step"])
+    step = 0
+
+    def take(content: Any) -> None:
+        nonlocal step
+        kept = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+        try:
+            _require_like(content["average"], average.state)
+            updates, at = int(content["updates"]), int(content["step"])
+            student.load_state_dict(content["student"])
+            optimizer.load_state_dict(content["optimizer"])
+        except Exception:
+            # what did not fit may have been copied in part
+            student.load_state_dict(kept)
+            raise
+        average.state, average._updates, step = content["average"], updates, at
+
+    return step if load_checkpoint(path, take) else 0
+
+
+def _require_like(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
+    shapes = [{name: tensor.shape for name, tensor in state.items()} for state in (found, wanted)]
+    if shapes[0] != shapes[1]:
+        raise ValueError("it holds the weights of another network")
+
+
+def load_checkpoint(path: Path, take: Callable[[Any], Any]) -> bool:
+    """Hand the content of a checkpoint to `take`; False, with a warning, when it is damaged or does not fit.
+
+    A checkpoint saves time and nothing else: one that cannot be used is made again.
+    """
+    try:
+        take(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # noqa: BLE001 - torch raises whatever damage leads to, of a dozen types
+        reason = " ".join(str(error).split())[:120]
+        warnings.warn(f"{path} cannot be used ({reason}); what it held is made afresh.", stacklevel=2)
+        return False
+    return True
 
 
 def reestimate_batch_norm(module: nn.Module, part: Part, example: Example, batch: int = 128) -> None:

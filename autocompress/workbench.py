@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,24 +13,28 @@ import torch
 import zstandard
 
 from autocompress.artifact import BYTES_PER_MB, Artifact
-from autocompress.blocks import with_shared_weights
+from autocompress.blocks import with_own_weights, with_shared_weights
 from autocompress.device import Device
-from autocompress.errors import PlanError, RuntimeFailureError
+from autocompress.errors import ArtifactError, PlanError, RuntimeFailureError
 from autocompress.ladder import check_settings
 from autocompress.machine import Machine
 from autocompress.measurement import Measurement, Reading
 from autocompress.plan import Plan, Stage, Step
 from autocompress.profile import Profile
+from autocompress.recovery import load_checkpoint
 from autocompress.runtime import Contents, Example, Runtime, feeds
 from autocompress.source import Part
 from autocompress.task import Task
 from autocompress.technique import ArtifactTechnique, Context, ModelTechnique, Technique
+from autocompress.turns import alone, working
 from autocompress.workspace import Workspace, make_folder, write_whole
 
 Rounds = tuple[tuple[Step, ...], ...]
 SCORING_BATCH = 64
 CHECKING_BATCH = 256
 DOWNLOAD_LEVEL = 19
+# in the folder of a plan's checkpoint: whoever holds it makes what is missing there
+LOCK = ".lock"
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,15 +135,19 @@ class Workbench:
             return self.baseline
         self.tools.require_possible(plan)
         folder = self._folder(plan)
-        work = folder / "work"
-        shutil.rmtree(work, ignore_errors=True)
         artifact = self._exported(plan.rounds)
-        for place, step in enumerate(plan.finish):
-            inside = work / str(place)
-            make_folder(inside)
-            artifact = self._finish(artifact, step, inside)
-        final = artifact.copy_to(folder / "model.onnx")
-        shutil.rmtree(work)
+        if not plan.finish:
+            return artifact.copy_to(folder / "model.onnx")
+        with alone(folder / LOCK):
+            work = folder / "work"
+            shutil.rmtree(work, ignore_errors=True)
+            for place, step in enumerate(plan.finish):
+                inside = work / str(place)
+                make_folder(inside)
+                with working():
+                    artifact = self._finish(artifact, step, inside)
+            final = artifact.copy_to(folder / "model.onnx")
+            shutil.rmtree(work)
         return final
 
     def _finish(self, artifact: Artifact, step: Step, folder: Path) -> Artifact:
@@ -155,13 +164,18 @@ class Workbench:
         if not rounds:
             return self.baseline
         path = self._folder(Plan(rounds)) / "float.onnx"
-        if path.exists():
-            return self.tools.runtime.read(path)
-        return self.tools.runtime.export(self._module(rounds), self.example, path)
+        # plans that begin alike share this, and two workers may come to it at once: the second waits for the first
+        with alone(path.parent / LOCK):
+            if path.exists():
+                with suppress(ArtifactError):
+                    return self.tools.runtime.read(path)
+            module = self._module(rounds)
+            with working():
+                return self.tools.runtime.export(module, self.example, path)
 
     def _module(self, rounds: Rounds) -> torch.nn.Module:
         """The module after its rounds. Weights come from the checkpoint of these rounds where there is one; else the
-        last round is applied to what the rounds before it left."""
+        last round is applied to what the rounds before it left. Whoever calls holds the lock of their folder."""
         if not rounds:
             return with_shared_weights(self.module)
         folder = self._folder(Plan(rounds))
@@ -170,13 +184,20 @@ class Workbench:
             module = with_shared_weights(self.module)
             for step in (step for steps in rounds for step in steps if step.stage is Stage.STRUCTURE):
                 module = self._apply(module, step, folder)
-            module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-            return module
-        module = self._module(rounds[:-1])
+            # never into the original's tensors, which a round without structure still shares
+            module = with_own_weights(module)
+            if load_checkpoint(weights, module.load_state_dict):
+                return module
+        module = self._before(rounds)
         for step in rounds[-1]:
             module = self._apply(module, step, folder)
         write_whole(weights, lambda target: torch.save(module.state_dict(), target))
         return module
+
+    def _before(self, rounds: Rounds) -> torch.nn.Module:
+        """The module as the last round finds it."""
+        with alone(self._folder(Plan(rounds[:-1])) / LOCK):
+            return self._module(rounds[:-1])
 
     def _apply(self, module: torch.nn.Module, step: Step, folder: Path) -> torch.nn.Module:
         technique = self.tools.technique(step.technique)
@@ -254,7 +275,8 @@ def score(
     session = runtime.load(artifact, threads, options)
     scores = [np.zeros(0)]
     for feed, targets in feeds(part, artifact, SCORING_BATCH):
-        outputs = tuple(output[: len(targets)] for output in session.run(feed))
+        with working():
+            outputs = tuple(output[: len(targets)] for output in session.run(feed))
         if not all(np.isfinite(output).all() for output in outputs if output.dtype.kind == "f"):
             raise RuntimeFailureError(
                 "gives outputs that are not finite (NaN or infinity).",

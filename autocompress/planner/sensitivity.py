@@ -16,6 +16,7 @@ from autocompress.probes import BlockProbe
 from autocompress.recovery import call_by
 from autocompress.runtime import Example
 from autocompress.source import Part
+from autocompress.turns import working
 
 ITEMS = 256
 LARGEST_SHARE = 0.6
@@ -40,7 +41,7 @@ def order_blocks(
         wanted = _outputs(module, inputs, example)
 
         def divergence(blocks: list[str]) -> float:
-            with skipping(module, blocks, kinds):
+            with working(), skipping(module, blocks, kinds):
                 return _divergence(wanted, _outputs(module, inputs, example))
 
         order: list[BlockProbe] = []

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
-from pathlib import Path
 
 from torch import nn
 
@@ -13,7 +11,9 @@ from autocompress.blocks import with_own_weights, with_shared_weights
 from autocompress.probes import TrainingProbe
 from autocompress.recovery import Schedule, recover
 from autocompress.runtime import Example
+from autocompress.scratch import scratch
 from autocompress.task import Task
+from autocompress.turns import measuring
 
 BATCH = 128
 FIRST_EPOCHS = 4
@@ -47,12 +47,12 @@ def measure_training(
     rate = SGD_RATE_PER_ITEM * batch if has_batch_norm else ADAMW_RATE
     student = with_own_weights(with_shared_weights(module))
     seconds = 0.0
-    with tempfile.TemporaryDirectory(prefix="autocompress-training-") as folder:
+    with scratch("training") as folder, measuring():
         # the first steps pay for memory and kernels that all later ones share
         for name, steps in (("warm-up", WARM_UP_STEPS), ("timed", TIMED_STEPS)):
             start = time.monotonic()
             schedule = Schedule(steps, batch, 0, rate, optimizer)
-            recover(student, module, task, example, schedule, Path(folder) / f"{name}.pt")
+            recover(student, module, task, example, schedule, folder / f"{name}.pt")
             seconds = (time.monotonic() - start) / steps
     first = max(LEAST_STEPS, FIRST_EPOCHS * math.ceil(items / batch))
     rounds = rounds_that_fit(first, seconds, seconds_left)

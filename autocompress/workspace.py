@@ -99,8 +99,8 @@ class Workspace:
     @contextmanager
     def alone(self, doing: str, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
         """The only process on this run that does this; `waits` is called once if another has to end first."""
-        make_folder(self.root)
-        with alone(self.root / f".{doing}.lock", waits):
+        make_folder(self.root / ".locks")
+        with alone(self.root / ".locks" / doing, waits):
             yield
 
     def sweep(self) -> None:

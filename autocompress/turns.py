@@ -39,33 +39,48 @@ class _Turn(threading.local):
 
     def __init__(self) -> None:
         self.holds = FREE
-        self._opened: dict[str, IO[bytes] | None] = {}
+        self._opened: dict[str, _File | None] = {}
 
     @property
-    def gate(self) -> IO[bytes] | None:
+    def gate(self) -> _File | None:
         """The lock of who waits to measure."""
         return self._file("gate")
 
     @property
-    def machine(self) -> IO[bytes] | None:
+    def machine(self) -> _File | None:
         """The lock of who measures or works."""
         return self._file("machine")
 
-    def _file(self, name: str) -> IO[bytes] | None:
+    def _file(self, name: str) -> _File | None:
         # opened when needed: importing writes nothing
         if name not in self._opened:
             self._opened[name] = _lock_file(name)
         return self._opened[name]
 
 
-def _lock_file(name: str) -> IO[bytes] | None:
+class _File:
+    """An open file, closed when its thread ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+
+    def fileno(self) -> int:
+        """What the kernel calls it."""
+        return self._handle
+
+    def __del__(self) -> None:
+        handle = getattr(self, "_handle", None)
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock_file(name: str) -> _File | None:
     user = os.getuid() if hasattr(os, "getuid") else 0
     path = Path(tempfile.gettempdir()) / f"autocompress-{user}-{name}.lock"
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        return _File(path)
     except OSError:
         return None  # a temporary folder that cannot be written: as without POSIX
-    return os.fdopen(handle, "r+b")
 
 
 _turn = _Turn()
@@ -126,13 +141,13 @@ def alone(path: Path, waits: Callable[[], None] = lambda: None) -> Iterator[None
             _lock(file, FREE)
 
 
-def _wait(file: IO[bytes] | None, kind: int) -> None:
+def _wait(file: _File | None, kind: int) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not _lock(file, kind) and time.monotonic() < deadline:
         time.sleep(POLL_S)
 
 
-def _lock(file: IO[bytes] | None, kind: int) -> bool:
+def _lock(file: _File | IO[bytes] | None, kind: int) -> bool:
     if sys.platform == "win32" or file is None:
         return True
     try:

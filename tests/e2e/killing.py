@@ -17,6 +17,7 @@ import torch
 
 from autocompress.journal import Journal
 from autocompress.trial import Outcome, Trial
+from e2e import blocks
 from e2e.command import WIDE
 
 PROGRAM = Path(__file__).with_name("brief.py")
@@ -37,6 +38,13 @@ def start(user: Path, *arguments: str | Path, log: Path, steps: int = 40) -> sub
             env={**os.environ, "COLUMNS": str(WIDE), "TMPDIR": str(temporary), "BRIEF_STEPS": str(steps)},
             start_new_session=True,
         )
+
+
+def trained(user: Path) -> torch.nn.Module:
+    """The user's network."""
+    module = blocks.network()
+    module.load_state_dict(torch.load(user / "blocks.pt", weights_only=True))
+    return module.eval()
 
 
 def finished(folder: Path) -> dict[int, str]:

@@ -22,6 +22,7 @@ from autocompress.result import Result
 from autocompress.scratch import scratch
 from autocompress.search import Search
 from autocompress.strategies import Boundary
+from autocompress.turns import alone
 from autocompress.verdict import Status
 from autocompress.workbench import Workbench
 from autocompress.workspace import DEFAULT_FOLDER
@@ -87,7 +88,7 @@ def autocompress(
             search.ladder = planned.ladder
             confirmations = climb(search, planned, confirmations, progress)
         # the files of an answer belong together, and two workers may come to theirs at once
-        with bench.workspace.alone("concluding"):
+        with alone(bench.workspace.root):
             return _finish(conclude(search, planned.facts, planned.baseline, confirmations))
     finally:
         journal.spend_time(deadline.spent)
@@ -110,7 +111,7 @@ def climb(search: Search, planned: Planned, so_far: Sequence[Confirmation], prog
         if len(confirmations) >= MAX_LOOKS:
             break
         # another worker may be confirming the same plan now: its verdict is then the one that stands
-        with bench.workspace.alone("confirming", lambda: progress(Event("confirm", "another worker is confirming"))):
+        with alone(bench.workspace.checkpoints, lambda: progress(Event("confirm", "waiting for another worker"))):
             found = remembered(bench, plan, journal)
             if found is None:
                 found = confirm(bench, plan, journal, progress)

@@ -29,7 +29,9 @@ def interruptible() -> Iterator[None]:
         # only the main thread may say what a signal does
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # a shell lets what it starts in the background ignore Ctrl-C
+    before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
 
     def stop(number: int, _frame: FrameType | None) -> None:
         for other in before:

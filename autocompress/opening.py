@@ -21,6 +21,7 @@ from autocompress.progress import Deadline, parse_duration
 from autocompress.runtimes import OnnxRuntime
 from autocompress.scratch import scratch, sweep_scratch
 from autocompress.techniques import SHELF
+from autocompress.turns import alone
 from autocompress.workbench import Tools, Workbench, check_data
 from autocompress.worker import Worker
 from autocompress.workspace import DEFAULT_FOLDER, Workspace
@@ -60,7 +61,8 @@ def open_run(
         # whatever is wrong with model or data shows before anything in the run's folder is touched
         bench.export_baseline(folder)
         check_data(bench)
-        with workspace.alone("opening"):
+        workspace.make()
+        with alone(workspace.root):
             journal = _open_journal(bench, resume=resume)
             workspace.sweep()
         bench.adopt_baseline()

@@ -22,6 +22,7 @@ from autocompress.planner import (
 from autocompress.probes import Probes
 from autocompress.progress import Event, Listener
 from autocompress.technique import ArtifactTechnique, Technique
+from autocompress.turns import alone
 from autocompress.workbench import Workbench
 
 
@@ -50,7 +51,7 @@ def plan_run(
     training, of which there will be no more than fits into `seconds_left`.
     """
     # workers of one run go by the same measurements, or their ladders would differ: the first one takes them
-    with bench.workspace.alone("probing", lambda: progress(Event("probes", "another worker is measuring what pays"))):
+    with alone(bench.workspace.checkpoints, lambda: progress(Event("probes", "waiting for another worker"))):
         noted = journal.noted("baseline")
         if noted is None:
             progress(Event("baseline", "measuring the model as it is"))

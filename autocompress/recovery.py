@@ -325,7 +325,8 @@ def reestimate_batch_norm(module: nn.Module, part: Part, example: Example, batch
     with torch.no_grad():
         for step in range(count):
             inputs, _ = batches.at(step, min(batch, len(part)))
-            call_by(module, inputs, by_name=example.by_name)
+            with working():
+                call_by(module, inputs, by_name=example.by_name)
     module.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -89,6 +89,8 @@ class Search:
         def hears_training(step: int, steps: int, seconds_left: float) -> None:
             limits = [limit for limit in (seconds_left, self.deadline.left) if limit is not None]
             said = f"training {plan.brief}, step {step} of {steps}"
+            # a training that is killed has been paid for all the same
+            self.journal.spend_time(self.deadline.spent)
             self.listener(Event("search", said, len(history), total, best_text(), min(limits)))
 
         def best_text() -> str:

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 if sys.platform != "win32":
     import fcntl
@@ -26,7 +25,7 @@ else:
 # a process that was stopped (Ctrl-Z) in the middle of a measurement must not hold up all others for good
 PATIENCE_S = 600.0
 POLL_S = 0.005
-BUILD_POLL_S = 0.1
+FOLDER_POLL_S = 0.1
 
 
 class _Turn(threading.local):
@@ -59,10 +58,10 @@ class _Turn(threading.local):
 
 
 class _File:
-    """An open file, closed when its thread ends."""
+    """An open file or folder, closed when nobody needs it any more."""
 
-    def __init__(self, path: Path) -> None:
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    def __init__(self, path: Path, flags: int) -> None:
+        self._handle = os.open(path, flags, 0o600)
 
     def fileno(self) -> int:
         """What the kernel calls it."""
@@ -78,7 +77,7 @@ def _lock_file(name: str) -> _File | None:
     user = os.getuid() if hasattr(os, "getuid") else 0
     path = Path(tempfile.gettempdir()) / f"autocompress-{user}-{name}.lock"
     try:
-        return _File(path)
+        return _File(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0))
     except OSError:
         return None  # a temporary folder that cannot be written: as without POSIX
 
@@ -128,17 +127,23 @@ def working() -> Iterator[None]:
 
 
 @contextmanager
-def alone(path: Path, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """The only one who holds the lock file `path`, among threads and processes; `waits` is called once if it has to."""
-    with path.open("ab") as file:
-        if not _lock(file, ALL):
-            waits()
-            while not _lock(file, ALL):
-                time.sleep(BUILD_POLL_S)
-        try:
-            yield
-        finally:
-            _lock(file, FREE)
+def alone(folder: Path, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """The only one in a folder among threads and processes; `waits` is called once if somebody else has to end first.
+
+    The lock is on the folder itself, so that no file is left in it. It must not stand inside itself.
+    """
+    try:
+        opened: _File | None = _File(folder, os.O_RDONLY)
+    except OSError:
+        opened = None  # a system that opens no folders
+    if not _lock(opened, ALL):
+        waits()
+        while not _lock(opened, ALL):
+            time.sleep(FOLDER_POLL_S)
+    try:
+        yield
+    finally:
+        _lock(opened, FREE)
 
 
 def _wait(file: _File | None, kind: int) -> None:
@@ -147,7 +152,7 @@ def _wait(file: _File | None, kind: int) -> None:
         time.sleep(POLL_S)
 
 
-def _lock(file: _File | IO[bytes] | None, kind: int) -> bool:
+def _lock(file: _File | None, kind: int) -> bool:
     if sys.platform == "win32" or file is None:
         return True
     try:

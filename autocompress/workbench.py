@@ -33,8 +33,6 @@ Rounds = tuple[tuple[Step, ...], ...]
 SCORING_BATCH = 64
 CHECKING_BATCH = 256
 DOWNLOAD_LEVEL = 19
-# in the folder of a plan's checkpoint: whoever holds it makes what is missing there
-LOCK = ".lock"
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +106,8 @@ class Workbench:
         Raises:
             ModelError: when it cannot be exported.
         """
-        self._baseline = self.tools.runtime.export(self.module, self.example, folder / "model.onnx")
+        with working():
+            self._baseline = self.tools.runtime.export(self.module, self.example, folder / "model.onnx")
 
     def adopt_baseline(self) -> None:
         """Keep the exported baseline with the run's other artifacts."""
@@ -138,7 +137,7 @@ class Workbench:
         artifact = self._exported(plan.rounds)
         if not plan.finish:
             return artifact.copy_to(folder / "model.onnx")
-        with alone(folder / LOCK):
+        with alone(folder):
             work = folder / "work"
             shutil.rmtree(work, ignore_errors=True)
             for place, step in enumerate(plan.finish):
@@ -165,7 +164,7 @@ class Workbench:
             return self.baseline
         path = self._folder(Plan(rounds)) / "float.onnx"
         # plans that begin alike share this, and two workers may come to it at once: the second waits for the first
-        with alone(path.parent / LOCK):
+        with alone(path.parent):
             if path.exists():
                 with suppress(ArtifactError):
                     return self.tools.runtime.read(path)
@@ -196,7 +195,7 @@ class Workbench:
 
     def _before(self, rounds: Rounds) -> torch.nn.Module:
         """The module as the last round finds it."""
-        with alone(self._folder(Plan(rounds[:-1])) / LOCK):
+        with alone(self._folder(Plan(rounds[:-1]))):
             return self._module(rounds[:-1])
 
     def _apply(self, module: torch.nn.Module, step: Step, folder: Path) -> torch.nn.Module:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autocompress.errors import UsageError
-from autocompress.turns import alone
 from autocompress.worker import Worker, left_by_the_dead
 
 JOURNAL_FILES = ("journal.db", "journal.db-journal", "journal.db-wal", "journal.db-shm")
@@ -96,13 +94,6 @@ class Workspace:
         """A file of the run."""
         return self.root / name
 
-    @contextmanager
-    def alone(self, doing: str, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """The only process on this run that does this; `waits` is called once if another has to end first."""
-        make_folder(self.root / ".locks")
-        with alone(self.root / ".locks" / doing, waits):
-            yield
-
     def sweep(self) -> None:
         """Remove what killed processes were writing."""
         for path in self.root.rglob(".*"):
@@ -115,6 +106,17 @@ class Workspace:
         older = [(int(p.parent.name), p) for p in self.root.glob("previous/*/journal.db") if p.parent.name.isdecimal()]
         return self.journal if self.journal.exists() else max(older, default=(0, None))[1]
 
+    def make(self) -> None:
+        """Make the run's folder.
+
+        Raises:
+            UsageError: when it cannot be made or is a file.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from error
+
     def open(self, *, resume: bool) -> None:
         """Make the folder ready. A new run moves what an earlier one left to `previous/N`, so nothing is lost.
 
@@ -123,18 +125,21 @@ class Workspace:
         Raises:
             UsageError: when the folder cannot be made or is a file.
         """
+        self.make()
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
             left = self.journal.exists() or (self.checkpoints.is_dir() and any(self.checkpoints.iterdir()))
             if left and not (resume and self.journal.exists()):
                 self._set_aside()
             self.checkpoints.mkdir(exist_ok=True)
         except OSError as error:
-            raise UsageError(
-                f"cannot be used as the run's folder ({error.strerror or error}).",
-                where=str(self.root),
-                hint="Choose another one with --out.",
-            ) from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> UsageError:
+        return UsageError(
+            f"cannot be used as the run's folder ({error.strerror or error}).",
+            where=str(self.root),
+            hint="Choose another one with --out.",
+        )
 
     def _set_aside(self) -> None:
         older = self.root / "previous"

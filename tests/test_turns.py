@@ -150,17 +150,18 @@ def test_a_temporary_folder_that_cannot_be_written_costs_the_turns_and_nothing_e
         pass
 
 
-def test_one_at_a_time_holds_a_lock_file_and_the_second_is_told(tmp_path: Path) -> None:
+def test_one_at_a_time_is_in_a_folder_and_the_second_is_told(tmp_path: Path) -> None:
     told, entered = threading.Event(), threading.Event()
 
     def second() -> None:
-        with alone(tmp_path / "lock", told.set):
+        with alone(tmp_path, told.set):
             entered.set()
 
-    with alone(tmp_path / "lock", lambda: pytest.fail("nobody else is there")):
+    with alone(tmp_path, lambda: pytest.fail("nobody else is there")):
         other = threading.Thread(target=second, daemon=True)
         other.start()
         assert told.wait(20)
         assert not entered.is_set()
     assert entered.wait(20)
     other.join(20)
+    assert list(tmp_path.iterdir()) == []

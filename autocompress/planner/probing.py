@@ -23,6 +23,7 @@ from autocompress.scratch import scratch
 from autocompress.source import ArraySource, whole
 from autocompress.statistics import median_bounds
 from autocompress.technique import ArtifactTechnique, Context
+from autocompress.turns import working
 
 PROBE_SECONDS = 0.5
 CALIBRATION_ITEMS = 8
@@ -59,7 +60,8 @@ def run_probes(
     part = whole("random values", ArraySource(dict(items), np.zeros(CALIBRATION_ITEMS, dtype=np.int64)))
     with scratch("probe") as folder:
         try:
-            float_artifact = runtime.export(_Chains(chains), example, folder / "float.onnx")
+            with working():
+                float_artifact = runtime.export(_Chains(chains), example, folder / "float.onnx")
         except ModelError as error:
             failed = tuple(Probe(t.name, s, None, failure=error.message) for t in techniques for s in t.probed)
             return Probes(failed, tuple(layer.name for layer in layers), dot_product)
@@ -85,7 +87,8 @@ def _probe(
         folder.mkdir()
         inside = Context(context.task, context.example, context.calibrating, folder)
         try:
-            built.append((place, technique.apply(baseline, {**defaults, **settings}, inside)))
+            with working():
+                built.append((place, technique.apply(baseline, {**defaults, **settings}, inside)))
             probes.append(Probe(technique.name, settings, None))
         except (TechniqueError, RuntimeFailureError) as error:
             probes.append(Probe(technique.name, settings, None, failure=error.message))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +18,10 @@ from autocompress.profile import Profile
 from autocompress.progress import Event, Listener, silent
 from autocompress.report import trials_frame, write_files
 from autocompress.result import Result
+from autocompress.scratch import scratch
 from autocompress.search import Search
 from autocompress.strategies import Boundary
+from autocompress.turns import alone
 from autocompress.verdict import Status
 from autocompress.workspace import DEFAULT_FOLDER
 
@@ -85,9 +86,11 @@ def autocompress(
                 break
             planned = further
         confirmations = climb(search, planned, confirmations, progress, last=True)
-        return _finish(conclude(search, planned.facts, planned.baseline, confirmations))
+        # the files of an answer belong together, and two workers may come to theirs at once
+        with alone(bench.workspace.root):
+            return _finish(conclude(search, planned.facts, planned.baseline, confirmations))
     finally:
-        journal.note("elapsed", deadline.spent)
+        journal.spend_time(deadline.spent)
         journal.release()
         journal.close()
 
@@ -110,10 +113,12 @@ def climb(
     for plan in plans:
         if len(confirmations) >= MAX_LOOKS:
             break
-        found = remembered(bench, plan, journal)
-        if found is None:
-            found = confirm(bench, plan, journal, progress)
-            remember(found, journal)
+        # another worker may be confirming the same plan now: its verdict is then the one that stands
+        with alone(bench.workspace.checkpoints, lambda: progress(Event("confirm", "waiting for another worker"))):
+            found = remembered(bench, plan, journal)
+            if found is None:
+                found = confirm(bench, plan, journal, progress)
+                remember(found, journal)
         confirmations.append(found)
         if _answered(confirmations):
             break
@@ -158,7 +163,7 @@ def explain(
     Raises:
         AutocompressError: for bad input and failures of device or runtime.
     """
-    with tempfile.TemporaryDirectory(prefix="autocompress-plan-") as folder:
+    with scratch("plan") as folder:
         bench, journal, _ = open_run(
             model, profile, data, inputs=inputs, out=folder, budgets=budgets, objective=objective
         )

@@ -8,6 +8,7 @@ from torch import nn
 from autocompress.module import call_by
 from autocompress.runtime import Example
 from autocompress.source import Part
+from autocompress.turns import working
 from autocompress.views import Views
 
 REESTIMATION_BATCHES = 8
@@ -33,7 +34,8 @@ def reestimate_batch_norm(module: nn.Module, part: Part, example: Example, batch
     module.train()
     with torch.no_grad():
         for step in range(views.per_epoch):
-            call_by(module, views.at(step).inputs, by_name=example.by_name)
+            with working():
+                call_by(module, views.at(step).inputs, by_name=example.by_name)
     module.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

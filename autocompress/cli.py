@@ -31,8 +31,9 @@ from autocompress.cli_options import (
     Weights,
     takes_budgets,
 )
-from autocompress.errors import AutocompressError, InterruptedRunError, UsageError
-from autocompress.workspace import DEFAULT_FOLDER
+from autocompress.errors import AutocompressError, InterruptedRunError, TerminatedRunError, UsageError
+from autocompress.interruption import Interruption, interruptible
+from autocompress.workspace import DEFAULT_FOLDER, Workspace
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +81,7 @@ def run(
 
     console = Console(highlight=False)
     _check_early(profile, budgets, objective, max_time)
-    with _interruptible(), TerminalProgress(console) as progress:
+    with _says_what_is_kept(out), TerminalProgress(console) as progress:
         module, task = _load(model, weights, data, data_dir, augment, download=download)
         result = autocompress(
             module,
@@ -279,11 +280,17 @@ def _check_early(profile: str, budgets: Mapping[str, str] | None, objective: str
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
+def _says_what_is_kept(out: Path) -> Iterator[None]:
     try:
         yield
-    except KeyboardInterrupt:
-        raise InterruptedRunError("interrupted; what was measured is kept.", hint="Go on with --resume.") from None
+    except (Interruption, KeyboardInterrupt) as stop:
+        terminated = isinstance(stop, Interruption) and stop.exit_code == TerminatedRunError.exit_code
+        kind = TerminatedRunError if terminated else InterruptedRunError
+        if Workspace(out).journal.exists():
+            kept = f"interrupted; finished trials and training so far are kept in {out}."
+        else:
+            kept = "interrupted before anything was measured."
+        raise kind(kept, hint="Go on with the same command and --resume.") from None
 
 
 @contextlib.contextmanager
@@ -318,7 +325,11 @@ def main() -> None:
     sys.argv = [word for word in sys.argv if word != "--debug"]
     errors = Console(stderr=True, highlight=False)
     try:
-        app()
+        with interruptible():
+            app()
+    except Interruption as stop:
+        errors.print("[red]error[/red] interrupted.")
+        sys.exit(stop.exit_code)
     except AutocompressError as error:
         if debug:
             traceback.print_exc()

@@ -98,11 +98,10 @@ def remembered(workbench: Workbench, plan: Plan, journal: Journal) -> Confirmati
 
 
 def remember(confirmation: Confirmation, journal: Journal) -> None:
-    """Note a confirmation, so that a resumed run does not look at the confirming part again."""
-    noted = journal.noted("confirmations") or {}
-    noted[confirmation.plan.hash] = {
+    """Note a confirmation, so that a resumed run does not look at the confirming part again. The first one stands."""
+    noted = {
         "measurement": confirmation.measurement.to_json(),
         "verdict": confirmation.verdict.to_json(),
         "certificate": dict(confirmation.certificate),
     }
-    journal.note("confirmations", noted)
+    journal.note_first("confirmations", confirmation.plan.hash, noted)

@@ -94,6 +94,12 @@ class InterruptedRunError(AutocompressError):
     exit_code = 130
 
 
+class TerminatedRunError(InterruptedRunError):
+    """The same, by SIGTERM."""
+
+    exit_code = 143
+
+
 class BudgetsNotMetError(AutocompressError):
     """Raised by `Result.unwrap` when the answer is "not met"."""
 

@@ -3,35 +3,41 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning, OptunaError
+from optuna.exceptions import ExperimentalWarning, OptunaError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import URL
+from sqlalchemy import URL, Connection, column, delete, insert, select, table, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from autocompress.errors import JournalError
 from autocompress.plan import Plan
 from autocompress.trial import Outcome, Trial
+from autocompress.worker import Worker
 
 HEARTBEAT_S = 10
 GRACE_S = 60
+# how long a worker waits for another that writes; SQLite's own 5 seconds are short on a busy disk
+BUSY_TIMEOUT_S = 60
 STATES = {
     Outcome.MEASURED: TrialState.COMPLETE,
     Outcome.STOPPED: TrialState.PRUNED,
     Outcome.REFUSED: TrialState.FAIL,
     Outcome.FAILED: TrialState.FAIL,
 }
+# what is read and written inside transactions of our own
+STUDIES = table("studies", column("study_id"), column("study_name"))
+NOTES = table("study_user_attributes", column("study_id"), column("key"), column("value_json"))
+TRIALS = table("trials", column("trial_id"), column("study_id"), column("state"))
+FACTS = table("trial_user_attributes", column("trial_id"), column("key"), column("value_json"))
 
 
 class Journal:
@@ -44,7 +50,12 @@ class Journal:
             with warnings.catch_warnings():
                 # the heartbeat of Optuna's storage is marked experimental; claims need one all the same
                 warnings.simplefilter("ignore", ExperimentalWarning)
-                self._storage = RDBStorage(url, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
+                self._storage = RDBStorage(
+                    url,
+                    engine_kwargs={"connect_args": {"timeout": BUSY_TIMEOUT_S}} if url.startswith("sqlite") else None,
+                    heartbeat_interval=HEARTBEAT_S,
+                    grace_period=GRACE_S,
+                )
             self._study = optuna.create_study(storage=self._storage, study_name=name, load_if_exists=True)
         except (SQLAlchemyError, OptunaError, RuntimeError, OSError) as error:
             reason = " ".join(str(error).split())[:200]
@@ -52,9 +63,44 @@ class Journal:
                 f"cannot be opened ({reason}).", where=str(location), hint="Check the path, or start without --resume."
             ) from error
 
+    @contextmanager
+    def _alone(self) -> Iterator[Connection]:
+        """A transaction that no other worker's runs beside: what is read in it stays true until it is written.
+
+        It begins with a write to the study's row, which locks the row where the database locks rows and the whole
+        file in SQLite. Optuna's own calls use other connections and would wait for it for ever.
+        """
+        with self._storage.engine.begin() as connection:
+            mine = STUDIES.c.study_id == self._study._study_id
+            connection.execute(update(STUDIES).where(mine).values(study_name=self._study.study_name))
+            yield connection
+
     def note(self, key: str, value: Any) -> None:
         """Write down a fact of the run: any JSON value."""
-        self._study.set_user_attr(key, json.dumps(value, allow_nan=False))
+        self.amend(key, lambda _: value)
+
+    def note_first(self, key: str, entry: str, value: Any) -> Any:
+        """Write down an entry of the fact `key` unless another worker did so before; the one that stands now."""
+
+        def add(entries: dict[str, Any] | None) -> dict[str, Any]:
+            return {entry: value, **(entries or {})}
+
+        return self.amend(key, add)[entry]
+
+    def amend(self, key: str, change: Callable[[Any], Any]) -> Any:
+        """Replace a fact by what `change` makes of it (of None when it was never noted), as one step.
+
+        `change` uses nothing of this journal. The fact as it is now is returned.
+        """
+        of_key = (NOTES.c.study_id == self._study._study_id) & (NOTES.c.key == key)
+        with self._alone() as connection:
+            text = connection.execute(select(NOTES.c.value_json).where(of_key)).scalar()
+            value = change(None if text is None else json.loads(json.loads(text)))
+            # Optuna keeps attributes as JSON, and ours are JSON texts
+            content = json.dumps(json.dumps(value, allow_nan=False))
+            connection.execute(delete(NOTES).where(of_key))
+            connection.execute(insert(NOTES).values(study_id=self._study._study_id, key=key, value_json=content))
+        return value
 
     def noted(self, key: str) -> Any:
         """The fact, None when it was never noted."""
@@ -62,7 +108,7 @@ class Journal:
         return None if text is None else json.loads(text)
 
     def trials(self) -> list[Trial]:
-        """All trials in the order they were claimed; those whose worker is gone are not among them."""
+        """All trials in the order they were claimed; claims that were given back are not among them."""
         found = []
         for stored in self._study.get_trials(deepcopy=False):
             trial = self._restore(stored)
@@ -79,32 +125,54 @@ class Journal:
         return None
 
     @contextmanager
-    def claim(self, plan: Plan) -> Iterator[int]:
+    def claim(self, plan: Plan) -> Iterator[int | None]:
         """The number of a new trial of this plan, claimed with a heartbeat for as long as the block runs.
 
-        A block that is left without `finish` gives the claim back.
+        None when another worker has claimed or finished the plan in the meantime. A block that is left without
+        `finish` gives the claim back.
         """
         with warnings.catch_warnings():
             # ask() warns that a heartbeat wants optimize(); this block records it instead
             warnings.simplefilter("ignore")
             trial = self._study.ask()
-        trial.set_user_attr("owner", json.dumps(_owner()))
-        trial.set_user_attr("plan", json.dumps(plan.to_json()))
         stop = threading.Event()
         beat = threading.Thread(target=self._beat, args=(trial._trial_id, stop), daemon=True)
-        beat.start()
         try:
+            if not self._take(plan, trial._trial_id):
+                yield None
+                return
+            beat.start()
             yield trial.number
         finally:
             stop.set()
-            beat.join()
-            stored = self._study.get_trials(deepcopy=False)[trial.number]
-            if stored.state is TrialState.RUNNING:
-                self._study.tell(trial.number, state=TrialState.FAIL)
+            if beat.ident is not None:
+                beat.join()
+            self._give_back(trial.number)
+
+    def _take(self, plan: Plan, trial_id: int) -> bool:
+        """Write down whose trial of which plan it is, unless the plan is taken."""
+        same = (FACTS.c.key == "plan_hash") & (FACTS.c.value_json == json.dumps(plan.hash))
+        ours = (TRIALS.c.study_id == self._study._study_id) & (TRIALS.c.trial_id == FACTS.c.trial_id)
+        ended = select(FACTS.c.trial_id).where(FACTS.c.key == "trial")
+        under_way = (TRIALS.c.state == TrialState.RUNNING.name) | TRIALS.c.trial_id.in_(ended)
+        facts = {"plan": json.dumps(plan.to_json()), "owner": json.dumps(Worker.me().to_json()), "plan_hash": plan.hash}
+        with self._alone() as connection:
+            if connection.execute(select(TRIALS.c.trial_id).where(same & ours & under_way)).first() is not None:
+                return False
+            rows = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(fact)} for key, fact in facts.items()]
+            connection.execute(insert(FACTS), rows)
+        return True
+
+    def _give_back(self, number: int) -> None:
+        stored = self._study.get_trials(deepcopy=False)[number]
+        if stored.state is TrialState.RUNNING:
+            self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
 
     def _beat(self, trial_id: int, stop: threading.Event) -> None:
         while not stop.is_set():
-            self._storage.record_heartbeat(trial_id)
+            # one that is missed because the database is busy or gone for a moment is made up for by the next
+            with suppress(OptunaError, SQLAlchemyError):
+                self._storage.record_heartbeat(trial_id)
             stop.wait(HEARTBEAT_S)
 
     def finish(self, trial: Trial) -> None:
@@ -114,28 +182,46 @@ class Journal:
         and what was not measured counts as broken.
         """
         stored = self._study.get_trials(deepcopy=False)[trial.number]
-        self._storage.set_trial_user_attr(stored._trial_id, "trial", json.dumps(trial.to_json(), allow_nan=False))
+        try:
+            self._storage.set_trial_user_attr(stored._trial_id, "trial", json.dumps(trial.to_json(), allow_nan=False))
+            self._settle(trial, stored)
+        except UpdateFinishedTrialError:
+            # this process was held up for so long that its claim was given to another, whose result will count
+            return
+
+    def _settle(self, trial: Trial, stored: FrozenTrial) -> None:
         if STATES[trial.outcome] is TrialState.COMPLETE and trial.verdict.overshoot != float("inf"):
             running = optuna.trial.Trial(self._study, stored._trial_id)
             for finding in trial.verdict.findings:
                 broken = 1.0 if finding.value is None else finding.overshoot - 1.0
                 running.set_constraint(finding.budget.metric, broken)
-            self._study.tell(trial.number, trial.verdict.overshoot)
+            self._study.tell(trial.number, trial.verdict.overshoot, skip_if_finished=True)
         else:
             state = STATES[trial.outcome]
-            self._study.tell(trial.number, state=TrialState.FAIL if state is TrialState.COMPLETE else state)
+            state = TrialState.FAIL if state is TrialState.COMPLETE else state
+            self._study.tell(trial.number, state=state, skip_if_finished=True)
 
     def release_dead_claims(self) -> int:
-        """Give back the claims of workers that are gone: by heartbeat, or by process on this host. Returns how many."""
+        """Give back the claims of workers that are gone: by heartbeat, or by process on this host. Returns how many.
+
+        What a worker wrote down before it was killed stands: such a trial is no claim any more.
+        """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             optuna.storages.fail_stale_trials(self._study)
         released = 0
         for stored in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            owner = json.loads(stored.user_attrs.get("owner", "{}"))
-            if owner.get("host") == socket.gethostname() and not _alive(owner):
-                self._study.tell(stored.number, state=TrialState.FAIL)
+            owner = Worker.from_json(json.loads(stored.user_attrs.get("owner", "{}")))
+            if not owner.here or owner.alive:
+                continue
+            trial = self._restore(stored)
+            if trial is None or trial.outcome is Outcome.CLAIMED:
+                self._give_back(stored.number)
                 released += 1
+            else:
+                # two workers may find it at once
+                with suppress(UpdateFinishedTrialError):
+                    self._settle(trial, stored)
         return released
 
     def spend_look(self, what: str) -> int:
@@ -143,28 +229,36 @@ class Journal:
 
         `what` identifies the file: to look at the same file again tells nothing new and costs nothing.
         """
-        looks = self.noted("looks") or []
-        seen = [look["what"] for look in looks]
-        if what in seen:
-            return seen.index(what) + 1
-        looks.append({"what": what, "time": time.time()})
-        self.note("looks", looks)
-        return len(looks)
+
+        def add(looks: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+            looks = looks or []
+            known = any(look["what"] == what for look in looks)
+            return looks if known else [*looks, {"what": what, "time": time.time()}]
+
+        return [look["what"] for look in self.amend("looks", add)].index(what) + 1
+
+    def spend_time(self, seconds: float) -> None:
+        """Write down how long the run has taken so far; of what several workers say, the most counts."""
+        self.amend("elapsed", lambda before: max(before or 0.0, seconds))
 
     def own(self) -> None:
         """Write down that this process is at work on the run."""
-        self.note("owner", _owner())
+        me = Worker.me()
+        self.amend("owners", lambda owners: {**_living(owners), me.key: me.to_json()})
 
     @property
     def busy(self) -> bool:
         """True when another living process of this host is at work on the run."""
-        owner = self.noted("owner") or {}
-        mine = owner == _owner()
-        return bool(not mine and owner.get("host") == socket.gethostname() and _alive(owner))
+        return any(Worker.from_json(owner).alive for key, owner in self._owners.items() if key != Worker.me().key)
+
+    @property
+    def _owners(self) -> dict[str, Any]:
+        return self.noted("owners") or {}
 
     def release(self) -> None:
-        """Write down that nobody is at work any more."""
-        self.note("owner", {})
+        """Write down that this process is no longer at work."""
+        me = Worker.me()
+        self.amend("owners", lambda owners: {k: owner for k, owner in _living(owners).items() if k != me.key})
 
     @property
     def looks(self) -> int:
@@ -182,29 +276,7 @@ def _sqlite_url(path: Path) -> str:
     return text.replace("{", "{{").replace("}", "}}")
 
 
-def _owner() -> dict[str, Any]:
-    pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "started": _started(pid)}
-
-
-def _started(pid: int) -> str:
-    """When a process began, in the kernel's clock ticks: a number is given again, this is not. Empty where unknown."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    # the name, in brackets, may hold spaces; the start is the 22nd field
-    return stat.rpartition(")")[2].split()[19]
-
-
-def _alive(owner: Mapping[str, Any]) -> bool:
-    pid = int(owner.get("pid", 0))
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # it lives, and belongs to somebody else
-    return bool(_started(pid) == owner.get("started", ""))
+def _living(owners: dict[str, Any] | None) -> dict[str, Any]:
+    """Those that may still be at work: the dead of this host are left out."""
+    workers = {key: Worker.from_json(owner) for key, owner in (owners or {}).items()}
+    return {key: worker.to_json() for key, worker in workers.items() if worker.alive or not worker.here}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +19,11 @@ from autocompress.journal import Journal
 from autocompress.profile import Profile, load_profile
 from autocompress.progress import Deadline, parse_duration
 from autocompress.runtimes import OnnxRuntime
+from autocompress.scratch import scratch, sweep_scratch
 from autocompress.techniques import SHELF
+from autocompress.turns import alone
 from autocompress.workbench import Tools, Workbench, check_data
+from autocompress.worker import Worker
 from autocompress.workspace import DEFAULT_FOLDER, Workspace
 
 if TYPE_CHECKING:
@@ -54,11 +56,15 @@ def open_run(
     require_described(tools.device, target)
     workspace = Workspace(Path(out))
     bench = Workbench(model, example, task, target, tools, workspace)
-    with tempfile.TemporaryDirectory(prefix="autocompress-baseline-") as folder:
+    sweep_scratch()
+    with scratch("baseline") as folder:
         # whatever is wrong with model or data shows before anything in the run's folder is touched
-        bench.export_baseline(Path(folder))
+        bench.export_baseline(folder)
         check_data(bench)
-        journal = _open_journal(bench, resume=resume)
+        workspace.make()
+        with alone(workspace.root):
+            journal = _open_journal(bench, resume=resume)
+            workspace.sweep()
         bench.adopt_baseline()
     journal.release_dead_claims()
     return bench, journal, replace(deadline, spent_before=float(journal.noted("elapsed") or 0.0))
@@ -73,30 +79,44 @@ def _open_journal(bench: Workbench, *, resume: bool) -> Journal:
     """The run's journal: the one that is there when resuming, else a new one that inherits the looks at the same
     data."""
     workspace, identity = bench.workspace, _identity(bench)
-    looks: list[Any] = []
-    if workspace.journal.exists():
+    if resume and workspace.journal.exists():
         earlier = Journal(workspace.journal)
-        noted = earlier.noted("identity") or {}
-        if resume:
-            _require_same_run(noted, identity, workspace.root)
-            earlier.own()
-            return earlier
-        busy = earlier.busy
-        if noted.get("data") == identity["data"]:
-            looks = earlier.noted("looks") or []
-        earlier.close()
-        if busy:
-            raise JournalError(
-                "another run is at work in this folder.",
-                where=str(workspace.root),
-                hint="Choose another --out, or join it with --resume.",
-            )
+        _require_same_run(earlier.noted("identity") or {}, identity, workspace.root)
+        earlier.own()
+        return earlier
+    looks = _looks_so_far(workspace, identity)
     workspace.open(resume=resume)
-    journal = Journal(workspace.journal)
+    # under its name only once it says whose it is: a start that is killed leaves a whole journal or none
+    unborn = workspace.root / f".{workspace.journal.name}{Worker.me().tag}"
+    journal = Journal(unborn)
     journal.note("identity", identity)
     journal.note("looks", looks)
     journal.own()
-    return journal
+    journal.close()
+    unborn.rename(workspace.journal)
+    return Journal(workspace.journal)
+
+
+def _looks_so_far(workspace: Workspace, identity: Mapping[str, str]) -> list[Any]:
+    """Looks at the same data in earlier runs of this folder.
+
+    Raises:
+        JournalError: when one of them is still at work.
+    """
+    path = workspace.newest_journal
+    if path is None:
+        return []
+    earlier = Journal(path)
+    same = (earlier.noted("identity") or {}).get("data") == identity["data"]
+    looks, busy = earlier.noted("looks") or [], earlier.busy
+    earlier.close()
+    if busy:
+        raise JournalError(
+            "another run is at work in this folder.",
+            where=str(workspace.root),
+            hint="Choose another --out, or join it with --resume.",
+        )
+    return looks if same else []
 
 
 def replacements(budgets: Mapping[str, float | str] | None) -> list[Budget]:

@@ -4,6 +4,7 @@ while nothing meets the budgets: structure, then one round of training after the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from autocompress.facts import Facts
@@ -17,6 +18,7 @@ from autocompress.probes import Probes
 from autocompress.progress import Event, Listener
 from autocompress.structuring import Shaping, find_ways, fitting_structures, time_training
 from autocompress.technique import ArtifactTechnique, Technique
+from autocompress.turns import alone
 from autocompress.workbench import Workbench
 
 
@@ -38,13 +40,15 @@ class Planned:
 
 def plan_run(bench: Workbench, journal: Journal, progress: Listener) -> Planned:
     """Baseline, facts, probes and ladder; what an earlier sitting measured is not measured again."""
-    noted = journal.noted("baseline")
-    if noted is None:
-        progress(Event("baseline", "measuring the model as it is"))
-    baseline = Measurement.from_json(noted) if noted else measure_baseline(bench)
-    journal.note("baseline", baseline.to_json())
-    facts = inspect_module(bench.module, bench.example)
-    probes = _probe(bench, journal, facts, progress)
+    # workers of one run go by the same measurements, or their ladders would differ: the first one takes them
+    with _alone(bench, progress):
+        noted = journal.noted("baseline")
+        if noted is None:
+            progress(Event("baseline", "measuring the model as it is"))
+        baseline = Measurement.from_json(noted) if noted else measure_baseline(bench)
+        journal.note("baseline", baseline.to_json())
+        facts = inspect_module(bench.module, bench.example)
+        probes = _probe(bench, journal, facts, progress)
     structured = bool(journal.noted("structured"))
     return _planned(bench, baseline, facts, probes, progress, structured=structured)
 
@@ -54,11 +58,13 @@ def with_structure(
 ) -> Planned:
     """The same with what can go from the network, and the ways down that are worth measuring."""
     shaping = _shaping(planned, bench, journal, progress)
-    probes = planned.probes
-    if shaping is not None:
-        probes = find_ways(shaping, probes, judge_by(bench.profile, planned.baseline), seconds_left)
-    journal.note("probes", probes.to_json())
-    journal.note("structured", value=True)
+    with _alone(bench, progress):
+        probes = _latest(planned, journal)
+        if not journal.noted("structured"):
+            if shaping is not None:
+                probes = find_ways(shaping, probes, judge_by(bench.profile, planned.baseline), seconds_left)
+            journal.note("probes", probes.to_json())
+            journal.note("structured", value=True)
     return _planned(bench, planned.baseline, planned.facts, probes, progress, structured=True)
 
 
@@ -78,16 +84,32 @@ def with_training(
     train = bench.task.train if bench.task else None
     if shaping is None or train is None:
         return None
-    probes = planned.probes
-    if probes.training is None:
-        found = structures or fitting_structures(planned.ladder, journal.trials())
-        probes = time_training(shaping, probes, found)
-    training = probes.training and with_next_round(probes.training, len(train), seconds_left)
-    if training is None:
-        return None
-    probes = replace(probes, training=training)
-    journal.note("probes", probes.to_json())
+    with _alone(bench, progress):
+        probes = _latest(planned, journal)
+        if _rounds(probes) <= _rounds(planned.probes):
+            if probes.training is None:
+                found = structures or fitting_structures(planned.ladder, journal.trials())
+                probes = time_training(shaping, probes, found)
+            training = probes.training and with_next_round(probes.training, len(train), seconds_left)
+            if training is None:
+                return None
+            probes = replace(probes, training=training)
+            journal.note("probes", probes.to_json())
     return _planned(bench, planned.baseline, planned.facts, probes, progress, structured=True)
+
+
+def _alone(bench: Workbench, progress: Listener) -> AbstractContextManager[None]:
+    return alone(bench.workspace.checkpoints, lambda: progress(Event("probes", "waiting for another worker")))
+
+
+def _latest(planned: Planned, journal: Journal) -> Probes:
+    """What another worker may have added to the probes meanwhile counts for all."""
+    noted = journal.noted("probes")
+    return Probes.from_json(noted) if noted else planned.probes
+
+
+def _rounds(probes: Probes) -> int:
+    return len(probes.training.rounds) if probes.training else 0
 
 
 def _planned(

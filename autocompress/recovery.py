@@ -29,7 +29,8 @@ from autocompress.module import call_by, flatten_outputs, inference_mode_of
 from autocompress.runtime import Example
 from autocompress.source import Part, whole
 from autocompress.task import Task
-from autocompress.training_state import Average, Progress
+from autocompress.training_state import Average, Progress, load_checkpoint
+from autocompress.turns import working
 from autocompress.views import Answers, Views
 
 CHECKPOINT_SECONDS = 20.0
@@ -142,7 +143,7 @@ def recover(
     parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
     progress = Progress(student, Average(student, schedule.averaging), _optimizer(parameters, schedule))
     if files.checkpoint.exists():
-        progress.restore(torch.load(files.checkpoint, map_location="cpu", weights_only=True))
+        load_checkpoint(files.checkpoint, progress.restore)
     try:
         with inference_mode_of(teacher), torch.enable_grad(), _layout(student), _layout(teacher):
             _train(progress, lesson, files.checkpoint, tell)
@@ -162,7 +163,8 @@ def _train(progress: Progress, lesson: Lesson, checkpoint: Path, tell: Callable[
     part = None if selecting is None else selecting.first(JUDGING_ITEMS)
     student.train()
     while progress.step < schedule.steps:
-        loss = _step(progress, lesson)
+        with working():
+            loss = _step(progress, lesson)
         if not math.isfinite(loss):
             raise TechniqueError(f"the loss is no longer finite at step {progress.step}.", where="recovery")
         if part is not None and (progress.step % interval == 0 or progress.step == schedule.steps):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from autocompress.artifact import Artifact
 from autocompress.errors import ArtifactError, RuntimeFailureError, TechniqueError
+from autocompress.joining import await_others
 from autocompress.journal import Journal
 from autocompress.judge import forecast, judge_by
 from autocompress.ladder import Ladder
@@ -55,7 +56,10 @@ class Search:
             history = self.journal.trials()
             plan = self.strategy.propose(self.ladder, history)
             if plan is None:
-                break
+                if not await_others(self.journal, self.deadline, self.listener):
+                    break
+                self.out_of_time = self.deadline.over
+                continue
             rung = self.ladder.rung_of(plan)
             needed = rung.predicted_seconds if rung and rung.predicted_seconds else 0.0
             if self.deadline.over or (self.deadline.left is not None and needed > LATENESS * self.deadline.left):
@@ -111,6 +115,8 @@ class Search:
         def hears_training(step: int, steps: int, seconds_left: float) -> None:
             limits = [limit for limit in (seconds_left, self.deadline.left) if limit is not None]
             said = f"training {plan.brief}, step {step} of {steps}"
+            # a training that is killed has been paid for all the same
+            self.journal.spend_time(self.deadline.spent)
             self.listener(Event("search", said, len(history), total, best_text(), min(limits)))
 
         def best_text() -> str:
@@ -118,9 +124,10 @@ class Search:
 
         self.workbench.hears_training = hears_training
         with self.journal.claim(plan) as number:
-            self.journal.finish(evaluate(self.workbench, plan, number, tell))
+            if number is not None:
+                self.journal.finish(evaluate(self.workbench, plan, number, tell))
         self._seconds.append(time.monotonic() - start)
-        self.journal.note("elapsed", self.deadline.spent)
+        self.journal.spend_time(self.deadline.spent)
 
     def nearest_miss(self) -> Trial | None:
         """The candidate that comes closest to its budgets, with the measurements that its trial left out.
@@ -156,9 +163,8 @@ class Search:
         except RuntimeFailureError as error:
             return replace(trial, reason=f"{trial.reason} {error}")
         full = replace(trial, measurement=measurement, verdict=judge_by(self.workbench.profile, measurement))
-        noted_so_far = self.journal.noted("nearest_misses") or {}
-        self.journal.note("nearest_misses", {**noted_so_far, str(trial.number): full.to_json()})
-        return full
+        stands = self.journal.note_first("nearest_misses", str(trial.number), full.to_json())
+        return Trial.from_json(trial.number, stands)
 
 
 def measurements(workbench: Workbench, artifact: Artifact) -> list[tuple[str, Callable[[], Measurement]]]:

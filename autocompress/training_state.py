@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,11 +84,42 @@ class Progress:
         write_whole(path, lambda target: torch.save(content, target))
 
     def restore(self, content: Mapping[str, Any]) -> None:
-        """Go on from what `save` wrote."""
+        """Go on from what `save` wrote.
+
+        Raises:
+            ValueError: when it is of another network; everything is then as it was.
+        """
+        _require_like(content["average"], self.average.state)
         place = next((tensor.device for tensor in self.student.parameters()), torch.device("cpu"))
-        self.student.load_state_dict(content["student"])
+        kept = {name: tensor.clone() for name, tensor in self.student.state_dict().items()}
+        updates, step = int(content["updates"]), int(content["step"])
+        best = Best(float(content["best_score"]), content["best"])
+        try:
+            self.student.load_state_dict(content["student"])
+            self.optimizer.load_state_dict(content["optimizer"])
+        except Exception:
+            # what did not fit may have been copied in part
+            self.student.load_state_dict(kept)
+            raise
         self.average.state = {name: tensor.to(place) for name, tensor in content["average"].items()}
-        self.average.updates = int(content["updates"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.best = Best(float(content["best_score"]), content["best"])
-        self.step = int(content["step"])
+        self.average.updates, self.best, self.step = updates, best, step
+
+
+def _require_like(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
+    shapes = [{name: tensor.shape for name, tensor in state.items()} for state in (found, wanted)]
+    if shapes[0] != shapes[1]:
+        raise ValueError("it holds the weights of another network")
+
+
+def load_checkpoint(path: Path, take: Callable[[Any], Any]) -> bool:
+    """Hand the content of a checkpoint to `take`; False, with a warning, when it is damaged or does not fit.
+
+    A checkpoint saves time and nothing else: one that cannot be used is made again.
+    """
+    try:
+        take(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # noqa: BLE001 - torch raises whatever damage leads to, of a dozen types
+        reason = " ".join(str(error).split())[:120]
+        warnings.warn(f"{path} cannot be used ({reason}); what it held is made afresh.", stacklevel=2)
+        return False
+    return True

@@ -14,6 +14,7 @@ import torch
 from autocompress.runtime import Example
 from autocompress.source import Inputs, Part
 from autocompress.task import Augment
+from autocompress.training_state import load_checkpoint
 from autocompress.workspace import write_whole
 
 # answers that are kept; what comes after is asked anew each time
@@ -119,6 +120,7 @@ class Answers:
 
 
 def _read(path: Path | None) -> dict[int, torch.Tensor]:
-    if path is None or not path.exists():
-        return {}
-    return {int(key): tensor for key, tensor in torch.load(path, map_location="cpu", weights_only=True).items()}
+    known: dict[int, torch.Tensor] = {}
+    if path is not None and path.exists():
+        load_checkpoint(path, lambda found: known.update({int(key): tensor for key, tensor in found.items()}))
+    return known

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,9 @@ import torch
 import zstandard
 
 from autocompress.artifact import BYTES_PER_MB, Artifact
-from autocompress.blocks import with_shared_weights
+from autocompress.blocks import with_own_weights, with_shared_weights
 from autocompress.device import Device
-from autocompress.errors import PlanError, RuntimeFailureError
+from autocompress.errors import ArtifactError, PlanError, RuntimeFailureError
 from autocompress.ladder import check_settings
 from autocompress.machine import Machine
 from autocompress.measurement import Measurement, Reading
@@ -24,6 +25,8 @@ from autocompress.runtime import Contents, Example, Runtime, feeds
 from autocompress.source import Part
 from autocompress.task import Task
 from autocompress.technique import ArtifactTechnique, Context, ModelTechnique, Technique
+from autocompress.training_state import load_checkpoint
+from autocompress.turns import alone, working
 from autocompress.workspace import Workspace, make_folder, write_whole
 
 Rounds = tuple[tuple[Step, ...], ...]
@@ -103,7 +106,8 @@ class Workbench:
         Raises:
             ModelError: when it cannot be exported.
         """
-        self._baseline = self.tools.runtime.export(self.module, self.example, folder / "model.onnx")
+        with working():
+            self._baseline = self.tools.runtime.export(self.module, self.example, folder / "model.onnx")
 
     def adopt_baseline(self) -> None:
         """Keep the exported baseline with the run's other artifacts."""
@@ -130,15 +134,19 @@ class Workbench:
             return self.baseline
         self.tools.require_possible(plan)
         folder = self._folder(plan)
-        work = folder / "work"
-        shutil.rmtree(work, ignore_errors=True)
         artifact = self._exported(plan.rounds)
-        for place, step in enumerate(plan.finish):
-            inside = work / str(place)
-            make_folder(inside)
-            artifact = self._finish(artifact, step, inside)
-        final = artifact.copy_to(folder / "model.onnx")
-        shutil.rmtree(work)
+        if not plan.finish:
+            return artifact.copy_to(folder / "model.onnx")
+        with alone(folder):
+            work = folder / "work"
+            shutil.rmtree(work, ignore_errors=True)
+            for place, step in enumerate(plan.finish):
+                inside = work / str(place)
+                make_folder(inside)
+                with working():
+                    artifact = self._finish(artifact, step, inside)
+            final = artifact.copy_to(folder / "model.onnx")
+            shutil.rmtree(work)
         return final
 
     def _finish(self, artifact: Artifact, step: Step, folder: Path) -> Artifact:
@@ -156,9 +164,14 @@ class Workbench:
         if not rounds:
             return self.baseline
         path = self._folder(Plan(rounds)) / "float.onnx"
-        if path.exists():
-            return self.tools.runtime.read(path)
-        return self.tools.runtime.export(self._module(rounds), self.example, path)
+        # plans that begin alike share this, and two workers may come to it at once: the second waits for the first
+        with alone(path.parent):
+            if path.exists():
+                with suppress(ArtifactError):
+                    return self.tools.runtime.read(path)
+            module = self._module(rounds)
+            with working():
+                return self.tools.runtime.export(module, self.example, path)
 
     def shaped(self, structure: Sequence[Step]) -> torch.nn.Module:
         """The module with a structure, not trained. Its tensors are its own where a step changed anything.
@@ -166,26 +179,36 @@ class Workbench:
         Raises:
             TechniqueError: when a step cannot be done on this model.
         """
-        return self._module((tuple(structure),))
+        rounds = (tuple(structure),)
+        with alone(self._folder(Plan(rounds))):
+            return self._module(rounds)
 
     def _module(self, rounds: Rounds) -> torch.nn.Module:
         """The module after its rounds. Weights come from the checkpoint of these rounds where there is one; else the
-        last round is applied to what the rounds before it left."""
+        last round is applied to what the rounds before it left. Whoever calls holds the lock of their folder."""
         if not rounds:
             return with_shared_weights(self.module)
         folder = self._folder(Plan(rounds))
         weights = folder / "module.pt"
-        known = weights.exists()
-        module = self._module(rounds[:-1])
-        for step in rounds[-1]:
+        if weights.exists():
+            module = self._before(rounds)
             # what is trained is in the checkpoint; shapes may depend on what the rounds before it learned
-            if not (known and step.stage is Stage.RECOVERY):
+            for step in (step for step in rounds[-1] if step.stage is not Stage.RECOVERY):
                 module = self._apply(module, step, folder)
-        if known:
-            module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        else:
-            write_whole(weights, lambda target: torch.save(module.state_dict(), target))
+            # never into the original's tensors, which a round without structure still shares
+            module = with_own_weights(module)
+            if load_checkpoint(weights, module.load_state_dict):
+                return module
+        module = self._before(rounds)
+        for step in rounds[-1]:
+            module = self._apply(module, step, folder)
+        write_whole(weights, lambda target: torch.save(module.state_dict(), target))
         return module
+
+    def _before(self, rounds: Rounds) -> torch.nn.Module:
+        """The module as the last round finds it."""
+        with alone(self._folder(Plan(rounds[:-1]))):
+            return self._module(rounds[:-1])
 
     def _apply(self, module: torch.nn.Module, step: Step, folder: Path) -> torch.nn.Module:
         technique = self.tools.technique(step.technique)
@@ -263,7 +286,8 @@ def score(
     session = runtime.load(artifact, threads, options)
     scores = [np.zeros(0)]
     for feed, targets in feeds(part, artifact, SCORING_BATCH):
-        outputs = tuple(output[: len(targets)] for output in session.run(feed))
+        with working():
+            outputs = tuple(output[: len(targets)] for output in session.run(feed))
         if not all(np.isfinite(output).all() for output in outputs if output.dtype.kind == "f"):
             raise RuntimeFailureError(
                 "gives outputs that are not finite (NaN or infinity).",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from autocompress.errors import UsageError
+from autocompress.worker import Worker, left_by_the_dead
 
 JOURNAL_FILES = ("journal.db", "journal.db-journal", "journal.db-wal", "journal.db-shm")
 DEFAULT_FOLDER = Path("runs/latest")
@@ -28,11 +29,13 @@ RESULT_FILES = (
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a temporary file beside `path`, then move it there in one step.
 
+    What a killed process leaves of it is swept by `Workspace.sweep`.
+
     Raises:
         UsageError: when the folder cannot be written.
     """
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}{Worker.me().tag}", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         try:
@@ -91,23 +94,52 @@ class Workspace:
         """A file of the run."""
         return self.root / name
 
+    def sweep(self) -> None:
+        """Remove what killed processes were writing."""
+        for path in self.root.rglob(".*"):
+            if left_by_the_dead(path.name):
+                path.unlink(missing_ok=True)
+
+    @property
+    def newest_journal(self) -> Path | None:
+        """The journal of this run, else of the one before it; None when there was none."""
+        older = [(int(p.parent.name), p) for p in self.root.glob("previous/*/journal.db") if p.parent.name.isdecimal()]
+        return self.journal if self.journal.exists() else max(older, default=(0, None))[1]
+
+    def make(self) -> None:
+        """Make the run's folder.
+
+        Raises:
+            UsageError: when it cannot be made or is a file.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from error
+
     def open(self, *, resume: bool) -> None:
         """Make the folder ready. A new run moves what an earlier one left to `previous/N`, so nothing is lost.
+
+        Checkpoints without a journal are of a start that was killed: nobody knows of which model they are.
 
         Raises:
             UsageError: when the folder cannot be made or is a file.
         """
+        self.make()
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            if not resume and self.journal.exists():
+            left = self.journal.exists() or (self.checkpoints.is_dir() and any(self.checkpoints.iterdir()))
+            if left and not (resume and self.journal.exists()):
                 self._set_aside()
             self.checkpoints.mkdir(exist_ok=True)
         except OSError as error:
-            raise UsageError(
-                f"cannot be used as the run's folder ({error.strerror or error}).",
-                where=str(self.root),
-                hint="Choose another one with --out.",
-            ) from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> UsageError:
+        return UsageError(
+            f"cannot be used as the run's folder ({error.strerror or error}).",
+            where=str(self.root),
+            hint="Choose another one with --out.",
+        )
 
     def _set_aside(self) -> None:
         older = self.root / "previous"
@@ -115,7 +147,8 @@ class Workspace:
         number = 1 + max((int(p.name) for p in older.iterdir() if p.name.isdecimal()), default=0)
         previous = older / str(number)
         previous.mkdir()
-        for name in (*RESULT_FILES, *JOURNAL_FILES, self.checkpoints.name):
+        # the journal last: killed in between, the next start finds the journal and moves the rest
+        for name in (self.checkpoints.name, *RESULT_FILES, *reversed(JOURNAL_FILES)):
             source = self.root / name
             if source.exists():
                 source.rename(previous / name)

@@ -172,6 +172,104 @@ def test_a_claim_of_this_process_is_not_released_while_it_works(path: Path) -> N
         assert [trial.outcome for trial in journal.trials()] == [Outcome.CLAIMED]
 
 
+def test_a_plan_that_is_claimed_or_finished_is_not_claimed_again(path: Path) -> None:
+    one, other = Journal(path), Journal(path)
+    with one.claim(plan_of(1)) as number, other.claim(plan_of(1)) as second, other.claim(plan_of(2)) as third:
+        assert (number, second) == (0, None)
+        assert third is not None
+        one.finish(Trial(0, plan_of(1), Outcome.FAILED, reason="broke"))
+    with other.claim(plan_of(1)) as again, other.claim(plan_of(2)) as given_back:
+        assert again is None
+        assert given_back is not None
+    assert [trial.outcome for trial in one.trials()] == [Outcome.FAILED]
+
+
+def test_a_result_that_comes_after_the_claim_was_given_to_another_does_not_count(path: Path) -> None:
+    journal = Journal(path)
+    with journal.claim(plan_of(1)) as number:
+        assert number is not None
+        # held up for longer than the grace period, as by a lid that was closed
+        journal._study.tell(number, state=TrialState.FAIL)
+        taken = finished(Journal(path), plan_of(1), Outcome.STOPPED)
+        journal.finish(Trial(number, plan_of(1), Outcome.MEASURED))
+    assert [trial.to_json() for trial in journal.trials()] == [taken.to_json()]
+
+
+def test_what_a_worker_wrote_down_before_it_was_killed_stands(path: Path, worker: subprocess.Popen[str]) -> None:
+    worker.kill()
+    worker.wait()
+    (claimed,) = stored(path)
+    written = Trial(0, plan_of(1), Outcome.STOPPED, reason="too large", stopped_by="size_mb")
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    storage.set_trial_user_attr(claimed._trial_id, "trial", json.dumps(written.to_json()))
+    journal = Journal(path)
+    assert journal.release_dead_claims() == 0
+    assert [trial.to_json() for trial in journal.trials()] == [written.to_json()]
+    assert [trial.state for trial in stored(path)] == [TrialState.PRUNED]
+    with journal.claim(plan_of(1)) as again:
+        assert again is None
+
+
+TOGETHER = """
+import json, sys, threading
+from pathlib import Path
+from autocompress.journal import Journal
+from autocompress.plan import Plan
+journal, plan, name = Journal(Path(sys.argv[1])), Plan.read(Path(sys.argv[2])), sys.argv[3]
+print("ready", flush=True)
+input()
+looks, ends = [], threading.Event()
+def work(place):
+    for number in range(5):
+        looks.append(journal.spend_look(f"{name} {place} {number}"))
+        journal.note_first("confirmations", f"{name} {place} {number}", 1)
+    with journal.claim(plan) as number:
+        print(json.dumps(number), flush=True)
+        # held until the test has heard of all
+        ends.wait()
+threads = [threading.Thread(target=work, args=(place,)) for place in range(2)]
+[thread.start() for thread in threads]
+input()
+ends.set()
+[thread.join() for thread in threads]
+print(json.dumps(looks), flush=True)
+"""
+
+
+def test_workers_in_processes_and_threads_never_take_the_same_look_or_plan(path: Path, tmp_path: Path) -> None:
+    plan_file = tmp_path / "plan.yaml"
+    plan_file.write_text(plan_of(1).to_yaml())
+    commands = [[sys.executable, "-c", TOGETHER, str(path), str(plan_file), name] for name in "ab"]
+    workers = [
+        subprocess.Popen(command, env=child_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for command in commands
+    ]
+    assert [said_by(process) for process in workers] == ["ready", "ready"]
+    answer_all(workers)
+    # two threads each: one of the four has the plan
+    claims = [json.loads(said_by(process)) for process in workers for _ in range(2)]
+    assert sorted(number is None for number in claims) == [False, True, True, True]
+    answer_all(workers)
+    looks = [look for process in workers for look in json.loads(process.communicate(timeout=60)[0])]
+    assert sorted(looks) == list(range(1, 21))
+    journal = Journal(path)
+    assert journal.looks == 20
+    assert len(journal.noted("confirmations")) == 20
+    assert journal.trials() == []
+
+
+def said_by(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def answer_all(workers: list[subprocess.Popen[str]]) -> None:
+    for process in workers:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+
+
 CLAIM_AND_WAIT = """
 import sys, time
 from pathlib import Path
@@ -306,6 +404,47 @@ def test_a_journal_is_busy_for_others_while_its_owner_lives(path: Path) -> None:
     journal.release()
     seen += [subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()]
     assert seen == ["True", "False"]
+
+
+OWN = """
+import sys
+from pathlib import Path
+from autocompress.journal import Journal
+Journal(Path(sys.argv[1])).own()
+print("owns", flush=True)
+input()
+"""
+
+
+def test_a_journal_is_busy_while_any_of_its_owners_lives(path: Path) -> None:
+    journal = Journal(path)
+    journal.own()
+    command = [sys.executable, "-c", OWN, str(path)]
+    pipes = {"env": child_environment(), "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as other:  # type: ignore[call-overload]
+        assert other.stdout.readline() == "owns\n"
+        assert journal.busy
+        # the second is still at work when the first goes
+        journal.release()
+        assert journal.busy
+        other.kill()
+        other.wait()
+    assert not journal.busy
+
+
+def test_a_note_that_several_write_keeps_what_each_of_them_wrote_first(path: Path) -> None:
+    one, other = Journal(path), Journal(path)
+    assert one.note_first("confirmations", "a", 1) == 1
+    assert other.note_first("confirmations", "b", 2) == 2
+    assert other.note_first("confirmations", "a", 3) == 1
+    assert one.noted("confirmations") == {"a": 1, "b": 2}
+
+
+def test_time_that_was_spent_never_grows_less(path: Path) -> None:
+    journal = Journal(path)
+    for seconds in (1.0, 5.0, 2.0):
+        journal.spend_time(seconds)
+    assert journal.noted("elapsed") == 5.0
 
 
 def test_a_look_is_written_down_before_it_is_taken(path: Path) -> None:

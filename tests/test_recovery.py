@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -197,3 +198,54 @@ def test_batch_norm_statistics_become_those_of_the_data() -> None:
     np.testing.assert_allclose(module[0].running_mean.numpy(), inputs[0].mean(0), atol=0.02)
     assert module[0].momentum == 0.1
     assert not module.training
+
+
+def _truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _garbage(path: Path) -> None:
+    path.write_bytes(b"no checkpoint " * 100)
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _another_network(path: Path) -> None:
+    content = torch.load(path, weights_only=True)
+    for key in ("student", "average"):
+        content[key] = network(12, 3).state_dict()
+    torch.save(content, path)
+
+
+def _without_step(path: Path) -> None:
+    content = torch.load(path, weights_only=True)
+    del content["step"]
+    torch.save(content, path)
+
+
+def _another_optimizer(path: Path) -> None:
+    content = torch.load(path, weights_only=True)
+    content["optimizer"]["param_groups"] = []
+    torch.save(content, path)
+
+
+def _text(path: Path) -> None:
+    torch.save("no checkpoint", path)
+
+
+@pytest.mark.parametrize(
+    "damage", [_truncated, _garbage, _empty, _another_network, _without_step, _another_optimizer, _text]
+)
+def test_a_checkpoint_that_cannot_be_used_costs_time_and_nothing_else(
+    teacher: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
+) -> None:
+    whole_run = recover(network(8, 3), teacher, TASK, EXAMPLE, SCHEDULE, Files(tmp_path / "whole.pt")).state_dict()
+    monkeypatch.setattr(recovery, "CHECKPOINT_SECONDS", 0.0)
+    damaged = tmp_path / "training.pt"
+    recover(network(8, 3), teacher, TASK, EXAMPLE, SCHEDULE, Files(damaged))
+    damage(damaged)
+    with pytest.warns(UserWarning, match=r"training\.pt cannot be used .*afresh"):
+        again = recover(network(8, 3), teacher, TASK, EXAMPLE, SCHEDULE, Files(damaged)).state_dict()
+    assert all(torch.equal(whole_run[name], again[name]) for name in whole_run)

@@ -139,6 +139,27 @@ def test_resuming_without_a_journal_starts_afresh(tmp_path: Path) -> None:
     assert names(workspace.root) == {"checkpoints"}
 
 
+@pytest.mark.parametrize("resume", [True, False])
+def test_checkpoints_of_nobody_knows_which_model_are_moved_aside(tmp_path: Path, resume: bool) -> None:
+    workspace = Workspace(tmp_path)
+    leave_a_run(workspace)
+    workspace.journal.unlink()
+    workspace.open(resume=resume)
+    assert names(workspace.checkpoints) == set()
+    assert (tmp_path / "previous" / "1" / "checkpoints" / "abc").exists()
+
+
+def test_the_newest_journal_is_the_runs_own_else_that_of_the_run_before(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    assert workspace.newest_journal is None
+    for _ in range(11):
+        leave_a_run(workspace)
+    assert workspace.newest_journal == workspace.journal
+    workspace.journal.unlink()
+    # by number, not by name
+    assert workspace.newest_journal == tmp_path / "previous" / "10" / "journal.db"
+
+
 @pytest.mark.parametrize("below", [lambda file: file, lambda file: file / "demo"], ids=["itself", "below"])
 def test_a_file_in_the_place_of_the_folder_is_an_error_that_names_it(
     tmp_path: Path, below: Callable[[Path], Path]

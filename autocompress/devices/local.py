@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -25,8 +24,10 @@ from autocompress.machine import Machine
 from autocompress.measurement import Conditions, Measurement, Reading
 from autocompress.profile import Profile
 from autocompress.runtime import Example, align
+from autocompress.scratch import scratch
 from autocompress.source import Array
 from autocompress.statistics import median_bounds
+from autocompress.turns import measuring
 
 METER = Path(meter.__file__).parent
 FLOATS = NDArray[np.float64]
@@ -60,8 +61,9 @@ class LocalDevice(Device):
     ) -> list[Measurement]:
         """See `Device.measure`."""
         limit = max_seconds or profile.protocol.max_seconds
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="autocompress-meter-")))
+        # every measurement on this machine passes here, whoever asks for it; one on another machine disturbs none
+        with measuring(), ExitStack() as stack:
+            folder = stack.enter_context(scratch("meter"))
             meters = []
             for place, artifact in enumerate(artifacts):
                 feed = folder / f"{place}.npz"

@@ -102,6 +102,9 @@ class Meter:
 
 def main() -> None:
     """Answer commands until the input ends."""
+    # Ctrl-C reaches all processes of a terminal: the parent alone decides, or it would take this end for a failure
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)
     die_with_parent()
     meter = Meter()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")

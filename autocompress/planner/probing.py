@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,9 +19,11 @@ from autocompress.plan import Setting
 from autocompress.probes import Probe, Probes
 from autocompress.profile import Profile
 from autocompress.runtime import Example, Runtime
+from autocompress.scratch import scratch
 from autocompress.source import ArraySource, whole
 from autocompress.statistics import median_bounds
 from autocompress.technique import ArtifactTechnique, Context
+from autocompress.turns import working
 
 PROBE_SECONDS = 0.5
 CALIBRATION_ITEMS = 8
@@ -58,16 +58,17 @@ def run_probes(
     }
     example = Example({name: array[:1] for name, array in items.items()})
     part = whole("random values", ArraySource(dict(items), np.zeros(CALIBRATION_ITEMS, dtype=np.int64)))
-    with tempfile.TemporaryDirectory(prefix="autocompress-probe-") as folder:
+    with scratch("probe") as folder:
         try:
-            float_artifact = runtime.export(_Chains(chains), example, Path(folder) / "float.onnx")
+            with working():
+                float_artifact = runtime.export(_Chains(chains), example, folder / "float.onnx")
         except ModelError as error:
             failed = tuple(Probe(t.name, s, None, failure=error.message) for t in techniques for s in t.probed)
             return Probes(failed, tuple(layer.name for layer in layers), dot_product)
         found = []
         for technique in techniques:
             said(f"probing {technique.name} on {len(chains)} kinds of layers")
-            context = Context(None, example, part, Path(folder))
+            context = Context(None, example, part, folder)
             found += _probe(technique, float_artifact, context, device, profile)
     return Probes(tuple(found), tuple(layer.name for layer in layers), dot_product)
 
@@ -86,7 +87,8 @@ def _probe(
         folder.mkdir()
         inside = Context(context.task, context.example, context.calibrating, folder)
         try:
-            built.append((place, technique.apply(baseline, {**defaults, **settings}, inside)))
+            with working():
+                built.append((place, technique.apply(baseline, {**defaults, **settings}, inside)))
             probes.append(Probe(technique.name, settings, None))
         except (TechniqueError, RuntimeFailureError) as error:
             probes.append(Probe(technique.name, settings, None, failure=error.message))

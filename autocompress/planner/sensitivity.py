@@ -12,6 +12,7 @@ from torch.nn import functional
 from autocompress.module import call_by, inference_mode_of
 from autocompress.runtime import Example
 from autocompress.source import Part
+from autocompress.turns import working
 
 MOST_ITEMS = 256
 LEAST_ITEMS = 32
@@ -37,7 +38,7 @@ class Divergence:
 
     def of(self, module: nn.Module) -> float:
         """The divergence of a module, at least 0; infinite where its outputs are not finite."""
-        with inference_mode_of(module):
+        with working(), inference_mode_of(module):
             found = call_by(module, self._inputs, by_name=self._example.by_name).float()
         value = _divergence(self._wanted, found)
         return max(0.0, value) if np.isfinite(value) else float("inf")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
 
 from torch import nn
 
@@ -14,7 +12,9 @@ from autocompress.batch_norm import has_batch_norm
 from autocompress.probes import TrainingProbe
 from autocompress.recovery import Files, Schedule, recover
 from autocompress.runtime import Example
+from autocompress.scratch import scratch
 from autocompress.task import Task
+from autocompress.turns import measuring
 
 BATCH = 128
 FIRST_EPOCHS = 4
@@ -48,12 +48,12 @@ def measure_training(student: nn.Module, teacher: nn.Module, task: Task, example
     rate = SGD_RATE_PER_ITEM * batch if sgd else ADAMW_RATE
     optimizer = "sgd" if sgd else "adamw"
     seconds = 0.0
-    with tempfile.TemporaryDirectory(prefix="autocompress-training-") as folder:
+    with scratch("training") as folder, measuring():
         # the first steps pay for memory and kernels that all later ones share
         for name, steps in (("warm-up", WARM_UP_STEPS), ("timed", TIMED_STEPS)):
             start = time.monotonic()
             schedule = Schedule(steps, batch, 0, rate, optimizer)
-            recover(student, teacher, task, example, schedule, Files(Path(folder) / f"{name}.pt"))
+            recover(student, teacher, task, example, schedule, Files(folder / f"{name}.pt"))
             seconds = (time.monotonic() - start) / steps
     return TrainingProbe((), (), batch, round(rate, 6), optimizer, seconds)
 

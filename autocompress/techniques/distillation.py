@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from autocompress.blocks import with_own_weights
 from autocompress.errors import PlanError, TechniqueError
 from autocompress.facts import Facts
 from autocompress.ladder import Choice, Reason, Space
@@ -68,7 +69,9 @@ class Distillation(ModelTechnique):
         files = Files(
             context.folder / "training.pt", context.shared and context.shared / _answers(context.task, schedule)
         )
-        return recover(module, context.teacher, context.task, context.example, schedule, files, context.tell)
+        # without structure in front of it, the module still shares the original's weights
+        student = with_own_weights(module)
+        return recover(student, context.teacher, context.task, context.example, schedule, files, context.tell)
 
 
 def _answers(task: Task, schedule: Schedule) -> str:

@@ -20,6 +20,7 @@ from autocompress.devices import local
 from autocompress.plan import Plan
 from autocompress.planner import probing
 from autocompress.profile import Profile, load_profile
+from e2e import blocks
 from e2e.command import Done, command
 
 HERE = Path(__file__).parent
@@ -165,3 +166,18 @@ def rows_run(work: Path) -> Run:
         folder=work,
     )  # fmt: skip
     return Run(done, work / "runs" / "rows")
+
+
+@pytest.fixture(scope="session")
+def block_user(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See `residual`."""
+    return residual(tmp_path_factory.mktemp("blocks"))
+
+
+def residual(folder: Path) -> Path:
+    """The folder of a user with a trained residual network that int8 alone leaves too large."""
+    shutil.copyfile(HERE / "blocks.py", folder / "blocks.py")
+    (folder / "small.yaml").write_text(SMALL, encoding="utf-8")
+    images, labels = digits("train")
+    torch.save(fit(blocks.network(), images, labels, epochs=6).state_dict(), folder / "blocks.pt")
+    return folder

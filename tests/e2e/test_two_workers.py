@@ -1,0 +1,23 @@
+"""Two processes at work on one run: they share it, and both come to the same answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autocompress.journal import Journal
+from e2e.killing import require_answer, start
+
+
+def test_two_processes_share_a_run_and_end_alike(block_user: Path, tmp_path: Path) -> None:
+    folder, logs = tmp_path / "run", [tmp_path / "one.log", tmp_path / "two.log"]
+    # every plan is tried for this objective
+    both = [start(block_user, "--out", folder, "--resume", "--objective", "size", log=log) for log in logs]
+    codes = [worker.wait(200) for worker in both]
+    said = [log.read_text(encoding="utf-8") for log in logs]
+    assert codes[0] == codes[1], "\n".join(said)
+    for text in said:
+        require_answer(folder, codes[0], text)
+        assert "search    building" in text, "both do a share of the work"
+    journal = Journal(folder / "journal.db")
+    assert len(journal.noted("confirmations")) == journal.looks
+    assert journal.noted("owners") == {}

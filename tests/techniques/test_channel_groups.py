@@ -171,6 +171,13 @@ class TestWhatCanBeCut:
         assert [group.name for group in found.groups] == ["2"]
         assert "shares its weights" in found.left_alone["0"]
 
+    def test_layers_whose_weights_are_computed_are_left_alone(self) -> None:
+        module = classifier(conv(3, 8), conv(8, 8), width=8)
+        nn.utils.parametrizations.weight_norm(module[0][0])
+        found = prunable_groups(module, images())
+        assert [group.name for group in found.groups] == ["1.0"]
+        assert found.left_alone["0.0"] == "the weights of layer 0.0 are computed."
+
     def test_recurrent_layers_are_left_alone(self) -> None:
         found = prunable_groups(small_model("lstm"), Example(labelled("lstm", 4)[0]))
         assert found.groups == ()

@@ -105,6 +105,12 @@ class TestWhatCanBeCut:
         smaller = cut(module, images(), HALF)
         assert smaller.get_submodule("2.0").in_channels == 10
 
+    def test_a_concatenation_behind_a_split(self) -> None:
+        gates = [Gated(8, 8, splits=False), Gated(8, 4, splits=True)]
+        found = prunable_groups(classifier(conv(3, 8), Beside(gates, keeps=True), conv(20, 8), width=8), images())
+        assert [group.name for group in found.groups] == ["0.0", "2.0"]
+        assert "1.bodies.0.conv" in found.left_alone
+
     def test_a_densenet(self) -> None:
         models = import_torchvision().models
         torch.manual_seed(0)

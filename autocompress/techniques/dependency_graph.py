@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch_pruning as tp
 from torch import nn
+from torch_pruning.ops import OPTYPE
 
 from autocompress.module import first_line, flatten_outputs, unfused_encoder_layers
 from autocompress.runtime import Example
@@ -93,6 +94,13 @@ class DependencyGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-prunin
             for dependency in node.dependencies:
                 dependency.index_mapping = _Bounded(dependency.index_mapping, self)
 
+    def _build_dependency(self, module2node: Any) -> None:
+        for node in module2node.values():
+            if node.type is OPTYPE.CONCAT:
+                # torch-pruning would guess them from the layers around, and fails behind a split
+                node.module.concat_sizes = _concat_sizes(node.grad_fn)
+        super()._build_dependency(module2node)
+
     def _look(self, part: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
         self.spatial[part] = () if isinstance(part, nn.Linear) else tuple(output.shape[2:])
         if isinstance(part, nn.Linear) and output.ndim > 2:
@@ -119,6 +127,16 @@ class DependencyGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-prunin
         except Exception as error:
             # an operation that splits or moves channels in a way that torch-pruning has no map for
             raise CannotCutError(f"its channels cannot be followed ({what(error)})") from error
+
+
+def _concat_sizes(grad_fn: Any) -> list[int] | None:
+    """What each input of a concatenation gives to it, None where one of them has no gradient to tell by."""
+    dim = getattr(grad_fn, "_saved_dim", None)
+    if dim is None or any(source is None for source, _ in grad_fn.next_functions):
+        return None
+    # a negative number is kept as an unsigned one
+    dim = dim - 2**64 if dim >= 2**63 else dim
+    return [int(source._input_metadata[place].shape[dim]) for source, place in grad_fn.next_functions]
 
 
 def traced(module: nn.Module, example: Example) -> DependencyGraph:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch_pruning as tp
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch_pruning.ops import OPTYPE
 
 from autocompress.blocks import with_own_weights, with_shared_weights
@@ -128,6 +129,8 @@ class PruningGraph:
                 raise CannotCutError("it is the width of a recurrent layer")
             if dep.handler not in READERS and (node.type is OPTYPE.OUTPUT or node.grad_fn in self.graph.outputs):
                 raise CannotCutError("its channels are the model's output")
+            if isinstance(node.module, nn.Module) and is_parametrized(node.module):
+                raise CannotCutError(f"the weights of layer {self.graph._module2name[node.module]} are computed")
             if node.module in shared:
                 raise CannotCutError(f"layer {shared[node.module]} shares its weights with another")
 

@@ -105,6 +105,12 @@ class TestWhatCanBeCut:
         smaller = cut(module, images(), HALF)
         assert smaller.get_submodule("2.0").in_channels == 10
 
+    def test_a_concatenation_behind_a_split(self) -> None:
+        gates = [Gated(8, 8, splits=False), Gated(8, 4, splits=True)]
+        found = prunable_groups(classifier(conv(3, 8), Beside(gates, keeps=True), conv(20, 8), width=8), images())
+        assert [group.name for group in found.groups] == ["0.0", "2.0"]
+        assert "1.bodies.0.conv" in found.left_alone
+
     def test_a_densenet(self) -> None:
         models = import_torchvision().models
         torch.manual_seed(0)
@@ -170,6 +176,13 @@ class TestWhatCanBeCut:
         found = prunable_groups(module, vectors())
         assert [group.name for group in found.groups] == ["2"]
         assert "shares its weights" in found.left_alone["0"]
+
+    def test_layers_whose_weights_are_computed_are_left_alone(self) -> None:
+        module = classifier(conv(3, 8), conv(8, 8), width=8)
+        nn.utils.parametrizations.weight_norm(module[0][0])
+        found = prunable_groups(module, images())
+        assert [group.name for group in found.groups] == ["1.0"]
+        assert found.left_alone["0.0"] == "the weights of layer 0.0 are computed."
 
     def test_recurrent_layers_are_left_alone(self) -> None:
         found = prunable_groups(small_model("lstm"), Example(labelled("lstm", 4)[0]))

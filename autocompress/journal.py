@@ -24,6 +24,7 @@ from autocompress.errors import JournalError
 from autocompress.plan import Plan
 from autocompress.trial import Outcome, Trial
 
+SCHEMA = 1
 HEARTBEAT_S = 10
 GRACE_S = 60
 STATES = {

@@ -32,7 +32,7 @@ from autocompress.workspace import Workspace, make_folder
 
 # no confirmation begins after that
 MAX_SECONDS = 60.0
-LONGEST_NAME = 80
+LONGEST_NAME = 60
 
 
 def resolve(

@@ -101,7 +101,7 @@ def _destination(folder: Path, out: str | Path | None, asked: Sequence[Budget], 
         name = re.sub(r"[^\w.+-]", "_", "+".join([*words, *([objective] if objective else [])]) or "same")
         if len(name) > LONGEST_NAME:
             name = hashlib.sha256(name.encode()).hexdigest()[:16]
-        return folder / "resolved" / name
+        return Workspace(folder).resolved / name
     chosen = Path(out)
     if Workspace(chosen).journal.exists() or chosen.resolve() == folder.resolve():
         raise UsageError("holds a run, whose answer would be lost.", where=str(out), hint="Choose another --out.")

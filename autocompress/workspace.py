@@ -87,6 +87,11 @@ class Workspace:
         """Folder of the artifacts of trials, named by the hash of their plan."""
         return self.root / "checkpoints"
 
+    @property
+    def resolved(self) -> Path:
+        """Folder of the answers to other budgets, each in a folder of its own."""
+        return self.root / "resolved"
+
     def path(self, name: str) -> Path:
         """A file of the run."""
         return self.root / name
@@ -115,7 +120,7 @@ class Workspace:
         number = 1 + max((int(p.name) for p in older.iterdir() if p.name.isdecimal()), default=0)
         previous = older / str(number)
         previous.mkdir()
-        for name in (*RESULT_FILES, *JOURNAL_FILES, self.checkpoints.name):
+        for name in (*RESULT_FILES, *JOURNAL_FILES, self.checkpoints.name, self.resolved.name):
             source = self.root / name
             if source.exists():
                 source.rename(previous / name)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from autocompress.plan import Plan, Step
     from autocompress.profile import Profile, load_profile
     from autocompress.progress import Event
+    from autocompress.resolution import resolve
     from autocompress.result import Result
     from autocompress.task import Task
     from autocompress.trial import Trial
@@ -40,6 +41,7 @@ _HOMES = {
     "Verdict": "verdict",
     "autocompress": "api",
     "load_profile": "profile",
+    "resolve": "resolution",
 }
 
 __all__ = [
@@ -62,6 +64,7 @@ __all__ = [
     "__version__",
     "autocompress",
     "load_profile",
+    "resolve",
 ]
 
 

@@ -40,6 +40,7 @@ def autocompress(
     objective: str | None = None,
     max_time: str | float | None = None,
     resume: bool = False,
+    named: Mapping[str, str] | None = None,
     progress: Listener = silent,
 ) -> Result:
     """The cheapest measured plan that meets the profile's budgets, as a file that ships.
@@ -56,6 +57,7 @@ def autocompress(
         objective: replaces the profile's: `effort`, `latency`, `size`, `accuracy`, `serving_cost`.
         max_time: `90s`, `20m`, `2h` or seconds, over all resumptions.
         resume: go on with the run in `out`.
+        named: how a program names its inputs (`{"data": "digits"}`), noted for `resolve` to find the data again.
         progress: called with an `Event` for each thing worth telling.
 
     Raises:
@@ -73,9 +75,11 @@ def autocompress(
         objective=objective,
         max_time=max_time,
         resume=resume,
+        named=named,
     )
     try:
         planned = plan_run(bench, journal, progress)
+        journal.note("facts", planned.facts.to_json())
         search = Search(bench, planned.ladder, Boundary(), journal, deadline, progress)
         confirmations: list[Confirmation] = []
         while True:

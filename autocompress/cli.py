@@ -93,6 +93,15 @@ def run(
             objective=objective,
             max_time=max_time,
             resume=resume,
+            named=_named(
+                model=model,
+                weights=weights,
+                data=data,
+                data_dir=data_dir,
+                augment=augment,
+                input=input_,
+                profile=profile,
+            ),
             progress=progress,
         )
     print_ladder(console, result.ladder, path=False)
@@ -165,6 +174,31 @@ def apply(
     with TerminalProgress(console) as progress:
         result = apply_plan(
             replayed, module, profile, task, inputs=_specs(input_), out=out, budgets=budgets, progress=progress
+        )
+    print_result(console, Summary.of(result))
+    raise typer.Exit(result.status.exit_code)
+
+
+@app.command()
+@takes_budgets
+def resolve(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")],
+    objective: Objective = None,
+    data: DataSpec = None,
+    data_dir: DataDir = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the answer, by default in DIR/resolved.", metavar="DIR")
+    ] = None,
+    budgets: Mapping[str, str] | None = None,
+) -> None:
+    """Answer other budgets from the files of a run, within a minute: nothing is trained or built."""
+    from autocompress.report.terminal import Summary, TerminalProgress, print_result
+    from autocompress.resolution import resolve as answer
+
+    console = Console(highlight=False)
+    with _says_what_is_kept(folder, "Ask again."), TerminalProgress(console) as progress:
+        result = answer(
+            folder, budgets=budgets, objective=objective, data=data, data_dir=data_dir, out=out, progress=progress
         )
     print_result(console, Summary.of(result))
     raise typer.Exit(result.status.exit_code)
@@ -280,7 +314,7 @@ def _check_early(profile: str, budgets: Mapping[str, str] | None, objective: str
 
 
 @contextlib.contextmanager
-def _says_what_is_kept(out: Path) -> Iterator[None]:
+def _says_what_is_kept(out: Path, hint: str = "Go on with the same command and --resume.") -> Iterator[None]:
     try:
         yield
     except (Interruption, KeyboardInterrupt) as stop:
@@ -290,7 +324,7 @@ def _says_what_is_kept(out: Path) -> Iterator[None]:
             kept = f"interrupted; finished trials and training so far are kept in {out}."
         else:
             kept = "interrupted before anything was measured."
-        raise kind(kept, hint="Go on with the same command and --resume.") from None
+        raise kind(kept, hint=hint) from None
 
 
 @contextlib.contextmanager
@@ -306,6 +340,12 @@ def _specs(texts: list[str] | None) -> Any:
     from autocompress.artifact import TensorSpec
 
     return tuple(TensorSpec.parse(text, "input" if i == 0 else f"input_{i}") for i, text in enumerate(texts))
+
+
+def _named(**options: Any) -> dict[str, str]:
+    """How the inputs were named, as texts; what was left out is not there."""
+    texts = {name: ", ".join(value) if isinstance(value, list) else value for name, value in options.items()}
+    return {name: str(text) for name, text in texts.items() if text is not None}
 
 
 def _load(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from autocompress.artifact import Artifact
 from autocompress.budget import METRICS
 from autocompress.confirm import Confirmation
 from autocompress.facts import Facts
 from autocompress.judge import is_binary, judge_by
+from autocompress.ladder import Ladder
 from autocompress.measurement import Measurement
 from autocompress.plan import Plan
 from autocompress.result import Result, StageRow, stage_row
@@ -19,66 +22,109 @@ from autocompress.workbench import Workbench
 from autocompress.workspace import write_text
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The answer before it is written up: the confirmed winner, or the nearest miss."""
+
+    status: Status
+    plan: Plan
+    artifact: Artifact
+    measurement: Measurement
+    verdict: Verdict
+    certificate: Mapping[str, Any] | None = None
+
+    @staticmethod
+    def confirmed(answer: Confirmation) -> Found:
+        """What was confirmed, whatever came of it."""
+        return Found(
+            answer.verdict.status,
+            answer.plan,
+            answer.artifact,
+            answer.measurement,
+            answer.verdict,
+            answer.certificate,
+        )
+
+    @staticmethod
+    def unconfirmed(plan: Plan, artifact: Artifact, measurement: Measurement, verdict: Verdict) -> Found:
+        """Without a confirmation nothing is met, whatever the selecting part said."""
+        status = Status.NOT_MET if verdict.status is Status.NOT_MET else Status.UNDECIDED
+        return Found(status, plan, artifact, measurement, verdict)
+
+
+@dataclass(frozen=True, eq=False)
+class Story:
+    """How an answer came about; `notes` are said before, `out_of_time` when the time was up before the end."""
+
+    facts: Facts
+    ladder: Ladder
+    baseline: Measurement
+    history: Sequence[Trial]
+    seconds: float
+    notes: Sequence[str] = ()
+    out_of_time: bool = False
+
+
 def conclude(search: Search, facts: Facts, baseline: Measurement, confirmations: Sequence[Confirmation]) -> Result:
     """The first confirmation that is met; else the best undecided one; else the nearest miss.
 
     The answer's artifact and plan are written to the run's folder.
     """
     bench = search.workbench
-    answer = _best(confirmations)
+    answer = best(confirmations)
     nearest = None if answer is not None else search.nearest_miss()
     if answer is not None:
-        plan, artifact, measurement = answer.plan, answer.artifact, answer.measurement
-        verdict, certificate = answer.verdict, answer.certificate
+        found = Found.confirmed(answer)
     elif nearest is not None:
-        plan, artifact = nearest.plan, bench.built(nearest.plan) or bench.baseline
-        measurement, verdict, certificate = nearest.measurement, nearest.verdict, None
+        artifact = bench.built(nearest.plan) or bench.baseline
+        found = Found.unconfirmed(nearest.plan, artifact, nearest.measurement, nearest.verdict)
     else:
-        plan, artifact, measurement, certificate = Plan(), bench.baseline, baseline, None
-        verdict = judge_by(bench.profile, baseline)
-    status = _status(answer, verdict)
-    shipped = artifact.copy_to(bench.workspace.path("model.onnx"))
+        found = Found.unconfirmed(Plan(), bench.baseline, baseline, judge_by(bench.profile, baseline))
+    notes = list(search.ladder.warnings)
+    if search.out_of_time and found.status is not Status.MET:
+        notes.append("The time was up before every plan of the ladder was tried.")
+    history = search.journal.trials()
+    seconds, out_of_time = search.deadline.spent, search.out_of_time
+    return write_up(bench, found, Story(facts, search.ladder, baseline, history, seconds, notes, out_of_time))
+
+
+def write_up(bench: Workbench, found: Found, story: Story) -> Result:
+    """The result, with the answer's artifact and plan written to the bench's folder."""
+    shipped = found.artifact.copy_to(bench.workspace.path("model.onnx"))
     # what relative budgets compare with, for `autocompress check --baseline`
     bench.baseline.copy_to(bench.workspace.path("baseline.onnx"))
-    write_text(bench.workspace.path("plan.yaml"), plan.to_yaml())
-    history = search.journal.trials()
+    write_text(bench.workspace.path("plan.yaml"), found.plan.to_yaml())
     return Result(
-        status=status,
-        plan=plan,
+        status=found.status,
+        plan=found.plan,
         artifact=shipped,
         baseline=bench.baseline,
-        verdict=verdict,
-        measurement=measurement,
-        certificate=certificate,
-        history=history,
-        stages=stage_table(bench, plan, artifact, measurement, baseline),
-        facts=facts,
-        ladder=search.ladder,
+        verdict=found.verdict,
+        measurement=found.measurement,
+        certificate=found.certificate,
+        history=story.history,
+        stages=stage_table(bench, found.plan, found.artifact, found.measurement, story.baseline),
+        facts=story.facts,
+        ladder=story.ladder,
         profile=bench.profile,
-        explanation=_explain(search, status, plan, verdict, answer, history),
+        explanation=[*story.notes, *_explain(found, story.history)],
         machine=str(bench.machine),
         data=_describe_data(bench),
-        score_is_rate=bench.task is None or bench.task.score_is_rate or _is_rate(measurement),
-        seconds=search.deadline.spent,
-        out_of_time=search.out_of_time,
+        score_is_rate=(bench.task is not None and bench.task.score_is_rate) or _is_rate(found.measurement),
+        seconds=story.seconds,
+        out_of_time=story.out_of_time,
         folder=bench.workspace.root,
     )
 
 
-def _best(confirmations: Sequence[Confirmation]) -> Confirmation | None:
+def best(confirmations: Sequence[Confirmation]) -> Confirmation | None:
+    """The first that is met, else the first undecided one, else the one that came closest."""
     for wanted in (Status.MET, Status.UNDECIDED):
         for confirmation in confirmations:
             if confirmation.verdict.status is wanted:
                 return confirmation
     # confirmed and broken: still the candidate that came closest, with the better evidence
     return min(confirmations, key=lambda confirmation: confirmation.verdict.overshoot, default=None)
-
-
-def _status(answer: Confirmation | None, verdict: Verdict) -> Status:
-    if answer is not None:
-        return answer.verdict.status
-    # without a confirmation nothing is met, whatever the selecting part said
-    return Status.NOT_MET if verdict.status is Status.NOT_MET else Status.UNDECIDED
 
 
 def stage_table(
@@ -105,23 +151,18 @@ def _describe_data(bench: Workbench) -> str:
     return ", ".join(f"{what}: {len(part)} items ({part.name})" for what, part in parts.items() if part is not None)
 
 
-def _explain(
-    search: Search, status: Status, plan: Plan, verdict: Verdict, answer: Confirmation | None, history: Sequence[Trial]
-) -> list[str]:
-    said = list(search.ladder.warnings)
-    if status is Status.MET:
-        said.append(f"{plan.brief} keeps every budget on data and runs that took no part in choosing it.")
-        return said
-    if search.out_of_time:
-        said.append("The time was up before every plan of the ladder was tried.")
-    binding = verdict.binding
+def _explain(found: Found, history: Sequence[Trial]) -> list[str]:
+    if found.status is Status.MET:
+        return [f"{found.plan.brief} keeps every budget on data and runs that took no part in choosing it."]
+    said = []
+    binding = found.verdict.binding
     if binding is not None:
         said.append(f"{binding.budget.metric} stands in the way: {binding.sentence}.")
     if binding is not None and binding.needed:
         said.append(f"About {binding.needed} more confirming items would decide at the observed rates.")
-    if status is Status.NOT_MET:
-        said += _reachable(history, verdict)
-    if answer is None and history:
+    if found.status is Status.NOT_MET:
+        said += _reachable(history, found.verdict)
+    if found.certificate is None and history:
         said.append("The figures are those of the nearest miss, on the data that select; nothing was certified.")
     return said
 

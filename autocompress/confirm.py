@@ -48,7 +48,6 @@ def confirm(workbench: Workbench, plan: Plan, journal: Journal, listener: Listen
     Raises:
         RuntimeFailureError: when the artifact fails in the runtime now.
     """
-    profile = workbench.profile
     artifact = workbench.build(plan)
     part = workbench.task.confirming if workbench.task else None
     listener(Event("confirm", f"fresh latency runs of {plan.brief}"))
@@ -58,6 +57,25 @@ def confirm(workbench: Workbench, plan: Plan, journal: Journal, listener: Listen
         look = journal.spend_look(artifact.hash)
         listener(Event("confirm", f"accuracy on {len(part)} items that took no part in the selection"))
         measurement = measurement.with_(workbench.measure_score(artifact, part))
+    data = None if part is None else {"part": part.name, "items": len(part), "hash": part.hash}
+    return certify(workbench, plan, artifact, measurement, journal, look=look, data=data)
+
+
+def certify(
+    workbench: Workbench,
+    plan: Plan,
+    artifact: Artifact,
+    measurement: Measurement,
+    journal: Journal,
+    *,
+    look: int,
+    data: Mapping[str, Any] | None,
+) -> Confirmation:
+    """Judge a measurement that took no part in the selection, its accuracy as that of look `look` (0: none).
+
+    The bounds do not depend on the limits, so the same measurement may be judged against other budgets later.
+    """
+    profile = workbench.profile
     accuracy_alpha = spend(profile.alpha, look) if look else profile.alpha
     verdict = judge_by(profile, measurement, accuracy_alpha)
     certificate = {
@@ -71,7 +89,7 @@ def confirm(workbench: Workbench, plan: Plan, journal: Journal, listener: Listen
         "findings": [finding.to_json() for finding in verdict.findings],
         "artifact_sha256": artifact.hash,
         "baseline_sha256": workbench.baseline.hash,
-        "data": None if part is None else {"part": part.name, "items": len(part), "hash": part.hash},
+        "data": data,
         "look": look,
         "accuracy_error_probability": accuracy_alpha if look else None,
         "candidates_tried": len(journal.trials()),

@@ -76,6 +76,11 @@ def load_data(spec: str, *, data_dir: Path | None = None, augment: str = "none",
     return dataclasses.replace(task, augment=AUGMENTATIONS[augment])
 
 
+def runs_code(spec: str) -> bool:
+    """True when loading the spec would run Python code that the package does not contain."""
+    return not (spec == "digits" or spec in PUBLISHED or spec.lower().endswith(".npz"))
+
+
 def _load(spec: str, data_dir: Path, *, download: bool) -> Task:
     if spec == "digits":
         return _digits()

@@ -92,3 +92,28 @@ class Facts:
             "shares": {str(kind): share for kind, share in self.shares.items()},
             "layers": [asdict(layer) for layer in self.layers],
         }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Facts:
+        """The facts that `to_json` wrote."""
+        layers = (
+            LayerFact(
+                **{
+                    **layer,
+                    "kind": Kind(layer["kind"]),
+                    "input_shape": tuple(layer["input_shape"]),
+                    "output_shape": tuple(layer["output_shape"]),
+                }
+            )
+            for layer in data["layers"]
+        )
+        return Facts(
+            Family(data["family"]),
+            str(data["evidence"]),
+            int(data["parameters"]),
+            int(data["nonzero"]),
+            int(data["macs"]),
+            int(data["attention_macs"]),
+            {Kind(kind): share for kind, share in data["shares"].items()},
+            tuple(layers),
+        )

@@ -23,6 +23,7 @@ from autocompress.plan import Plan
 from autocompress.trial import Outcome, Trial
 from autocompress.worker import Worker
 
+SCHEMA = 1
 HEARTBEAT_S = 10
 GRACE_S = 60
 # how long a worker waits for another that writes; SQLite's own 5 seconds are short on a busy disk

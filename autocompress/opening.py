@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autocompress.artifact import TensorSpec
 from autocompress.budget import Budget
 from autocompress.data_spec import load_data
 from autocompress.device import require_described
 from autocompress.devices import LocalDevice
 from autocompress.errors import JournalError, ModelError
 from autocompress.examples import as_task, example_for
-from autocompress.journal import Journal
+from autocompress.journal import SCHEMA, Journal
 from autocompress.profile import Profile, load_profile
 from autocompress.progress import Deadline, parse_duration
 from autocompress.runtimes import OnnxRuntime
@@ -41,8 +42,11 @@ def open_run(
     objective: str | None = None,
     max_time: str | float | None = None,
     resume: bool = False,
+    named: Mapping[str, str] | None = None,
 ) -> tuple[Workbench, Journal, Deadline]:
     """Check everything that was given, and open the run's folder and journal.
+
+    `named` says how the inputs were named, for `autocompress resolve` to find the data again.
 
     Raises:
         AutocompressError: when something given cannot be used.
@@ -61,9 +65,10 @@ def open_run(
         # whatever is wrong with model or data shows before anything in the run's folder is touched
         bench.export_baseline(folder)
         check_data(bench)
+        names = {"data": data, **(named or {})} if isinstance(data, str) else dict(named or {})
         workspace.make()
         with alone(workspace.root):
-            journal = _open_journal(bench, resume=resume)
+            journal = _open_journal(bench, names, resume=resume)
             workspace.sweep()
         bench.adopt_baseline()
     journal.release_dead_claims()
@@ -75,7 +80,7 @@ def tools_at_hand() -> Tools:
     return Tools(OnnxRuntime(), LocalDevice(), tuple(technique() for technique in SHELF))
 
 
-def _open_journal(bench: Workbench, *, resume: bool) -> Journal:
+def _open_journal(bench: Workbench, names: Mapping[str, str], *, resume: bool) -> Journal:
     """The run's journal: the one that is there when resuming, else a new one that inherits the looks at the same
     data."""
     workspace, identity = bench.workspace, _identity(bench)
@@ -91,6 +96,7 @@ def _open_journal(bench: Workbench, *, resume: bool) -> Journal:
     journal = Journal(unborn)
     journal.note("identity", identity)
     journal.note("looks", looks)
+    note_inputs(bench, journal, names)
     journal.own()
     journal.close()
     unborn.rename(workspace.journal)
@@ -117,6 +123,20 @@ def _looks_so_far(workspace: Workspace, identity: Mapping[str, str]) -> list[Any
             hint="Choose another --out, or join it with --resume.",
         )
     return looks if same else []
+
+
+def note_inputs(bench: Workbench, journal: Journal, names: Mapping[str, str]) -> None:
+    """Write down what it takes to judge the run's files again without the model: see `stored_run`.
+
+    `names` are the texts that named model, data and profile, and the folder that relative paths start from.
+    """
+    journal.note("schema", SCHEMA)
+    journal.note("profile", bench.profile.to_json())
+    journal.note("machine", {"fingerprint": bench.machine.fingerprint, "name": str(bench.machine)})
+    specs = (TensorSpec(name, str(array.dtype), array.shape) for name, array in bench.example.arrays.items())
+    journal.note("example", [str(spec) for spec in specs])
+    journal.note("score", bench.task.score_name if bench.task else "")
+    journal.note("named", {"folder": str(Path.cwd()), **names})
 
 
 def replacements(budgets: Mapping[str, float | str] | None) -> list[Budget]:

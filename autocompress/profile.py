@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -97,6 +97,23 @@ class Profile:
                 f"{objective!r} is not an objective.", where="objective", hint=f"Known: {', '.join(OBJECTIVES)}."
             )
         return replace(self, objective=objective)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of a profile file that says the same, example inputs aside; `parse_profile` reads it."""
+        device = asdict(self.device)
+        device["class"] = device.pop("device_class")
+        runtime = self.runtime
+        return {
+            "name": self.name,
+            "description": self.description,
+            "device": device,
+            "runtime": {"name": runtime.name, "threads": runtime.threads, "options": dict(runtime.options)},
+            "protocol": asdict(self.protocol),
+            "budgets": {b.metric: f"{b.limit!r}x" if b.relative else b.limit for b in self.budgets},
+            "objective": self.objective,
+            "confidence": self.confidence,
+            "sources": list(self.sources),
+        }
 
 
 class _File(BaseModel):

@@ -107,6 +107,14 @@ class Task:
         return result
 
     @property
+    def score_name(self) -> str:
+        """The score by name; for a callable, where it is defined."""
+        if isinstance(self.score, str):
+            return self.score
+        kind = self.score if hasattr(self.score, "__qualname__") else type(self.score)
+        return f"{kind.__module__}.{kind.__qualname__}"
+
+    @property
     def score_is_rate(self) -> bool:
         """True when every score is a right or wrong answer."""
         return self.score in ("top1", "top5")

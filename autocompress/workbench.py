@@ -113,6 +113,10 @@ class Workbench:
         """Keep the exported baseline with the run's other artifacts."""
         self._baseline = self.baseline.copy_to(self._folder(Plan()) / "model.onnx")
 
+    def take_baseline(self, baseline: Artifact) -> None:
+        """Measure against a baseline that an earlier run exported."""
+        self._baseline = baseline
+
     def _folder(self, plan: Plan) -> Path:
         folder = self.workspace.checkpoints / plan.hash
         make_folder(folder)

@@ -90,6 +90,11 @@ class Workspace:
         """Folder of the artifacts of trials, named by the hash of their plan."""
         return self.root / "checkpoints"
 
+    @property
+    def resolved(self) -> Path:
+        """Folder of the answers to other budgets, each in a folder of its own."""
+        return self.root / "resolved"
+
     def path(self, name: str) -> Path:
         """A file of the run."""
         return self.root / name
@@ -148,7 +153,7 @@ class Workspace:
         previous = older / str(number)
         previous.mkdir()
         # the journal last: killed in between, the next start finds the journal and moves the rest
-        for name in (self.checkpoints.name, *RESULT_FILES, *reversed(JOURNAL_FILES)):
+        for name in (self.checkpoints.name, self.resolved.name, *RESULT_FILES, *reversed(JOURNAL_FILES)):
             source = self.root / name
             if source.exists():
                 source.rename(previous / name)

@@ -1,3 +1,5 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,13 @@ def file_of(folder: Path, content: str | bytes) -> Path:
 
 
 # the shipped ones
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_a_profile_that_was_noted_is_read_back_as_it_was(name: str) -> None:
+    profile = load_profile(name).with_budgets([Budget("latency_ms", 1 / 3, relative=True), Budget("size_mb", 2.5)])
+    noted = json.loads(json.dumps(profile.to_json()))
+    assert parse_profile(noted, "journal") == replace(profile, inputs=())
 
 
 def test_exactly_these_profiles_are_shipped() -> None:

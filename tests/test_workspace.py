@@ -116,10 +116,11 @@ def test_a_new_run_moves_what_an_earlier_one_left_aside(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     leave_a_run(workspace)
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    workspace.resolved.mkdir()
     workspace.open(resume=False)
     assert names(tmp_path) == {"checkpoints", "previous", "notes.txt"}
     assert names(workspace.checkpoints) == set()
-    assert names(tmp_path / "previous" / "1") == {*RESULT_FILES, "journal.db", "checkpoints"}
+    assert names(tmp_path / "previous" / "1") == {*RESULT_FILES, "journal.db", "checkpoints", "resolved"}
     assert (tmp_path / "previous" / "1" / "journal.db").read_text(encoding="utf-8") == "trials"
     assert (tmp_path / "previous" / "1" / "checkpoints" / "abc").read_text(encoding="utf-8") == "weights"
 

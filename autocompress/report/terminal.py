@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
@@ -21,11 +23,15 @@ from autocompress.errors import UsageError
 from autocompress.facts import Facts
 from autocompress.ladder import Ladder
 from autocompress.progress import Event
-from autocompress.report.wording import STAGE_HEADINGS, duration, stage_cells
+from autocompress.report.frame import FrontRow, front_rows, trials_frame
+from autocompress.report.wording import STAGE_HEADINGS, duration, front_cells, front_headings, stage_cells
 from autocompress.result import SCHEMA, Result, StageRow
 from autocompress.verdict import Standing, Status, Verdict
 
 COLOURS = {Standing.MET: "green", Standing.EXCEEDED: "red", Standing.UNDECIDED: "yellow", Standing.UNMEASURED: "yellow"}
+# a plan is printed with the names of its techniques alone
+SETTINGS = re.compile(r"\([^()]*\)")
+FRONT_ROWS = 8
 STATUS_COLOURS = {Status.MET: "bold green", Status.NOT_MET: "bold red", Status.UNDECIDED: "bold yellow"}
 
 
@@ -121,6 +127,8 @@ def print_result(console: Console, summary: Summary) -> None:
         table.add_row(*stage_cells(row, rate=summary.score_is_rate))
     console.print(table)
     console.print()
+    if len(summary.front) > 1 and summary.objective != "effort":
+        _print_front(console, summary)
     status = Status(summary.status)
     console.print(f"[{STATUS_COLOURS[status]}]{status}[/]: {escape(summary.plan)}", soft_wrap=True)
     print_verdict(console, summary.verdict)
@@ -128,6 +136,23 @@ def print_result(console: Console, summary: Summary) -> None:
         console.print(f"  {escape(sentence)}", soft_wrap=True)
     files = ", ".join(name for name in ("model.onnx", "report.html") if (summary.folder / name).exists())
     console.print(f"  {escape(str(summary.folder))}/: {files}; took {duration(summary.seconds)}", soft_wrap=True)
+
+
+def _print_front(console: Console, summary: Summary) -> None:
+    """The candidates that nothing beats, with the names of their techniques."""
+    rate = summary.score_is_rate
+    table = Table(
+        *front_headings(rate=rate), "Pareto front", box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold"
+    )
+    for column in table.columns[:-1]:
+        column.justify, column.no_wrap = "right", True
+    table.columns[-1].overflow = "fold"
+    for row in summary.front[:FRONT_ROWS]:
+        table.add_row(*front_cells(row, rate=rate), escape(SETTINGS.sub("", row.plan)))
+    console.print(table)
+    if len(summary.front) > FRONT_ROWS:
+        console.print(f"and {len(summary.front) - FRONT_ROWS} more, in trials.csv and report.html")
+    console.print()
 
 
 @dataclass(frozen=True)
@@ -142,6 +167,8 @@ class Summary:
     folder: Path
     seconds: float
     score_is_rate: bool
+    objective: str
+    front: Sequence[FrontRow]
 
     @staticmethod
     def of(result: Result) -> Summary:
@@ -155,6 +182,8 @@ class Summary:
             result.folder,
             result.seconds,
             result.score_is_rate,
+            result.profile.objective,
+            front_rows(trials_frame(result.history)),
         )
 
     @staticmethod
@@ -178,6 +207,8 @@ class Summary:
                 folder,
                 data["seconds"],
                 data["score_is_rate"],
+                data["objective"],
+                _stored_front(folder / "trials.csv"),
             )
         except OSError as error:
             raise UsageError(
@@ -185,6 +216,14 @@ class Summary:
             ) from None
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"is not a result ({type(error).__name__}: {error}).", where=str(path)) from None
+
+
+def _stored_front(path: Path) -> list[FrontRow]:
+    """The front in a run's trials.csv; empty where there is none, or an earlier version wrote it."""
+    if not path.is_file():
+        return []
+    frame = pd.read_csv(path)
+    return front_rows(frame) if "pareto" in frame and len(frame) else []
 
 
 def print_facts(console: Console, facts: Facts) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from autocompress.report.frame import FrontRow
 from autocompress.result import StageRow
 
 STAGE_HEADINGS = (
@@ -25,6 +26,17 @@ def stage_cells(row: StageRow, *, rate: bool) -> Sequence[str]:
         times(row.latency_ratio),
         times(row.size_ratio),
     )
+
+
+def front_headings(*, rate: bool) -> Sequence[str]:
+    """Headings of the cells of `front_cells`."""
+    return ("no.", "latency", "size", "score", "lost, pp" if rate else "lost")
+
+
+def front_cells(row: FrontRow, *, rate: bool) -> Sequence[str]:
+    """The cells of a row of the front; a dash is what was not measured."""
+    lost = "-" if row.score_drop is None else f"{100 * row.score_drop:.2f}" if rate else f"{row.score_drop:.4g}"
+    return str(row.number), times(row.latency_ratio), times(row.size_ratio), score_text(row.score, rate=rate), lost
 
 
 def score_text(score: float | None, *, rate: bool) -> str:

@@ -7,9 +7,8 @@ from technique_suite import facts_with
 
 from autocompress.errors import PlanError
 from autocompress.facts import Kind
-from autocompress.ladder import check_settings
-from autocompress.plan import Setting
-from autocompress.probes import Probes
+from autocompress.plan import Setting, Stage, Step
+from autocompress.probes import Probes, Structure, Way
 from autocompress.profile import Profile
 from autocompress.technique import ModelTechnique
 from autocompress.techniques.channel_pruning import ChannelPruning
@@ -27,14 +26,19 @@ class TestChannelPruning(ModelTechniqueSuite):
         "transformer": HALF,
     }
 
-    def test_what_it_proposes_are_ratios_from_little_to_much(self) -> None:
-        space = ChannelPruning().space(facts_with(Kind.CONVOLUTION), Probes(), Profile("any"))
-        grid = list(space.grid())
-        listed = [choice for choice in ChannelPruning.choices if choice.options]
-        assert [settings["ratio"] for settings in grid] == [0.125, 0.25, 0.375, 0.5, 0.625, 0.75]
-        for settings in grid:
-            assert set(settings) == set(HALF)
-            check_settings("channel_pruning", listed, {choice.name: settings[choice.name] for choice in listed})
+    def test_what_it_proposes_are_the_cuts_of_the_measured_ways_down(self) -> None:
+        facts, profile = facts_with(Kind.CONVOLUTION), Profile("any")
+        assert list(ChannelPruning().space(facts, Probes(), profile).grid()) == [{}]
+        cuts = [Step("channel_pruning", Stage.STRUCTURE, {**HALF, "ratio": ratio}) for ratio in (0.25, 0.5)]
+        ways = (Way("width", tuple(Structure((cut,), 0.1, 0.5, 0.5) for cut in cuts)),)
+        grid = list(ChannelPruning().space(facts, Probes(ways=ways), profile).grid())
+        assert grid == [dict(cut.settings) for cut in cuts]
+
+    def test_it_is_refused_with_the_reason_where_every_group_is_left_alone(self) -> None:
+        probes = Probes(left_alone={"head": "its channels are the model's output."})
+        reason = ChannelPruning().refuses(facts_with(Kind.LINEAR, Kind.LINEAR), probes, Profile("any"))
+        assert reason is not None
+        assert "head: its channels are the model's output" in reason.sentence
 
     @pytest.mark.parametrize("kinds", [(Kind.RECURRENT,), (Kind.LINEAR, Kind.NORM)])
     def test_it_is_refused_where_no_layer_reads_anothers_channels(self, kinds: tuple[Kind, ...]) -> None:

@@ -24,8 +24,8 @@ from e2e.command import Done, command, process
 from e2e.conftest import Run
 
 COMMANDS = (
-    "run", "plan", "apply", "measure", "check", "inspect", "report", "profile", "profile list", "profile show",
-    "profile validate", "profile detect",
+    "run", "plan", "apply", "resolve", "measure", "check", "inspect", "report", "profile", "profile list",
+    "profile show", "profile validate", "profile detect",
 )  # fmt: skip
 
 
@@ -299,7 +299,7 @@ def test_every_command_explains_itself(name: str, work: Path) -> None:
     assert max(map(len, done.out.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("name", ["run", "plan", "apply", "check"])
+@pytest.mark.parametrize("name", ["run", "plan", "apply", "resolve", "check"])
 def test_every_command_that_judges_takes_every_budget(name: str, work: Path) -> None:
     said = command(name, "--help", folder=work).out
     for flag in ("--size-mb", "--download-mb", "--memory-mb", "--latency-ms", "--throughput-per-s", "--energy-mj",

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -73,6 +74,11 @@ class MixesTokens(nn.Module):
 
 
 # multiply-accumulates against numbers made by hand
+
+
+def test_facts_that_were_noted_are_read_back_as_they_were() -> None:
+    facts = facts_of("transformer")
+    assert Facts.from_json(json.loads(json.dumps(facts.to_json()))) == facts
 
 
 def test_a_small_cnn() -> None:

@@ -1,0 +1,115 @@
+"""Confirming a stored file against other budgets: what is known of it already is not looked at again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from autocompress.artifact import Artifact
+from autocompress.budget import Budget
+from autocompress.confirm import Confirmation, certify
+from autocompress.journal import Journal
+from autocompress.measurement import Measurement
+from autocompress.plan import Plan
+from autocompress.progress import Event, Listener
+from autocompress.trial import Trial
+from autocompress.verdict import Verdict
+from autocompress.workbench import Workbench
+
+# a note of its own: `run --resume` must find its confirmations judged by the run's budgets
+NOTE = "resolved"
+TIMED = ("latency_ms", "memory_mb")
+Record = Mapping[str, Any]
+
+
+def confirm_stored(
+    workbench: Workbench, plan: Plan, artifact: Artifact, journal: Journal, listener: Listener, *, quiet: bool
+) -> Confirmation:
+    """A stored file judged on what took no part in choosing it.
+
+    Scores of an earlier confirmation of the same file are judged again at that look's error probability: their
+    bounds do not depend on the limit, so this is no further look. Times are taken afresh, unless they were taken
+    for the same limits on time: measuring ends by where the limits lie, and to repeat it for the same limits until it
+    passes would favour chance. `quiet` measures nothing: what is not noted stays unmeasured.
+
+    Raises:
+        RuntimeFailureError: when the file fails in the runtime now.
+    """
+    records = [r for r in _records(journal, plan) if _same_file(r, artifact, workbench)]
+    measurement = workbench.measure_size(artifact)
+    timed = next((r for r in records if _time_limits(r) == _limits_on_time(workbench.profile.budgets)), None)
+    fresh = False
+    if timed is not None:
+        measurement = measurement.with_(_part_of(timed, TIMED))
+    elif not quiet:
+        fresh = True
+        listener(Event("confirm", f"fresh latency runs of {plan.brief}"))
+        measurement = measurement.with_(workbench.measure_time(artifact))
+    scored = next((r for r in records if r["certificate"]["look"]), None)
+    part = workbench.task.confirming if workbench.task else None
+    look, data = 0, None
+    if scored is not None:
+        look, data = scored["certificate"]["look"], scored["certificate"]["data"]
+        measurement = measurement.with_(_part_of(scored, ("score",)))
+    elif part is not None and not quiet:
+        fresh = True
+        look = journal.spend_look(artifact.hash)
+        data = {"part": part.name, "items": len(part), "hash": part.hash}
+        listener(Event("confirm", f"accuracy on {len(part)} items that took no part in the selection"))
+        measurement = measurement.with_(workbench.measure_score(artifact, part))
+    found = certify(workbench, plan, artifact, measurement, journal, look=look, data=data)
+    if fresh:
+        _note(found, journal)
+    return found
+
+
+def confirmed_scores(journal: Journal, trial: Trial) -> bool:
+    """True when the confirming scores of the trial's file are noted."""
+    return any(
+        record["certificate"]["look"] and record["certificate"]["artifact_sha256"] == trial.artifact_hash
+        for record in _records(journal, trial.plan)
+    )
+
+
+def _records(journal: Journal, plan: Plan) -> list[Record]:
+    """Confirmations of a plan, the latest first: those of earlier resolutions, then that of the run."""
+    resolved = (journal.noted(NOTE) or {}).get(plan.hash, [])
+    own = (journal.noted("confirmations") or {}).get(plan.hash)
+    return [*reversed(resolved), *([own] if own is not None else [])]
+
+
+def _note(found: Confirmation, journal: Journal) -> None:
+    noted = journal.noted(NOTE) or {}
+    record = {
+        "measurement": found.measurement.to_json(),
+        "verdict": found.verdict.to_json(),
+        "certificate": dict(found.certificate),
+    }
+    noted[found.plan.hash] = [*noted.get(found.plan.hash, []), record]
+    journal.note(NOTE, noted)
+
+
+def _same_file(record: Record, artifact: Artifact, workbench: Workbench) -> bool:
+    """True when the record is of this file beside this baseline, in these versions of the runtime."""
+    certificate = record["certificate"]
+    return bool(
+        certificate["artifact_sha256"] == artifact.hash
+        and certificate["baseline_sha256"] == workbench.baseline.hash
+        and certificate["versions"] == dict(workbench.tools.runtime.versions)
+    )
+
+
+def _time_limits(record: Record) -> set[Budget]:
+    """The limits on time that a record was measured for."""
+    return _limits_on_time([finding.budget for finding in Verdict.from_json(record["verdict"]).findings])
+
+
+def _limits_on_time(budgets: Iterable[Budget]) -> set[Budget]:
+    return {budget for budget in budgets if budget.metric in ("latency_ms", "throughput_per_s")}
+
+
+def _part_of(record: Record, metrics: tuple[str, ...]) -> Measurement:
+    whole = Measurement.from_json(record["measurement"])
+    readings = {name: reading for name, reading in whole.readings.items() if name in metrics}
+    baseline = {name: reading for name, reading in whole.baseline.items() if name in metrics}
+    return Measurement(readings, baseline, whole.conditions, whole.unchanged)

@@ -12,6 +12,8 @@ from autocompress.verdict import Verdict
 # a way goes on beyond the budgets, since what is predicted may not be what will be measured
 BEYOND = 0.75
 LEAST_INCREASE = 1e-6
+# a move that covers less of the way than this is not worth its harm, however small
+LEAST_PROGRESS = 0.01
 
 Moves = Callable[[Cut], Iterator[Cut]]
 
@@ -84,7 +86,7 @@ class Descent:
         for more in moves:
             for after in more(cut):
                 progress = self.target.progress(here, self.predict(after), start)
-                if progress > 0:
+                if progress >= LEAST_PROGRESS or (progress > 0 and self.target.reached(*here)):
                     worth[after] = progress
         fresh: dict[Cut, float] = {}
         while worth:

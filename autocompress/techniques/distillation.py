@@ -20,7 +20,8 @@ from autocompress.source import whole
 from autocompress.task import Task
 from autocompress.technique import Context, ModelTechnique
 
-KNOWN = ("steps", "batch", "seed", "learning_rate", "optimizer", "views", "feature_weight")
+NEEDED = ("steps", "batch", "seed", "learning_rate", "optimizer")
+KNOWN = (*NEEDED, "views", "feature_weight")
 # views of each item; a run that trains longer sees them again, and asks the teacher nothing new
 VIEWS = 10
 
@@ -61,8 +62,9 @@ class Distillation(ModelTechnique):
 
     def apply(self, module: nn.Module, settings: Mapping[str, Setting], context: Context) -> nn.Module:
         """See `ModelTechnique.apply`."""
-        if set(settings) != set(KNOWN):
-            raise PlanError("has other settings than these.", where=self.name, hint=f"Needed: {', '.join(KNOWN)}.")
+        if set(settings) - set(KNOWN) or set(NEEDED) - set(settings):
+            hint = f"Needed: {', '.join(NEEDED)}; may be left out: views, feature_weight."
+            raise PlanError("has other settings than these.", where=self.name, hint=hint)
         if context.task is None or context.teacher is None:
             raise TechniqueError("needs training data and a teacher.", where=self.name)
         schedule = _schedule(settings)
@@ -84,7 +86,7 @@ def _answers(task: Task, schedule: Schedule) -> str:
 def _schedule(settings: Mapping[str, Setting]) -> Schedule:
     steps, batch, seed = (int(settings[name]) for name in ("steps", "batch", "seed"))
     rate, optimizer = float(settings["learning_rate"]), str(settings["optimizer"])
-    views, matching = int(settings["views"]), float(settings["feature_weight"])
+    views, matching = int(settings.get("views", 0)), float(settings.get("feature_weight", 0.0))
     if steps < 1 or batch < 1 or rate <= 0 or views < 0 or matching < 0 or optimizer not in ("sgd", "adamw"):
         raise PlanError(
             f"cannot train {steps} steps of {batch} items with {optimizer} at {rate}.",

@@ -137,6 +137,14 @@ class TestWhatCanBeCut:
         assert "2.0" in [group.name for group in found.groups]
         assert "1.conv" in found.left_alone
 
+    def test_a_shuffle_that_hardly_shows_in_the_outputs_is_found_among_others(self) -> None:
+        body = nn.Sequential(Shuffled(16, 2), nn.Conv2d(16, 16, 1))
+        with torch.no_grad():
+            body[1].weight *= 1e-6
+        found = prunable_groups(classifier(conv(3, 16), Add(body), conv(16, 8), width=8), images())
+        assert [group.name for group in found.groups] == ["0.0", "2.0"]
+        assert "1.body.0.conv" in found.left_alone
+
     def test_halves_that_gate_each_other_are_left_alone(self) -> None:
         found = prunable_groups(classifier(conv(3, 8), Gated(8, 8, splits=False), conv(8, 8), width=8), images())
         assert [group.name for group in found.groups] == ["0.0", "2.0"]

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all lint types contract check bench clean
+.PHONY: demo test test-all lint types contract check bench bench-structure clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/autocompress run --model examples/digits.py:model --data digits --profile profiles/local.yaml \
-		--max-accuracy-drop-pp 2 --out runs/demo
+		--size-mb 0.15x --max-accuracy-drop-pp 3 --out runs/demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
@@ -36,6 +36,12 @@ check: lint types contract
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/cifar10.py
+
+bench-structure: $(STAMP)
+	$(BIN)/python benchmarks/structure.py --depth 56 --minutes 10 --minutes 30
+	$(BIN)/python benchmarks/structure.py --depth 20 --minutes 10
+	$(BIN)/python benchmarks/structure.py --depth 56 --minutes 30 --method plain
+	$(BIN)/python benchmarks/recovery.py
 
 clean:
 	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -86,7 +86,8 @@ class Probes:
     """All probes of one model on one device. `layers` names the layers that they were taken from.
 
     `blocks` can be left out and channels of `groups` cut; `left_alone` says why others cannot. `ways` are the
-    structures worth measuring; `training` is None before anything that fits was found, or without training data.
+    structures worth measuring; `channel_multiple` is the step of widths that pays here; `training` is None before
+    anything that fits was found, or without training data.
     """
 
     probes: tuple[Probe, ...] = ()
@@ -97,6 +98,7 @@ class Probes:
     left_alone: Mapping[str, str] = field(default_factory=dict)
     ways: tuple[Way, ...] = ()
     training: TrainingProbe | None = None
+    channel_multiple: int | None = None
 
     def of(self, technique: str) -> tuple[Probe, ...]:
         """The technique's probes that have a figure, fastest first."""
@@ -114,6 +116,7 @@ class Probes:
             "left_alone": dict(self.left_alone),
             "ways": [_way_to_json(way) for way in self.ways],
             "training": _training_to_json(self.training) if self.training else None,
+            "channel_multiple": self.channel_multiple,
         }
 
     @staticmethod
@@ -128,6 +131,7 @@ class Probes:
             data["left_alone"],
             tuple(_way(way) for way in data["ways"]),
             _training(data["training"]) if data["training"] else None,
+            data["channel_multiple"],
         )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
+from autocompress.artifact import Artifact
 from autocompress.errors import ArtifactError, RuntimeFailureError, TechniqueError
 from autocompress.facts import Facts
 from autocompress.journal import Journal
@@ -20,20 +23,28 @@ from autocompress.planner import (
     Descent,
     Divergence,
     LatencyModel,
+    Moves,
     measure_training,
+    probe_multiple,
     target_of,
+    way_of,
     work_of,
 )
-from autocompress.probes import Probes
+from autocompress.probes import Probes, Way
 from autocompress.progress import Event, Listener
-from autocompress.source import Part
+from autocompress.runtime import Example
+from autocompress.source import ArraySource, Part, whole
 from autocompress.strategies import fits_with_room
+from autocompress.technique import ArtifactTechnique, Context
 from autocompress.trial import Trial
 from autocompress.verdict import Verdict
 from autocompress.workbench import Workbench
 
-# measurements that the latency model is fitted to, the whole network's among them
-MOST_MEASURED = 8
+# measurements that the latency model is fitted to, the whole network's among them, and those that correct it
+MOST_SAMPLES = 7
+MOST_MEASURED = 10
+# predictions that are this close need no correction
+CLOSE = 0.03
 MEASURE_SECONDS = 3.0
 # of the time that is left, what ordering and these measurements may take
 SHARE_OF_TIME = 0.25
@@ -53,6 +64,17 @@ class Shaping:
     def said(self, sentence: str) -> None:
         """Tell the listener."""
         self.progress(Event("probes", sentence))
+
+    def finished(self, artifact: Artifact, example: Example, folder: Path) -> Artifact:
+        """An artifact of random weights with the finish, calibrated on the example."""
+        part = whole("example", ArraySource(example.inputs, np.zeros(example.batch, dtype=np.int64)))
+        for place, step in enumerate(self.finish):
+            technique = self.bench.tools.technique(step.technique)
+            assert isinstance(technique, ArtifactTechnique)
+            inside = folder / f"finish{place}"
+            inside.mkdir()
+            artifact = technique.apply(artifact, step.settings, Context(None, example, part, inside))
+        return artifact
 
     def measured(self, steps: tuple[Step, ...]) -> tuple[float, float] | None:
         """Latency and size of a structure, not trained, as shares of the baseline; None where it cannot be built.
@@ -84,10 +106,17 @@ def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds_left: 
     bench = shaping.bench
     began = time.monotonic()
     shaping.said("looking for blocks and channels that can go")
-    body = Body(bench.module, bench.example, shaping.facts)
+    multiple = probe_multiple(shaping.facts, shaping.finished, bench.tools.runtime, bench.tools.device, bench.profile)
+    body = Body(bench.module, bench.example, shaping.facts, multiple)
     anatomy = body.anatomy
     names = tuple(name for kind in anatomy.groups.values() for name in kind)
-    probes = replace(probes, blocks=tuple(anatomy.blocks), groups=names, left_alone=body.left_alone)
+    probes = replace(
+        probes,
+        blocks=tuple(anatomy.blocks),
+        groups=names,
+        left_alone=body.left_alone,
+        channel_multiple=multiple,
+    )
 
     def out_of_time() -> bool:
         return seconds_left is not None and time.monotonic() - began > SHARE_OF_TIME * seconds_left
@@ -95,21 +124,37 @@ def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds_left: 
     measured = _measure_samples(shaping, anatomy, out_of_time)
     if not measured:
         return probes
-    predict = _predictor(anatomy, measured)
     divergence = Divergence(bench.module, bench.example, shaping.part)
-    to_the_end = bench.profile.objective != "effort"
-    descent = Descent(
-        anatomy,
-        predict,
-        lambda cut: body.with_cut(cut, divergence.of),
-        target_of(verdict),
-        to_the_end,
-        shaping.said,
-    )
-    ways = [descent.way("depth", anatomy.block_moves), descent.way("width", anatomy.width_moves)]
-    if all(way.structures for way in ways):
-        ways.append(descent.way("depth and width", anatomy.block_moves, anatomy.width_moves))
-    return replace(probes, ways=tuple(way for way in ways if way.structures))
+    # paths share their beginnings, and a corrected one most of itself
+    diverges = functools.cache(lambda cut: body.with_cut(cut, divergence.of))
+
+    def way(name: str, *moves: Moves) -> Way:
+        while True:
+            descent = Descent(
+                _predictor(anatomy, measured),
+                diverges,
+                target_of(verdict),
+                bench.profile.objective != "effort",
+                lambda sentence: shaping.said(f"{name}: {sentence}"),
+            )
+            path = descent.path(*moves)
+            expected = descent.expected(path)
+            if expected is None or len(measured) >= MOST_MEASURED or out_of_time():
+                return way_of(name, path, anatomy)
+            both = shaping.measured(anatomy.steps(expected.cut))
+            if both is None or both[0] <= expected.latency * (1 + CLOSE) or _knows(measured, expected.cut):
+                return way_of(name, path, anatomy)
+            # the model was too hopeful here: what was just measured corrects it
+            measured.append((expected.cut, *both))
+
+    ways = [way("depth", anatomy.block_moves), way("width", anatomy.width_moves)]
+    if all(found.structures for found in ways):
+        ways.append(way("depth and width", anatomy.block_moves, anatomy.width_moves))
+    return replace(probes, ways=tuple(found for found in ways if found.structures))
+
+
+def _knows(measured: Sequence[tuple[Cut, float, float]], cut: Cut) -> bool:
+    return any(other == cut for other, _, _ in measured)
 
 
 def _measure_samples(
@@ -118,7 +163,7 @@ def _measure_samples(
     """Cuts with their latency and size; begins with no cut. Empty where not even that can be measured."""
     found: list[tuple[Cut, float, float]] = []
     for cut in (Cut(), *anatomy.samples()):
-        if len(found) == MOST_MEASURED or (found and out_of_time()):
+        if len(found) == MOST_SAMPLES or (found and out_of_time()):
             break
         shaping.said(f"measuring what {_describe(cut)} saves")
         both = shaping.measured(anatomy.steps(cut))

@@ -43,7 +43,7 @@ def pruned_and_distilled(model: nn.Module, task: Task, seconds: float, ratio: fl
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, total_steps=steps + 1)
     student.train()
     generator = torch.Generator().manual_seed(0)
-    for step in range(steps):
+    for _ in range(steps):
         if time.monotonic() > deadline:
             break
         items = torch.randint(0, len(images), (BATCH,), generator=generator)

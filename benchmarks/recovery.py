@@ -3,9 +3,9 @@
     python benchmarks/recovery.py [--steps 470]
 
 Structure in two rounds against one, blocks chosen by divergence of the outputs against the norm of their branch, the
-teacher's answers kept against fresh ones, and blocks led to the original's outputs against not. Every figure is from the
-int8 artifact on the 6,648 confirming images; the difference is paired, with a 90 % interval (two one-sided 95 % bounds).
-Writes benchmarks/results/recovery.json. About 15 minutes on two cores.
+teacher's answers kept against fresh ones, and blocks led to the original's outputs against not. Every figure is from
+the int8 artifact on the 6,648 confirming images; the difference is paired, with a 90 % interval (two one-sided 95 %
+bounds). Writes benchmarks/results/recovery.json. About 15 minutes on two cores.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
     python benchmarks/structure.py --depth 20 --minutes 10
     python benchmarks/structure.py --depth 56 --minutes 30 --method plain
 
-Each row takes as many minutes as it says, on all cores. Rows are added to benchmarks/results/structure.json, in place of
-older ones of the same name; the table of all of them is printed. `plain` is what one would write by hand: torch-pruning by
-magnitude, distillation in float32, onnxruntime's int8.
+Each row takes as many minutes as it says, on all cores. Rows are added to benchmarks/results/structure.json, in place
+of older ones of the same name; the table of all of them is printed. `plain` is what one would write by hand:
+torch-pruning by magnitude, distillation in float32, onnxruntime's int8.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autocompress.planner.anatomy import Anatomy, Cut
 from autocompress.planner.body import Body
+from autocompress.planner.channel_multiple import probe_multiple
 from autocompress.planner.climbing import fastest
 from autocompress.planner.inspection import inspect_module
 from autocompress.planner.latency_model import LatencyModel, work_of
@@ -12,7 +13,7 @@ from autocompress.planner.rules import Situation
 from autocompress.planner.sensitivity import Divergence
 from autocompress.planner.training import measure_training, with_next_round
 from autocompress.planner.tree import build_ladder
-from autocompress.planner.ways import Descent, Target, target_of
+from autocompress.planner.ways import Descent, Moves, target_of, way_of
 
 __all__ = [
     "Anatomy",
@@ -21,14 +22,16 @@ __all__ = [
     "Descent",
     "Divergence",
     "LatencyModel",
+    "Moves",
     "Situation",
-    "Target",
     "build_ladder",
     "fastest",
     "inspect_module",
     "measure_training",
+    "probe_multiple",
     "run_probes",
     "target_of",
+    "way_of",
     "with_next_round",
     "work_of",
 ]

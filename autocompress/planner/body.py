@@ -18,14 +18,16 @@ from autocompress.techniques.channel_selection import Selection
 # kinds of groups whose widths are worth a look: those whose layers do most of the work
 MOST_KINDS = 5
 LEAST_WORK = 0.02
-MULTIPLE = 4
 
 
 class Body:
-    """The original network, which is left as it is, with what can go from it and why the rest cannot."""
+    """The original network, which is left as it is, with what can go from it and why the rest cannot.
 
-    def __init__(self, module: nn.Module, example: Example, facts: Facts) -> None:
-        self._module, self._example = module, example
+    Channels that are left are a multiple of `multiple`.
+    """
+
+    def __init__(self, module: nn.Module, example: Example, facts: Facts, multiple: int) -> None:
+        self._module, self._example, self._multiple = module, example, multiple
         self._blocks = droppable_blocks(module, example)
         self._narrowed: tuple[tuple[tuple[str, float], ...], nn.Module] = ((), module)
         try:
@@ -40,7 +42,7 @@ class Body:
             block_kinds(facts, list(self._blocks)),
             kinds,
             {level: kept for level, kept in shares.items() if kept},
-            MULTIPLE,
+            multiple,
         )
 
     def with_cut(self, cut: Cut, look: Callable[[nn.Module], float]) -> float:
@@ -61,7 +63,7 @@ class Body:
         return self._narrowed[1]
 
     def _narrow(self, module: nn.Module, groups: Sequence[str], share: float) -> nn.Module:
-        selection = Selection(share, tuple(groups), "uniform", "group_magnitude", MULTIPLE)
+        selection = Selection(share, tuple(groups), "uniform", "group_magnitude", self._multiple)
         return cut(module, self._example, selection)
 
     def _shares(self, groups: Sequence[str], level: float, facts: Facts) -> Mapping[str, tuple[float, float]]:

@@ -7,12 +7,9 @@ from collections.abc import Sequence
 from autocompress.ladder import Choice, Element, Reason, Rung, Space
 from autocompress.plan import Effort, Stage
 from autocompress.planner.rules import Situation
-from autocompress.planner.ways import Target, target_of
+from autocompress.planner.ways import EXPECTED_ROOM, Target, target_of
 from autocompress.probes import TrainingProbe, Way
 from autocompress.technique import Technique
-
-# what is predicted errs by a few hundredths, and what just fits is not trained
-EXPECTED_ROOM = 0.95
 
 
 def structure_rungs(finishes: Sequence[Rung], taken: Sequence[Technique], situation: Situation) -> list[Rung]:

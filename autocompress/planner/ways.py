@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from autocompress.planner.anatomy import Anatomy, Cut
@@ -11,6 +11,8 @@ from autocompress.verdict import Verdict
 
 # a way goes on beyond the budgets, since what is predicted may not be what will be measured
 BEYOND = 0.75
+# what is predicted errs by a few hundredths, and what just fits is not trained
+EXPECTED_ROOM = 0.95
 LEAST_INCREASE = 1e-6
 # a move that covers less of the way than this is not worth its harm, however small
 LEAST_PROGRESS = 0.01
@@ -41,6 +43,16 @@ class Target:
         return covered if covered > 0 else (before[0] - after[0]) / start[0] * 1e-3
 
 
+@dataclass(frozen=True)
+class Descended:
+    """A cut on a way down, how far the outputs have moved by then, and what is predicted of it."""
+
+    cut: Cut
+    divergence: float
+    latency: float
+    size: float
+
+
 @dataclass(eq=False)
 class Descent:
     """Greedy: the move with the least increase of divergence for each part of the way that it covers.
@@ -50,28 +62,32 @@ class Descent:
     greedy rule weighs each by what is still missing (Dobson 1982).
     """
 
-    anatomy: Anatomy
     predict: Callable[[Cut], tuple[float, float]]
     diverges: Callable[[Cut], float]
     target: Target
     to_the_end: bool = False
     said: Callable[[str], None] = lambda sentence: None
 
-    def way(self, name: str, *moves: Moves) -> Way:
-        """Structures that these moves lead to, one move after the other."""
+    def path(self, *moves: Moves) -> list[Descended]:
+        """The cuts that these moves lead to, one move after the other."""
         cut, divergence = Cut(), 0.0
         start = here = self.predict(cut)
         known: dict[object, float] = {}
-        structures: list[Structure] = []
+        path: list[Descended] = []
         while self.to_the_end or not self.target.reached(*here, factor=BEYOND):
             best = self._best(cut, divergence, here, start, known, moves)
             if best is None:
                 break
             cut, divergence = best
             here = self.predict(cut)
-            structures.append(Structure(self.anatomy.steps(cut), divergence, *here))
-            self.said(f"{name}: {len(structures)} cuts ordered, {here[0]:.2f}x predicted")
-        return Way(name, tuple(structures))
+            path.append(Descended(cut, divergence, *here))
+            self.said(f"{len(path)} cuts ordered, {here[0]:.2f}x latency and {here[1]:.2f}x size predicted")
+        return path
+
+    def expected(self, path: Sequence[Descended]) -> Descended | None:
+        """The first that is expected to keep the budgets, else the last; None on an empty path."""
+        fitting = (one for one in path if self.target.reached(one.latency, one.size, EXPECTED_ROOM))
+        return next(fitting, path[-1] if path else None)
 
     def _best(
         self,
@@ -97,6 +113,14 @@ class Descent:
             fresh[best] = self.diverges(best)
             known[_move(cut, best)] = max(fresh[best] - divergence, LEAST_INCREASE)
         return None
+
+
+def way_of(name: str, path: Sequence[Descended], anatomy: Anatomy) -> Way:
+    """The path as structures of plans."""
+    return Way(
+        name,
+        tuple(Structure(anatomy.steps(one.cut), one.divergence, one.latency, one.size) for one in path),
+    )
 
 
 def _move(before: Cut, after: Cut) -> object:

@@ -118,9 +118,13 @@ def test_resuming_the_finished_run_builds_and_trains_nothing(result: Result, tra
     assert not any(event.stage == "search" for event in events)
 
 
-def test_a_network_without_blocks_is_refused_structure_with_the_reason(task: Task, tmp_path: Path) -> None:
+def test_a_network_without_blocks_is_made_narrower_and_blocks_are_refused_with_the_reason(
+    task: Task, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)).eval()
-    result = autocompress(plain, "local", task, budgets={"size_mb": "0.1x", "latency_ms": "9x"}, out=tmp_path)
-    assert result.status is Status.NOT_MET
+    result = autocompress(plain, "local", task, budgets={"size_mb": "0.2x", "latency_ms": "9x"}, out=tmp_path)
     assert "no block that could go" in result.ladder.refusals["block_dropping"].sentence
+    narrowed = [trial for trial in result.history if trial.plan.brief.startswith("channel_pruning")]
+    assert narrowed
+    assert min(trial.verdict.of("size_mb").value for trial in narrowed) <= 0.2

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from autocompress.budget import Budget
 from autocompress.facts import Facts
 from autocompress.planner import inspect_module
 from autocompress.planner.anatomy import Anatomy, Cut, block_kinds
-from autocompress.planner.ways import Descent, Target, target_of
+from autocompress.planner.ways import Descent, Target, target_of, way_of
 from autocompress.runtime import Example
 from autocompress.verdict import Finding, Standing, Verdict
 
@@ -36,9 +36,11 @@ def facts() -> Facts:
     return inspect_module(module, Example((np.zeros((1, 8), np.float32),)))
 
 
-def descent(facts: Facts, target: Target, asked: list[Cut], **more: bool) -> Descent:
-    anatomy = Anatomy(facts, block_kinds(facts, NAMES), {}, {}, 1)
+def anatomy_of(facts: Facts) -> Anatomy:
+    return Anatomy(facts, block_kinds(facts, NAMES), {}, {}, 1)
 
+
+def descent(target: Target, asked: list[Cut], **more: bool) -> Descent:
     def predict(cut: Cut) -> tuple[float, float]:
         return 0.5 - sum(SAVES[name] for name in cut.blocks), 0.3 - 0.03 * len(cut.blocks)
 
@@ -46,15 +48,15 @@ def descent(facts: Facts, target: Target, asked: list[Cut], **more: bool) -> Des
         asked.append(cut)
         return sum(HARM[name] for name in cut.blocks)
 
-    return Descent(anatomy, predict, diverges, target, **more)
+    return Descent(predict, diverges, target, **more)
 
 
 def order(facts: Facts, target: Target, **more: bool) -> list[str]:
-    found = descent(facts, target, [], **more)
-    way = found.way("depth", found.anatomy.block_moves)
+    anatomy = anatomy_of(facts)
+    way = way_of("depth", descent(target, [], **more).path(anatomy.block_moves), anatomy)
     sets = [set(str(one.steps[0].settings["blocks"]).split()) for one in way.structures]
-    assert all(before < after for before, after in itertools.pairwise(sets))
-    return [(after - before).pop() for before, after in zip([set(), *sets], sets, strict=False)]
+    assert all(before < after for before, after in pairwise(sets))
+    return [(after - before).pop() for before, after in pairwise([set(), *sets])]
 
 
 def test_blocks_go_in_the_order_of_what_they_change_for_what_they_save(facts: Facts) -> None:
@@ -72,17 +74,24 @@ def test_the_way_ends_a_little_beyond_the_budgets(facts: Facts) -> None:
 
 def test_what_was_worse_than_the_best_is_not_measured_again_before_its_turn(facts: Facts) -> None:
     asked: list[Cut] = []
-    found = descent(facts, Target(0.2, None), asked, to_the_end=True)
-    found.way("depth", found.anatomy.block_moves)
+    descent(Target(0.2, None), asked, to_the_end=True).path(anatomy_of(facts).block_moves)
     # 5 at first, then one for each of the three others that go
     assert len(asked) == 8
 
 
 def test_predictions_and_divergence_are_those_of_all_gone_so_far(facts: Facts) -> None:
-    found = descent(facts, Target(0.2, None), [], to_the_end=True)
-    first, second, *_ = found.way("depth", found.anatomy.block_moves).structures
+    path = descent(Target(0.2, None), [], to_the_end=True).path(anatomy_of(facts).block_moves)
+    first, second, *_ = path
     assert (first.divergence, second.divergence) == (0.1, pytest.approx(1.1))
     assert (first.latency, second.latency) == (0.4, pytest.approx(0.3))
+
+
+def test_the_first_below_the_budgets_is_expected_to_fit_else_the_last(facts: Facts) -> None:
+    made = descent(Target(0.35, None), [], to_the_end=True)
+    path = made.path(anatomy_of(facts).block_moves)
+    assert made.expected(path) == path[1]
+    assert descent(Target(0.01, None), []).expected(path) == path[-1]
+    assert made.expected([]) is None
 
 
 @pytest.mark.parametrize(

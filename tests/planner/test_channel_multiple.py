@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import pytest
+from fakes import FakeDevice
+from torch import nn
+
+from autocompress.artifact import Artifact
+from autocompress.measurement import Measurement
+from autocompress.planner import inspect_module, probe_multiple
+from autocompress.planner.channel_multiple import _width
+from autocompress.profile import Profile, load_profile
+from autocompress.runtime import Example
+from autocompress.runtimes import OnnxRuntime
+
+
+class Stepped(FakeDevice):
+    """Takes time for channels in steps of so many, as kernels do that work on several at once."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    def measure(
+        self,
+        artifacts: Sequence[Artifact],
+        profile: Profile,
+        example: Example | None = None,
+        max_seconds: float | None = None,
+    ) -> list[Measurement]:
+        return [self._timed(artifact) for artifact in artifacts]
+
+    def _timed(self, artifact: Artifact) -> Measurement:
+        weights = [w for w in onnx.load(artifact.path).graph.initializer if len(w.dims) > 1]
+        steps = -(-max(weight.dims[0] for weight in weights) // self.step)
+        model = onnx.load(artifact.path)
+        model.metadata_props.add(key="latency_ms", value=str(float(steps)))
+        onnx.save(model, artifact.path)
+        return self._measure(artifact, load_profile("local"))
+
+
+def probed(module: nn.Module, shape: tuple[int, ...], step: int) -> int:
+    facts = inspect_module(module, Example((np.zeros((1, *shape), np.float32),)))
+    return probe_multiple(
+        facts, lambda artifact, _example, _folder: artifact, OnnxRuntime(), Stepped(step), load_profile("local")
+    )
+
+
+@pytest.mark.parametrize(("step", "expected"), [(1, 4), (4, 4), (8, 8), (16, 16), (64, 16)])
+def test_the_multiple_is_the_smallest_step_at_which_a_cut_turns_into_time(step: int, expected: int) -> None:
+    assert probed(nn.Sequential(nn.Conv2d(3, 64, 3, padding=1)), (3, 8, 8), step) == expected
+    assert probed(nn.Sequential(nn.Linear(32, 64)), (32,), step) == expected
+
+
+def test_without_a_layer_that_could_be_narrowed_the_widest_step_is_safe() -> None:
+    assert probed(nn.Sequential(nn.Conv2d(16, 16, 3, groups=16)), (16, 8, 8), 1) == 16
+    assert probed(nn.Sequential(nn.Linear(32, 4)), (32,), 1) == 16
+
+
+def test_widths_are_multiples_of_their_own_step_and_no_wider_one() -> None:
+    assert [_width(64, multiple) for multiple in (4, 8, 16)] == [44, 40, 48]
+    assert [_width(16, multiple) for multiple in (4, 8, 16)] == [12, 8, 0]

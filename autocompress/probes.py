@@ -69,7 +69,8 @@ class Way:
 class TrainingProbe:
     """What is trained and how: steps of each round, how many candidates each takes, what one step costs here.
 
-    `structures` are the ones that fit, the most promising first.
+    `seconds_per_step` holds where the teacher's answer is known already; asking it adds `asking_seconds`, once for
+    each of the `bank` batches that there are. `structures` are the ones that fit, the most promising first.
     """
 
     rounds: tuple[int, ...]
@@ -78,7 +79,27 @@ class TrainingProbe:
     learning_rate: float
     optimizer: str
     seconds_per_step: float
+    asking_seconds: float = 0.0
+    bank: int = 0
     structures: tuple[tuple[Step, ...], ...] = ()
+
+    def seconds(self, number: int) -> float:
+        """What the round of this number, from 0, takes for one candidate, as far as it can be foreseen."""
+        return self.rounds[number] * self.seconds_per_step + self.asking_seconds * min(
+            self.rounds[number], self.unasked(number)
+        )
+
+    def unasked(self, number: int) -> int:
+        """Batches of the bank whose answers are not known when the round of this number begins."""
+        return max(0, self.bank - max(self.rounds[:number], default=0))
+
+    def affordable(self, seconds: float) -> int:
+        """Steps of the next round that fit into a time."""
+        unasked = self.unasked(len(self.rounds))
+        asking = unasked * (self.seconds_per_step + self.asking_seconds)
+        if seconds < asking:
+            return int(seconds / (self.seconds_per_step + self.asking_seconds))
+        return unasked + int((seconds - asking) / self.seconds_per_step)
 
 
 @dataclass(frozen=True)

@@ -30,15 +30,16 @@ Finish = Callable[[Artifact, Example, Path], Artifact]
 def probe_multiple(facts: Facts, finish: Finish, runtime: Runtime, device: Device, profile: Profile) -> int:
     """The smallest multiple of channels at which a cut turns into time, 16 where none was seen to.
 
-    A chain of the layer with most MACs is measured at its own width and at about three quarters or less of it, each
-    with the finish that the artifact will have. Kernels work on 4, 8, 16 or more channels at a time: what lies in
-    between costs as much as the next step, or more.
+    Chains of the layer with most MACs are measured with the finish that the artifact will have: for each multiple at
+    about three quarters of the layer's width, and one step wider. Kernels work on 4, 8, 16 or more channels at a
+    time: what lies in between costs as much as the next step, or more.
     """
     layer = next((one for one in facts.dominant() if _can_be_narrowed(one)), None)
     if layer is None:
         return MULTIPLES[-1]
     widths = {multiple: _width(layer.detail["out"], multiple) for multiple in MULTIPLES}
     tried = {multiple: width for multiple, width in widths.items() if width}
+    wanted = sorted({width + step for multiple, width in tried.items() for step in (0, multiple)})
     inputs = np.random.default_rng(0).standard_normal((8, *layer.input_shape)).astype(np.float32)
     example = Example((inputs[:1],))
     with scratch("multiple") as folder:
@@ -46,16 +47,17 @@ def probe_multiple(facts: Facts, finish: Finish, runtime: Runtime, device: Devic
             with working():
                 artifacts = [
                     finish(_exported(layer, width, runtime, example, folder / str(width)), example, folder / str(width))
-                    for width in (layer.detail["out"], *tried.values())
+                    for width in wanted
                 ]
             quiet = replace(profile, budgets=())
             measured = device.measure(artifacts, quiet, example, SECONDS_EACH * len(artifacts))
         except (ModelError, TechniqueError, ArtifactError, RuntimeFailureError):
             # a chain that cannot be made says nothing: the widest step is safe
             return MULTIPLES[-1]
-    whole, *narrow = (float(np.median(one.readings["latency_ms"].block_statistic("p50"))) for one in measured)
-    for (multiple, width), latency in zip(tried.items(), narrow, strict=True):
-        if latency <= whole * (1 - WORTH * (1 - width / layer.detail["out"])):
+    times = (float(np.median(one.readings["latency_ms"].block_statistic("p50"))) for one in measured)
+    latency = dict(zip(wanted, times, strict=True))
+    for multiple, width in tried.items():
+        if latency[width] <= latency[width + multiple] * (1 - WORTH * multiple / (width + multiple)):
             return multiple
     return MULTIPLES[-1]
 

@@ -74,7 +74,7 @@ def _trained(
     for number, (steps, most) in enumerate(zip(training.rounds, training.candidates, strict=True)):
         longer = Space(tuple(Choice(c.name, (steps,), False) if c.name == "steps" else c for c in space.choices))
         rounds = (*rounds, (Element(recovery.name, recovery.stage, longer),))
-        seconds = steps * training.seconds_per_step
+        seconds = training.seconds(number)
         seen = sum(training.rounds[: number + 1]) * training.batch
         rungs.append(
             Rung(

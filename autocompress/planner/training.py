@@ -14,6 +14,7 @@ from autocompress.recovery import Files, Schedule, recover
 from autocompress.runtime import Example
 from autocompress.scratch import scratch
 from autocompress.task import Task
+from autocompress.techniques.distillation import VIEWS
 from autocompress.turns import measuring
 
 BATCH = 128
@@ -47,15 +48,21 @@ def measure_training(student: nn.Module, teacher: nn.Module, task: Task, example
     sgd = has_batch_norm(teacher)
     rate = SGD_RATE_PER_ITEM * batch if sgd else ADAMW_RATE
     optimizer = "sgd" if sgd else "adamw"
-    seconds = 0.0
+    bank = VIEWS * max(1, items // batch)
+    # judging on the selecting data takes as long in a few steps as in many
+    alone = replace(task, test=None, val=None)
+    seconds = {}
     with scratch("training") as folder, measuring():
-        # the first steps pay for memory and kernels that all later ones share
-        for name, steps in (("warm-up", WARM_UP_STEPS), ("timed", TIMED_STEPS)):
+        # the first steps pay for memory and kernels that all later ones share; those that come last find the teacher's
+        # answers to their batches
+        for name, steps in (("warm-up", WARM_UP_STEPS), ("asking", TIMED_STEPS), ("known", TIMED_STEPS)):
+            answers = folder / ("first.pt" if name == "warm-up" else "answers.pt")
+            schedule = Schedule(steps, batch, 0, rate, optimizer, VIEWS)
             start = time.monotonic()
-            schedule = Schedule(steps, batch, 0, rate, optimizer)
-            recover(student, teacher, task, example, schedule, Files(folder / f"{name}.pt"))
-            seconds = (time.monotonic() - start) / steps
-    return TrainingProbe((), (), batch, round(rate, 6), optimizer, seconds)
+            recover(student, teacher, alone, example, schedule, Files(folder / f"{name}.pt", answers))
+            seconds[name] = (time.monotonic() - start) / steps
+    asking = max(0.0, seconds["asking"] - seconds["known"])
+    return TrainingProbe((), (), batch, round(rate, 6), optimizer, seconds["known"], asking, bank)
 
 
 def with_next_round(training: TrainingProbe, items: int, seconds_left: float | None) -> TrainingProbe | None:
@@ -70,7 +77,7 @@ def with_next_round(training: TrainingProbe, items: int, seconds_left: float | N
     candidates = max(1, min(len(training.structures), MOST_CANDIDATES) - number)
     if seconds_left is None:
         return None if number == ROUNDS else _longer(training, wanted, candidates)
-    affordable = int(TRAINING_SHARE * seconds_left / training.seconds_per_step)
+    affordable = training.affordable(TRAINING_SHARE * seconds_left)
     # several are worth it only while they leave most of the time to the best of them
     while candidates > 1 and candidates * wanted > affordable / 3:
         candidates -= 1

@@ -311,7 +311,11 @@ def drop(*blocks: str) -> tuple[Step, ...]:
 def with_blocks(*blocks: str, training: bool) -> Probes:
     """What was probed where these blocks can go one after the other, and a step of training takes half a second."""
     structures = tuple(Structure(drop(*blocks[: k + 1]), 0.1, 0.5 - 0.1 * k, 0.3 - 0.1 * k) for k in range(len(blocks)))
-    schedule = TrainingProbe((100, 300, 900), (1, 1, 1), 32, 0.1, "sgd", 0.5, (drop(*blocks),)) if training else None
+    schedule = (
+        TrainingProbe((100, 300, 900), (1, 1, 1), 32, 0.1, "sgd", 0.5, structures=(drop(*blocks),))
+        if training
+        else None
+    )
     return replace(FAST, blocks=blocks, ways=(Way("depth", structures),), training=schedule)
 
 

@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/autocompress run --model examples/digits.py:model --data digits --profile profiles/local.yaml \
-		--size-mb 0.15x --max-accuracy-drop-pp 3 --out runs/demo
+		--size-mb 0.15x --max-accuracy-drop-pp 2 --out runs/demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -109,8 +110,9 @@ class Plan:
 
     @property
     def brief(self) -> str:
-        """The techniques without their settings."""
-        return " + ".join(step.technique for step in self.steps) or str(self)
+        """The techniques without their settings; one that comes several times in a row is counted."""
+        runs = [(name, sum(1 for _ in steps)) for name, steps in groupby(self.steps, key=lambda step: step.technique)]
+        return " + ".join(f"{name} x{count}" if count > 1 else name for name, count in runs) or str(self)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""

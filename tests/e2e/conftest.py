@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
@@ -181,3 +182,10 @@ def residual(folder: Path) -> Path:
     images, labels = digits("train")
     torch.save(fit(blocks.network(), images, labels, epochs=6).state_dict(), folder / "blocks.pt")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def sigint_is_not_ignored() -> None:
+    """Tests that run in the background of a shell start with SIGINT ignored, and what they start would too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

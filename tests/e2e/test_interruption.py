@@ -18,7 +18,11 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSI
 
 @pytest.mark.parametrize(
     ("sent", "code", "whole_group"),
-    [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, True), (signal.SIGTERM, 143, False)],
+    [
+        (signal.SIGINT, 130, True),
+        pytest.param(signal.SIGTERM, 143, True, marks=pytest.mark.slow),
+        (signal.SIGTERM, 143, False),
+    ],
     ids=["Ctrl-C reaches every process of a terminal", "SIGTERM to all", "SIGTERM to the program"],
 )
 def test_a_run_that_is_stopped_says_in_one_line_what_is_kept_and_how_to_go_on(

@@ -8,8 +8,11 @@ from autocompress.ladder import Choice, Element, Reason, Rung, Space
 from autocompress.plan import Effort, Stage
 from autocompress.planner.rules import Situation
 from autocompress.planner.ways import EXPECTED_ROOM, Target, target_of
-from autocompress.probes import TrainingProbe, Way
+from autocompress.probes import Probes, TrainingProbe, Way
 from autocompress.technique import Technique
+
+# layers left alone that a rung names
+MOST_NAMED = 4
 
 
 def structure_rungs(finishes: Sequence[Rung], taken: Sequence[Technique], situation: Situation) -> list[Rung]:
@@ -21,7 +24,7 @@ def structure_rungs(finishes: Sequence[Rung], taken: Sequence[Technique], situat
     elements = tuple(Element(e.technique, e.stage, _first_only(e.space)) for e in finish.finish)
     target = target_of(situation.baseline)
     rungs = [
-        _untrained(way, elements, finish.name, target)
+        _untrained(way, elements, finish.name, target, situation.probes)
         for way in situation.probes.ways
         if all(step.technique in shelf for structure in way.structures for step in structure.steps)
     ]
@@ -43,7 +46,7 @@ def _first_only(space: Space) -> Space:
     return Space(tuple(Choice(c.name, (first[c.name],), c.structural, c.describes) for c in space.choices))
 
 
-def _untrained(way: Way, finish: tuple[Element, ...], finish_name: str, target: Target) -> Rung:
+def _untrained(way: Way, finish: tuple[Element, ...], finish_name: str, target: Target, probes: Probes) -> Rung:
     reached = [target.reached(one.latency, one.size, EXPECTED_ROOM) for one in way.structures]
     likely = reached.index(True) if True in reached else len(way.structures) - 1
     expected = way.structures[likely]
@@ -54,7 +57,8 @@ def _untrained(way: Way, finish: tuple[Element, ...], finish_name: str, target: 
         Reason(
             f"of {len(way.structures)} nested structures, the one that leaves most and fits; nothing is trained.",
             "structure",
-            f"number {likely + 1} is expected to" if True in reached else "none is expected to",
+            (f"number {likely + 1} is expected to" if True in reached else "none is expected to")
+            + (_left_alone(probes) if any(step.technique == "channel_pruning" for step in expected.steps) else ""),
         ),
         expected.latency,
         expected.size,
@@ -62,6 +66,13 @@ def _untrained(way: Way, finish: tuple[Element, ...], finish_name: str, target: 
         nested=True,
         likely=likely,
     )
+
+
+def _left_alone(probes: Probes) -> str:
+    """Layers whose channels cannot be cut, with the reason; the first few of them."""
+    named = [f"{name}: {reason}" for name, reason in probes.left_alone.items()]
+    more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
+    return f"; left alone: {' '.join(named[:MOST_NAMED])}{more}" if named else ""
 
 
 def _trained(

@@ -28,7 +28,9 @@ class TestOnnxRuntime(RuntimeSuite):
     def test_nothing_tells_where_or_from_what_code_the_file_was_made(self, exported: Exported) -> None:
         content = exported.artifact.path.read_bytes()
         layers = [name for name, _ in exported.module.named_children() if len(name) > 3]
-        for trace in (*layers, *Path(__file__).parts[1:], "conftest", "site-packages", "torch", "module"):
+        # a folder with a name of a few letters could be anything
+        folders = [part for part in Path(__file__).parts[1:] if len(part) > 3]
+        for trace in (*layers, *folders, "conftest", "site-packages", "torch", "module"):
             assert trace.encode() not in content
 
     def test_an_option_that_onnxruntime_refuses_is_a_runtime_failure(self, mlp: Exported) -> None:

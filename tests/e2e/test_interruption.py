@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSI
     [
         (signal.SIGINT, 130, True),
         pytest.param(signal.SIGTERM, 143, True, marks=pytest.mark.slow),
-        (signal.SIGTERM, 143, False),
+        pytest.param(signal.SIGTERM, 143, False, marks=pytest.mark.slow),
     ],
     ids=["Ctrl-C reaches every process of a terminal", "SIGTERM to all", "SIGTERM to the program"],
 )

@@ -338,6 +338,16 @@ def test_structure_comes_after_int8_and_training_after_both_each_round_longer_th
             assert [step.technique for steps in plan.rounds for step in steps].count("distillation") == len(rung.rounds)
 
 
+def test_layers_whose_channels_cannot_be_cut_are_named_beside_those_that_are() -> None:
+    cut = Step("channel_pruning", Stage.STRUCTURE, {"groups": "a", "ratio": 0.5})
+    way = Way("width", (Structure((cut,), 0.1, 0.4, 0.2),))
+    alone = {"stem": "a zero-padded shortcut counts on its width.", **{f"l{i}": "why." for i in range(5)}}
+    probes = replace(FAST, groups=("a",), left_alone=alone, ways=(way,))
+    rung = ladder_of(situation(probes=probes), [technique() for technique in SHELF]).rungs[2]
+    assert "left alone: stem: a zero-padded shortcut counts on its width." in rung.reason.fact
+    assert rung.reason.fact.endswith("and 2 more")
+
+
 def test_the_structure_that_is_expected_to_fit_is_the_first_below_the_budgets() -> None:
     findings = tuple(Finding(Budget.parse(metric, "0.45x"), Standing.EXCEEDED, 1.0) for metric in ("latency_ms",))
     made = replace(situation(probes=with_blocks("b1", "b2", "b3", training=False)), baseline=Verdict(findings))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pruned_at_random import prune_at_random
 
 
-@settings(max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_it_is_refused_with_a_reason_or_agrees(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder: Path = tmp_path_factory.mktemp("pruned")

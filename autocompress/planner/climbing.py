@@ -68,6 +68,10 @@ def _untrained(way: Way, finish: tuple[Element, ...], finish_name: str, target: 
     )
 
 
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+
+
 def _left_alone(probes: Probes) -> str:
     """Layers whose channels cannot be cut, with the reason; the first few of them."""
     named = [f"{name}: {reason}" for name, reason in probes.left_alone.items()]
@@ -95,7 +99,7 @@ def _trained(
                 Reason(
                     f"{recovery.summary}; round {number + 1}, {steps} steps, {seen:,} items seen in all.",
                     "recovery",
-                    f"about {seconds / 60:.1f} min for each of {most} at {training.seconds_per_step:.2f} s a step here",
+                    f"about {_time(seconds)} for each of {most} at {training.seconds_per_step:.2g} s a step here",
                 ),
                 rounds=rounds,
                 predicted_seconds=seconds,

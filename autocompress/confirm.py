@@ -14,6 +14,7 @@ from autocompress.judge import judge_by
 from autocompress.measurement import Measurement
 from autocompress.plan import Plan
 from autocompress.progress import Event, Listener
+from autocompress.source import Part
 from autocompress.statistics import spend
 from autocompress.verdict import Standing, Verdict
 from autocompress.workbench import Workbench
@@ -57,8 +58,13 @@ def confirm(workbench: Workbench, plan: Plan, journal: Journal, listener: Listen
         look = journal.spend_look(artifact.hash)
         listener(Event("confirm", f"accuracy on {len(part)} items that took no part in the selection"))
         measurement = measurement.with_(workbench.measure_score(artifact, part))
-    data = None if part is None else {"part": part.name, "items": len(part), "hash": part.hash}
+    data = None if part is None else described(part)
     return certify(workbench, plan, artifact, measurement, journal, look=look, data=data)
+
+
+def described(part: Part) -> dict[str, Any]:
+    """The data of a look, as a certificate names them."""
+    return {"part": part.name, "items": len(part), "hash": part.hash}
 
 
 def certify(
@@ -117,9 +123,13 @@ def remembered(workbench: Workbench, plan: Plan, journal: Journal) -> Confirmati
 
 def remember(confirmation: Confirmation, journal: Journal) -> None:
     """Note a confirmation, so that a resumed run does not look at the confirming part again. The first one stands."""
-    noted = {
+    journal.note_first("confirmations", confirmation.plan.hash, record_of(confirmation))
+
+
+def record_of(confirmation: Confirmation) -> dict[str, Any]:
+    """A confirmation as the journal keeps it."""
+    return {
         "measurement": confirmation.measurement.to_json(),
         "verdict": confirmation.verdict.to_json(),
         "certificate": dict(confirmation.certificate),
     }
-    journal.note_first("confirmations", confirmation.plan.hash, noted)

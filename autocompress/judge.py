@@ -100,21 +100,13 @@ def _time(budget: Budget, measurement: Measurement, alpha: float, statistic: str
         return _unmeasured(budget, "the baseline was not measured")
     if budget.relative and measurement.unchanged:
         return _decide(budget, 1.0, 1.0, 1.0, samples=1, note="the baseline itself")
-    blocks = reading.block_statistic(statistic)
-    if budget.relative and baseline is not None:
-        blocks = _paired(blocks, baseline.block_statistic(statistic))
+    blocks = measurement.latency_ratios(statistic) if budget.relative else reading.block_statistic(statistic)
     low, high = median_bounds(blocks, alpha)
     value = float(np.median(blocks))
     if budget.metric == "throughput_per_s":
         scale = 1.0 if budget.relative else 1000.0 * batch
         value, low, high = scale / value, _over(scale, high), _over(scale, low)
     return _decide(budget, value, low, high, samples=len(blocks))
-
-
-def _paired(blocks: FLOATS, baseline: FLOATS) -> FLOATS:
-    # block i of one was taken right beside block i of the other, so drift of the machine cancels in the ratio
-    rounds = min(len(blocks), len(baseline))
-    return np.asarray(blocks[:rounds] / baseline[:rounds], dtype=np.float64)
 
 
 def _over(scale: float, value: float) -> float:

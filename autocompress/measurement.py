@@ -111,6 +111,15 @@ class Measurement:
             self.unchanged or other.unchanged,
         )
 
+    def latency_ratios(self, statistic: str) -> NDArray[np.float64]:
+        """Latency over the baseline's, block by block, shape `(blocks,)`; both must have been measured.
+
+        Block i of one was taken right beside block i of the other, so drift of the machine cancels in the ratio.
+        """
+        after, before = (side["latency_ms"].block_statistic(statistic) for side in (self.readings, self.baseline))
+        rounds = min(len(after), len(before))
+        return np.asarray(after[:rounds] / before[:rounds], dtype=np.float64)
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object that holds all samples."""
         return {

@@ -7,7 +7,7 @@ from typing import Any
 
 from autocompress.artifact import Artifact
 from autocompress.budget import Budget
-from autocompress.confirm import Confirmation, certify
+from autocompress.confirm import Confirmation, certify, described, record_of
 from autocompress.journal import Journal
 from autocompress.measurement import Measurement
 from autocompress.plan import Plan
@@ -54,7 +54,7 @@ def confirm_stored(
     elif part is not None and not quiet:
         fresh = True
         look = journal.spend_look(artifact.hash)
-        data = {"part": part.name, "items": len(part), "hash": part.hash}
+        data = described(part)
         listener(Event("confirm", f"accuracy on {len(part)} items that took no part in the selection"))
         measurement = measurement.with_(workbench.measure_score(artifact, part))
     found = certify(workbench, plan, artifact, measurement, journal, look=look, data=data)
@@ -79,14 +79,12 @@ def _records(journal: Journal, plan: Plan) -> list[Record]:
 
 
 def _note(found: Confirmation, journal: Journal) -> None:
-    noted = journal.noted(NOTE) or {}
-    record = {
-        "measurement": found.measurement.to_json(),
-        "verdict": found.verdict.to_json(),
-        "certificate": dict(found.certificate),
-    }
-    noted[found.plan.hash] = [*noted.get(found.plan.hash, []), record]
-    journal.note(NOTE, noted)
+    key, record = found.plan.hash, record_of(found)
+
+    def add(noted: dict[str, Any] | None) -> dict[str, Any]:
+        return {**(noted or {}), key: [*(noted or {}).get(key, []), record]}
+
+    journal.amend(NOTE, add)
 
 
 def _same_file(record: Record, artifact: Artifact, workbench: Workbench) -> bool:

@@ -76,11 +76,8 @@ class Search:
     @property
     def structure_suffices(self) -> bool:
         """True when a plan without structure keeps all size and time budgets: what it lacks, structure cannot give."""
-        for trial in self.journal.trials():
-            findings = [finding for finding in trial.verdict.findings if finding.budget.structural]
-            if not trial.plan.rounds and findings and all(f.standing is Standing.MET for f in findings):
-                return True
-        return False
+        unchanged = (trial for trial in self.journal.trials() if not trial.plan.rounds)
+        return any(trial.verdict.structural.status is Status.MET for trial in unchanged)
 
     def expected(self, trial: Trial) -> bool:
         """True for a promising trial whose like would be confirmed more often than not.
@@ -143,9 +140,9 @@ class Search:
         full = [
             self._measured_to_the_end(trial)
             for trials in closest.values()
-            for trial in sorted(trials, key=_distance)[:NEAREST]
+            for trial in sorted(trials, key=distance)[:NEAREST]
         ]
-        return min(full, key=_distance, default=None)
+        return min(full, key=distance, default=None)
 
     def _measured_to_the_end(self, trial: Trial) -> Trial:
         noted = (self.journal.noted("nearest_misses") or {}).get(str(trial.number))
@@ -167,11 +164,13 @@ class Search:
         return Trial.from_json(trial.number, stands)
 
 
-def measurements(workbench: Workbench, artifact: Artifact) -> list[tuple[str, Callable[[], Measurement]]]:
+def measurements(
+    workbench: Workbench, artifact: Artifact, max_seconds: float | None = None
+) -> list[tuple[str, Callable[[], Measurement]]]:
     """The measurements of a trial, cheapest first, by the name of their main reading."""
     steps: list[tuple[str, Callable[[], Measurement]]] = [
         ("size_mb", lambda: workbench.measure_size(artifact)),
-        ("latency_ms", lambda: workbench.measure_time(artifact)),
+        ("latency_ms", lambda: workbench.measure_time(artifact, max_seconds)),
     ]
     part = workbench.task.selecting if workbench.task else None
     if part is not None:
@@ -215,7 +214,8 @@ def _undecided(trial: Trial) -> bool:
     return trial.outcome is Outcome.MEASURED and trial.verdict.status is Status.UNDECIDED and not trial.promising
 
 
-def _distance(trial: Trial) -> tuple[float, ...]:
+def distance(trial: Trial) -> tuple[float, ...]:
+    """How far a trial is from its budgets: how many it misses, then by how much; lower is closer."""
     return (_misses(trial), trial.verdict.overshoot)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from autocompress.artifact import Artifact
 from autocompress.budget import ACCURACY_METRICS
@@ -12,7 +13,7 @@ from autocompress.judge import judge_by
 from autocompress.measurement import Measurement
 from autocompress.plan import Plan
 from autocompress.progress import Deadline, Event, Listener
-from autocompress.search import NEAREST, cost
+from autocompress.search import NEAREST, cost, distance, measurements
 from autocompress.stored_run import StoredRun, candidates
 from autocompress.trial import Outcome, Trial
 from autocompress.verdict import Standing
@@ -85,13 +86,13 @@ class Shortlist:
 
     def nearest_miss(self) -> Trial | None:
         """The candidate that comes closest to the budgets, measured to the end if there is time."""
-        ones = sorted(self.trials.values(), key=_distance)
+        ones = sorted(self.trials.values(), key=distance)
         # the model as it is only where nothing was made of it
         for trial in ([trial for trial in ones if trial.plan != Plan()] or ones)[:NEAREST]:
             if not self.quiet and not self.deadline.over:
                 self._measure(trial, to_the_end=True)
         left = [trial for trial in self.trials.values() if trial.plan != Plan()] or list(self.trials.values())
-        return min(left, key=_distance, default=None)
+        return min(left, key=distance, default=None)
 
     def _judged(self, trial: Trial) -> Trial:
         verdict = judge_by(self.bench.profile, trial.measurement)
@@ -135,15 +136,10 @@ class Shortlist:
                 return
 
     def _ways(self, artifact: Artifact) -> dict[str, Callable[[], Measurement]]:
-        bench, part = self.bench, self.bench.task.selecting if self.bench.task else None
-        seconds = min(bench.profile.protocol.max_seconds, LATENCY_SECONDS)
-        ways: dict[str, Callable[[], Measurement]] = {
-            "download_mb": lambda: bench.measure_size(artifact),
-            "latency_ms": lambda: bench.measure_time(artifact, seconds),
-        }
-        if part is not None:
-            ways["score"] = lambda: bench.measure_score(artifact, part)
-        return ways
+        seconds = min(self.bench.profile.protocol.max_seconds, LATENCY_SECONDS)
+        ways = dict(measurements(self.bench, artifact, seconds))
+        # both sizes are taken together
+        return {**ways, "download_mb": ways["size_mb"]}
 
     def _too_long(self) -> bool:
         """True when scoring, by what it took in the run, does not fit the time left."""
@@ -152,16 +148,14 @@ class Shortlist:
 
     def _keep(self, trial: Trial, taken: Measurement) -> None:
         """Note what was measured, for the next budgets."""
-        journal, key = self.run.journal, str(trial.number)
-        kept = journal.noted("measured_later") or {}
-        before = Measurement.from_json(kept[key]) if key in kept else Measurement()
-        journal.note("measured_later", {**kept, key: before.with_(taken).to_json()})
+        key = str(trial.number)
+
+        def add(kept: dict[str, Any] | None) -> dict[str, Any]:
+            before = Measurement.from_json(kept[key]) if kept and key in kept else Measurement()
+            return {**(kept or {}), key: before.with_(taken).to_json()}
+
+        self.run.journal.amend("measured_later", add)
 
     def _leave_out(self, trial: Trial, why: str) -> None:
         self.run.left_out.append(f"Trial {trial.number} ({trial.plan.brief}) is left out: {why}")
         self.trials.pop(trial.number, None)
-
-
-def _distance(trial: Trial) -> tuple[float, ...]:
-    findings = trial.verdict.findings
-    return (sum(f.value is not None and f.overshoot > 1.0 for f in findings), trial.verdict.overshoot)

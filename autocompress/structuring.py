@@ -35,7 +35,7 @@ from autocompress.progress import Event, Listener
 from autocompress.runtime import Example
 from autocompress.source import ArraySource, Part, whole
 from autocompress.strategies import fits_with_room
-from autocompress.technique import ArtifactTechnique, Context
+from autocompress.technique import Context
 from autocompress.trial import Trial
 from autocompress.verdict import Verdict
 from autocompress.workbench import Workbench
@@ -68,13 +68,7 @@ class Shaping:
     def finished(self, artifact: Artifact, example: Example, folder: Path) -> Artifact:
         """An artifact of random weights with the finish, calibrated on the example."""
         part = whole("example", ArraySource(example.inputs, np.zeros(example.batch, dtype=np.int64)))
-        for place, step in enumerate(self.finish):
-            technique = self.bench.tools.technique(step.technique)
-            assert isinstance(technique, ArtifactTechnique)
-            inside = folder / f"finish{place}"
-            inside.mkdir()
-            artifact = technique.apply(artifact, step.settings, Context(None, example, part, inside))
-        return artifact
+        return self.bench.tools.finished(artifact, self.finish, Context(None, example, part, folder))
 
     def measured(self, steps: tuple[Step, ...]) -> tuple[float, float] | None:
         """Latency and size of a structure, not trained, as shares of the baseline; None where it cannot be built.
@@ -83,10 +77,10 @@ class Shaping:
         """
         plan = Plan((steps,) if steps else (), self.finish)
         noted = self.journal.noted("structures") or {}
-        if plan.hash not in noted:
-            noted[plan.hash] = self._measure(plan)
-            self.journal.note("structures", noted)
-        found = noted[plan.hash]
+        if plan.hash in noted:
+            found = noted[plan.hash]
+        else:
+            found = self.journal.note_first("structures", plan.hash, self._measure(plan))
         return None if found is None else (found[0], found[1])
 
     def _measure(self, plan: Plan) -> list[float] | None:
@@ -96,9 +90,8 @@ class Shaping:
         except (TechniqueError, ArtifactError, RuntimeFailureError):
             # a structure that cannot be built tells nothing about time; the search meets it again and says why
             return None
-        statistic = self.bench.profile.protocol.statistic
-        after, before = (r["latency_ms"].block_statistic(statistic) for r in (latency.readings, latency.baseline))
-        return [float(np.median(after / before)), artifact.size_bytes / self.bench.baseline.size_bytes]
+        ratios = latency.latency_ratios(self.bench.profile.protocol.statistic)
+        return [float(np.median(ratios)), artifact.size_bytes / self.bench.baseline.size_bytes]
 
 
 def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds_left: float | None) -> Probes:

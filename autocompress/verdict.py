@@ -112,6 +112,11 @@ class Verdict:
         return Status.MET if standings == {Standing.MET} else Status.UNDECIDED
 
     @property
+    def structural(self) -> Verdict:
+        """The findings on budgets that structure alone decides: size, time, memory, energy."""
+        return Verdict(tuple(finding for finding in self.findings if finding.budget.structural))
+
+    @property
     def binding(self) -> Finding | None:
         """The finding that stands farthest from being met, None when all are met."""
         open_ones = [finding for finding in self.findings if finding.standing is not Standing.MET]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,21 @@ class Tools:
                 return technique
         known = ", ".join(technique.name for technique in self.techniques)
         raise PlanError(f"there is no technique named {name!r}.", where="plan", hint=f"On the shelf: {known}.")
+
+    def finished(self, artifact: Artifact, finish: Sequence[Step], context: Context) -> Artifact:
+        """The artifact after the steps of a finish, each with a folder of its own inside the context's.
+
+        Raises:
+            TechniqueError: when a step cannot be done on this artifact.
+        """
+        for place, step in enumerate(finish):
+            technique = self.technique(step.technique)
+            assert isinstance(technique, ArtifactTechnique)
+            inside = context.folder / str(place)
+            make_folder(inside)
+            with working():
+                artifact = technique.apply(artifact, step.settings, replace(context, folder=inside))
+        return artifact
 
     def require_possible(self, plan: Plan) -> None:
         """Raises PlanError when a step names a technique or setting that is not known, or stands in the wrong part."""
@@ -144,19 +159,9 @@ class Workbench:
         with alone(folder):
             work = folder / "work"
             shutil.rmtree(work, ignore_errors=True)
-            for place, step in enumerate(plan.finish):
-                inside = work / str(place)
-                make_folder(inside)
-                with working():
-                    artifact = self._finish(artifact, step, inside)
-            final = artifact.copy_to(folder / "model.onnx")
+            final = self.tools.finished(artifact, plan.finish, self._context(work)).copy_to(folder / "model.onnx")
             shutil.rmtree(work)
         return final
-
-    def _finish(self, artifact: Artifact, step: Step, folder: Path) -> Artifact:
-        technique = self.tools.technique(step.technique)
-        assert isinstance(technique, ArtifactTechnique)
-        return technique.apply(artifact, step.settings, self._context(folder))
 
     def _context(self, folder: Path) -> Context:
         part = self.task.calibrating if self.task else None

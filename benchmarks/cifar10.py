@@ -94,6 +94,18 @@ def run(depth: int, task: Task, budgets: dict[str, float | str], folder: Path) -
     return result, time.monotonic() - start
 
 
+def stamp() -> dict[str, str]:
+    """When, where and with what figures were taken."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "machine": str(LocalDevice().machine()),
+        "onnxruntime": onnxruntime.__version__,
+        "commit": subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False, cwd=HERE
+        ).stdout.strip(),
+    }
+
+
 def main() -> None:
     task = cifar10()
     rows: list[dict[str, Any]] = []
@@ -125,12 +137,7 @@ def main() -> None:
                 }
             )
     report = {
-        "date": datetime.date.today().isoformat(),
-        "machine": str(LocalDevice().machine()),
-        "onnxruntime": onnxruntime.__version__,
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False, cwd=HERE
-        ).stdout.strip(),
+        **stamp(),
         "rows": rows,
     }
     (HERE / "results").mkdir(exist_ok=True)

@@ -11,7 +11,6 @@ bounds). Writes benchmarks/results/recovery.json. About 15 minutes on two cores.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import tempfile
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cifar10 import HERE
+from cifar10 import HERE, stamp
 from networks import cifar10, cifar_resnet
 
 from autocompress import Task
@@ -123,8 +122,7 @@ def main() -> None:
         rows.append(row)
         print_row(row)
     report = {
-        "date": datetime.date.today().isoformat(),
-        "machine": str(LocalDevice().machine()),
+        **stamp(),
         "steps": steps,
         "dropped": order,
         "rows": rows,

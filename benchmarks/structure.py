@@ -12,22 +12,18 @@ torch-pruning by magnitude, distillation in float32, onnxruntime's int8.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
-from cifar10 import HERE, SETTINGS, compare, plain
+from cifar10 import HERE, SETTINGS, compare, plain, stamp
 from networks import cifar10, cifar_resnet
 from plain_script import pruned_and_distilled
 
 from autocompress import Task, autocompress
 from autocompress.augmentation import crop_flip
-from autocompress.devices import LocalDevice
 from autocompress.examples import example_for
 from autocompress.runtimes import OnnxRuntime
 
@@ -80,18 +76,9 @@ def main() -> None:
 
 
 def write(row: dict[str, Any]) -> None:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False, cwd=HERE
-    ).stdout.strip()
-    stamp = {
-        "date": datetime.date.today().isoformat(),
-        "machine": str(LocalDevice().machine()),
-        "onnxruntime": onnxruntime.__version__,
-        "commit": commit,
-    }
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     rows = [old for old in rows if old["what"] != row["what"]]
-    RESULTS.write_text(json.dumps([*rows, {**row, **stamp}], indent=2) + "\n")
+    RESULTS.write_text(json.dumps([*rows, {**row, **stamp()}], indent=2) + "\n")
 
 
 def print_table() -> None:

@@ -47,7 +47,7 @@ class Anatomy:
         """The layers that are left, with what is left of their MACs and parameters."""
         left = []
         for layer in self.facts.layers:
-            if any(layer.name.startswith(f"{block}.") for block in cut.blocks):
+            if _inside(layer.name, cut.blocks):
                 continue
             macs, parameters = float(layer.macs), float(layer.parameters)
             for level in cut.widths:
@@ -71,7 +71,7 @@ class Anatomy:
 
     @staticmethod
     def _left(groups: Sequence[str], cut: Cut) -> list[str]:
-        return [name for name in groups if not any(name.startswith(f"{block}.") for block in cut.blocks)]
+        return [name for name in groups if not _inside(name, cut.blocks)]
 
     def block_moves(self, cut: Cut) -> Iterator[Cut]:
         """The cut with one block more gone."""
@@ -95,7 +95,7 @@ class Anatomy:
         for kind in dict.fromkeys(self.blocks.values()):
             names = [name for name, other in self.blocks.items() if other == kind]
             gone = tuple(names[: (len(names) + 1) // 2])
-            macs = sum(value for layer, value in work.items() if layer.startswith(tuple(f"{name}." for name in gone)))
+            macs = sum(value for layer, value in work.items() if _inside(layer, gone))
             weighed.append((macs, Cut(gone)))
         for kind in self.groups:
             if (kind, WIDTH_LEVELS[1]) in self.shares:
@@ -103,6 +103,10 @@ class Anatomy:
                 macs = round(sum((1 - share) * work[name] for name, (share, _) in kept.items()))
                 weighed.append((macs, Cut(widths=((kind, WIDTH_LEVELS[1]),))))
         yield from (cut for _, cut in sorted(weighed, key=lambda pair: -pair[0]))
+
+
+def _inside(layer: str, blocks: Sequence[str]) -> bool:
+    return layer.startswith(tuple(f"{block}." for block in blocks))
 
 
 def channel_step(groups: str, share: float, multiple: int) -> Step:
@@ -122,7 +126,7 @@ def block_kinds(facts: Facts, names: Sequence[str]) -> dict[str, str]:
     kinds: dict[tuple[object, ...], str] = {}
     found = {}
     for name in names:
-        inside = [layer for layer in facts.layers if layer.name.startswith(f"{name}.")]
+        inside = [layer for layer in facts.layers if _inside(layer.name, (name,))]
         signature = tuple((layer.type, layer.input_shape, layer.output_shape, layer.parameters) for layer in inside)
         found[name] = kinds.setdefault(signature, f"blocks like {name}")
     return found

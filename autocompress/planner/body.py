@@ -9,11 +9,11 @@ from torch import nn
 from autocompress.blocks import droppable_blocks, skipping
 from autocompress.errors import ModelError, TechniqueError
 from autocompress.facts import Facts
-from autocompress.planner.anatomy import WIDTH_LEVELS, Anatomy, Cut, block_kinds
+from autocompress.planner.anatomy import WIDTH_LEVELS, Anatomy, Cut, block_kinds, channel_step
 from autocompress.planner.inspection import inspect_module
 from autocompress.runtime import Example
 from autocompress.techniques.channel_groups import Group, cut, prunable_groups
-from autocompress.techniques.channel_selection import Selection
+from autocompress.techniques.channel_pruning import selection_of
 
 # kinds of groups whose widths are worth a look: those whose layers do most of the work
 MOST_KINDS = 5
@@ -63,8 +63,9 @@ class Body:
         return self._narrowed[1]
 
     def _narrow(self, module: nn.Module, groups: Sequence[str], share: float) -> nn.Module:
-        selection = Selection(share, tuple(groups), "uniform", "group_magnitude", self._multiple)
-        return cut(module, self._example, selection)
+        # the very step that a plan will hold
+        step = channel_step(" ".join(groups), share, self._multiple)
+        return cut(module, self._example, selection_of(step.settings))
 
     def _shares(self, groups: Sequence[str], level: float, facts: Facts) -> Mapping[str, tuple[float, float]]:
         """What each layer that changes keeps of its MACs and parameters; nothing where the level cannot be had."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from autocompress.ladder import Choice, Element, Reason, Rung, Space
 from autocompress.plan import Effort, Stage
 from autocompress.planner.rules import Situation
-from autocompress.planner.ways import EXPECTED_ROOM, Target, target_of
+from autocompress.planner.ways import Target, target_of
 from autocompress.probes import Probes, TrainingProbe, Way
 from autocompress.technique import Technique
 
@@ -47,8 +47,7 @@ def _first_only(space: Space) -> Space:
 
 
 def _untrained(way: Way, finish: tuple[Element, ...], finish_name: str, target: Target, probes: Probes) -> Rung:
-    reached = [target.reached(one.latency, one.size, EXPECTED_ROOM) for one in way.structures]
-    likely = reached.index(True) if True in reached else len(way.structures) - 1
+    likely, fits = target.expected([(one.latency, one.size) for one in way.structures])
     expected = way.structures[likely]
     return Rung(
         f"{way.name} + {finish_name}",
@@ -57,7 +56,7 @@ def _untrained(way: Way, finish: tuple[Element, ...], finish_name: str, target: 
         Reason(
             f"of {len(way.structures)} nested structures, the one that leaves most and fits; nothing is trained.",
             "structure",
-            (f"number {likely + 1} is expected to" if True in reached else "none is expected to")
+            (f"number {likely + 1} is expected to" if fits else "none is expected to")
             + (_left_alone(probes) if any(step.technique == "channel_pruning" for step in expected.steps) else ""),
         ),
         expected.latency,

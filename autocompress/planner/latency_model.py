@@ -9,12 +9,12 @@ import numpy as np
 from scipy.optimize import nnls
 
 from autocompress.facts import Facts, Kind, LayerFact
+from autocompress.planner.inspection import WORK
 
 # a measurement errs by a hundredth of the baseline, and a coefficient may well be twice its prior
 MEASUREMENT_ERROR = 0.01
 PRIOR_WIDTH = 1.0
 FIXED_SHARE = 0.1
-WORK = (Kind.CONVOLUTION, Kind.LINEAR, Kind.RECURRENT, Kind.ATTENTION)
 
 Work = Mapping[str, float]
 

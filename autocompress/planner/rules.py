@@ -55,9 +55,9 @@ class Rule:
 
 def _fits(s: Situation) -> tuple[bool, str]:
     # accuracy budgets are kept by the model itself; what counts is what was measured of the rest
-    findings = [f for f in s.baseline.findings if f.budget.structural]
-    fits = bool(findings) and Verdict(tuple(findings)).status is Status.MET
-    missed = [f"{f.budget}: {f.value:.3g}" for f in findings if f.value is not None and f.overshoot > 1.0]
+    structural = s.baseline.structural
+    fits = structural.status is Status.MET
+    missed = [f"{f.budget}: {f.value:.3g}" for f in structural.findings if f.value is not None and f.overshoot > 1.0]
     return fits, "all size and time budgets are met" if fits else "; ".join(missed) or "not every budget is measured"
 
 

@@ -34,6 +34,11 @@ class Target:
             limit is None or value <= factor * limit for limit, value in asked
         )
 
+    def expected(self, predicted: Sequence[tuple[float, float]]) -> tuple[int, bool]:
+        """The place of the first latency and size that are expected to keep what is asked, and True; else the last."""
+        reached = [self.reached(latency, size, EXPECTED_ROOM) for latency, size in predicted]
+        return (reached.index(True), True) if True in reached else (len(reached) - 1, False)
+
     def progress(self, before: tuple[float, float], after: tuple[float, float], start: tuple[float, float]) -> float:
         """How much of the way to the target a move covers; once there, the share of the latency that it saves."""
         covered = 0.0
@@ -86,8 +91,7 @@ class Descent:
 
     def expected(self, path: Sequence[Descended]) -> Descended | None:
         """The first that is expected to keep the budgets, else the last; None on an empty path."""
-        fitting = (one for one in path if self.target.reached(one.latency, one.size, EXPECTED_ROOM))
-        return next(fitting, path[-1] if path else None)
+        return path[self.target.expected([(one.latency, one.size) for one in path])[0]] if path else None
 
     def _best(
         self,

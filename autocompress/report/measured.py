@@ -31,7 +31,7 @@ def measured_json(measurement: Measurement, profile: Profile, machine: str) -> d
     }
     if "latency_ms" in measurement.baseline:
         statistic = profile.protocol.statistic
-        ratios = latency.block_statistic(statistic) / measurement.baseline["latency_ms"].block_statistic(statistic)
+        ratios = measurement.latency_ratios(statistic)
         bounds = median_bounds(ratios, profile.alpha)
         found["latency_ratio"] = {"value": float(np.median(ratios)), **_finite(bounds)}
         found["size_ratio"] = readings["size_mb"].value / measurement.baseline["size_mb"].value

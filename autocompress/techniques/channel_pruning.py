@@ -69,14 +69,19 @@ class ChannelPruning(ModelTechnique):
 
     def apply(self, module: nn.Module, settings: Mapping[str, Setting], context: Context) -> nn.Module:
         """See `ModelTechnique.apply`."""
-        selection = _selection(settings)
+        selection = selection_of(settings)
         smaller = cut(module, context.example, selection, context.calibrating, context.task)
         if context.calibrating is not None:
             reestimate_batch_norm(smaller, context.calibrating, context.example)
         return smaller
 
 
-def _selection(settings: Mapping[str, Setting]) -> Selection:
+def selection_of(settings: Mapping[str, Setting]) -> Selection:
+    """What a step with these settings cuts.
+
+    Raises:
+        PlanError: when a setting is missing, unknown or means nothing.
+    """
     name = ChannelPruning.name
     free = {key: settings[key] for key in ("groups", "ratio") if key in settings}
     listed = {key: value for key, value in settings.items() if key not in free}

@@ -14,24 +14,24 @@ WIDTH, BLOCKS = 16, 4
 
 
 class Block(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False),
-            nn.BatchNorm2d(WIDTH),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
             nn.ReLU(),
-            nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False),
-            nn.BatchNorm2d(WIDTH),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.relu(x + self.body(x))
 
 
-def network() -> nn.Module:
-    stem = nn.Sequential(nn.Conv2d(1, WIDTH, 3, padding=1, stride=2), nn.BatchNorm2d(WIDTH), nn.ReLU())
-    blocks = nn.Sequential(*(Block() for _ in range(BLOCKS)))
-    return nn.Sequential(stem, blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(WIDTH, 10))
+def network(width: int = WIDTH, count: int = BLOCKS) -> nn.Module:
+    stem = nn.Sequential(nn.Conv2d(1, width, 3, padding=1, stride=2), nn.BatchNorm2d(width), nn.ReLU())
+    blocks = nn.Sequential(*(Block(width) for _ in range(count)))
+    return nn.Sequential(stem, blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
 
 
 def trained() -> nn.Module:

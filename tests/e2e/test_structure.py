@@ -16,31 +16,10 @@ from autocompress.plan import Plan, Stage, Step
 from autocompress.progress import Event
 from autocompress.result import Result
 from autocompress.techniques import Int8Static
+from e2e.blocks import Block, network
 
 REST = {"calibration": "minmax", "samples": 64, "reduce_range": False}
 BUDGETS = {"size_mb": "0.2x", "latency_ms": "3x", "max_accuracy_drop_pp": 6.0}
-
-
-class Block(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(x + self.body(x))
-
-
-def network() -> nn.Module:
-    torch.manual_seed(0)
-    stem = nn.Sequential(nn.Conv2d(1, 24, 3, padding=1, stride=2), nn.BatchNorm2d(24), nn.ReLU())
-    blocks = nn.Sequential(*(Block(24) for _ in range(6)))
-    return nn.Sequential(stem, blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 10))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +31,8 @@ def task() -> Task:
 def trained(task: Task) -> nn.Module:
     inputs, labels = task.train.read(range(len(task.train)))
     images, targets = torch.from_numpy(np.asarray(inputs[0])), torch.from_numpy(labels)
-    model = network().train()
+    torch.manual_seed(0)
+    model = network(width=24, count=6).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(15):
         for batch in torch.randperm(len(images)).split(50):

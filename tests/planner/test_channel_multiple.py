@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnx
 import pytest
@@ -9,43 +7,30 @@ from fakes import FakeDevice
 from torch import nn
 
 from autocompress.artifact import Artifact
-from autocompress.measurement import Measurement
 from autocompress.planner import inspect_module, probe_multiple
 from autocompress.planner.channel_multiple import _width
-from autocompress.profile import Profile, load_profile
+from autocompress.profile import load_profile
 from autocompress.runtime import Example
 from autocompress.runtimes import OnnxRuntime
 
 
-class Stepped(FakeDevice):
-    """Takes time for channels in steps of so many, as kernels do that work on several at once."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__()
-        self.step = step
-
-    def measure(
-        self,
-        artifacts: Sequence[Artifact],
-        profile: Profile,
-        example: Example | None = None,
-        max_seconds: float | None = None,
-    ) -> list[Measurement]:
-        return [self._timed(artifact) for artifact in artifacts]
-
-    def _timed(self, artifact: Artifact) -> Measurement:
-        weights = [w for w in onnx.load(artifact.path).graph.initializer if len(w.dims) > 1]
-        steps = -(-max(weight.dims[0] for weight in weights) // self.step)
-        model = onnx.load(artifact.path)
-        model.metadata_props.add(key="latency_ms", value=str(float(steps)))
-        onnx.save(model, artifact.path)
-        return self._measure(artifact, load_profile("local"))
+def in_steps_of(step: int, artifact: Artifact) -> Artifact:
+    """The artifact, written to take time for channels in steps of so many, as kernels that work on several at once."""
+    model = onnx.load(artifact.path)
+    width = max(weight.dims[0] for weight in model.graph.initializer if len(weight.dims) > 1)
+    model.metadata_props.add(key="latency_ms", value=str(float(-(-width // step))))
+    onnx.save(model, artifact.path)
+    return artifact
 
 
 def probed(module: nn.Module, shape: tuple[int, ...], step: int) -> int:
     facts = inspect_module(module, Example((np.zeros((1, *shape), np.float32),)))
     return probe_multiple(
-        facts, lambda artifact, _example, _folder: artifact, OnnxRuntime(), Stepped(step), load_profile("local")
+        facts,
+        lambda artifact, _example, _folder: in_steps_of(step, artifact),
+        OnnxRuntime(),
+        FakeDevice(),
+        load_profile("local"),
     )
 
 

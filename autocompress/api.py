@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autocompress.conclusion import conclude
+from autocompress.conclusion import conclude, conclude_so_far
 from autocompress.confirm import MAX_LOOKS, Confirmation, confirm, remember, remembered
 from autocompress.ladder import Ladder
 from autocompress.opening import open_run, tools_at_hand
@@ -85,6 +85,7 @@ def autocompress(
         while True:
             search.ladder = planned.ladder
             confirmations = climb(search, planned, confirmations, progress, last=False)
+            _keep_ready(search, planned)
             further = _further(search, planned, confirmations, progress)
             if further is None:
                 break
@@ -97,6 +98,15 @@ def autocompress(
         journal.spend_time(deadline.spent)
         journal.release()
         journal.close()
+
+
+def _keep_ready(search: Search, planned: Planned) -> None:
+    """Files of the best answer so far, for whoever looks while an objective goes on improving it."""
+    reached = search.reached()
+    if search.workbench.profile.objective == "effort" or not reached:
+        return
+    with alone(search.workbench.workspace.root):
+        write_files(conclude_so_far(search, planned.facts, planned.baseline, reached[0]))
 
 
 def _finish(result: Result) -> Result:
@@ -145,7 +155,8 @@ def _further(
     if over or planned.fits or _answered(confirmations):
         return None
     if planned.structured:
-        return with_training(planned, bench, journal, progress, search.deadline.left)
+        reached = [trial.plan for trial in search.reached()]
+        return with_training(planned, bench, journal, progress, search.deadline.left, reached=reached)
     first_is_enough = bench.profile.objective == "effort"
     if bench.task is None or bench.task.calibrating is None or (first_is_enough and search.structure_suffices):
         return None
@@ -179,7 +190,7 @@ def explain(
             expected = [
                 rung.structures[rung.likely] for rung in planned.ladder.rungs if rung.nested and rung.likely is not None
             ]
-            return with_training(planned, bench, journal, progress, None, expected) or planned
+            return with_training(planned, bench, journal, progress, None, structures=expected) or planned
         finally:
             journal.close()
 

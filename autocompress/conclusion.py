@@ -88,6 +88,19 @@ def conclude(search: Search, facts: Facts, baseline: Measurement, confirmations:
     return write_up(bench, found, Story(facts, search.ladder, baseline, history, seconds, notes, out_of_time))
 
 
+def conclude_so_far(search: Search, facts: Facts, baseline: Measurement, best_trial: Trial) -> Result:
+    """What a trial comes to while the search goes on: undecided, since nothing was confirmed.
+
+    Its artifact and plan are written to the run's folder.
+    """
+    bench = search.workbench
+    artifact = bench.build(best_trial.plan)
+    found = Found.unconfirmed(best_trial.plan, artifact, best_trial.measurement, best_trial.verdict)
+    notes = [*search.ladder.warnings, "The run goes on: this is the best answer so far, and it is not confirmed yet."]
+    story = Story(facts, search.ladder, baseline, search.journal.trials(), search.deadline.spent, notes)
+    return write_up(bench, found, story)
+
+
 def write_up(bench: Workbench, found: Found, story: Story) -> Result:
     """The result, with the answer's artifact and plan written to the bench's folder."""
     shipped = found.artifact.copy_to(bench.workspace.path("model.onnx"))
@@ -163,7 +176,8 @@ def _explain(found: Found, history: Sequence[Trial]) -> list[str]:
     if found.status is Status.NOT_MET:
         said += _reachable(history, found.verdict)
     if found.certificate is None and history:
-        said.append("The figures are those of the nearest miss, on the data that select; nothing was certified.")
+        whose = "those of the nearest miss, on" if found.status is Status.NOT_MET else "from"
+        said.append(f"The figures are {whose} the data that select; nothing was certified.")
     return said
 
 

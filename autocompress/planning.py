@@ -12,11 +12,26 @@ from autocompress.journal import Journal
 from autocompress.judge import judge_by
 from autocompress.ladder import Ladder
 from autocompress.measurement import Measurement
-from autocompress.plan import Step
-from autocompress.planner import Situation, build_ladder, fastest, inspect_module, run_probes, with_next_round
+from autocompress.plan import Plan, Stage, Step
+from autocompress.planner import (
+    Situation,
+    build_ladder,
+    fastest,
+    inspect_module,
+    run_probes,
+    with_course,
+    with_next_round,
+)
 from autocompress.probes import Probes
 from autocompress.progress import Event, Listener
-from autocompress.structuring import Shaping, find_ways, fitting_structures, time_training
+from autocompress.structuring import (
+    SHRINKING,
+    Shaping,
+    find_ways,
+    fitting_structures,
+    smaller_structure,
+    time_training,
+)
 from autocompress.technique import ArtifactTechnique, Technique
 from autocompress.turns import alone
 from autocompress.workbench import Workbench
@@ -74,11 +89,15 @@ def with_training(
     journal: Journal,
     progress: Listener,
     seconds_left: float | None,
+    *,
+    reached: Sequence[Plan] = (),
     structures: Sequence[tuple[Step, ...]] = (),
 ) -> Planned | None:
-    """The same with one more round of training for the structures that fit, None where there is nothing to train.
+    """The same with one more round of training, None where there is nothing to train or no time for it.
 
-    `structures` stand in where nothing was measured yet.
+    The structures that just fit come first. Where the objective is a small or a fast file and there is time left, a
+    smaller one is trained as soon as one of the last course is among the plans that `reached` their budgets, the best
+    first. `structures` stand in where nothing was measured yet.
     """
     shaping = _shaping(planned, bench, journal, progress)
     train = bench.task.train if bench.task else None
@@ -87,15 +106,26 @@ def with_training(
     with _alone(bench, progress):
         probes = _latest(planned, journal)
         if _rounds(probes) <= _rounds(planned.probes):
-            if probes.training is None:
+            training = probes.training
+            if training is None:
                 found = structures or fitting_structures(planned.ladder, journal.trials())
-                probes = time_training(shaping, probes, found)
-            training = probes.training and with_next_round(probes.training, len(train), seconds_left)
+                training = time_training(shaping, found)
+            elif seconds_left is not None and bench.profile.objective in SHRINKING:
+                last = [shape for shape in map(_shape, reached) if shape in training.courses[-1].structures]
+                if last:
+                    smaller = smaller_structure(shaping, probes, last[0])
+                    training = None if smaller is None else with_course(training, [smaller])
+            training = training and with_next_round(training, len(train), seconds_left)
             if training is None:
                 return None
             probes = replace(probes, training=training)
             journal.note("probes", probes.to_json())
     return _planned(bench, planned.baseline, planned.facts, probes, progress, structured=True)
+
+
+def _shape(plan: Plan) -> tuple[Step, ...]:
+    """What the first round leaves out."""
+    return tuple(step for step in plan.rounds[0] if step.stage is Stage.STRUCTURE) if plan.rounds else ()
 
 
 def _alone(bench: Workbench, progress: Listener) -> AbstractContextManager[None]:
@@ -109,7 +139,7 @@ def _latest(planned: Planned, journal: Journal) -> Probes:
 
 
 def _rounds(probes: Probes) -> int:
-    return len(probes.training.rounds) if probes.training else 0
+    return probes.training.rounds if probes.training else 0
 
 
 def _planned(

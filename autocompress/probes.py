@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autocompress.plan import Setting, Stage, Step
@@ -66,40 +66,57 @@ class Way:
 
 
 @dataclass(frozen=True)
+class Course:
+    """Structures that are trained beside each other, the most promising first: how many steps each round takes, and how
+    many candidates."""
+
+    structures: tuple[tuple[Step, ...], ...]
+    rounds: tuple[int, ...] = ()
+    candidates: tuple[int, ...] = ()
+
+    def with_round(self, steps: int, candidates: int) -> Course:
+        """The same with one round more."""
+        return replace(self, rounds=(*self.rounds, steps), candidates=(*self.candidates, candidates))
+
+
+@dataclass(frozen=True)
 class TrainingProbe:
-    """What is trained and how: steps of each round, how many candidates each takes, what one step costs here.
+    """How this network is trained, what one step costs here, and the courses of training so far.
 
     `seconds_per_step` holds where the teacher's answer is known already; asking it adds `asking_seconds`, once for
-    each of the `bank` batches that there are. `structures` are the ones that fit, the most promising first.
+    each of the `bank` batches that there are. Courses follow each other, the later ones with smaller structures.
     """
 
-    rounds: tuple[int, ...]
-    candidates: tuple[int, ...]
     batch: int
     learning_rate: float
     optimizer: str
     seconds_per_step: float
     asking_seconds: float = 0.0
     bank: int = 0
-    structures: tuple[tuple[Step, ...], ...] = ()
+    courses: tuple[Course, ...] = ()
 
-    def seconds(self, number: int) -> float:
-        """What the round of this number, from 0, takes for one candidate, as far as it can be foreseen."""
-        return self.rounds[number] * self.seconds_per_step + self.asking_seconds * min(
-            self.rounds[number], self.unasked(number)
-        )
+    @property
+    def rounds(self) -> int:
+        """Rounds of all courses."""
+        return sum(len(course.rounds) for course in self.courses)
 
-    def unasked(self, number: int) -> int:
-        """Batches of the bank whose answers are not known when the round of this number begins."""
-        return max(0, self.bank - max(self.rounds[:number], default=0))
+    def seconds(self, course: int, number: int) -> float:
+        """What a round takes for one candidate, as far as it can be foreseen; both are counted from 0."""
+        steps = self.courses[course].rounds[number]
+        earlier = [*(one.rounds for one in self.courses[:course]), self.courses[course].rounds[:number]]
+        return steps * self.seconds_per_step + self.asking_seconds * min(steps, self._unasked(earlier))
 
     def affordable(self, seconds: float) -> int:
-        """Steps of the next round that fit into a time."""
-        unasked = self.unasked(len(self.rounds))
+        """Steps of one more round that fit into a time."""
+        unasked = self._unasked([course.rounds for course in self.courses])
         asking = unasked * (self.seconds_per_step + self.asking_seconds)
         if seconds < asking:
             return int(seconds / (self.seconds_per_step + self.asking_seconds))
         return unasked + int((seconds - asking) / self.seconds_per_step)
+
+    def _unasked(self, earlier: Sequence[Sequence[int]]) -> int:
+        """Batches of the bank whose answers are not known after these rounds."""
+        return max(0, self.bank - max((steps for rounds in earlier for steps in rounds), default=0))
 
 
 @dataclass(frozen=True)
@@ -174,10 +191,16 @@ def _way(data: Mapping[str, Any]) -> Way:
 
 
 def _training_to_json(training: TrainingProbe) -> dict[str, Any]:
-    return {**vars(training), "structures": [_steps_to_json(steps) for steps in training.structures]}
+    courses = [
+        {**vars(course), "structures": [_steps_to_json(steps) for steps in course.structures]}
+        for course in training.courses
+    ]
+    return {**vars(training), "courses": courses}
 
 
 def _training(data: Mapping[str, Any]) -> TrainingProbe:
-    structures = tuple(_steps(steps) for steps in data["structures"])
-    whole = {"rounds": tuple(data["rounds"]), "candidates": tuple(data["candidates"]), "structures": structures}
-    return TrainingProbe(**{**data, **whole})
+    courses = tuple(
+        Course(tuple(map(_steps, one["structures"])), tuple(one["rounds"]), tuple(one["candidates"]))
+        for one in data["courses"]
+    )
+    return TrainingProbe(**{**data, "courses": courses})

@@ -91,6 +91,10 @@ class Search:
             return trial.promising
         return forecast(self.workbench.profile, trial.measurement, len(part), self.journal.looks + 1)
 
+    def reached(self) -> list[Trial]:
+        """Trials that are expected to be confirmed, best first by the profile's objective."""
+        return sorted(filter(self.expected, self.journal.trials()), key=lambda trial: cost(trial, self.workbench))
+
     def _hand_out(self, given: set[str], wanted: Callable[[Trial], bool]) -> Iterator[Trial]:
         trials = [trial for trial in self.journal.trials() if wanted(trial) and trial.plan.hash not in given]
         for trial in sorted(trials, key=lambda trial: cost(trial, self.workbench)):

@@ -28,9 +28,10 @@ from autocompress.planner import (
     probe_multiple,
     target_of,
     way_of,
+    with_course,
     work_of,
 )
-from autocompress.probes import Probes, Way
+from autocompress.probes import Probes, TrainingProbe, Way
 from autocompress.progress import Event, Listener
 from autocompress.runtime import Example
 from autocompress.source import ArraySource, Part, whole
@@ -46,6 +47,10 @@ MOST_MEASURED = 10
 # predictions that are this close need no correction
 CLOSE = 0.03
 MEASURE_SECONDS = 3.0
+# objectives under which smaller structures than the budgets ask for are worth their training, and the least part of
+# latency or size that the next one leaves out
+SHRINKING = ("latency", "size", "serving_cost")
+LESS = 0.9
 # of the time that is left, what ordering and these measurements may take
 SHARE_OF_TIME = 0.25
 
@@ -126,8 +131,8 @@ def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds_left: 
             descent = Descent(
                 _predictor(anatomy, measured),
                 diverges,
-                target_of(verdict),
-                bench.profile.objective != "effort",
+                target_of(verdict, bench.profile.objective),
+                bench.profile.objective in SHRINKING,
                 lambda sentence: shaping.said(f"{name}: {sentence}"),
             )
             path = descent.path(*moves)
@@ -202,12 +207,34 @@ def fitting_structures(ladder: Ladder, history: Iterable[Trial]) -> list[tuple[S
     return sorted(found, key=lambda structure: -found[structure])
 
 
-def time_training(shaping: Shaping, probes: Probes, structures: Sequence[tuple[Step, ...]]) -> Probes:
-    """The probes with what training costs, taken from the most promising structure that fits."""
+def smaller_structure(shaping: Shaping, probes: Probes, reached: tuple[Step, ...]) -> tuple[Step, ...] | None:
+    """The next structure on the way of one that was recovered, by at least a tenth smaller or faster than that.
+
+    Which of the two is the objective's. It is measured, not trained, before it is believed. None where the way ends.
+    """
+    axis = 1 if shaping.bench.profile.objective == "size" else 0
+    for way in probes.ways:
+        place = next((place for place, one in enumerate(way.structures) if one.steps == reached), None)
+        here = shaping.measured(reached) if place is not None else None
+        if place is None or here is None:
+            continue
+        predicted = (way.structures[place].latency, way.structures[place].size)
+        for one in way.structures[place + 1 :]:
+            if (one.latency, one.size)[axis] > LESS * predicted[axis]:
+                continue
+            shaping.said(f"measuring a structure beyond the budgets, {way.name}")
+            there = shaping.measured(one.steps)
+            if there is not None and there[axis] <= LESS * here[axis]:
+                return one.steps
+    return None
+
+
+def time_training(shaping: Shaping, structures: Sequence[tuple[Step, ...]]) -> TrainingProbe | None:
+    """What training costs, taken from the most promising structure that fits, with a first course of all of them."""
     task = shaping.bench.task
     if not structures or task is None:
-        return probes
+        return None
     shaping.said("timing a few steps of training")
     student = shaping.bench.shaped(structures[0])
     training = measure_training(student, shaping.bench.module, task, shaping.bench.example)
-    return replace(probes, training=training and replace(training, structures=tuple(structures)))
+    return training and with_course(training, structures)

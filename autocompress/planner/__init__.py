@@ -11,7 +11,7 @@ from autocompress.planner.latency_model import LatencyModel, work_of
 from autocompress.planner.probing import run_probes
 from autocompress.planner.rules import Situation
 from autocompress.planner.sensitivity import Divergence
-from autocompress.planner.training import measure_training, with_next_round
+from autocompress.planner.training import measure_training, with_course, with_next_round
 from autocompress.planner.tree import build_ladder
 from autocompress.planner.ways import Descent, Moves, target_of, way_of
 
@@ -32,6 +32,7 @@ __all__ = [
     "run_probes",
     "target_of",
     "way_of",
+    "with_course",
     "with_next_round",
     "work_of",
 ]

@@ -29,9 +29,14 @@ def structure_rungs(finishes: Sequence[Rung], taken: Sequence[Technique], situat
         if all(step.technique in shelf for structure in way.structures for step in structure.steps)
     ]
     training = situation.probes.training
-    recoveries = [technique for technique in taken if technique.stage is Stage.RECOVERY]
     if training is not None:
-        rungs += [rung for recovery in recoveries for rung in _trained(training, recovery, elements, situation)]
+        rungs += [
+            rung
+            for recovery in taken
+            if recovery.stage is Stage.RECOVERY
+            for place in range(len(training.courses))
+            for rung in _trained(training, place, recovery, elements, situation)
+        ]
     return rungs
 
 
@@ -79,20 +84,22 @@ def _left_alone(probes: Probes) -> str:
 
 
 def _trained(
-    training: TrainingProbe, recovery: Technique, finish: tuple[Element, ...], situation: Situation
+    training: TrainingProbe, place: int, recovery: Technique, finish: tuple[Element, ...], situation: Situation
 ) -> list[Rung]:
+    """The rounds of one course of training."""
     space = recovery.space(situation.facts, situation.probes, situation.profile)
     finish_name = " + ".join(element.technique for element in finish)
+    course = training.courses[place]
     rungs = []
     rounds: tuple[tuple[Element, ...], ...] = ()
-    for number, (steps, most) in enumerate(zip(training.rounds, training.candidates, strict=True)):
+    for number, (steps, most) in enumerate(zip(course.rounds, course.candidates, strict=True)):
         longer = Space(tuple(Choice(c.name, (steps,), False) if c.name == "steps" else c for c in space.choices))
         rounds = (*rounds, (Element(recovery.name, recovery.stage, longer),))
-        seconds = training.seconds(number)
-        seen = sum(training.rounds[: number + 1]) * training.batch
+        seconds = training.seconds(place, number)
+        seen = sum(course.rounds[: number + 1]) * training.batch
         rungs.append(
             Rung(
-                f"structure + {recovery.name} x{number + 1} + {finish_name}",
+                f"{'smaller ' * (place > 0)}structure + {recovery.name} x{number + 1} + {finish_name}",
                 Effort.TRAINING,
                 finish,
                 Reason(
@@ -102,7 +109,7 @@ def _trained(
                 ),
                 rounds=rounds,
                 predicted_seconds=seconds,
-                structures=training.structures,
+                structures=course.structures,
                 promotes=most if number else None,
             )
         )

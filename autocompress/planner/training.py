@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import nn
 
 from autocompress.batch_norm import has_batch_norm
-from autocompress.probes import TrainingProbe
+from autocompress.plan import Step
+from autocompress.probes import Course, TrainingProbe
 from autocompress.recovery import Files, Schedule, recover
 from autocompress.runtime import Example
 from autocompress.scratch import scratch
@@ -39,7 +41,7 @@ ADAMW_RATE = 2e-4
 def measure_training(student: nn.Module, teacher: nn.Module, task: Task, example: Example) -> TrainingProbe | None:
     """What one step of training `student` costs, and with which batch, rate and optimizer it is trained.
 
-    None without training data. No round is decided yet; the student is used up.
+    None without training data. No course is decided yet; the student is used up.
     """
     if task.train is None:
         return None
@@ -62,19 +64,25 @@ def measure_training(student: nn.Module, teacher: nn.Module, task: Task, example
             recover(student, teacher, alone, example, schedule, Files(folder / f"{name}.pt", answers))
             seconds[name] = (time.monotonic() - start) / steps
     asking = max(0.0, seconds["asking"] - seconds["known"])
-    return TrainingProbe((), (), batch, round(rate, 6), optimizer, seconds["known"], asking, bank)
+    return TrainingProbe(batch, round(rate, 6), optimizer, seconds["known"], asking, bank)
+
+
+def with_course(training: TrainingProbe, structures: Sequence[tuple[Step, ...]]) -> TrainingProbe:
+    """The same with one more course, of no round yet."""
+    return replace(training, courses=(*training.courses, Course(tuple(structures))))
 
 
 def with_next_round(training: TrainingProbe, items: int, seconds_left: float | None) -> TrainingProbe | None:
-    """The same with one round more, None where no round is left that is worth its time.
+    """The same with one round more of the last course, None where no round is left that is worth its time.
 
     The first takes up to three candidates for four epochs, each further one fewer of them and `GROWTH` times as
     long. Whatever would leave too little time for another round takes all of it.
     """
-    number = len(training.rounds)
+    course = training.courses[-1]
+    number = len(course.rounds)
     first = max(LEAST_STEPS, FIRST_EPOCHS * math.ceil(items / training.batch))
     wanted = first * GROWTH**number
-    candidates = max(1, min(len(training.structures), MOST_CANDIDATES) - number)
+    candidates = max(1, min(len(course.structures), MOST_CANDIDATES) - number)
     if seconds_left is None:
         return None if number == ROUNDS else _longer(training, wanted, candidates)
     affordable = training.affordable(TRAINING_SHARE * seconds_left)
@@ -88,4 +96,4 @@ def with_next_round(training: TrainingProbe, items: int, seconds_left: float | N
 
 
 def _longer(training: TrainingProbe, steps: int, candidates: int) -> TrainingProbe:
-    return replace(training, rounds=(*training.rounds, steps), candidates=(*training.candidates, candidates))
+    return replace(training, courses=(*training.courses[:-1], training.courses[-1].with_round(steps, candidates)))

@@ -42,7 +42,8 @@ def build_ladder(situation: Situation, techniques: Sequence[Technique], formats:
     rungs = [_rung(technique, situation) for technique in taken if isinstance(technique, ArtifactTechnique)]
     rungs.sort(key=lambda rung: (rung.effort, rung.predicted_latency or 1.0))
     rungs += structure_rungs(rungs, taken, situation)
-    rungs.sort(key=lambda rung: (rung.effort, len(rung.rounds)))
+    # those that train are in the order in which their rounds follow each other
+    rungs.sort(key=lambda rung: rung.effort)
     return Ladder(tuple(rungs), refusals, tuple(path), tuple(warnings))
 
 

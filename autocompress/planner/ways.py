@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from autocompress.planner.anatomy import Anatomy, Cut
 from autocompress.probes import Structure, Way
@@ -22,10 +23,11 @@ Moves = Callable[[Cut], Iterator[Cut]]
 
 @dataclass(frozen=True)
 class Target:
-    """What is asked, as shares of the baseline; None where nothing is."""
+    """What is asked, as shares of the baseline; None where nothing is. `shrinks` is what counts beyond that."""
 
     latency: float | None
     size: float | None
+    shrinks: Literal["latency", "size"] = "latency"
 
     def reached(self, latency: float, size: float, factor: float = 1.0) -> bool:
         """True when both lie below `factor` times what is asked; False where nothing is asked."""
@@ -40,12 +42,13 @@ class Target:
         return (reached.index(True), True) if True in reached else (len(reached) - 1, False)
 
     def progress(self, before: tuple[float, float], after: tuple[float, float], start: tuple[float, float]) -> float:
-        """How much of the way to the target a move covers; once there, the share of the latency that it saves."""
+        """How much of the way to the target a move covers; once there, the share of latency or size that it saves."""
         covered = 0.0
         for limit, old, new, first in zip((self.latency, self.size), before, after, start, strict=True):
             if limit is not None and old > limit and first > limit:
                 covered += (old - max(new, limit)) / (first - limit)
-        return covered if covered > 0 else (before[0] - after[0]) / start[0] * 1e-3
+        axis = 0 if self.shrinks == "latency" else 1
+        return covered if covered > 0 else (before[axis] - after[axis]) / start[axis] * 1e-3
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def _move(before: Cut, after: Cut) -> object:
     return new.pop() if new else next(level for level in after.widths if level not in before.widths)
 
 
-def target_of(baseline: Verdict) -> Target:
+def target_of(baseline: Verdict, objective: str = "effort") -> Target:
     """What the budgets ask of latency and size, as shares of the baseline that `baseline` judges."""
 
     def share(*metrics: str) -> float | None:
@@ -140,4 +143,5 @@ def target_of(baseline: Verdict) -> Target:
         shares = [1 / f.overshoot for f in found if 0 < f.overshoot < float("inf")]
         return min(shares, default=None)
 
-    return Target(share("latency_ms", "throughput_per_s"), share("size_mb", "download_mb"))
+    latency, size = share("latency_ms", "throughput_per_s"), share("size_mb", "download_mb")
+    return Target(latency, size, "size" if objective == "size" else "latency")

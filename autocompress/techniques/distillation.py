@@ -42,7 +42,7 @@ class Distillation(ModelTechnique):
         if training is None:
             return Space()
         values: dict[str, Setting] = {
-            "steps": training.rounds[0] if training.rounds else 1,
+            "steps": training.courses[0].rounds[0] if training.rounds else 1,
             "batch": training.batch,
             "seed": 0,
             "learning_rate": training.learning_rate,

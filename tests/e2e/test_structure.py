@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,15 @@ from autocompress import Status, Task, autocompress
 from autocompress.api import apply_plan
 from autocompress.data_spec import load_data
 from autocompress.plan import Plan, Stage, Step
+from autocompress.profile import Protocol, load_profile
 from autocompress.progress import Event
 from autocompress.result import Result
 from autocompress.techniques import Int8Static
 from e2e.blocks import Block, network
 
 REST = {"calibration": "minmax", "samples": 64, "reduce_range": False}
+# what times come to is not what these tests are about
+BRIEF = replace(load_profile("local"), protocol=Protocol(max_seconds=0.6, precision=0.2))
 BUDGETS = {"size_mb": "0.2x", "latency_ms": "3x", "max_accuracy_drop_pp": 6.0}
 
 
@@ -50,7 +55,7 @@ def events() -> list[Event]:
 @pytest.fixture(scope="module")
 def result(trained: nn.Module, task: Task, events: list[Event], tmp_path_factory: pytest.TempPathFactory) -> Result:
     out = tmp_path_factory.mktemp("structure")
-    return autocompress(trained, "local", task, budgets=BUDGETS, out=out, progress=events.append)
+    return autocompress(trained, BRIEF, task, budgets=BUDGETS, out=out, progress=events.append)
 
 
 def test_what_int8_alone_leaves_too_large_is_met_with_blocks_gone_and_accuracy_won_back(result: Result) -> None:
@@ -82,17 +87,13 @@ def test_a_plan_that_trains_in_two_rounds_gives_the_same_bytes_in_another_folder
     drop = Step("block_dropping", Stage.STRUCTURE, {"blocks": "1.2 1.3"})
     int8 = Step("int8_static", Stage.PRECISION, {**Int8Static.probed[0], **REST})
     plan = Plan(((drop, recover), (recover,)), (int8,))
-    made = [
-        apply_plan(plan, trained, "local", task, budgets=BUDGETS, out=tmp_path / name).artifact.hash for name in "ab"
-    ]
+    made = [apply_plan(plan, trained, BRIEF, task, budgets=BUDGETS, out=tmp_path / name).artifact.hash for name in "ab"]
     assert made[0] == made[1]
 
 
 def test_resuming_the_finished_run_builds_and_trains_nothing(result: Result, trained: nn.Module, task: Task) -> None:
     events: list[Event] = []
-    again = autocompress(
-        trained, "local", task, budgets=BUDGETS, out=result.folder, resume=True, progress=events.append
-    )
+    again = autocompress(trained, BRIEF, task, budgets=BUDGETS, out=result.folder, resume=True, progress=events.append)
     assert again.artifact.hash == result.artifact.hash
     assert len(again.history) == len(result.history)
     assert not any(event.stage == "search" for event in events)
@@ -103,8 +104,39 @@ def test_a_network_without_blocks_is_made_narrower_and_blocks_are_refused_with_t
 ) -> None:
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)).eval()
-    result = autocompress(plain, "local", task, budgets={"size_mb": "0.2x", "latency_ms": "9x"}, out=tmp_path)
+    result = autocompress(plain, BRIEF, task, budgets={"size_mb": "0.2x", "latency_ms": "9x"}, out=tmp_path)
     assert "no block that could go" in result.ladder.refusals["block_dropping"].sentence
     narrowed = [trial for trial in result.history if trial.plan.brief.startswith("channel_pruning")]
     assert narrowed
     assert min(trial.verdict.of("size_mb").value for trial in narrowed) <= 0.2
+
+
+def test_time_that_is_left_goes_into_smaller_structures_and_the_best_so_far_is_ready(
+    trained: nn.Module, task: Task, tmp_path: Path
+) -> None:
+    """Under the objective `size`, structures beyond the budget are trained once one that just fits is good enough."""
+    ready: list[str] = []
+
+    def look(event: Event) -> None:
+        file = tmp_path / "run" / "result.json"
+        if "beyond the budgets" in event.sentence:
+            ready.append(json.loads(file.read_text(encoding="utf-8"))["status"])
+
+    budgets = {**BUDGETS, "size_mb": "0.22x"}
+    result = autocompress(
+        trained, BRIEF, task, budgets=budgets, objective="size", max_time=45, out=tmp_path / "run", progress=look
+    )
+    assert result.status is Status.MET, str(result)
+    assert set(ready) == {"undecided"}
+    assert any(rung.name.startswith("smaller structure") for rung in result.ladder.rungs)
+    sizes = {
+        trial.measurement.readings["size_mb"].value
+        for trial in result.history
+        if trial.plan.brief.count("distillation") == 1 and "size_mb" in trial.measurement.readings
+    }
+    assert len(sizes) > 1
+    # it was trained, and it is the smallest that keeps the budgets
+    assert result.artifact is not None
+    assert result.artifact.size_bytes / 1e6 == min(
+        trial.measurement.readings["size_mb"].value for trial in result.history if trial.promising
+    )

@@ -9,8 +9,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from autocompress.plan import Stage, Step
-from autocompress.planner.training import GROWTH, ROUNDS, TRAINING_SHARE, measure_training, with_next_round
-from autocompress.probes import TrainingProbe
+from autocompress.planner.training import (
+    GROWTH,
+    ROUNDS,
+    TRAINING_SHARE,
+    measure_training,
+    with_course,
+    with_next_round,
+)
+from autocompress.probes import Course, TrainingProbe
 from autocompress.runtime import Example
 from autocompress.task import Task
 
@@ -19,17 +26,22 @@ ITEMS = 12_800
 
 def probe(candidates: int = 1, asking: float = 0.05) -> TrainingProbe:
     structures = tuple((Step("dropping", Stage.STRUCTURE, {"blocks": str(i)}),) for i in range(candidates))
-    return TrainingProbe((), (), 128, 0.05, "sgd", 0.1, asking, 1000, structures)
+    return with_course(TrainingProbe(128, 0.05, "sgd", 0.1, asking, 1000), structures)
 
 
-def rounds(training: TrainingProbe, seconds_left: float | None) -> TrainingProbe:
-    """All rounds, each as long as it was foreseen."""
+def trained(training: TrainingProbe, seconds_left: float | None) -> TrainingProbe:
+    """All rounds of the last course, each as long as it was foreseen."""
     left = seconds_left
     while (longer := with_next_round(training, ITEMS, left)) is not None:
         training = longer
         if left is not None:
-            left -= training.candidates[-1] * training.seconds(len(training.rounds) - 1)
+            course = training.courses[-1]
+            left -= course.candidates[-1] * training.seconds(len(training.courses) - 1, len(course.rounds) - 1)
     return training
+
+
+def rounds(training: TrainingProbe, seconds_left: float | None) -> Course:
+    return trained(training, seconds_left).courses[-1]
 
 
 def test_without_a_limit_each_round_takes_fewer_candidates_and_longer() -> None:
@@ -41,8 +53,9 @@ def test_without_a_limit_each_round_takes_fewer_candidates_and_longer() -> None:
 
 @given(st.floats(1, 20_000), st.integers(1, 4))
 def test_what_is_planned_fits_into_the_time_and_uses_most_of_it(seconds: float, candidates: int) -> None:
-    found = rounds(probe(candidates), seconds)
-    spent = sum(count * found.seconds(number) for number, count in enumerate(found.candidates))
+    whole = trained(probe(candidates), seconds)
+    found = whole.courses[0]
+    spent = sum(count * whole.seconds(0, number) for number, count in enumerate(found.candidates))
     assert spent <= seconds
     assert list(found.candidates) == sorted(found.candidates, reverse=True)
     if seconds > 120:
@@ -57,8 +70,21 @@ def test_little_time_is_not_spent_on_rivals() -> None:
 
 
 def test_answers_are_paid_for_once() -> None:
-    found = TrainingProbe((400, 1200, 3600), (1, 1, 1), 128, 0.05, "sgd", 0.1, 0.05, 1000)
-    assert [found.seconds(number) for number in range(3)] == pytest.approx([60.0, 150.0, 360.0])
+    course = Course((), (400, 1200, 3600), (1, 1, 1))
+    found = TrainingProbe(128, 0.05, "sgd", 0.1, 0.05, 1000, (course, Course((), (1500,), (1,))))
+    assert [found.seconds(0, number) for number in range(3)] == pytest.approx([60.0, 150.0, 360.0])
+    # the first course asked for all of them
+    assert found.seconds(1, 0) == pytest.approx(150.0)
+    assert found.rounds == 4
+
+
+def test_a_further_course_begins_again_with_a_short_round() -> None:
+    before = trained(probe(3), 2000.0)
+    after = with_next_round(with_course(before, before.courses[0].structures[:1]), ITEMS, 2000.0)
+    assert after is not None
+    assert after.courses[:-1] == before.courses
+    assert after.courses[-1].rounds == (400,)
+    assert after.courses[-1].candidates == (1,)
 
 
 def test_a_step_is_timed_without_the_judging(tmp_path: Path) -> None:
@@ -69,7 +95,7 @@ def test_a_step_is_timed_without_the_judging(tmp_path: Path) -> None:
     student = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
     found = measure_training(student, teacher, task, Example((inputs[:2],)))
     assert found is not None
-    assert found.rounds == ()
+    assert found.courses == ()
     assert (found.batch, found.bank, found.optimizer) == (64, 40, "sgd")
     assert found.seconds_per_step > 0
     assert measure_training(student, teacher, Task(test=(inputs, labels)), Example((inputs[:2],))) is None

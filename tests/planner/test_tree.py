@@ -14,7 +14,7 @@ from autocompress.ladder import Answer, Choice, Ladder, Reason, Space
 from autocompress.plan import Effort, Setting, Stage, Step
 from autocompress.planner import Situation, build_ladder, inspect_module
 from autocompress.planner.rules import RULES
-from autocompress.probes import Probe, Probes, Structure, TrainingProbe, Way
+from autocompress.probes import Course, Probe, Probes, Structure, TrainingProbe, Way
 from autocompress.profile import Profile
 from autocompress.runtime import Example
 from autocompress.source import ArraySource
@@ -312,7 +312,7 @@ def with_blocks(*blocks: str, training: bool) -> Probes:
     """What was probed where these blocks can go one after the other, and a step of training takes half a second."""
     structures = tuple(Structure(drop(*blocks[: k + 1]), 0.1, 0.5 - 0.1 * k, 0.3 - 0.1 * k) for k in range(len(blocks)))
     schedule = (
-        TrainingProbe((100, 300, 900), (1, 1, 1), 32, 0.1, "sgd", 0.5, structures=(drop(*blocks),))
+        TrainingProbe(32, 0.1, "sgd", 0.5, courses=(Course((drop(*blocks),), (100, 300, 900), (1, 1, 1)),))
         if training
         else None
     )
@@ -336,6 +336,18 @@ def test_structure_comes_after_int8_and_training_after_both_each_round_longer_th
         for plan in rung.plans():
             assert rung.holds(plan)
             assert [step.technique for steps in plan.rounds for step in steps].count("distillation") == len(rung.rounds)
+
+
+def test_a_course_of_smaller_structures_follows_all_rounds_of_the_one_before() -> None:
+    probes = with_blocks("b1", "b2", training=True)
+    smaller = Course((drop("b1", "b2", "b3"),), (100,), (1,))
+    training = probes.training and replace(probes.training, courses=(*probes.training.courses, smaller))
+    made = ladder_of(situation(probes=replace(probes, training=training)), [technique() for technique in SHELF])
+    assert [(name.startswith("smaller"), len(rung.rounds)) for name, rung in zip(names(made), made.rungs, strict=True)][
+        3:
+    ] == [(False, 1), (False, 2), (False, 3), (True, 1)]
+    (plan,) = made.rungs[-1].plans()
+    assert made.rung_of(plan) is made.rungs[-1]
 
 
 def test_layers_whose_channels_cannot_be_cut_are_named_beside_those_that_are() -> None:

@@ -77,7 +77,7 @@ def by_norm(task: Task) -> list[str]:
     """The smallest scales of the last batch-norm of the branch."""
     model = cifar_resnet(56)
     kinds = droppable_blocks(model, example_for(model, task, None, None))
-    norms = {name: float(model.get_submodule(f"{name}.bn2").weight.norm()) for name in kinds}
+    norms = {name: float(model.get_submodule(f"{name}.bn2").weight.detach().norm()) for name in kinds}
     return sorted(norms, key=lambda name: norms[name])[:DROPPED]
 
 

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from autocompress.aggregate import Aggregate
     from autocompress.api import autocompress
     from autocompress.artifact import Artifact
     from autocompress.budget import Budget
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 
 # resolved on first use (PEP 562): importing the package imports neither torch nor onnxruntime
 _HOMES = {
+    "Aggregate": "aggregate",
     "Artifact": "artifact",
     "AutocompressError": "errors",
     "Budget": "budget",
@@ -45,6 +47,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Aggregate",
     "Artifact",
     "AutocompressError",
     "Budget",

@@ -121,6 +121,16 @@ class Budget:
         return Budget(metric, limit, relative)
 
 
+@dataclass(frozen=True)
+class GateRule:
+    """How the CI gate takes a budget: `severity` of a broken one, what an undecided one counts as, and words to
+    show."""
+
+    severity: str = "error"
+    on_undecided: str = "fail"
+    message: str = ""
+
+
 def merge(budgets: Iterable[Budget], replacements: Iterable[Budget]) -> tuple[Budget, ...]:
     """`budgets` with those of the same metric replaced, in the order of `METRICS`."""
     chosen = {budget.metric: budget for budget in budgets}

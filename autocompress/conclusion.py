@@ -153,7 +153,7 @@ def stage_table(
 
 def _is_rate(measurement: Measurement) -> bool:
     score = measurement.readings.get("score")
-    return score is None or is_binary(score.samples)
+    return score is None or (score.items is None and is_binary(score.samples))
 
 
 def _describe_data(bench: Workbench) -> str:

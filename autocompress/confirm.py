@@ -10,7 +10,7 @@ from typing import Any
 from autocompress.artifact import Artifact
 from autocompress.errors import RuntimeFailureError
 from autocompress.journal import Journal
-from autocompress.judge import judge_by
+from autocompress.judge import judge_by, look_until_clear
 from autocompress.measurement import Measurement
 from autocompress.plan import Plan
 from autocompress.progress import Event, Listener
@@ -53,18 +53,37 @@ def confirm(workbench: Workbench, plan: Plan, journal: Journal, listener: Listen
     part = workbench.task.confirming if workbench.task else None
     listener(Event("confirm", f"fresh latency runs of {plan.brief}"))
     measurement = workbench.measure_size(artifact).with_(workbench.measure_time(artifact))
-    look = 0
+    look = None
     if part is not None:
-        look = journal.spend_look(artifact.hash)
-        listener(Event("confirm", f"accuracy on {len(part)} items that took no part in the selection"))
-        measurement = measurement.with_(workbench.measure_score(artifact, part))
-    data = None if part is None else described(part)
-    return certify(workbench, plan, artifact, measurement, journal, look=look, data=data)
+        number = journal.spend_look(artifact.hash)
+        listener(Event("confirm", f"accuracy on up to {len(part)} items that took no part in the selection"))
+        scores, look = take_look(workbench, artifact, part, number)
+        measurement = measurement.with_(scores)
+    return certify(workbench, plan, artifact, measurement, journal, look)
 
 
-def described(part: Part) -> dict[str, Any]:
-    """The data of a look, as a certificate names them."""
-    return {"part": part.name, "items": len(part), "hash": part.hash}
+@dataclass(frozen=True)
+class Look:
+    """A look at the confirming part: its number in the ledger, what was read of which data, and the error probability
+    that its bounds hold at."""
+
+    number: int
+    level: float
+    data: Mapping[str, Any]
+
+
+def take_look(workbench: Workbench, artifact: Artifact, part: Part, number: int) -> tuple[Measurement, Look]:
+    """The scores of as many items as it takes to be clear about the accuracy budgets."""
+    profile = workbench.profile
+    scores, level = look_until_clear(
+        profile,
+        len(part),
+        spend(profile.alpha, number),
+        lambda count: workbench.measure_score(artifact, part.first(count)),
+    )
+    reading = scores.readings["score"]
+    read = len(reading.samples) if reading.items is None else reading.items
+    return scores, Look(number, level, {"part": part.name, "items": len(part), "read": read, "hash": part.hash})
 
 
 def certify(
@@ -73,17 +92,14 @@ def certify(
     artifact: Artifact,
     measurement: Measurement,
     journal: Journal,
-    *,
-    look: int,
-    data: Mapping[str, Any] | None,
+    look: Look | None,
 ) -> Confirmation:
-    """Judge a measurement that took no part in the selection, its accuracy as that of look `look` (0: none).
+    """Judge a measurement that took no part in the selection, its accuracy at the level of its look.
 
     The bounds do not depend on the limits, so the same measurement may be judged against other budgets later.
     """
     profile = workbench.profile
-    accuracy_alpha = spend(profile.alpha, look) if look else profile.alpha
-    verdict = judge_by(profile, measurement, accuracy_alpha)
+    verdict = judge_by(profile, measurement, look.level if look else profile.alpha)
     certificate = {
         "schema": SCHEMA,
         "status": str(verdict.status),
@@ -95,9 +111,9 @@ def certify(
         "findings": [finding.to_json() for finding in verdict.findings],
         "artifact_sha256": artifact.hash,
         "baseline_sha256": workbench.baseline.hash,
-        "data": data,
-        "look": look,
-        "accuracy_error_probability": accuracy_alpha if look else None,
+        "data": dict(look.data) if look else None,
+        "look": look.number if look else 0,
+        "accuracy_error_probability": look.level if look else None,
         "candidates_tried": len(journal.trials()),
         "machine": str(workbench.machine),
         "machine_fingerprint": workbench.machine.fingerprint,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +13,9 @@ from scipy import stats
 from autocompress.budget import ACCURACY_METRICS, Budget, Direction
 from autocompress.measurement import Measurement, Reading
 from autocompress.profile import Profile
-from autocompress.statistics import drop_bounds, items_needed, mean_bounds, median_bounds, rate_bounds, spend
+from autocompress.resampling import mean_bounds, replicate_bounds
+from autocompress.sequential import readings
+from autocompress.statistics import drop_bounds, items_needed, median_bounds, rate_bounds, spend
 from autocompress.verdict import Finding, Standing, Verdict
 
 FLOATS = NDArray[np.float64]
@@ -63,15 +65,55 @@ def forecast(profile: Profile, measurement: Measurement, items: int, look: int) 
 
     The chance of that is about one half where the forecast just succeeds. `look` counts looks at the confirming part.
     """
-    readings, baseline = measurement.readings, measurement.baseline
-    if "score" not in readings:
+    taken, baseline = measurement.readings, measurement.baseline
+    if "score" not in taken:
         return True
-    # as many items at the same rates
-    places = np.arange(items) % len(readings["score"].samples)
-    after, before = (replace(r["score"], samples=r["score"].samples[places]) for r in (readings, baseline))
-    more = replace(measurement, readings={**readings, "score": after}, baseline={**baseline, "score": before})
-    findings = judge_by(profile, more, spend(profile.alpha, look)).findings
+    after, before = (_as_many(r["score"], items) for r in (taken, baseline))
+    more = replace(measurement, readings={**taken, "score": after}, baseline={**baseline, "score": before})
+    findings = judge_by(profile, more, last_level(profile, items, spend(profile.alpha, look))).findings
     return all(f.standing is Standing.MET for f in findings if f.budget.metric in ACCURACY_METRICS)
+
+
+def _as_many(score: Reading, items: int) -> Reading:
+    """A reading of so many items at the same rates."""
+    if score.items is None:
+        return replace(score, samples=score.samples[np.arange(items) % len(score.samples)])
+    narrowed = score.value + (score.samples - score.value) * math.sqrt(score.items / items)
+    return replace(score, samples=narrowed, items=items)
+
+
+def look_until_clear(
+    profile: Profile, items: int, alpha: float, take: Callable[[int], Measurement]
+) -> tuple[Measurement, float]:
+    """The scores of as many of `items` items as it takes, and the error probability to judge them at.
+
+    `take(count)` measures the first `count` in a random order. Each reading is judged at its own level, so that all of
+    them together err with `alpha` (see `sequential`); it ends when every accuracy budget is met or exceeded. Where
+    nothing could be decided early everything is read at once, at `alpha`.
+    """
+    asked = [budget for budget in profile.budgets if budget.metric in ACCURACY_METRICS]
+    if not asked or items == 0 or profile.protocol.items == "all":
+        return take(items), alpha
+    for count, level in readings(items, alpha):
+        measurement = take(count)
+        findings = judge(asked, measurement, profile.alpha, accuracy_alpha=level).findings
+        if all(finding.standing in (Standing.MET, Standing.EXCEEDED) for finding in findings):
+            break
+    return measurement, level
+
+
+def last_level(profile: Profile, items: int, alpha: float) -> float:
+    """The error probability that is left for the judgement on all `items` when they are read in chunks."""
+    return alpha if profile.protocol.items == "all" or items == 0 else readings(items, alpha)[-1][1]
+
+
+def decide_again(budget: Budget, earlier: Finding, note: str) -> Finding:
+    """A budget decided by the bounds of an earlier finding on the same metric: they do not depend on the limit."""
+    if earlier.value is None:
+        return _unmeasured(budget, note)
+    low = -math.inf if earlier.low is None else earlier.low
+    high = math.inf if earlier.high is None else earlier.high
+    return _decide(budget, earlier.value, low, high, samples=earlier.samples, note=note)
 
 
 def _unmeasured(budget: Budget, why: str) -> Finding:
@@ -120,8 +162,10 @@ def _accuracy(budget: Budget, measurement: Measurement, alpha: float) -> Finding
     if reading is None:
         return _unmeasured(budget, "accuracy was not measured")
     score = reading.samples
-    if len(score) == 0:
+    if len(score) == 0 or reading.items == 0:
         return Finding(budget, Standing.UNDECIDED, sentence="there are no items to judge it by")
+    if reading.items is not None:
+        return _aggregate(budget, reading, measurement, alpha)
     if budget.metric != "max_score_drop" and not _is_rate(score, measurement.baseline.get("score")):
         return _unmeasured(budget, "the score is no rate between 0 and 1; limit max_score_drop instead")
     if budget.metric == "min_accuracy":
@@ -193,6 +237,36 @@ def _mean_drop_bounds(baseline: FLOATS, score: FLOATS, alpha: float) -> tuple[fl
     share = 1.0 - alpha ** (1.0 / len(score))
     reach = share * float(score.max() - score.min())
     return -reach, reach
+
+
+def _aggregate(budget: Budget, reading: Reading, measurement: Measurement, alpha: float) -> Finding:
+    """A figure of all items together, by paired bootstrap over the items."""
+    items = reading.items or 0
+    rate = budget.metric != "max_score_drop"
+    baseline = measurement.baseline.get("score")
+    if rate and not _is_rate(reading.samples, baseline):
+        return _unmeasured(budget, "the score is no rate between 0 and 1; limit max_score_drop instead")
+    if budget.metric == "min_accuracy":
+        drawn = 100 * reading.samples
+    elif measurement.unchanged:
+        return _decide(budget, 0.0, 0.0, 0.0, samples=items, note="the baseline itself")
+    elif baseline is None or baseline.items != items or baseline.samples.shape != reading.samples.shape:
+        return _unmeasured(budget, "the baseline's score of the same items is missing")
+    else:
+        drawn = (100 if rate else 1) * (baseline.samples - reading.samples)
+    low, high = replicate_bounds(drawn, alpha)
+    value, note = float(drawn[0]), f"{reading.unit} over {items} items"
+    finding = _decide(budget, value, low, high, samples=items, note=note)
+    if finding.standing is not Standing.UNDECIDED:
+        return finding
+    gap = abs(value - budget.limit)
+    needed = None
+    if gap > 0 and np.isfinite(drawn).all():
+        # the spread of a figure of all items falls with the root of their number
+        total = items * (float(stats.norm.isf(alpha)) * float(drawn[1:].std()) / gap) ** 2
+        needed = max(1, math.ceil(total) - items) if math.isfinite(total) else None
+    more = f"about {needed} more items are needed" if needed else "the drop lies at the limit"
+    return _decide(budget, value, low, high, samples=items, note=f"{note}; {more}", needed=needed)
 
 
 def _decide(

@@ -19,11 +19,14 @@ class Reading:
     """Raw samples of one metric.
 
     `samples` has shape `(n,)`, or `(blocks, calls)` for what is timed in blocks: calls of one block are
-    correlated, blocks are the unit of repetition.
+    correlated, blocks are the unit of repetition. With `items` it is a figure of so many items together: first its
+    value,
+    then those of samples of the items drawn with replacement, the same draws for every model.
     """
 
     unit: str
     samples: NDArray[np.float64]
+    items: int | None = None
 
     def statistic(self, name: str) -> float:
         """`mean` or a percentile (`p50`, `p90`, `p95`, `p99`) over all samples."""
@@ -42,14 +45,15 @@ class Reading:
 
     @property
     def value(self) -> float:
-        """The mean of the samples, for readings that are one number or one score per item."""
-        return float(self.samples.mean())
+        """The mean of the samples, for readings that are one number or one score per item; else the figure itself."""
+        return float(self.samples.mean() if self.items is None else self.samples[0])
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that holds the samples exactly."""
         packed = zlib.compress(np.ascontiguousarray(self.samples, dtype="<f8").tobytes(), 6)
         return {
             "unit": self.unit,
+            "items": self.items,
             "shape": list(self.samples.shape),
             "float64_zlib_base64": base64.b64encode(packed).decode("ascii"),
         }
@@ -59,7 +63,7 @@ class Reading:
         """The reading that `to_json` wrote."""
         raw = zlib.decompress(base64.b64decode(data["float64_zlib_base64"]))
         samples = np.frombuffer(raw, dtype="<f8").reshape(data["shape"]).astype(np.float64)
-        return Reading(str(data["unit"]), samples)
+        return Reading(str(data["unit"]), samples, data.get("items"))
 
     @staticmethod
     def one(unit: str, value: float) -> Reading:
@@ -69,7 +73,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under what a measurement was taken."""
+    """Under what a measurement was taken. `dropped_blocks` were left out: the machine was disturbed around them."""
 
     artifact_hash: str
     runtime: str
@@ -77,6 +81,7 @@ class Conditions:
     threads: int
     batch: int
     machine: str
+    dropped_blocks: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
@@ -87,6 +92,7 @@ class Conditions:
             "threads": self.threads,
             "batch": self.batch,
             "machine": self.machine,
+            "dropped_blocks": self.dropped_blocks,
         }
 
 

@@ -11,12 +11,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from autocompress.artifact import TensorSpec
-from autocompress.budget import METRICS, Budget, merge
+from autocompress.budget import METRICS, Budget, GateRule, merge
 from autocompress.errors import AutocompressError, ProfileError, nearest
 from autocompress.machine import Fingerprint, Machine
 
 Objective = Literal["effort", "latency", "size", "accuracy", "serving_cost"]
 Statistic = Literal["p50", "mean", "p90", "p95", "p99"]
+Severity = Literal["error", "warn", "off"]
+OnUndecided = Literal["fail", "warn"]
+Items = Literal["as_needed", "all"]
 DeviceClass = Literal["server", "desktop", "edge", "mobile"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 
@@ -48,12 +51,15 @@ class RuntimeProfile:
 @dataclass(frozen=True)
 class Protocol:
     """How latency is measured: the statistic of a call at `batch`, until the interval's half width is within
-    `precision` (a share) of the value or clear of the budget, for at most `max_seconds`."""
+    `precision` (a share) of the value or clear of the budget, for at most `max_seconds`. `items`: accuracy is
+    confirmed on
+    as many items as it takes (`as_needed`) or on `all`."""
 
     batch: int = 1
     statistic: str = "p50"
     precision: float = 0.02
     max_seconds: float = 15.0
+    items: str = "as_needed"
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,7 @@ class Profile:
     budgets: tuple[Budget, ...] = ()
     objective: str = "effort"
     confidence: float = 0.95
+    rules: Mapping[str, GateRule] = field(default_factory=dict)
     inputs: tuple[TensorSpec, ...] = ()
     description: str = ""
     sources: tuple[str, ...] = ()
@@ -75,6 +82,10 @@ class Profile:
     def alpha(self) -> float:
         """The error probability that one verdict may spend."""
         return 1.0 - self.confidence
+
+    def rule(self, metric: str) -> GateRule:
+        """How the gate takes the metric's budget."""
+        return self.rules.get(metric, GateRule())
 
     def limits(self, *metrics: str) -> bool:
         """True when one of `metrics` has a budget."""
@@ -109,11 +120,16 @@ class Profile:
             "device": device,
             "runtime": {"name": runtime.name, "threads": runtime.threads, "options": dict(runtime.options)},
             "protocol": asdict(self.protocol),
-            "budgets": {b.metric: f"{b.limit!r}x" if b.relative else b.limit for b in self.budgets},
+            "budgets": {b.metric: self._budget_to_json(b) for b in self.budgets},
             "objective": self.objective,
             "confidence": self.confidence,
             "sources": list(self.sources),
         }
+
+    def _budget_to_json(self, budget: Budget) -> Any:
+        limit = f"{budget.limit!r}x" if budget.relative else budget.limit
+        rule = self.rules.get(budget.metric)
+        return limit if rule is None else {"limit": limit, **vars(rule)}
 
 
 class _File(BaseModel):
@@ -152,6 +168,14 @@ class _ProtocolFile(_File):
     statistic: Statistic = "p50"
     precision: float = Field(0.02, gt=0, lt=1)
     max_seconds: float = Field(15.0, gt=0)
+    items: Items = "as_needed"
+
+
+class _BudgetFile(_File):
+    limit: float | str
+    severity: Severity = "error"
+    on_undecided: OnUndecided = "fail"
+    message: str = ""
 
 
 class _ProfileFile(_File):
@@ -264,6 +288,7 @@ def _from_file(file: _ProfileFile) -> Profile:
         raise ProfileError(
             "is empty and would fit any machine.", where="device.fingerprint", hint="State a fact, or leave it out."
         )
+    budgets, rules = _budgets(file.budgets)
     device = file.device.model_dump()
     fingerprint = device.pop("fingerprint")
     options = {key: _option_text(value) for key, value in file.runtime.options.items()}
@@ -272,7 +297,8 @@ def _from_file(file: _ProfileFile) -> Profile:
         device=DeviceProfile(**device, fingerprint=Fingerprint(**fingerprint) if fingerprint else None),
         runtime=RuntimeProfile(file.runtime.name, file.runtime.threads, options),
         protocol=Protocol(**file.protocol.model_dump()),
-        budgets=merge((), (Budget.parse(metric, value) for metric, value in file.budgets.items())),
+        budgets=budgets,
+        rules=rules,
         objective=file.objective,
         confidence=file.confidence,
         inputs=tuple(
@@ -282,6 +308,24 @@ def _from_file(file: _ProfileFile) -> Profile:
         description=file.description,
         sources=file.sources,
     )
+
+
+def _budgets(given: Mapping[str, Any]) -> tuple[tuple[Budget, ...], dict[str, GateRule]]:
+    """The budgets, without those that are off, and the rules of those that have some."""
+    found, rules = [], {}
+    for metric, value in given.items():
+        limit = value
+        if isinstance(value, Mapping):
+            try:
+                entry = _BudgetFile.model_validate(value)
+            except ValidationError as error:
+                raise _explain(error, f"budgets.{metric}", _BudgetFile) from None
+            limit = entry.limit
+            rules[metric] = GateRule(entry.severity, entry.on_undecided, entry.message)
+        budget = Budget.parse(metric, limit)
+        if metric not in rules or rules[metric].severity != "off":
+            found.append(budget)
+    return merge((), found), {metric: rule for metric, rule in rules.items() if rule.severity != "off"}
 
 
 def _option_text(value: str | float | bool) -> str:
@@ -316,20 +360,19 @@ def _read_yaml(path: Path) -> Any:
         raise ProfileError(f"is not YAML ({problem}).", where=line) from None
 
 
-def _explain(error: ValidationError, where: str) -> ProfileError:
+def _explain(error: ValidationError, where: str, model: type[BaseModel] = _ProfileFile) -> ProfileError:
     # a misspelt key is also a missing one; the spelling is the better advice
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        hint = nearest(str(first["loc"][-1]), _keys_at(first["loc"][:-1]))
+        hint = nearest(str(first["loc"][-1]), _keys_at(model, first["loc"][:-1]))
         return ProfileError(f"there is no key {first['loc'][-1]!r}.", where=f"{where}: {key}", hint=hint)
     if first["type"] == "missing":
         return ProfileError("is missing.", where=f"{where}: {key}")
     return ProfileError(f"{first['msg']}, not {first['input']!r}.", where=f"{where}: {key}")
 
 
-def _keys_at(location: Sequence[int | str]) -> list[str]:
-    model: type[BaseModel] = _ProfileFile
+def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
     for part in location:
         annotation = model.model_fields[str(part)].annotation
         options = [annotation, *get_args(annotation)]

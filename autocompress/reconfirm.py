@@ -6,19 +6,21 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from autocompress.artifact import Artifact
-from autocompress.budget import Budget
-from autocompress.confirm import Confirmation, certify, described, record_of
+from autocompress.budget import ACCURACY_METRICS, Budget
+from autocompress.confirm import Confirmation, Look, certify, record_of, take_look
 from autocompress.journal import Journal
+from autocompress.judge import judge_by
 from autocompress.measurement import Measurement
 from autocompress.plan import Plan
 from autocompress.progress import Event, Listener
 from autocompress.trial import Trial
-from autocompress.verdict import Verdict
+from autocompress.verdict import Standing, Verdict
 from autocompress.workbench import Workbench
 
 # a note of its own: `run --resume` must find its confirmations judged by the run's budgets
 NOTE = "resolved"
 TIMED = ("latency_ms", "memory_mb")
+SCORED = ("score", "answer", "label")
 Record = Mapping[str, Any]
 
 
@@ -28,9 +30,10 @@ def confirm_stored(
     """A stored file judged on what took no part in choosing it.
 
     Scores of an earlier confirmation of the same file are judged again at that look's error probability: their
-    bounds do not depend on the limit, so this is no further look. Times are taken afresh, unless they were taken
-    for the same limits on time: measuring ends by where the limits lie, and to repeat it for the same limits until it
-    passes would favour chance. `quiet` measures nothing: what is not noted stays unmeasured.
+    bounds do not depend on the limit, so this is no further look; nor is reading on where it was stopped early. Times
+    are taken afresh, unless they were taken for the same limits on time: measuring ends by where the limits lie, and
+    to repeat it for the same limits until it passes would favour chance. `quiet` measures nothing: what is
+    not noted stays unmeasured.
 
     Raises:
         RuntimeFailureError: when the file fails in the runtime now.
@@ -47,20 +50,34 @@ def confirm_stored(
         measurement = measurement.with_(workbench.measure_time(artifact))
     scored = next((r for r in records if r["certificate"]["look"]), None)
     part = workbench.task.confirming if workbench.task else None
-    look, data = 0, None
+    look = None
     if scored is not None:
-        look, data = scored["certificate"]["look"], scored["certificate"]["data"]
-        measurement = measurement.with_(_part_of(scored, ("score",)))
-    elif part is not None and not quiet:
+        look = _look_of(scored)
+        measurement = measurement.with_(_part_of(scored, SCORED))
+    if part is not None and not quiet and (look is None or _goes_on(look, measurement, workbench)):
         fresh = True
-        look = journal.spend_look(artifact.hash)
-        data = described(part)
-        listener(Event("confirm", f"accuracy on {len(part)} items that took no part in the selection"))
-        measurement = measurement.with_(workbench.measure_score(artifact, part))
-    found = certify(workbench, plan, artifact, measurement, journal, look=look, data=data)
+        # what was stopped early is the same look, read on
+        number = journal.spend_look(artifact.hash) if look is None else look.number
+        listener(Event("confirm", f"accuracy on up to {len(part)} items that took no part in the selection"))
+        scores, look = take_look(workbench, artifact, part, number)
+        measurement = measurement.with_(scores)
+    found = certify(workbench, plan, artifact, measurement, journal, look)
     if fresh:
         _note(found, journal)
     return found
+
+
+def _look_of(record: Record) -> Look:
+    certificate = record["certificate"]
+    return Look(certificate["look"], certificate["accuracy_error_probability"], certificate["data"])
+
+
+def _goes_on(look: Look, measurement: Measurement, workbench: Workbench) -> bool:
+    """True when not all items were read and those that were leave an accuracy budget open."""
+    if look.data["read"] == look.data["items"]:
+        return False
+    findings = judge_by(workbench.profile, measurement, look.level).findings
+    return any(f.standing is Standing.UNDECIDED for f in findings if f.budget.metric in ACCURACY_METRICS)
 
 
 def confirmed_scores(journal: Journal, trial: Trial) -> bool:

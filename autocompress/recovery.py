@@ -97,11 +97,11 @@ def loss_of(
     """The distillation loss for classifiers; the squared distance to the teacher for other outputs."""
     if task.loss is not None:
         hard: torch.Tensor = task.loss(outputs, targets)
-    elif task.score_is_rate:
+    elif task.chooses_classes:
         hard = functional.cross_entropy(outputs, targets.long())
     else:
         hard = functional.mse_loss(outputs, targets.reshape(outputs.shape).to(outputs.dtype))
-    if not task.score_is_rate:
+    if not task.chooses_classes:
         return schedule.soft_weight * functional.mse_loss(outputs, teaching) + (1 - schedule.soft_weight) * hard
     t = schedule.temperature
     soft = functional.kl_div(
@@ -216,7 +216,7 @@ def _step(progress: Progress, lesson: Lesson) -> float:
 
 
 def score_module(module: nn.Module, part: Part, task: Task, *, by_name: bool, place: torch.device) -> float:
-    """Mean score of a module on a part; it watches training and decides nothing that ships."""
+    """Score of a module on a part; it watches training and decides nothing that ships."""
     scores = []
     with inference_mode_of(module), _autocast(place):
         for inputs, targets in part.batches(JUDGING_BATCH):
@@ -225,7 +225,7 @@ def score_module(module: nn.Module, part: Part, task: Task, *, by_name: bool, pl
             outputs = flatten_outputs(module(**tensors) if by_name else module(*tensors.values()))
             arrays = tuple(output.float().cpu().numpy() for output in outputs.values())
             scores.append(task.scores(arrays[0] if len(arrays) == 1 else arrays, np.asarray(targets)))
-    return float(np.concatenate(scores).mean())
+    return task.value(np.concatenate(scores))
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

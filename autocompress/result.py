@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autocompress.artifact import Artifact
+from autocompress.changes import Changes, changes_of
 from autocompress.errors import BudgetsNotMetError, UndecidedError
 from autocompress.facts import Facts
 from autocompress.ladder import Ladder
@@ -80,6 +81,11 @@ class Result:
         return self.status is Status.MET
 
     @property
+    def changes(self) -> Changes | None:
+        """The answers that turned, on the items that the measurement is of."""
+        return changes_of(self.measurement)
+
+    @property
     def binding(self) -> Finding | None:
         """The budget that stands in the way, None when all are met."""
         return self.verdict.binding
@@ -116,6 +122,7 @@ class Result:
             "verdict": self.verdict.to_json(),
             "binding": self.binding.budget.metric if self.binding else None,
             "stages": [stage.to_json() for stage in self.stages],
+            "changes": self.changes.to_json() if self.changes else None,
             "explanation": list(self.explanation),
             "profile": self.profile.name,
             "objective": self.profile.objective,

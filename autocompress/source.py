@@ -214,6 +214,10 @@ class Part:
         order = sorted(range(len(self.indices)), key=lambda i: _mix(int(self.indices[i])))
         return Part(self.name, self.source, np.sort(self.indices[order[:count]]))
 
+    def without(self, indices: NDArray[np.int64]) -> Part:
+        """The items that are not among these."""
+        return Part(self.name, self.source, np.setdiff1d(self.indices, indices))
+
     @property
     def hash(self) -> str:
         """sha256 over the items' values, read through at most 64 of them, and their number; 16 hex digits."""

@@ -86,19 +86,6 @@ def items_needed(lost: int, gained: int, n: int, limit: float, alpha: float) -> 
     return high
 
 
-def mean_bounds(values: FLOATS, alpha: float) -> tuple[float, float]:
-    """One-sided Student bounds of a mean, shape `(n,)`; infinite with fewer than two values.
-
-    Exact for normal values, approximate by the central limit theorem otherwise.
-    """
-    n = len(values)
-    if n < 2:
-        return -math.inf, math.inf
-    half = float(stats.t.isf(alpha, n - 1)) * float(values.std(ddof=1)) / math.sqrt(n)
-    mean = float(values.mean())
-    return mean - half, mean + half
-
-
 def rate_bounds(successes: int, n: int, alpha: float) -> tuple[float, float]:
     """One-sided Clopper-Pearson bounds of a rate (Biometrika 26, 1934); exact."""
     if n <= 0:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autocompress.aggregate import AGGREGATES, Aggregate
 from autocompress.errors import DataError
 from autocompress.source import Array, Part, as_source, third, to_array, whole
 
@@ -27,7 +28,8 @@ class Task:
         train: what may be trained on and calibrated with.
         val: what selects between candidates. Without it, a third of `test` selects and the rest confirms.
         score: `score(outputs, targets) -> (n,)`, higher is better; by name (`top1`, `top5`, `negative_error`,
-            `token_accuracy`) or a callable on numpy arrays. `outputs` is one array, or a tuple for several.
+            `token_accuracy`) or a callable on numpy arrays. `outputs` is one array, or a tuple for several. A figure of
+            all items together is an `Aggregate`, or one by name: `macro_f1`, `spearman`, `negative_perplexity`.
         loss: `loss(outputs, targets)` on tensors, for training.
         augment: a function on a batch of input tensors, for training.
     """
@@ -35,7 +37,7 @@ class Task:
     test: Any = None
     train: Any = None
     val: Any = None
-    score: str | Score = "top1"
+    score: str | Score | Aggregate = "top1"
     loss: Loss | None = None
     augment: Augment | None = None
     name: str = "data"
@@ -46,9 +48,10 @@ class Task:
             if source is not None and len(source) == 0:
                 raise DataError("is empty.", where=f"{self.name}: {field}")
             object.__setattr__(self, field, source)
-        if isinstance(self.score, str) and self.score not in SCORES:
+        known = (*SCORES, *AGGREGATES)
+        if isinstance(self.score, str) and self.score not in known:
             raise DataError(
-                f"there is no score named {self.score!r}.", where="score", hint=f"Known: {', '.join(SCORES)}."
+                f"there is no score named {self.score!r}.", where="score", hint=f"Known: {', '.join(known)}."
             )
 
     @property
@@ -85,20 +88,33 @@ class Task:
         """What ranges are calibrated on: `train`, else what selects; never what confirms."""
         return whole("train", self.train) if self.train is not None else self.selecting
 
+    @property
+    def aggregate(self) -> Aggregate | None:
+        """The score as a figure of all items together, None where every item has a score of its own."""
+        if isinstance(self.score, str):
+            return AGGREGATES.get(self.score)
+        return self.score if isinstance(self.score, Aggregate) else None
+
     def scores(self, outputs: Any, targets: Array) -> NDArray[np.float64]:
-        """The score of each item, shape `(n,)`.
+        """The score of each item, shape `(n,)`; of an aggregate what each item brings to it, shape `(n, k)`.
 
         Raises:
             DataError: when the score function raises or returns something else.
         """
-        function = SCORES[self.score] if isinstance(self.score, str) else self.score
+        aggregate = self.aggregate
+        if aggregate is not None:
+            function = aggregate.records
+        else:
+            function = SCORES[self.score] if isinstance(self.score, str) else cast("Score", self.score)
         try:
             result = to_array(function(outputs, targets)).astype(np.float64)
         except DataError:
             raise
         except Exception as error:
             raise DataError(f"raised {type(error).__name__}: {error}.", where="score") from error
-        if result.shape != (len(targets),):
+        if aggregate is not None and result.ndim == 1:
+            result = result[:, None]
+        if result.ndim != (1 if aggregate is None else 2) or len(result) != len(targets):
             raise DataError(
                 f"returned shape {result.shape} for {len(targets)} items.", where="score", hint="One score per item."
             )
@@ -106,18 +122,37 @@ class Task:
             raise DataError("returned values that are not finite.", where="score")
         return result
 
+    def columns(self, outputs: Any, targets: Array) -> dict[str, NDArray[np.float64]]:
+        """`score` of each item and, where it chooses one of several classes, `answer` and `label`."""
+        found = {"score": self.scores(outputs, targets)}
+        if self.chooses_classes:
+            found["answer"] = _first(outputs).argmax(1).astype(np.float64)
+            found["label"] = np.asarray(targets).astype(np.float64)
+        return found
+
     @property
     def score_name(self) -> str:
         """The score by name; for a callable, where it is defined."""
         if isinstance(self.score, str):
             return self.score
+        if isinstance(self.score, Aggregate):
+            return self.score.name
         kind = self.score if hasattr(self.score, "__qualname__") else type(self.score)
         return f"{kind.__module__}.{kind.__qualname__}"
 
+    def value(self, scores: NDArray[np.float64]) -> float:
+        """The figure that scores of `scores` come to: their mean, or what the aggregate makes of them."""
+        return float(scores.mean()) if self.aggregate is None else self.aggregate.value(scores)
+
+    @property
+    def chooses_classes(self) -> bool:
+        """True when every item has one right class out of several."""
+        return self.score in CLASS_SCORES
+
     @property
     def score_is_rate(self) -> bool:
-        """True when every score is a right or wrong answer."""
-        return self.score in ("top1", "top5")
+        """True when the score lies between 0 and 1 as a share of right answers does."""
+        return self.chooses_classes or (self.aggregate is not None and self.aggregate.is_rate)
 
 
 def _class_scores(outputs: Any, targets: Array, k: int) -> Array:
@@ -188,6 +223,7 @@ def _first(outputs: Any) -> Array:
     return values
 
 
+CLASS_SCORES = ("top1", "top5", "macro_f1")
 SCORES: Mapping[str, Score] = {
     "top1": top1,
     "top5": top5,

@@ -15,13 +15,14 @@ import zstandard
 from autocompress.artifact import BYTES_PER_MB, Artifact
 from autocompress.blocks import with_own_weights, with_shared_weights
 from autocompress.device import Device
-from autocompress.errors import ArtifactError, PlanError, RuntimeFailureError
+from autocompress.errors import ArtifactError, PlanError
 from autocompress.ladder import check_settings
 from autocompress.machine import Machine
 from autocompress.measurement import Measurement, Reading
 from autocompress.plan import Plan, Stage, Step
 from autocompress.profile import Profile
 from autocompress.runtime import Contents, Example, Runtime, feeds
+from autocompress.scoring import Scorer
 from autocompress.source import Part
 from autocompress.task import Task
 from autocompress.technique import ArtifactTechnique, Context, ModelTechnique, Technique
@@ -30,7 +31,6 @@ from autocompress.turns import alone, working
 from autocompress.workspace import Workspace, make_folder, write_whole
 
 Rounds = tuple[tuple[Step, ...], ...]
-SCORING_BATCH = 64
 CHECKING_BATCH = 256
 DOWNLOAD_LEVEL = 19
 
@@ -101,7 +101,7 @@ class Workbench:
         self.machine: Machine = tools.device.machine()
         self.hears_training: Callable[[int, int, float], None] = lambda step, steps, seconds_left: None
         self._baseline: Artifact | None = None
-        self._scores: dict[tuple[str, str], Reading] = {}
+        self._scorer: Scorer | None = None
 
     @property
     def baseline(self) -> Artifact:
@@ -237,14 +237,14 @@ class Workbench:
         return Measurement(after.readings, before.readings, after.conditions)
 
     def measure_score(self, artifact: Artifact, part: Part) -> Measurement:
-        """Scores per item of the artifact and of the baseline on the same items, shape `(n,)` each."""
-        return Measurement({"score": self._score(artifact, part)}, {"score": self._score(self.baseline, part)})
+        """Scores of the artifact and of the baseline on the same items, shape `(n,)` each where every item has its own.
 
-    def _score(self, artifact: Artifact, part: Part) -> Reading:
-        key = (artifact.hash, part.name)
-        if key not in self._scores:
-            self._scores[key] = score(self.tools.runtime, artifact, part, self.task, self.machine.cores, self.options)
-        return self._scores[key]
+        Where the task is one of classes, the answers of both and the labels as well.
+        """
+        if self._scorer is None:
+            task = self.task or Task()
+            self._scorer = Scorer(self.tools.runtime, task, self.machine.cores, self.options)
+        return Measurement(self._scorer.readings(artifact, part), self._scorer.readings(self.baseline, part))
 
     @property
     def options(self) -> Mapping[str, str]:
@@ -267,7 +267,7 @@ def check_data(bench: Workbench) -> None:
         return
     outputs = bench.baseline.outputs[0].shape
     for _, targets in feeds(task.everything, bench.baseline, CHECKING_BATCH):
-        if task.score in ("top1", "top5") and len(outputs) == 2 and outputs[1] is not None:
+        if task.chooses_classes and len(outputs) == 2 and outputs[1] is not None:
             # any outputs will do: only the labels are judged
             task.scores(np.zeros((len(targets), outputs[1]), dtype=np.float32), targets)
 
@@ -280,28 +280,3 @@ def sizes(artifact: Artifact, profile: Profile) -> dict[str, Reading]:
         packed = sum(len(compressor.compress((artifact.root / name).read_bytes())) for name in artifact.files)
         readings["download_mb"] = Reading.one("MB", packed / BYTES_PER_MB)
     return readings
-
-
-def score(
-    runtime: Runtime, artifact: Artifact, part: Part, task: Task | None, threads: int, options: Mapping[str, str]
-) -> Reading:
-    """Scores per item of an artifact on a part of the data, shape `(n,)`.
-
-    Raises:
-        DataError: when the data do not fit the artifact or its outputs.
-        RuntimeFailureError: when outputs are not finite.
-    """
-    judge = task or Task()
-    session = runtime.load(artifact, threads, options)
-    scores = [np.zeros(0)]
-    for feed, targets in feeds(part, artifact, SCORING_BATCH):
-        with working():
-            outputs = tuple(output[: len(targets)] for output in session.run(feed))
-        if not all(np.isfinite(output).all() for output in outputs if output.dtype.kind == "f"):
-            raise RuntimeFailureError(
-                "gives outputs that are not finite (NaN or infinity).",
-                where=str(artifact.path),
-                hint="Check the model.",
-            )
-        scores.append(judge.scores(outputs[0] if len(outputs) == 1 else outputs, targets))
-    return Reading("score", np.concatenate(scores))

@@ -27,7 +27,7 @@ from autocompress.gate import check
 from autocompress.judge import judge_by
 from autocompress.measurement import Measurement
 from autocompress.runtimes import OnnxRuntime
-from autocompress.workbench import score
+from autocompress.scoring import Scorer
 
 HERE = Path(__file__).parent
 BUDGETS: dict[str, float | str] = {"latency_ms": "0.5x", "size_mb": "0.35x", "max_accuracy_drop_pp": 1.0}
@@ -70,7 +70,8 @@ def compare(name: str, artifact: Artifact, baseline: Artifact, task: Task) -> di
     runtime, device = OnnxRuntime(), LocalDevice()
     checked = check(artifact, baseline, profile, runtime, device, None)
     part, cores = task.confirming, device.machine().cores
-    before, after = (score(runtime, file, part, task, cores, {}) for file in (baseline, artifact))
+    scorer = Scorer(runtime, task, cores, {})
+    before, after = (scorer.readings(file, part)["score"] for file in (baseline, artifact))
     measurement = checked.measurement.with_(Measurement({"score": after}, {"score": before}))
     verdict = judge_by(profile, measurement)
     latency, drop = verdict.of("latency_ms"), verdict.of("max_accuracy_drop_pp")

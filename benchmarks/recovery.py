@@ -30,8 +30,8 @@ from autocompress.examples import example_for
 from autocompress.plan import Plan, Stage, Step
 from autocompress.planner import Divergence
 from autocompress.runtimes import OnnxRuntime
+from autocompress.scoring import Scorer
 from autocompress.statistics import drop_bounds
-from autocompress.workbench import score
 
 DROPPED = 10
 INT8 = Step(
@@ -85,7 +85,7 @@ def tried(plan: Plan, task: Task, folder: Path) -> dict[str, Any]:
     start = time.monotonic()
     result = apply_plan(plan, cifar_resnet(56), "local", task, budgets={"latency_ms": "1x"}, out=folder)
     cores = LocalDevice().machine().cores
-    scores = score(OnnxRuntime(), result.artifact, task.confirming, task, cores, {}).samples
+    scores = Scorer(OnnxRuntime(), task, cores, {}).readings(result.artifact, task.confirming)["score"].samples
     return {"scores": scores, "seconds": time.monotonic() - start}
 
 

@@ -37,7 +37,7 @@ from autocompress.probes import Probes
 from autocompress.profile import Profile, Protocol
 from autocompress.progress import Deadline, Listener, silent
 from autocompress.result import Result
-from autocompress.runtime import Contents, Example, Runtime, Session
+from autocompress.runtime import Contents, Example, HotSpots, Runtime, Session
 from autocompress.runtimes import OnnxRuntime
 from autocompress.search import Search
 from autocompress.source import Array
@@ -218,6 +218,11 @@ class ExportedOnce(Runtime):
     def load(self, artifact: Artifact, threads: int, options: Mapping[str, str]) -> Session:
         return OnnxRuntime().load(artifact, threads, options)
 
+    def hot_spots(
+        self, artifact: Artifact, inputs: Mapping[str, Array], threads: int, options: Mapping[str, str]
+    ) -> HotSpots:
+        return HotSpots()
+
     def contents(self, artifact: Artifact) -> Contents:
         return OnnxRuntime().contents(artifact)
 
@@ -256,6 +261,7 @@ class Stand:
     objective: str = "effort"
     batch: int = 1
     device: FakeDevice = field(default_factory=FakeDevice)
+    items: str = "all"
     deadline: Deadline = field(default_factory=lambda: Deadline.start(None))
 
     def __post_init__(self) -> None:
@@ -264,7 +270,7 @@ class Stand:
         if not workspace.journal.exists():
             workspace.journal.write_bytes(empty_journal())
         budgets = tuple(Budget.parse(metric, limit) for metric, limit in self.budgets.items())
-        protocol = Protocol(batch=self.batch)
+        protocol = Protocol(batch=self.batch, items=self.items)
         profile = Profile("scripted", protocol=protocol, budgets=budgets, objective=self.objective)
         example = Example((np.ones((2, 2), dtype=np.float32),))
         tools = Tools(ExportedOnce(), self.device, self.techniques)

@@ -55,6 +55,18 @@ def looks_at(confirmations: Sequence[Confirmation]) -> list[int]:
 # one confirmation
 
 
+def test_a_clear_answer_takes_no_more_items_than_it_needs(tmp_path: Path) -> None:
+    made = stand(tmp_path, {"good": GOOD, "disappoints": DISAPPOINTS}, items="as_needed")
+    good = confirmed(made, "good")
+    assert good.verdict.status is Status.MET
+    assert drop_of(good).samples == good.certificate["data"]["read"] < good.certificate["data"]["items"] == 1000
+    # a look that may read on spends its error probability bit by bit
+    assert good.certificate["accuracy_error_probability"] < spend(ALPHA, 1)
+    disappoints = confirmed(made, "disappoints")
+    assert disappoints.verdict.status is Status.NOT_MET
+    assert drop_of(disappoints).samples == 250
+
+
 def test_the_part_that_only_confirms_decides(tmp_path: Path) -> None:
     made = stand(tmp_path, {"good": GOOD, "disappoints": DISAPPOINTS})
     good = confirmed(made, "good")
@@ -88,7 +100,7 @@ def test_progress_tells_of_both_measurements(tmp_path: Path) -> None:
     made = stand(tmp_path, {"good": GOOD})
     confirm(made.bench, plan_of(made, "good"), made.journal, events.append)
     assert [event.stage for event in events] == ["confirm", "confirm"]
-    assert "accuracy on 1000 items that took no part in the selection" in events[1].sentence
+    assert "accuracy on up to 1000 items that took no part in the selection" in events[1].sentence
 
 
 def test_the_certificate_says_what_was_confirmed_on_what_and_how(tmp_path: Path) -> None:
@@ -100,7 +112,7 @@ def test_the_certificate_says_what_was_confirmed_on_what_and_how(tmp_path: Path)
     assert certificate["artifact_sha256"] == found.artifact.hash
     assert certificate["baseline_sha256"] == made.bench.baseline.hash
     assert TASK.confirming is not None
-    assert certificate["data"] == {"part": "test", "items": 1000, "hash": TASK.confirming.hash}
+    assert certificate["data"] == {"part": "test", "items": 1000, "read": 1000, "hash": TASK.confirming.hash}
     assert certificate["findings"] == [finding.to_json() for finding in found.verdict.findings]
     assert certificate["machine_fingerprint"] == MACHINE.fingerprint
     assert certificate["confidence"] == 0.95

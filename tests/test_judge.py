@@ -1,5 +1,5 @@
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -7,10 +7,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from autocompress.budget import METRICS, Budget
-from autocompress.judge import judge
+from autocompress.judge import judge, last_level, look_until_clear
 from autocompress.measurement import Measurement, Reading
+from autocompress.profile import Profile, Protocol
+from autocompress.resampling import mean_bounds
 from autocompress.source import Array
-from autocompress.statistics import drop_bounds, items_needed, mean_bounds, rate_bounds
+from autocompress.statistics import drop_bounds, items_needed, rate_bounds
 from autocompress.verdict import Finding, Standing, Status
 
 ALPHA = 0.05
@@ -284,7 +286,7 @@ def test_few_items_without_a_change_do_not_show_that_nothing_was_lost() -> None:
     assert finding.standing is Standing.UNDECIDED
 
 
-def test_a_drop_in_the_tasks_own_unit_is_decided_by_students_bounds() -> None:
+def test_a_drop_in_the_tasks_own_unit_is_decided_by_the_bounds_of_its_mean() -> None:
     generator = np.random.default_rng(1)
     before = generator.normal(size=80)
     after = before - generator.normal(0.3, 0.5, 80)
@@ -340,7 +342,7 @@ def test_a_floor_on_accuracy_is_decided_by_the_exact_bounds_of_the_rate() -> Non
         assert (finding.low, finding.high, finding.value) == (low, high, 85.0)
 
 
-def test_a_floor_needs_no_baseline_and_real_scores_get_students_bounds() -> None:
+def test_a_floor_needs_no_baseline_and_real_scores_get_the_bounds_of_a_mean() -> None:
     scores = np.linspace(0.6, 1.0, 50)
     finding = finding_of(Budget("min_accuracy", 70.0), measured({"score": scores}))
     low, high = mean_bounds(scores, ALPHA)
@@ -406,7 +408,7 @@ def test_an_undecided_drop_of_real_scores_says_how_many_more_items_are_needed() 
     generator = np.random.default_rng(3)
     before = generator.normal(size=30)
     after = before - generator.normal(0.1, 1.0, 30)
-    finding = finding_of(Budget("max_score_drop", 0.3), measured({"score": after}, {"score": before}))
+    finding = finding_of(Budget("max_score_drop", 0.2), measured({"score": after}, {"score": before}))
     assert finding.standing is Standing.UNDECIDED
     assert "lies at the limit" not in finding.sentence
     assert finding.needed is not None
@@ -531,3 +533,105 @@ def test_value_and_bounds_agree_with_the_standing(found: tuple[Measurement, Meas
         assert finding.overshoot <= 1 + 1e-9
     if finding.standing is Standing.EXCEEDED:
         assert finding.overshoot >= 1 - 1e-9
+
+
+# figures of all items together
+
+
+def together(value: float, spread: float, items: int = 1000, seed: int = 0) -> Reading:
+    """A figure and its replicates; the same seed draws the same items."""
+    drawn = np.random.default_rng(seed).standard_normal(999)
+    return Reading("macro_f1", np.concatenate([[value], value + spread * drawn]), items)
+
+
+def aggregated(after: Reading, before: Reading | None) -> Measurement:
+    return Measurement({"score": after}, {} if before is None else {"score": before})
+
+
+def test_a_drop_of_an_aggregate_is_decided_by_paired_replicates() -> None:
+    # both vary a great deal over the items, and together
+    measurement = aggregated(together(0.80, 0.02), together(0.81, 0.02))
+    finding = finding_of(Budget("max_accuracy_drop_pp", 1.5), measurement)
+    assert finding.standing is Standing.MET
+    assert finding.value == pytest.approx(1.0)
+    assert (finding.low, finding.high) == pytest.approx((1.0, 1.0))
+    apart = finding_of(
+        Budget("max_accuracy_drop_pp", 1.5), aggregated(together(0.80, 0.02, seed=1), together(0.81, 0.02))
+    )
+    assert apart.standing is Standing.UNDECIDED
+    assert apart.needed is not None
+    assert apart.samples == 1000
+
+
+def test_an_aggregate_that_is_no_rate_has_no_points() -> None:
+    measurement = aggregated(together(-21.0, 0.1), together(-20.0, 0.1))
+    assert finding_of(Budget("max_accuracy_drop_pp", 50.0), measurement).standing is Standing.UNMEASURED
+    assert finding_of(Budget("max_score_drop", 1.5), measurement).standing is Standing.MET
+    assert finding_of(Budget("max_score_drop", 0.5), measurement).standing is Standing.EXCEEDED
+
+
+def test_a_floor_on_an_aggregate_needs_no_baseline() -> None:
+    assert finding_of(Budget("min_accuracy", 70.0), aggregated(together(0.8, 0.01), None)).standing is Standing.MET
+    assert (
+        finding_of(Budget("max_score_drop", 0.1), aggregated(together(0.8, 0.01), None)).standing is Standing.UNMEASURED
+    )
+
+
+# reading until it is clear
+
+
+def reader(answer_pairs: tuple[np.ndarray, np.ndarray], taken: list[int]) -> Callable[[int], Measurement]:
+    before, after = answer_pairs
+
+    def take(count: int) -> Measurement:
+        taken.append(count)
+        return measured({"score": after[:count]}, {"score": before[:count]})
+
+    return take
+
+
+def test_reading_ends_when_every_accuracy_budget_is_clear() -> None:
+    same = np.ones(10_000)
+    profile = Profile("p", budgets=(Budget("max_accuracy_drop_pp", 2.0),))
+    taken: list[int] = []
+    measurement, level = look_until_clear(profile, 10_000, 0.05, reader((same, same), taken))
+    assert taken == [250, 500]
+    assert len(measurement.readings["score"].samples) == 500
+    assert 0 < level < 0.05
+    worse = same.copy()
+    worse[::3] = 0
+    taken.clear()
+    look_until_clear(profile, 10_000, 0.05, reader((same, worse), taken))
+    assert taken == [250]
+
+
+def test_what_stays_open_is_read_to_the_end() -> None:
+    same = np.ones(10_000)
+    worse = same.copy()
+    worse[::100] = 0
+    taken: list[int] = []
+    profile = Profile("p", budgets=(Budget("max_accuracy_drop_pp", 1.0),))
+    _, level = look_until_clear(profile, 10_000, 0.05, reader((same, worse), taken))
+    assert taken[-1] == 10_000
+    assert level == last_level(profile, 10_000, 0.05)
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        Profile("all", protocol=Protocol(items="all"), budgets=(Budget("max_accuracy_drop_pp", 5.0),)),
+        Profile("no accuracy budget", budgets=(Budget("size_mb", 5.0),)),
+    ],
+)
+def test_everything_is_read_at_once_where_that_is_asked_or_nothing_could_be_decided(profile: Profile) -> None:
+    taken: list[int] = []
+    _, level = look_until_clear(profile, 1000, 0.05, reader((np.ones(1000), np.ones(1000)), taken))
+    assert (taken, level) == ([1000], 0.05)
+
+
+def test_no_items_are_read_at_once_as_well() -> None:
+    taken: list[int] = []
+    profile = Profile("p", budgets=(Budget("max_accuracy_drop_pp", 1.0),))
+    _, level = look_until_clear(profile, 0, 0.05, reader((np.ones(0), np.ones(0)), taken))
+    assert (taken, level) == ([0], 0.05)
+    assert last_level(profile, 0, 0.05) == 0.05

@@ -45,8 +45,11 @@ def scripted() -> Scripted:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run whose data came from Python."""
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    stand = Stand(folder, [scripted()], BUDGETS, TASK, objective="latency")
+    return finish(tmp_path_factory.mktemp("finished") / "run")
+
+
+def finish(folder: Path, items: str = "all") -> Path:
+    stand = Stand(folder, [scripted()], BUDGETS, TASK, objective="latency", items=items)
     note_inputs(stand.bench, stand.journal, {})
     hashes = ",".join(part.hash for part in (TASK.selecting, TASK.confirming) if part is not None)
     stand.journal.note("identity", {"model": stand.bench.baseline.hash, "data": hashes})
@@ -128,6 +131,17 @@ def test_looser_budgets_are_met_by_a_cheaper_file_at_the_price_of_a_look(folder:
     assert spend(0.05, 2) < spend(0.05, 1)
     assert result.artifact is not None
     assert result.artifact.hash == trial_of(folder, "rough").artifact_hash
+
+
+def test_a_look_that_was_stopped_early_is_read_on_at_no_price(tmp_path: Path, device: FakeDevice) -> None:
+    folder = finish(tmp_path / "run", items="as_needed")
+    before = json.loads((folder / "certificate.json").read_text(encoding="utf-8"))
+    assert before["data"]["read"] < before["data"]["items"] == 1000
+    result = resolution.resolve(folder, budgets={"max_accuracy_drop_pp": 3.5}, data=TASK)
+    assert (result.status, answer(result)) == (Status.MET, "fair")
+    assert result.certificate is not None
+    assert result.certificate["look"] == looks(folder) == 1
+    assert result.certificate["data"]["read"] > before["data"]["read"]
 
 
 def test_the_same_question_again_measures_nothing_and_costs_no_look(

@@ -23,6 +23,8 @@ SLOW = Variant(latency_ms=8.0)
 WRONG = Variant(wrong_below=0.3)
 TASK = task_of(ramp(400), ramp(1000))
 
+EVERYTHING = {"size_mb", "latency_ms", "memory_mb", "score", "answer", "label"}
+
 
 def shelf(**named: Variant) -> list[Scripted]:
     return [Scripted("scripted", named)]
@@ -45,8 +47,8 @@ def try_one(folder: Path, variant: Variant, **more: object) -> tuple[Trial, Stan
 def test_a_plan_that_keeps_every_budget_is_measured_completely(tmp_path: Path) -> None:
     trial, made = try_one(tmp_path, GOOD)
     assert trial.outcome is Outcome.MEASURED
-    assert set(trial.measurement.readings) == {"size_mb", "latency_ms", "memory_mb", "score"}
-    assert set(trial.measurement.baseline) == {"size_mb", "latency_ms", "memory_mb", "score"}
+    assert set(trial.measurement.readings) == EVERYTHING
+    assert set(trial.measurement.baseline) == EVERYTHING
     assert trial.verdict.status is Status.MET
     assert trial.promising
     assert set(trial.seconds) == {"build", "size", "latency", "accuracy"}
@@ -74,7 +76,7 @@ def test_the_figures_are_those_of_the_file(tmp_path: Path) -> None:
     [
         (LARGE, "size_mb", {"size_mb"}),
         (SLOW, "latency_ms", {"size_mb", "latency_ms", "memory_mb"}),
-        (WRONG, "max_accuracy_drop_pp", {"size_mb", "latency_ms", "memory_mb", "score"}),
+        (WRONG, "max_accuracy_drop_pp", EVERYTHING),
         (replace(LARGE, latency_ms=8.0, wrong_below=0.3), "size_mb", {"size_mb"}),
         (replace(SLOW, wrong_below=0.3), "latency_ms", {"size_mb", "latency_ms", "memory_mb"}),
     ],
@@ -325,7 +327,7 @@ def test_the_nearest_miss_is_measured_completely_and_noted(tmp_path: Path) -> No
     assert miss is not None
     assert variants([miss.plan]) == ["near"]
     assert miss.outcome is Outcome.STOPPED
-    assert set(miss.measurement.readings) == {"size_mb", "latency_ms", "memory_mb", "score"}
+    assert set(miss.measurement.readings) == EVERYTHING
     assert [finding.standing for finding in miss.verdict.findings] == [Standing.EXCEEDED, Standing.MET, Standing.MET]
     # the trial itself stays what it was
     assert set(made.journal.trials()[miss.number].measurement.readings) == {"size_mb"}
@@ -366,7 +368,7 @@ def test_fewer_broken_budgets_are_nearer_than_a_smaller_excess(tmp_path: Path) -
     made = stand(tmp_path, *shelf(two=two, one=one), device=FakeDevice(jitter=0.2))
     search = made.search()
     list(search.contenders())
-    assert [len(trial.measurement.readings) for trial in made.journal.trials()] == [4, 4]
+    assert [len(trial.measurement.readings) for trial in made.journal.trials()] == [len(EVERYTHING)] * 2
     miss = search.nearest_miss()
     assert miss is not None
     assert variants([miss.plan]) == ["one"]

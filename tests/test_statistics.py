@@ -11,7 +11,6 @@ from scipy import optimize, stats
 from autocompress.statistics import (
     drop_bounds,
     items_needed,
-    mean_bounds,
     median_bounds,
     rate_bounds,
     smallest_drop_shown,
@@ -262,31 +261,6 @@ def test_each_bound_of_a_median_holds_at_least_as_often_as_promised(n: int) -> N
 def test_values_turned_round_turn_the_bounds_of_their_median_round(values: list[float], alpha: float) -> None:
     lower, upper = median_bounds(np.array(values), alpha)
     assert median_bounds(-np.array(values), alpha) == (-upper, -lower)
-
-
-@relaxed
-@given(st.integers(0, 1000), st.integers(2, 200), ALPHAS)
-def test_bounds_of_a_mean_are_those_of_the_t_test(seed: int, n: int, alpha: float) -> None:
-    values = np.random.default_rng(seed).standard_normal(n)
-    exact = stats.ttest_1samp(values, 0.0).confidence_interval(1 - 2 * alpha)
-    assert mean_bounds(values, alpha) == pytest.approx((exact.low, exact.high))
-
-
-@pytest.mark.parametrize("n", [2, 10])
-def test_each_bound_of_a_mean_holds_as_often_as_promised(n: int) -> None:
-    samples = np.random.default_rng(n).normal(4.0, 2.0, size=(REPEATS, n))
-    bounds = np.array([mean_bounds(row, 0.05) for row in samples])
-    assert (bounds[:, 0] <= 4.0).mean() == pytest.approx(0.95, abs=monte_carlo_error(0.05))
-    assert (bounds[:, 1] >= 4.0).mean() == pytest.approx(0.95, abs=monte_carlo_error(0.05))
-
-
-@pytest.mark.parametrize("n", [0, 1])
-def test_fewer_than_two_values_bound_no_mean(n: int) -> None:
-    assert mean_bounds(np.ones(n), 0.05) == (-math.inf, math.inf)
-
-
-def test_values_without_spread_bound_their_mean_exactly() -> None:
-    assert mean_bounds(np.full(7, 0.25), 0.05) == (0.25, 0.25)
 
 
 # looks

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from autocompress.budget import ACCURACY_METRICS
 from autocompress.facts import Facts, Family
+from autocompress.judge import last_level
 from autocompress.plan import Effort
 from autocompress.probes import Probes
 from autocompress.profile import Profile
@@ -76,7 +77,8 @@ def _accuracy_cannot_be_shown(s: Situation) -> tuple[bool, str]:
     confirming = s.task.confirming if s.task else None
     if limit is None or confirming is None:
         return False, "no limit on the accuracy drop" if limit is None else "no data"
-    least = 100 * smallest_drop_shown(len(confirming), spend(s.profile.alpha, 1))
+    level = last_level(s.profile, len(confirming), spend(s.profile.alpha, 1))
+    least = 100 * smallest_drop_shown(len(confirming), level)
     return limit < least, f"{len(confirming)} confirming items can show a drop of {least:.2f} pp at best"
 
 

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from autocompress.changes import Changes
 from autocompress.errors import UsageError
 from autocompress.facts import Facts
 from autocompress.ladder import Ladder
@@ -132,6 +133,8 @@ def print_result(console: Console, summary: Summary) -> None:
     status = Status(summary.status)
     console.print(f"[{STATUS_COLOURS[status]}]{status}[/]: {escape(summary.plan)}", soft_wrap=True)
     print_verdict(console, summary.verdict)
+    if summary.changes:
+        console.print(Padding(Text(f"answers: {summary.changes}"), (0, 0, 0, 2)))
     for sentence in summary.explanation:
         console.print(f"  {escape(sentence)}", soft_wrap=True)
     files = ", ".join(name for name in ("model.onnx", "report.html") if (summary.folder / name).exists())
@@ -169,6 +172,7 @@ class Summary:
     score_is_rate: bool
     objective: str
     front: Sequence[FrontRow]
+    changes: str
 
     @staticmethod
     def of(result: Result) -> Summary:
@@ -184,6 +188,7 @@ class Summary:
             result.score_is_rate,
             result.profile.objective,
             front_rows(trials_frame(result.history)),
+            str(result.changes or ""),
         )
 
     @staticmethod
@@ -209,6 +214,7 @@ class Summary:
                 data["score_is_rate"],
                 data["objective"],
                 _stored_front(folder / "trials.csv"),
+                str(Changes(**data["changes"])) if data["changes"] else "",
             )
         except OSError as error:
             raise UsageError(

@@ -176,6 +176,6 @@ def _loss(task: Task | None, outputs: torch.Tensor, targets: torch.Tensor) -> to
     if task.loss is not None:
         own: torch.Tensor = task.loss(outputs, targets)
         return own
-    if task.score_is_rate:
+    if task.chooses_classes:
         return functional.cross_entropy(outputs, targets.long())
     return functional.mse_loss(outputs, targets.reshape(outputs.shape).to(outputs.dtype))

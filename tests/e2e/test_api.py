@@ -30,7 +30,8 @@ from autocompress import (
 from e2e.conftest import digits, fit, user_file
 
 PUBLIC = [
-    "Artifact", "AutocompressError", "Budget", "BudgetsNotMetError", "Event", "Finding", "Plan", "Profile", "Result",
+    "Aggregate", "Artifact", "AutocompressError", "Budget", "BudgetsNotMetError", "Event", "Finding", "Plan",
+    "Profile", "Result",
     "Standing", "Status", "Step", "Task", "Trial", "UndecidedError", "Verdict", "__version__", "autocompress",
     "load_profile", "resolve",
 ]  # fmt: skip

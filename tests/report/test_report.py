@@ -29,7 +29,7 @@ from autocompress.verdict import Status
 from autocompress.workspace import RESULT_FILES
 
 HOSTILE = '<script>alert("1")</script><img src=x onerror=alert(2)> & </style></td></svg>{{ 7*7 }}'
-KEYS = {
+KEYS = {"changes",
     "schema", "status", "plan", "plan_text", "artifact", "baseline_sha256", "verdict", "binding", "stages",
     "explanation", "profile", "objective", "confidence", "machine", "data", "score_is_rate", "seconds",
     "out_of_time", "facts",

@@ -1,0 +1,106 @@
+"""Figures of all items together: F1, rank correlation, perplexity. No item has a share of its own in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+from autocompress.errors import DataError
+
+FLOATS = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """A figure of all items together, higher is better, as `score` of a task.
+
+    `records(outputs, targets)` gives what each item brings to it, shape `(n, k)` or `(n,)`; `value(records)` the
+    figure of
+    any number of such records, shape `(n, k)`. `is_rate` says that it lies between 0 and 1, so that accuracy budgets in
+    points make sense.
+    """
+
+    name: str
+    records: Callable[[Any, NDArray[Any]], Any]
+    value: Callable[[FLOATS], float]
+    is_rate: bool = False
+
+
+def _first(outputs: Any) -> NDArray[Any]:
+    return np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs)
+
+
+def _classes(outputs: Any, targets: NDArray[Any]) -> FLOATS:
+    """The class given and the right one."""
+    logits = _first(outputs)
+    if logits.ndim != 2 or targets.ndim != 1 or targets.dtype.kind not in "iub":
+        raise DataError(
+            f"F1 needs outputs of shape (n, classes) and whole numbers as labels, not {logits.shape} and "
+            f"{targets.dtype}.",
+            where="score",
+        )
+    return np.stack([logits.argmax(1), targets], axis=1).astype(np.float64)
+
+
+def macro_f1(records: FLOATS) -> float:
+    """The mean over the classes that occur of the harmonic mean of precision and recall."""
+    given, right = records.astype(np.int64).T
+    classes = int(max(given.max(), right.max())) + 1
+    hits = np.bincount(right[given == right], minlength=classes)
+    counted = np.bincount(given, minlength=classes) + np.bincount(right, minlength=classes)
+    present = counted > 0
+    return float(np.mean(2 * hits[present] / counted[present]))
+
+
+def _pairs(outputs: Any, targets: NDArray[Any]) -> FLOATS:
+    values = _first(outputs)
+    if values.size != len(targets) or targets.size != len(targets):
+        raise DataError(
+            f"a correlation needs one number per item, not {values.shape} and {targets.shape}.", where="score"
+        )
+    return np.stack([values.reshape(-1), targets.reshape(-1)], axis=1).astype(np.float64)
+
+
+def spearman(records: FLOATS) -> float:
+    """The rank correlation of outputs and targets; 0 where one of them does not vary."""
+    ranks = stats.rankdata(records, axis=0)
+    spread = ranks.std(axis=0)
+    if not spread.all():
+        return 0.0
+    return float(((ranks - ranks.mean(axis=0)).prod(axis=1)).mean() / spread.prod())
+
+
+def _token_losses(outputs: Any, targets: NDArray[Any]) -> FLOATS:
+    """Summed negative log-likelihood and number of an item's tokens; targets below 0 are padding."""
+    logits = _first(outputs)
+    if logits.ndim != 3 or logits.shape[:2] != targets.shape:
+        raise DataError(
+            f"perplexity needs outputs of shape (n, tokens, classes) and targets (n, tokens), not {logits.shape} and "
+            f"{targets.shape}.",
+            where="score",
+        )
+    counted = targets >= 0
+    chances = special.log_softmax(logits.astype(np.float64), axis=-1)
+    own = np.take_along_axis(chances, np.where(counted, targets, 0)[..., None].astype(np.int64), axis=-1)[..., 0]
+    return np.stack([-(own * counted).sum(axis=1), counted.sum(axis=1)], axis=1).astype(np.float64)
+
+
+def negative_perplexity(records: FLOATS) -> float:
+    """Minus the exponential of the mean loss of all tokens, so that higher is better."""
+    losses, tokens = records.sum(axis=0)
+    return -float(np.exp(losses / tokens)) if tokens > 0 else float("nan")
+
+
+AGGREGATES: Mapping[str, Aggregate] = {
+    one.name: one
+    for one in (
+        Aggregate("macro_f1", _classes, macro_f1, is_rate=True),
+        Aggregate("spearman", _pairs, spearman),
+        Aggregate("negative_perplexity", _token_losses, negative_perplexity),
+    )
+}

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autocompress import meter
 from autocompress.artifact import Artifact
 from autocompress.device import Device
+from autocompress.devices.alternation import alternate
 from autocompress.devices.process import MeterProcess
 from autocompress.errors import DeviceError, RuntimeFailureError
 from autocompress.examples import made_up_arrays
@@ -26,15 +25,9 @@ from autocompress.profile import Profile
 from autocompress.runtime import Example, align
 from autocompress.scratch import scratch
 from autocompress.source import Array
-from autocompress.statistics import median_bounds
 from autocompress.turns import measuring
 
 METER = Path(meter.__file__).parent
-FLOATS = NDArray[np.float64]
-MIN_ROUNDS = 9
-WARM_UP_SECONDS = 0.3
-# a 95 % interval of the median, to know when the profile's precision is reached
-PRECISION_ALPHA = 0.025
 
 
 class LocalDevice(Device):
@@ -73,11 +66,11 @@ class LocalDevice(Device):
                 process = stack.enter_context(MeterProcess(METER / "program.py", artifact.path))
                 process.open(feed, profile.runtime.threads, profile.runtime.options)
                 meters.append(process)
-            blocks = _alternate(meters, limit, profile)
+            rounds = alternate(meters, limit, profile)
             return [
                 Measurement(
                     {
-                        "latency_ms": Reading("ms", np.array(times)),
+                        "latency_ms": Reading("ms", rounds.of(place)),
                         "memory_mb": Reading.one("MB", process.memory_mb),
                     },
                     conditions=Conditions(
@@ -87,74 +80,11 @@ class LocalDevice(Device):
                         profile.runtime.threads,
                         profile.protocol.batch,
                         str(self.machine()),
+                        rounds.dropped,
                     ),
                 )
-                for artifact, process, times in zip(artifacts, meters, blocks, strict=True)
+                for place, (artifact, process) in enumerate(zip(artifacts, meters, strict=True))
             ]
-
-
-def _alternate(meters: Sequence[MeterProcess], max_seconds: float, profile: Profile) -> list[list[list[float]]]:
-    """Blocks of calls, in turn and in alternating order.
-
-    Ends when the intervals are as narrow as the profile's precision and clear of its latency budgets. Where they
-    are narrow but a budget lies inside, it goes on to `max_seconds` without looking again: looking after every
-    block and stopping at the first favourable interval would favour whatever chance brings.
-    """
-    to_the_end = False
-    calls = [_block_size(_warm_up(meter), max_seconds / (MIN_ROUNDS * len(meters))) for meter in meters]
-    blocks: list[list[list[float]]] = [[] for _ in meters]
-    start = time.monotonic()
-    for number in range(10_000):
-        # forwards and backwards in turn, so that a steady drift does not favour one of them
-        order = range(len(meters)) if number % 2 == 0 else reversed(range(len(meters)))
-        for i in order:
-            blocks[i].append(meters[i].block(calls[i], discard=max(1, calls[i] // 10)))
-        if time.monotonic() - start > max_seconds:
-            break
-        if to_the_end or number + 1 < MIN_ROUNDS:
-            continue
-        values = [Reading("ms", np.array(times)).block_statistic(profile.protocol.statistic) for times in blocks]
-        if _precise(values, profile.protocol.precision):
-            if _clear(values, profile):
-                break
-            to_the_end = True
-    return blocks
-
-
-def _precise(values: Sequence[FLOATS], precision: float) -> bool:
-    series = [*values, *(other / values[0] for other in values[1:])]
-    for numbers in series:
-        low, high = median_bounds(numbers, PRECISION_ALPHA)
-        if not (high - low) / 2 <= precision * float(np.median(numbers)):
-            return False
-    return True
-
-
-def _clear(values: Sequence[FLOATS], profile: Profile) -> bool:
-    """True when no latency budget lies inside the interval of the last artifact."""
-    for budget in profile.budgets:
-        if budget.metric != "latency_ms" or (budget.relative and len(values) == 1):
-            continue
-        low, high = median_bounds(values[-1] / values[0] if budget.relative else values[-1], profile.alpha)
-        if low <= budget.limit <= high:
-            return False
-    return True
-
-
-def _warm_up(process: MeterProcess) -> float:
-    """Calls until at least `WARM_UP_SECONDS` and two blocks have gone by; the time of one call in seconds."""
-    start, blocks, call_ms = time.monotonic(), 0, 1.0
-    while blocks < 2 or time.monotonic() - start < WARM_UP_SECONDS:
-        call_ms = float(np.median(process.block(max(2, min(50, int(50 / call_ms))), discard=1)))
-        blocks += 1
-    return call_ms / 1000
-
-
-def _block_size(call_seconds: float, block_seconds: float) -> int:
-    """At least 50 calls or 30 ms, whichever is more, but no more than 0.25 s or the block's share of the time."""
-    wanted = max(50.0, 0.03 / call_seconds)
-    affordable = max(5.0, min(0.25, block_seconds) / call_seconds)
-    return max(2, int(min(wanted, affordable)))
 
 
 def _feed(artifact: Artifact, example: Example | None, batch: int) -> dict[str, Array]:

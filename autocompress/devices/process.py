@@ -80,14 +80,14 @@ class MeterProcess:
             raise RuntimeFailureError("gives outputs that are not finite (NaN or infinity).", where=str(self._artifact))
         self.version = reply["version"]
 
-    def block(self, calls: int, discard: int) -> list[float]:
-        """Times of `calls` calls in ms, after `discard` that do not count."""
+    def block(self, calls: int, discard: int) -> tuple[list[float], float]:
+        """Times of `calls` calls in ms, after `discard` that do not count; and of the control kernel around them."""
         allowed = BLOCK_TIMEOUT_S + 20 * (calls + discard) * self._call_seconds
         reply = self._ask({"do": "block", "calls": calls, "discard": discard}, allowed)
         times: list[float] = reply["ms"]
         self._call_seconds = max(times) / 1000
         self.memory_mb = float(reply["memory_mb"])
-        return times
+        return times, float(reply["control_ms"])
 
     def _ask(self, command: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         process = self._process

@@ -6,12 +6,12 @@ import torch
 
 from autocompress import recovery
 from autocompress.cli import main
-from autocompress.devices import local
+from autocompress.devices import alternation
 from autocompress.planner import probing, training
 
 torch.set_num_threads(1)
 recovery.CHECKPOINT_SECONDS = 0.3
-local.WARM_UP_SECONDS = 0.05
+alternation.WARM_UP_SECONDS = 0.05
 probing.PROBE_SECONDS = 0.15
 training.LEAST_STEPS = int(os.environ.get("BRIEF_STEPS", "40"))
 training.FIRST_EPOCHS = 1

@@ -14,13 +14,15 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from conftest import Exports, labelled
 from torch import nn
 
 from autocompress.data_spec import load_data
-from autocompress.devices import local
+from autocompress.devices import alternation
 from autocompress.plan import Plan
 from autocompress.planner import probing
 from autocompress.profile import Profile, load_profile
+from autocompress.runtimes import OnnxRuntime
 from e2e import blocks
 from e2e.command import Done, command
 
@@ -29,19 +31,24 @@ EXAMPLE = HERE.parents[1] / "examples" / "digits.py"
 # generous, because machines are noisy: int8 is measured at 0.26x and 0.4x here
 FULL = """\
 name: full
-protocol: {max_seconds: 0.6, precision: 0.2}
-budgets: {size_mb: 0.35x, latency_ms: 1.5x, max_accuracy_drop_pp: 3}
+protocol: {max_seconds: 0.6, precision: 0.2, items: all}
+budgets: {size_mb: 0.35x, latency_ms: 4x, max_accuracy_drop_pp: 3}
 """
 # no budget on time: nothing depends on how fast this machine is
 SMALL = """\
 name: small
-protocol: {max_seconds: 0.2, precision: 0.5}
+protocol: {max_seconds: 0.2, precision: 0.5, items: all}
 budgets: {size_mb: 0.5x, max_accuracy_drop_pp: 5}
 """
 SIZE_ALONE = """\
 name: size-alone
-protocol: {max_seconds: 0.2, precision: 0.5}
+protocol: {max_seconds: 0.2, precision: 0.5, items: all}
 budgets: {size_mb: 0.5x}
+"""
+GATE = """\
+name: brief
+protocol: {max_seconds: 0.2, precision: 0.2}
+budgets: {size_mb: 1, latency_ms: 1000, min_accuracy: 0}
 """
 
 
@@ -62,7 +69,7 @@ class Run:
 def _brief_measurements() -> Iterator[None]:
     """Shorter warm-ups and probes: dozens of runs in two minutes, each of them measured all the same."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local, "WARM_UP_SECONDS", 0.05)
+        patch.setattr(alternation, "WARM_UP_SECONDS", 0.05)
         patch.setattr(probing, "PROBE_SECONDS", 0.15)
         yield
 
@@ -189,3 +196,15 @@ def sigint_is_not_ignored() -> None:
     """Tests that run in the background of a shell start with SIGINT ignored, and what they start would too."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, exports: Exports) -> Path:
+    """A folder with a file that passes the gate, its baseline, data and profile."""
+    artifact = exports(OnnxRuntime(), "cnn").artifact
+    for name in ("model.onnx", "baseline.onnx"):
+        shutil.copy(artifact.path, tmp_path / name)
+    (images,), labels = labelled("cnn", 60)
+    np.savez(tmp_path / "data.npz", x_test=images, y_test=labels)
+    (tmp_path / "profile.yaml").write_text(GATE, encoding="utf-8")
+    return tmp_path

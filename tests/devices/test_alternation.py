@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from autocompress.budget import Budget
+from autocompress.devices import alternation
+from autocompress.devices.alternation import MIN_ROUNDS, alternate
+from autocompress.profile import Profile, Protocol
+
+Clock = Callable[[int], float]
+
+
+@dataclass
+class Scripted:
+    """A meter whose blocks come from a script: the time of a call, and the control kernel's, by the block's number."""
+
+    call_ms: Clock
+    control_ms: Clock = lambda number: 1.0
+    asked: list[int] = field(default_factory=list)
+
+    def block(self, calls: int, discard: int) -> tuple[list[float], float]:
+        number = len(self.asked)
+        self.asked.append(calls)
+        return [self.call_ms(number)] * calls, self.control_ms(number)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alternation, "WARM_UP_SECONDS", 0.0)
+
+
+def profile(statistic: str = "p50", **budgets: float | str) -> Profile:
+    limits = tuple(Budget.parse(metric, limit) for metric, limit in budgets.items())
+    return Profile("scripted", protocol=Protocol(statistic=statistic, precision=0.01), budgets=limits)
+
+
+def test_what_does_not_vary_takes_the_least_number_of_rounds() -> None:
+    meters = [Scripted(lambda number: 2.0), Scripted(lambda number: 1.0)]
+    rounds = alternate(meters, 60.0, profile())
+    assert rounds.dropped == 0
+    assert rounds.of(0).shape == rounds.of(1).shape
+    assert len(rounds.of(0)) == MIN_ROUNDS
+    assert (rounds.of(0) == 2.0).all()
+    assert (rounds.of(1) == 1.0).all()
+
+
+def test_the_warm_up_goes_on_while_blocks_get_faster() -> None:
+    warming = Scripted(lambda number: max(1.0, 5.0 - 0.25 * number))
+    rounds = alternate([warming], 60.0, profile())
+    assert (rounds.of(0) == 1.0).all()
+    assert len(warming.asked) - MIN_ROUNDS >= 16
+
+
+def test_rounds_beside_a_slow_control_kernel_are_dropped_and_replaced() -> None:
+    def disturbed(number: int) -> bool:
+        return number > 4 and number % 4 == 0
+
+    other = Scripted(lambda number: 3.0 if disturbed(number) else 1.0, lambda number: 2.0 if disturbed(number) else 1.0)
+    rounds = alternate([Scripted(lambda number: 1.0), other], 60.0, profile())
+    assert rounds.dropped > 0
+    assert len(rounds.of(1)) >= MIN_ROUNDS
+    assert (rounds.of(1) == 1.0).all()
+    # a round is dropped for all: what is compared was taken side by side
+    assert rounds.of(0).shape == rounds.of(1).shape
+
+
+def test_on_a_machine_that_is_never_quiet_every_round_counts() -> None:
+    random = np.random.default_rng(0)
+    wild = [float(value) for value in random.choice([1.0, 2.0, 4.0], 10_000)]
+    rounds = alternate([Scripted(lambda number: 1.0, lambda number: wild[number])], 60.0, profile())
+    assert len(rounds.of(0)) >= MIN_ROUNDS
+
+
+def test_a_budget_inside_the_interval_is_measured_for_all_of_the_time() -> None:
+    def wavering(number: int) -> float:
+        return 1.0 + 0.004 * (-1) ** number
+
+    short = alternate([Scripted(wavering)], 0.3, profile(latency_ms=2.0))
+    long = alternate([Scripted(wavering)], 0.3, profile(latency_ms=1.0))
+    assert len(long.of(0)) > 5 * len(short.of(0))
+
+
+@pytest.mark.parametrize(("statistic", "least"), [("p50", 2), ("p95", 100), ("p99", 300)])
+def test_a_high_percentile_gets_blocks_that_have_one(statistic: str, least: int) -> None:
+    meter = Scripted(lambda number: 200.0)
+    alternate([meter], 0.01, profile(statistic))
+    assert meter.asked[-1] >= least

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -232,37 +233,55 @@ def measure(
 @app.command()
 @takes_budgets
 def check(
-    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="The file that is about to ship.")],
-    profile: ProfileSpec = "local",
+    artifact: Annotated[list[Path], typer.Argument(metavar="ARTIFACT", help="The files that are about to ship.")],
+    profile: Annotated[
+        list[str] | None,
+        typer.Option("--profile", help="Profile file, or the name of a shipped one; may be repeated.", metavar="FILE"),
+    ] = None,
     baseline: Annotated[
         Path | None, typer.Option("--baseline", help="What relative budgets compare with.", metavar="ARTIFACT")
     ] = None,
     data: DataSpec = None,
     data_dir: DataDir = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option("--certificate", help="certificate.json of the run; must be of this file.", metavar="FILE"),
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the verdict there.", metavar="FILE")] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML there.", metavar="FILE")] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option("--markdown", help="Write a table there; GITHUB_STEP_SUMMARY always gets it.", metavar="FILE"),
+    ] = None,
     budgets: Mapping[str, str] | None = None,
 ) -> None:
-    """Judge a file against the budgets; anything that could not be measured is not met."""
+    """Judge files against the budgets; anything that could not be measured is not met."""
     from autocompress import gate
     from autocompress.data_spec import load_data
+    from autocompress.device import require_described
     from autocompress.devices import LocalDevice
     from autocompress.opening import replacements
     from autocompress.profile import load_profile
-    from autocompress.report.terminal import print_verdict
+    from autocompress.report.gate_report import print_checks, write_reports
     from autocompress.runtimes import OnnxRuntime
-    from autocompress.workspace import write_json
+    from autocompress.workspace import read_json
 
-    target = load_profile(profile).with_budgets(replacements(budgets))
-    runtime = OnnxRuntime()
+    targets = [load_profile(name).with_budgets(replacements(budgets)) for name in profile or ["local"]]
+    runtime, device = OnnxRuntime(), LocalDevice()
+    for target in targets:
+        # before anything is measured for the others
+        require_described(device, target)
     task = load_data(data, data_dir=data_dir) if data else None
+    files = [runtime.read(path) for path in artifact]
     before = runtime.read(baseline) if baseline else None
-    checked = gate.check(runtime.read(artifact), before, target, runtime, LocalDevice(), task)
-    if json_file:
-        write_json(json_file, checked.to_json())
-    console = Console(highlight=False)
-    console.print(f"{checked.verdict.status}: {escape(str(artifact))} on {escape(checked.machine)}", soft_wrap=True)
-    print_verdict(console, checked.verdict)
-    raise typer.Exit(checked.verdict.status.exit_code)
+    claimed = read_json(certificate) if certificate else None
+    checks = []
+    for file in files:
+        certified = gate.Certified.verify(claimed, str(certificate), file, before) if certificate else None
+        checks += [gate.check(file, before, target, runtime, device, task, certified) for target in targets]
+    print_checks(Console(highlight=False), checks)
+    write_reports(checks, json_file, junit, markdown, os.environ.get("GITHUB_STEP_SUMMARY"))
+    raise typer.Exit(gate.worst(checks))
 
 
 @app.command()

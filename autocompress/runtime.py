@@ -66,6 +66,15 @@ class Contents:
     operators: Mapping[str, int]
 
 
+@dataclass(frozen=True)
+class HotSpots:
+    """Where an artifact's bytes and time go: `largest` stored tensors (name, bytes), `slowest` operators (name, type,
+    share of the time), most first."""
+
+    largest: Sequence[tuple[str, int]] = ()
+    slowest: Sequence[tuple[str, str, float]] = ()
+
+
 class Session(ABC):
     """An artifact, loaded."""
 
@@ -113,6 +122,16 @@ class Runtime(ABC):
     @abstractmethod
     def contents(self, artifact: Artifact) -> Contents:
         """What the artifact holds."""
+
+    @abstractmethod
+    def hot_spots(
+        self, artifact: Artifact, inputs: Mapping[str, Array], threads: int, options: Mapping[str, str]
+    ) -> HotSpots:
+        """Where the artifact's bytes and its time on these inputs go.
+
+        Raises:
+            RuntimeFailureError: when the runtime fails on it.
+        """
 
     @property
     @abstractmethod

@@ -29,12 +29,16 @@ RESULT_FILES = (
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a temporary file beside `path`, then move it there in one step.
 
-    What a killed process leaves of it is swept by `Workspace.sweep`.
+    What a killed process leaves of it is swept by `Workspace.sweep`. A device such as /dev/stdout is written to, not
+    replaced.
 
     Raises:
         UsageError: when the folder cannot be written.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            write(path)
+            return
         handle, name = tempfile.mkstemp(prefix=f".{path.name}{Worker.me().tag}", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
@@ -58,6 +62,33 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Write a JSON file whole."""
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add to a text file that others write to as well.
+
+    Raises:
+        UsageError: when it cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise UsageError(f"cannot be written ({error.strerror or error}).", where=str(path)) from error
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        UsageError: when it cannot be read or is none.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot be read ({error.strerror or error}).", where=str(path)) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"is not JSON ({str(error)[:100]}).", where=str(path)) from error
 
 
 def make_folder(path: Path) -> None:

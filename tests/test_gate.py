@@ -202,7 +202,6 @@ def test_a_check_is_json_with_artifact_status_and_findings(brief_profile: Profil
     few = FakeDevice(blocks=2)
     found = checked(profile_of(brief_profile, {"latency_ms": 20.0, "size_mb": 1.0}), cnn.artifact, device=few)
     data = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    assert data["schema"] == 1
     assert data["artifact_sha256"] == cnn.artifact.hash
     assert data["status"] == "undecided"
     assert [finding["standing"] for finding in data["findings"]] == ["undecided", "met"]

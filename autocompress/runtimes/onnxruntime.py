@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,24 +18,30 @@ from autocompress.artifact import Artifact
 from autocompress.errors import ExportError, RuntimeFailureError
 from autocompress.module import call, first_line
 from autocompress.onnx_file import compact, describe, load_model, save_model
-from autocompress.runtime import Contents, Example, Runtime, Session, align
+from autocompress.runtime import Contents, Example, HotSpots, Runtime, Session, align
 from autocompress.runtimes.onnx_export import export_graph
+from autocompress.scratch import scratch
 from autocompress.source import Array
 
 # share of the largest output that export may change: float32 sums in another order
 PARITY_TOLERANCE = 2e-3
+PROFILED_CALLS = 20
 
 
 class OnnxSession(Session):
-    """A model in ONNX Runtime."""
+    """A model in ONNX Runtime; with `times_to`, the times of its operators go to a file of that beginning."""
 
-    def __init__(self, artifact: Artifact, threads: int, options: Mapping[str, str]) -> None:
+    def __init__(
+        self, artifact: Artifact, threads: int, options: Mapping[str, str], times_to: Path | None = None
+    ) -> None:
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = threads
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 3
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._path = str(artifact.path)
+        if times_to is not None:
+            settings.enable_profiling, settings.profile_file_prefix = True, str(times_to)
         try:
             for key, value in options.items():
                 settings.add_session_config_entry(key, value)
@@ -49,6 +56,10 @@ class OnnxSession(Session):
         except Exception as error:  # onnxruntime raises types of its own, without a common base
             raise RuntimeFailureError(f"fails in onnxruntime: {first_line(error)}", where=self._path) from error
         return tuple(np.asarray(output) for output in outputs)
+
+    def end_profiling(self) -> str:
+        """The file with the times of all operators since the session was made."""
+        return str(self._session.end_profiling())
 
 
 class OnnxRuntime(Runtime):
@@ -104,6 +115,28 @@ class OnnxRuntime(Runtime):
             sum(array.size for array in arrays),
             sum(int(np.count_nonzero(array)) for array in arrays),
             dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
+        )
+
+    def hot_spots(
+        self, artifact: Artifact, inputs: Mapping[str, Array], threads: int, options: Mapping[str, str]
+    ) -> HotSpots:
+        """See `Runtime.hot_spots`; operators as onnxruntime fuses and times them."""
+        model = onnx.load(artifact.path)
+        sizes = [(tensor.name, int(numpy_helper.to_array(tensor).nbytes)) for tensor in model.graph.initializer]
+        with scratch("profiling") as folder:
+            session = OnnxSession(artifact, threads, options, times_to=folder / "times")
+            for _ in range(PROFILED_CALLS):
+                session.run(inputs)
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        spent: Counter[tuple[str, str]] = Counter()
+        for event in events:
+            kind = event.get("args", {}).get("op_name")
+            if event.get("cat") == "Node" and kind and event["name"].endswith("_kernel_time"):
+                spent[event["name"].removesuffix("_kernel_time"), kind] += event["dur"]
+        total = sum(spent.values()) or 1
+        return HotSpots(
+            sorted(sizes, key=lambda one: -one[1]),
+            [(name, kind, micros / total) for (name, kind), micros in spent.most_common()],
         )
 
     @property

@@ -158,9 +158,10 @@ def test_check_of_what_was_certified_ends_0_and_writes_the_verdict(digits_run: R
     assert done.code == 0, done.out + done.err
     assert done.out.startswith("met: ")
     found = json.loads(verdict.read_text(encoding="utf-8"))
-    assert found["status"] == "met"
-    assert {finding["standing"] for finding in found["findings"]} == {"met"}
-    assert found["artifact_sha256"] == OnnxRuntime().read(digits_run.folder / "model.onnx").hash
+    (only,) = found["checks"]
+    assert (found["exit_code"], only["status"]) == (0, "met")
+    assert {finding["standing"] for finding in only["findings"]} == {"met"}
+    assert only["artifact_sha256"] == OnnxRuntime().read(digits_run.folder / "model.onnx").hash
 
 
 def test_check_of_a_broken_budget_ends_1_and_names_it(rows_run: Run, work: Path, tmp_path: Path) -> None:
@@ -168,24 +169,25 @@ def test_check_of_a_broken_budget_ends_1_and_names_it(rows_run: Run, work: Path,
     done = check(rows_run, work, "--profile", "size-alone.yaml", "--size-mb", "0.1x", "--json", verdict)
     assert done.code == 1
     assert done.out.startswith("not met: ")
-    assert "exceeded  size_mb" in done.out
-    assert json.loads(verdict.read_text(encoding="utf-8"))["status"] == "not met"
+    assert "largest tensors: " in done.out
+    (only,) = json.loads(verdict.read_text(encoding="utf-8"))["checks"]
+    assert only["status"] == "not met"
+    assert [finding["standing"] for finding in only["findings"] if finding["metric"] == "size_mb"] == ["exceeded"]
 
 
 def test_check_without_what_it_takes_ends_3_and_says_what_is_unmeasured(rows_run: Run, work: Path) -> None:
     done = check(rows_run, work, "--profile", "small.yaml", baseline=False)
     assert done.code == 3
     assert done.out.startswith("undecided: ")
-    assert "unmeasured  size_mb" in done.out
-    assert "baseline was not measured" in done.out
-    assert "unmeasured  max_accuracy_drop_pp" in done.out
+    assert "size_mb: the baseline was not measured" in done.out
+    assert "max_accuracy_drop_pp: accuracy was not measured" in done.out
 
 
 def test_check_with_a_baseline_and_no_data_is_undecided_about_accuracy_alone(rows_run: Run, work: Path) -> None:
     done = check(rows_run, work, "--profile", "small.yaml")
     assert done.code == 3
-    assert "met         size_mb" in done.out
-    assert "unmeasured  max_accuracy_drop_pp" in done.out
+    assert "passed  size_mb" in done.out
+    assert "failed  max_accuracy_drop_pp" in done.out
 
 
 def test_check_on_another_machine_ends_4(rows_run: Run, work: Path) -> None:

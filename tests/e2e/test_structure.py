@@ -111,6 +111,7 @@ def test_a_network_without_blocks_is_made_narrower_and_blocks_are_refused_with_t
     assert min(trial.verdict.of("size_mb").value for trial in narrowed) <= 0.2
 
 
+@pytest.mark.slow
 def test_time_that_is_left_goes_into_smaller_structures_and_the_best_so_far_is_ready(
     trained: nn.Module, task: Task, tmp_path: Path
 ) -> None:

@@ -20,9 +20,8 @@ class Aggregate:
     """A figure of all items together, higher is better, as `score` of a task.
 
     `records(outputs, targets)` gives what each item brings to it, shape `(n, k)` or `(n,)`; `value(records)` the
-    figure of
-    any number of such records, shape `(n, k)`. `is_rate` says that it lies between 0 and 1, so that accuracy budgets in
-    points make sense.
+    figure of any number of such records, shape `(n, k)`. `is_rate` says that it lies between 0 and 1, so that accuracy
+    budgets in points make sense.
     """
 
     name: str
@@ -31,13 +30,22 @@ class Aggregate:
     is_rate: bool = False
 
 
-def _first(outputs: Any) -> NDArray[Any]:
-    return np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs)
+def first_output(outputs: Any) -> NDArray[Any]:
+    """The first output as an array.
+
+    Raises:
+        DataError: when it holds values that are not finite.
+    """
+    values = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs)
+    # a comparison with NaN is false, so that no class would be ahead of the right one
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise DataError("outputs are not finite (NaN or infinity).", where="score")
+    return values
 
 
 def _classes(outputs: Any, targets: NDArray[Any]) -> FLOATS:
     """The class given and the right one."""
-    logits = _first(outputs)
+    logits = first_output(outputs)
     if logits.ndim != 2 or targets.ndim != 1 or targets.dtype.kind not in "iub":
         raise DataError(
             f"F1 needs outputs of shape (n, classes) and whole numbers as labels, not {logits.shape} and "
@@ -58,7 +66,7 @@ def macro_f1(records: FLOATS) -> float:
 
 
 def _pairs(outputs: Any, targets: NDArray[Any]) -> FLOATS:
-    values = _first(outputs)
+    values = first_output(outputs)
     if values.size != len(targets) or targets.size != len(targets):
         raise DataError(
             f"a correlation needs one number per item, not {values.shape} and {targets.shape}.", where="score"
@@ -77,7 +85,7 @@ def spearman(records: FLOATS) -> float:
 
 def _token_losses(outputs: Any, targets: NDArray[Any]) -> FLOATS:
     """Summed negative log-likelihood and number of an item's tokens; targets below 0 are padding."""
-    logits = _first(outputs)
+    logits = first_output(outputs)
     if logits.ndim != 3 or logits.shape[:2] != targets.shape:
         raise DataError(
             f"perplexity needs outputs of shape (n, tokens, classes) and targets (n, tokens), not {logits.shape} and "

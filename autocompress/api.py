@@ -21,6 +21,7 @@ from autocompress.result import Result
 from autocompress.scratch import scratch
 from autocompress.search import Search
 from autocompress.strategies import Boundary
+from autocompress.trial import Trial
 from autocompress.turns import alone
 from autocompress.verdict import Status
 from autocompress.workspace import DEFAULT_FOLDER
@@ -85,8 +86,11 @@ def autocompress(
         while True:
             search.ladder = planned.ladder
             confirmations = climb(search, planned, confirmations, progress, last=False)
-            _keep_ready(search, planned)
-            further = _further(search, planned, confirmations, progress)
+            # `effort` ends with its first answer: there is nothing to keep ready, and nothing to go on from
+            reached = [] if bench.profile.objective == "effort" else search.reached()
+            if reached:
+                _keep_ready(search, planned, reached[0])
+            further = _further(search, planned, confirmations, reached, progress)
             if further is None:
                 break
             planned = further
@@ -100,13 +104,10 @@ def autocompress(
         journal.close()
 
 
-def _keep_ready(search: Search, planned: Planned) -> None:
+def _keep_ready(search: Search, planned: Planned, best: Trial) -> None:
     """Files of the best answer so far, for whoever looks while an objective goes on improving it."""
-    reached = search.reached()
-    if search.workbench.profile.objective == "effort" or not reached:
-        return
     with alone(search.workbench.workspace.root):
-        write_files(conclude_so_far(search, planned.facts, planned.baseline, reached[0]))
+        write_files(conclude_so_far(search, planned.facts, planned.baseline, best))
 
 
 def _finish(result: Result) -> Result:
@@ -144,7 +145,11 @@ def _answered(confirmations: Sequence[Confirmation]) -> bool:
 
 
 def _further(
-    search: Search, planned: Planned, confirmations: Sequence[Confirmation], progress: Listener
+    search: Search,
+    planned: Planned,
+    confirmations: Sequence[Confirmation],
+    reached: Sequence[Trial],
+    progress: Listener,
 ) -> Planned | None:
     """What is tried next when nothing meets the budgets so far: structure, then training, round by round.
 
@@ -155,8 +160,8 @@ def _further(
     if over or planned.fits or _answered(confirmations):
         return None
     if planned.structured:
-        reached = [trial.plan for trial in search.reached()]
-        return with_training(planned, bench, journal, progress, search.deadline.left, reached=reached)
+        plans = [trial.plan for trial in reached]
+        return with_training(planned, bench, journal, progress, search.deadline.left, reached=plans)
     first_is_enough = bench.profile.objective == "effort"
     if bench.task is None or bench.task.calibrating is None or (first_is_enough and search.structure_suffices):
         return None

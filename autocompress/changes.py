@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.measurement import Measurement
+from autocompress.measurement import Measurement, is_binary
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,7 @@ class Changes:
     """Answers of the artifact beside those of the original, on the same items.
 
     `lost` items were right before and are wrong now, `gained` the other way round. `agreement` is the share that both
-    put
-    into the same class, right or wrong. `worst_class` lost most: `worst_lost` of its `worst_items`, net.
+    put into the same class, right or wrong. `worst_class` lost most: `worst_lost` of its `worst_items`, net.
     """
 
     items: int
@@ -48,7 +47,7 @@ def changes_of(measurement: Measurement) -> Changes | None:
     if after is None or before is None or after.items is not None or after.samples.shape != before.samples.shape:
         return None
     now, then = after.samples, before.samples
-    if not len(now) or not np.isin(np.concatenate([now, then]), (0.0, 1.0)).all():
+    if not len(now) or not is_binary(now, then):
         return None
     counts = Changes(len(now), int((then > now).sum()), int((now > then).sum()))
     answers = [side["answer"].samples for side in (measurement.readings, measurement.baseline) if "answer" in side]

@@ -10,9 +10,9 @@ from autocompress.artifact import Artifact
 from autocompress.budget import METRICS
 from autocompress.confirm import Confirmation
 from autocompress.facts import Facts
-from autocompress.judge import is_binary, judge_by
+from autocompress.judge import judge_by
 from autocompress.ladder import Ladder
-from autocompress.measurement import Measurement
+from autocompress.measurement import Measurement, is_binary
 from autocompress.plan import Plan
 from autocompress.result import Result, StageRow, stage_row
 from autocompress.search import Search
@@ -94,7 +94,7 @@ def conclude_so_far(search: Search, facts: Facts, baseline: Measurement, best_tr
     Its artifact and plan are written to the run's folder.
     """
     bench = search.workbench
-    artifact = bench.build(best_trial.plan)
+    artifact = bench.built(best_trial.plan) or bench.build(best_trial.plan)
     found = Found.unconfirmed(best_trial.plan, artifact, best_trial.measurement, best_trial.verdict)
     notes = [*search.ladder.warnings, "The run goes on: this is the best answer so far, and it is not confirmed yet."]
     story = Story(facts, search.ladder, baseline, search.journal.trials(), search.deadline.spent, notes)

@@ -14,6 +14,7 @@ from autocompress.judge import judge_by, look_until_clear
 from autocompress.measurement import Measurement
 from autocompress.plan import Plan
 from autocompress.progress import Event, Listener
+from autocompress.resampling import RESAMPLING_SEED
 from autocompress.source import Part
 from autocompress.statistics import spend
 from autocompress.verdict import Standing, Verdict
@@ -119,6 +120,11 @@ def certify(
         "machine_fingerprint": workbench.machine.fingerprint,
         "conditions": measurement.conditions.to_json() if measurement.conditions else None,
         "versions": dict(workbench.tools.runtime.versions),
+        # what a plan's own steps draw is in the plan
+        "seeds": {
+            "loading": measurement.conditions.loading_seed if measurement.conditions else None,
+            "resampling": RESAMPLING_SEED,
+        },
     }
     return Confirmation(plan, artifact, measurement, verdict, certificate)
 

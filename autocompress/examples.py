@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.artifact import TensorSpec
-from autocompress.errors import DataError, ModelError
-from autocompress.runtime import Example
+from autocompress.artifact import Artifact, TensorSpec
+from autocompress.errors import DataError, ModelError, RuntimeFailureError
+from autocompress.runtime import Example, align
 from autocompress.source import Array, Inputs, to_array
 from autocompress.task import Task
 
@@ -68,6 +68,24 @@ def made_up_arrays(specs: Sequence[TensorSpec], batch: int) -> dict[str, Array]:
         values = generator.standard_normal(shape) if is_float else np.ones(shape)
         arrays[spec.name] = values.astype(spec.dtype)
     return arrays
+
+
+def feed_of(artifact: Artifact, example: Example | None, batch: int) -> dict[str, Array]:
+    """What an artifact is measured with: one batch of the example, made up where there is none, by input name.
+
+    Raises:
+        RuntimeFailureError: when it takes batches of another size only.
+        DataError: when the example does not fit its inputs.
+    """
+    if artifact.fixed_batch not in (None, batch):
+        raise RuntimeFailureError(
+            f"takes batches of {artifact.fixed_batch} only, the profile measures at {batch}.",
+            where=str(artifact.path),
+            hint="Export it with a free batch, or set protocol.batch.",
+        )
+    if example is None:
+        return made_up_arrays(artifact.inputs, batch)
+    return align(example.with_batch(batch).inputs, artifact.inputs, where="example inputs")
 
 
 def made_up(specs: Sequence[TensorSpec]) -> Example:

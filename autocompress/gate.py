@@ -8,15 +8,15 @@ from enum import StrEnum
 from typing import Any
 
 from autocompress.artifact import Artifact
-from autocompress.budget import ACCURACY_METRICS, GateRule
+from autocompress.budget import ACCURACY_METRICS, Direction, GateRule
 from autocompress.changes import Changes, changes_of
 from autocompress.device import Device, require_described
 from autocompress.errors import ArtifactError, AutocompressError, UsageError
-from autocompress.examples import example_for, made_up_arrays
+from autocompress.examples import example_for, feed_of
 from autocompress.judge import decide_again, judge_by, look_until_clear
 from autocompress.measurement import Measurement, Reading
 from autocompress.profile import Profile
-from autocompress.runtime import HotSpots, Runtime, align
+from autocompress.runtime import Example, HotSpots, Runtime
 from autocompress.scoring import Scorer
 from autocompress.task import Task
 from autocompress.verdict import Finding, Standing, Verdict
@@ -109,7 +109,7 @@ class Check:
 
 def margin(finding: Finding) -> float | None:
     """What is left to the limit, as a share of it, from the bound that counts; negative when it is passed."""
-    at_most = finding.budget.direction == "at most"
+    at_most = finding.budget.direction is Direction.AT_MOST
     bound = finding.high if at_most else finding.low
     if bound is None or finding.limit == 0:
         return None
@@ -135,14 +135,17 @@ def measure(
         RuntimeFailureError: when the artifact fails in the runtime.
     """
     machine = require_described(device, profile)
-    example = example_for(None, task, None, ()) if task is not None else None
     together = [artifact] if baseline is None else [baseline, artifact]
-    measured = device.measure(together, profile, example)
+    measured = device.measure(together, profile, _example(task))
     after = measured[-1]
     before: dict[str, Reading] = {}
     if baseline is not None:
         before = {**measured[0].readings, **sizes(baseline, profile)}
     return Measurement({**after.readings, **sizes(artifact, profile)}, before, after.conditions), str(machine)
+
+
+def _example(task: Task | None) -> Example | None:
+    return example_for(None, task, None, ()) if task is not None else None
 
 
 def check(
@@ -168,9 +171,7 @@ def check(
         scorer = Scorer(runtime, task, device.machine().cores, profile.runtime.options)
 
         def take(count: int) -> Measurement:
-            some = part.first(count)
-            before = {} if baseline is None else scorer.readings(baseline, some)
-            return Measurement(scorer.readings(artifact, some), before)
+            return scorer.measurement(artifact, baseline, part.first(count))
 
         scores, level = look_until_clear(profile, len(part), profile.alpha, take)
         measurement = measurement.with_(scores)
@@ -198,7 +199,9 @@ def _or_certified(finding: Finding, certified: Certified) -> Finding:
 class Certified:
     """A certificate that vouches for the very file at hand; `where` is the file it was read from."""
 
-    content: Mapping[str, Any]
+    verdict: Verdict
+    issued: str
+    versions: Mapping[str, str]
     where: str
 
     @staticmethod
@@ -211,8 +214,8 @@ class Certified:
         """
         try:
             issued_for, compared_with = str(content["artifact_sha256"]), str(content["baseline_sha256"])
-            status, issued = content["status"], content["issued"]
-            Verdict.from_json({"findings": content["findings"]})
+            status, issued = content["status"], str(content["issued"])
+            verdict = Verdict.from_json({"findings": content["findings"]})
             versions = {**content["versions"], "machine": content["machine_fingerprint"]}
         except (KeyError, TypeError, ValueError, AttributeError, AutocompressError):
             raise UsageError("is no certificate of this version of autocompress.", where=where) from None
@@ -230,25 +233,22 @@ class Certified:
             )
         if status != "met":
             raise UsageError(f"says {status!r} of {issued}: it certifies nothing.", where=where)
-        return Certified({**content, "versions": versions}, where)
+        return Certified(verdict, issued, versions, where)
 
     def stale(self, runtime: Runtime, fingerprint: str) -> str:
         """What has changed since: then its accuracy is no evidence any more. Empty when nothing has."""
         now = {**runtime.versions, "machine": fingerprint}
         changed = [
-            f"{name} {then}, now {now.get(name)}"
-            for name, then in self.content["versions"].items()
-            if now.get(name) != then
+            f"{name} {then}, now {now.get(name)}" for name, then in self.versions.items() if now.get(name) != then
         ]
         return f"{self.where} is stale ({'; '.join(changed)}): measure accuracy again with --data." if changed else ""
 
     def finding(self, unmeasured: Finding) -> Finding:
         """What it says about an accuracy budget that was not measured now."""
-        metric = unmeasured.budget.metric
-        earlier = Verdict.from_json({"findings": self.content["findings"]}).of(metric)
+        earlier = self.verdict.of(unmeasured.budget.metric)
         if earlier is None:
             return unmeasured
-        return decide_again(unmeasured.budget, earlier, f"certified on {self.content['issued']}")
+        return decide_again(unmeasured.budget, earlier, f"certified on {self.issued}")
 
 
 def _hot_spots(
@@ -257,12 +257,7 @@ def _hot_spots(
     broken = [finding for finding in verdict.findings if finding.standing is Standing.EXCEEDED]
     if not any(finding.budget.structural for finding in broken):
         return None
-    batch = artifact.fixed_batch or profile.protocol.batch
-    example = example_for(None, task, None, ()) if task is not None else None
-    if example is None:
-        inputs = made_up_arrays(artifact.inputs, batch)
-    else:
-        inputs = align(example.with_batch(batch).inputs, artifact.inputs, where="example inputs")
+    inputs = feed_of(artifact, _example(task), profile.protocol.batch)
     return runtime.hot_spots(artifact, inputs, profile.runtime.threads, profile.runtime.options)
 
 
@@ -274,8 +269,8 @@ def _why(finding: Finding, spots: HotSpots | None, measurement: Measurement) -> 
         named = [f"{kind} {name} {share:.0%}" for name, kind, share in spots.slowest[:NAMED]]
         return f"slowest operators: {', '.join(named)}"
     if finding.budget.structural and spots is not None:
-        named = [f"{name} {size / 1e6:.3g} MB" for name, size in spots.largest[:NAMED]]
-        return f"largest tensors: {', '.join(named)}"
+        named = [f"{name}: {size / 1e6:.3g} MB" for name, size in spots.largest[:NAMED]]
+        return f"largest tensors: {'; '.join(named)}"
     changes = changes_of(measurement)
     return str(changes) if changes is not None else ""
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from autocompress.budget import ACCURACY_METRICS, Budget, Direction
-from autocompress.measurement import Measurement, Reading
+from autocompress.measurement import Measurement, Reading, is_binary
 from autocompress.profile import Profile
 from autocompress.resampling import mean_bounds, replicate_bounds
 from autocompress.sequential import readings
@@ -19,7 +19,8 @@ from autocompress.statistics import drop_bounds, items_needed, median_bounds, ra
 from autocompress.verdict import Finding, Standing, Verdict
 
 FLOATS = NDArray[np.float64]
-EXACT = ("size_mb", "download_mb", "memory_mb", "energy_mj")
+EXACT = ("size_mb", "download_mb", "memory_mb")
+IN_BLOCKS = ("latency_ms", "throughput_per_s", "energy_mj")
 
 
 def judge(
@@ -41,8 +42,8 @@ def judge(
     for budget in budgets:
         if budget.metric in EXACT:
             findings.append(_exact(budget, measurement))
-        elif budget.metric in ("latency_ms", "throughput_per_s"):
-            findings.append(_time(budget, measurement, alpha, statistic, batch))
+        elif budget.metric in IN_BLOCKS:
+            findings.append(_in_blocks(budget, measurement, alpha, statistic, batch))
         elif budget.metric in ACCURACY_METRICS:
             findings.append(_accuracy(budget, measurement, accuracy_alpha or alpha))
     return Verdict(tuple(findings))
@@ -92,9 +93,7 @@ def look_until_clear(
     nothing could be decided early everything is read at once, at `alpha`.
     """
     asked = [budget for budget in profile.budgets if budget.metric in ACCURACY_METRICS]
-    if not asked or items == 0 or profile.protocol.items == "all":
-        return take(items), alpha
-    for count, level in readings(items, alpha):
+    for count, level in _looks(profile, items, alpha) if asked else [(items, alpha)]:
         measurement = take(count)
         findings = judge(asked, measurement, profile.alpha, accuracy_alpha=level).findings
         if all(finding.standing in (Standing.MET, Standing.EXCEEDED) for finding in findings):
@@ -104,7 +103,12 @@ def look_until_clear(
 
 def last_level(profile: Profile, items: int, alpha: float) -> float:
     """The error probability that is left for the judgement on all `items` when they are read in chunks."""
-    return alpha if profile.protocol.items == "all" or items == 0 else readings(items, alpha)[-1][1]
+    return _looks(profile, items, alpha)[-1][1]
+
+
+def _looks(profile: Profile, items: int, alpha: float) -> Sequence[tuple[int, float]]:
+    """Items read and error probability of each look; a single one where the profile has everything read."""
+    return [(items, alpha)] if profile.protocol.items == "all" or items == 0 else readings(items, alpha)
 
 
 def decide_again(budget: Budget, earlier: Finding, note: str) -> Finding:
@@ -123,8 +127,7 @@ def _unmeasured(budget: Budget, why: str) -> Finding:
 def _exact(budget: Budget, measurement: Measurement) -> Finding:
     reading = measurement.readings.get(budget.metric)
     if reading is None:
-        why = "no energy counter is read in this version" if budget.metric == "energy_mj" else "was not measured"
-        return _unmeasured(budget, why)
+        return _unmeasured(budget, "was not measured")
     value = reading.value
     if budget.relative:
         baseline = measurement.baseline.get(budget.metric)
@@ -134,15 +137,21 @@ def _exact(budget: Budget, measurement: Measurement) -> Finding:
     return _decide(budget, value, value, value, samples=1)
 
 
-def _time(budget: Budget, measurement: Measurement, alpha: float, statistic: str, batch: int) -> Finding:
-    reading, baseline = measurement.readings.get("latency_ms"), measurement.baseline.get("latency_ms")
+def _in_blocks(budget: Budget, measurement: Measurement, alpha: float, statistic: str, batch: int) -> Finding:
+    metric = "latency_ms"
+    if budget.metric == "energy_mj":
+        # a counter shows what a block of calls took together
+        metric, statistic = "energy_mj", "mean"
+    reading, baseline = measurement.readings.get(metric), measurement.baseline.get(metric)
     if reading is None:
-        return _unmeasured(budget, "latency was not measured")
+        no_counter = metric == "energy_mj" and "latency_ms" in measurement.readings
+        what = metric.split("_")[0]
+        return _unmeasured(budget, f"no {what} counter can be read here" if no_counter else f"{what} was not measured")
     if budget.relative and baseline is None:
         return _unmeasured(budget, "the baseline was not measured")
     if budget.relative and measurement.unchanged:
         return _decide(budget, 1.0, 1.0, 1.0, samples=1, note="the baseline itself")
-    blocks = measurement.latency_ratios(statistic) if budget.relative else reading.block_statistic(statistic)
+    blocks = measurement.block_ratios(metric, statistic) if budget.relative else reading.block_statistic(statistic)
     low, high = median_bounds(blocks, alpha)
     value = float(np.median(blocks))
     if budget.metric == "throughput_per_s":
@@ -183,29 +192,34 @@ def _is_rate(score: FLOATS, baseline: Reading | None) -> bool:
     return bool(values.min() >= 0 and values.max() <= 1)
 
 
-def is_binary(*arrays: FLOATS) -> bool:
-    """True when every score is a right or a wrong answer, 1 or 0."""
-    return all(bool(np.isin(array, (0.0, 1.0)).all()) for array in arrays)
-
-
 def _floor(budget: Budget, score: FLOATS, alpha: float) -> Finding:
     low, high = rate_bounds(int(score.sum()), len(score), alpha) if is_binary(score) else mean_bounds(score, alpha)
-    value = 100 * float(score.mean())
-    needed = _further_items(100 * score, budget.limit, alpha)
-    note = f"about {needed} more items are needed" if needed else ""
-    finding = _decide(budget, value, 100 * low, 100 * high, samples=len(score))
+    value, n = 100 * float(score.mean()), len(score)
+    needed = _further_items(value - budget.limit, 100 * float(score.std()) / math.sqrt(n), n, alpha)
+    return _decide_with_need(budget, value, 100 * low, 100 * high, n, "", needed)
+
+
+def _further_items(gap: float, error: float, n: int, alpha: float) -> int | None:
+    """Items beyond the `n` at hand until a figure's normal bound clears a limit that lies `gap` away.
+
+    `error` is the figure's standard error with `n` items; it falls with the root of their number. None at the limit.
+    """
+    if gap == 0 or not math.isfinite(error):
+        return None
+    total = n * (float(stats.norm.isf(alpha)) * error / gap) ** 2
+    return max(1, math.ceil(total) - n) if math.isfinite(total) else None
+
+
+def _decide_with_need(
+    budget: Budget, value: float, low: float, high: float, n: int, note: str, needed: int | None
+) -> Finding:
+    """A finding that says, where it is undecided, how many more items would decide."""
+    finding = _decide(budget, value, low, high, samples=n, note=note)
     if finding.standing is not Standing.UNDECIDED:
         return finding
-    return _decide(budget, value, 100 * low, 100 * high, samples=len(score), note=note, needed=needed)
-
-
-def _further_items(values: FLOATS, limit: float, alpha: float) -> int | None:
-    """Items beyond those at hand until the mean's normal bound clears the limit; None when it lies at the limit."""
-    gap = abs(float(values.mean()) - limit)
-    if gap == 0:
-        return None
-    total = (float(stats.norm.isf(alpha)) * float(values.std()) / gap) ** 2
-    return max(1, math.ceil(total) - len(values)) if math.isfinite(total) else None
+    more = f"about {needed} more items are needed" if needed else "it lies at the limit"
+    more = f"{note}; {more}" if note else more
+    return _decide(budget, value, low, high, samples=n, note=more, needed=needed)
 
 
 def _drop(budget: Budget, baseline: FLOATS, score: FLOATS, alpha: float) -> Finding:
@@ -220,14 +234,11 @@ def _drop(budget: Budget, baseline: FLOATS, score: FLOATS, alpha: float) -> Find
         changes = f"{lost} of {n} items lost, {gained} won"
     else:
         low, high = _mean_drop_bounds(baseline, score, alpha)
-        needed = _further_items(scale * (baseline - score), budget.limit, alpha)
+        drops = scale * (baseline - score)
+        needed = _further_items(float(drops.mean()) - budget.limit, float(drops.std()) / math.sqrt(n), n, alpha)
         changes = f"mean over {n} items"
     value = scale * float((baseline - score).mean())
-    finding = _decide(budget, value, scale * low, scale * high, samples=n, note=changes)
-    if finding.standing is not Standing.UNDECIDED:
-        return finding
-    more = f"about {needed} more items are needed" if needed else "the drop lies at the limit"
-    return _decide(budget, value, scale * low, scale * high, samples=n, note=f"{changes}; {more}", needed=needed)
+    return _decide_with_need(budget, value, scale * low, scale * high, n, changes, needed)
 
 
 def _mean_drop_bounds(baseline: FLOATS, score: FLOATS, alpha: float) -> tuple[float, float]:
@@ -255,18 +266,10 @@ def _aggregate(budget: Budget, reading: Reading, measurement: Measurement, alpha
     else:
         drawn = (100 if rate else 1) * (baseline.samples - reading.samples)
     low, high = replicate_bounds(drawn, alpha)
-    value, note = float(drawn[0]), f"{reading.unit} over {items} items"
-    finding = _decide(budget, value, low, high, samples=items, note=note)
-    if finding.standing is not Standing.UNDECIDED:
-        return finding
-    gap = abs(value - budget.limit)
-    needed = None
-    if gap > 0 and np.isfinite(drawn).all():
-        # the spread of a figure of all items falls with the root of their number
-        total = items * (float(stats.norm.isf(alpha)) * float(drawn[1:].std()) / gap) ** 2
-        needed = max(1, math.ceil(total) - items) if math.isfinite(total) else None
-    more = f"about {needed} more items are needed" if needed else "the drop lies at the limit"
-    return _decide(budget, value, low, high, samples=items, note=f"{note}; {more}", needed=needed)
+    value = float(drawn[0])
+    error = float(drawn[1:].std()) if np.isfinite(drawn).all() else math.inf
+    needed = _further_items(value - budget.limit, error, items, alpha)
+    return _decide_with_need(budget, value, low, high, items, f"{reading.unit} over {items} items", needed)
 
 
 def _decide(

@@ -137,8 +137,7 @@ class Rung:
 
     def structure_of(self, plan: Plan) -> tuple[Step, ...]:
         """The steps in front of the first round that are one of the rung's structures; none without structures."""
-        first = plan.rounds[0] if plan.rounds else ()
-        return tuple(step for step in first if step.stage is Stage.STRUCTURE) if self.structures else ()
+        return plan.structure if self.structures else ()
 
     def place(self, plan: Plan) -> int | None:
         """Where the plan's structure stands among the rung's, None where it is none of them."""

@@ -14,14 +14,18 @@ from numpy.typing import NDArray
 STATISTICS = ("p50", "mean", "p90", "p95", "p99")
 
 
+def is_binary(*arrays: NDArray[np.float64]) -> bool:
+    """True when every score is a right or a wrong answer, 1 or 0."""
+    return all(bool(np.isin(array, (0.0, 1.0)).all()) for array in arrays)
+
+
 @dataclass(frozen=True, eq=False)
 class Reading:
     """Raw samples of one metric.
 
     `samples` has shape `(n,)`, or `(blocks, calls)` for what is timed in blocks: calls of one block are
     correlated, blocks are the unit of repetition. With `items` it is a figure of so many items together: first its
-    value,
-    then those of samples of the items drawn with replacement, the same draws for every model.
+    value, then those of samples of the items drawn with replacement, the same draws for every model.
     """
 
     unit: str
@@ -73,7 +77,8 @@ class Reading:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under what a measurement was taken. `dropped_blocks` were left out: the machine was disturbed around them."""
+    """Under what a measurement was taken. `dropped_blocks` were left out: the machine was disturbed around them.
+    `loads` is how often the file was loaded for it, at places in memory drawn with `loading_seed`."""
 
     artifact_hash: str
     runtime: str
@@ -82,6 +87,8 @@ class Conditions:
     batch: int
     machine: str
     dropped_blocks: int = 0
+    loads: int = 1
+    loading_seed: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
@@ -93,6 +100,8 @@ class Conditions:
             "batch": self.batch,
             "machine": self.machine,
             "dropped_blocks": self.dropped_blocks,
+            "loads": self.loads,
+            "loading_seed": self.loading_seed,
         }
 
 
@@ -118,11 +127,15 @@ class Measurement:
         )
 
     def latency_ratios(self, statistic: str) -> NDArray[np.float64]:
-        """Latency over the baseline's, block by block, shape `(blocks,)`; both must have been measured.
+        """Latency over the baseline's, see `block_ratios`."""
+        return self.block_ratios("latency_ms", statistic)
+
+    def block_ratios(self, metric: str, statistic: str) -> NDArray[np.float64]:
+        """What is measured in blocks over the baseline's, shape `(blocks,)`; both must have been measured.
 
         Block i of one was taken right beside block i of the other, so drift of the machine cancels in the ratio.
         """
-        after, before = (side["latency_ms"].block_statistic(statistic) for side in (self.readings, self.baseline))
+        after, before = (side[metric].block_statistic(statistic) for side in (self.readings, self.baseline))
         rounds = min(len(after), len(before))
         return np.asarray(after[:rounds] / before[:rounds], dtype=np.float64)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from autocompress.artifact import Artifact, TensorSpec, require_file
 from autocompress.errors import ArtifactError, TechniqueError
 from autocompress.workspace import write_whole
 
+# what a weight passes through on its way to the operator that it belongs to
+PASSING = ("DequantizeLinear", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity")
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -117,6 +120,30 @@ def compact(model: onnx.ModelProto) -> onnx.ModelProto:
     _share_repeated_weights(graph)
     _shorten_names(graph)
     return model
+
+
+def weight_labels(model: onnx.ModelProto) -> dict[str, str]:
+    """What to call each stored tensor: where it is used and its shape, `Conv 7 of 21, 64x64x3x3`; with its own name
+    where the file keeps names (see `compact`)."""
+    graph = model.graph
+    count = Counter(node.op_type for node in graph.node)
+    seen: Counter[str] = Counter()
+    users: dict[str, str] = {}
+    # backwards, so that what a tensor is unpacked or reshaped for is known before the node that does it
+    for node in reversed(graph.node):
+        place = count[node.op_type] - seen[node.op_type]
+        seen[node.op_type] += 1
+        own = f"{node.op_type} {place} of {count[node.op_type]}"
+        passed_on = users.get(node.output[0], own) if node.op_type in PASSING and node.output else own
+        for name in node.input:
+            users[name] = passed_on
+    nameless = model.producer_name == "autocompress"
+    labels = {}
+    for tensor in graph.initializer:
+        shape = "x".join(map(str, tensor.dims)) or "one number"
+        parts = ([] if nameless else [tensor.name]) + [users.get(tensor.name, "not used"), shape]
+        labels[tensor.name] = ", ".join(parts)
+    return labels
 
 
 def _name_free_dimensions(graph: onnx.GraphProto) -> None:

@@ -97,6 +97,11 @@ class Plan:
         yield from self.finish
 
     @property
+    def structure(self) -> tuple[Step, ...]:
+        """What the first round leaves out."""
+        return tuple(step for step in self.rounds[0] if step.stage is Stage.STRUCTURE) if self.rounds else ()
+
+    @property
     def hash(self) -> str:
         """Stable across processes and versions of Python: sha256 of the canonical JSON, 16 hex digits."""
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))

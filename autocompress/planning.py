@@ -12,7 +12,7 @@ from autocompress.journal import Journal
 from autocompress.judge import judge_by
 from autocompress.ladder import Ladder
 from autocompress.measurement import Measurement
-from autocompress.plan import Plan, Stage, Step
+from autocompress.plan import Plan, Step
 from autocompress.planner import (
     Situation,
     build_ladder,
@@ -111,7 +111,8 @@ def with_training(
                 found = structures or fitting_structures(planned.ladder, journal.trials())
                 training = time_training(shaping, found)
             elif seconds_left is not None and bench.profile.objective in SHRINKING:
-                last = [shape for shape in map(_shape, reached) if shape in training.courses[-1].structures]
+                course = training.courses[-1].structures
+                last = [plan.structure for plan in reached if plan.structure in course]
                 if last:
                     smaller = smaller_structure(shaping, probes, last[0])
                     training = None if smaller is None else with_course(training, [smaller])
@@ -121,11 +122,6 @@ def with_training(
             probes = replace(probes, training=training)
             journal.note("probes", probes.to_json())
     return _planned(bench, planned.baseline, planned.facts, probes, progress, structured=True)
-
-
-def _shape(plan: Plan) -> tuple[Step, ...]:
-    """What the first round leaves out."""
-    return tuple(step for step in plan.rounds[0] if step.stage is Stage.STRUCTURE) if plan.rounds else ()
 
 
 def _alone(bench: Workbench, progress: Listener) -> AbstractContextManager[None]:

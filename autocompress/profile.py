@@ -52,8 +52,7 @@ class RuntimeProfile:
 class Protocol:
     """How latency is measured: the statistic of a call at `batch`, until the interval's half width is within
     `precision` (a share) of the value or clear of the budget, for at most `max_seconds`. `items`: accuracy is
-    confirmed on
-    as many items as it takes (`as_needed`) or on `all`."""
+    confirmed on as many items as it takes (`as_needed`) or on `all`."""
 
     batch: int = 1
     statistic: str = "p50"

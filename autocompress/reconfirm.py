@@ -19,7 +19,7 @@ from autocompress.workbench import Workbench
 
 # a note of its own: `run --resume` must find its confirmations judged by the run's budgets
 NOTE = "resolved"
-TIMED = ("latency_ms", "memory_mb")
+TIMED = ("latency_ms", "memory_mb", "energy_mj")
 SCORED = ("score", "answer", "label")
 Record = Mapping[str, Any]
 

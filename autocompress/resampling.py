@@ -23,7 +23,7 @@ MANY = 20_000
 DRAWS = 1999
 PAIRED_DRAWS = 999
 CHUNK = 2_000_000
-SEED = 20_251_122
+RESAMPLING_SEED = 20_251_122
 
 
 def mean_bounds(values: FLOATS, alpha: float) -> tuple[float, float]:
@@ -72,7 +72,7 @@ def _studentized(content: bytes) -> FLOATS:
     """
     values = np.frombuffer(content, dtype=np.float64)
     n, mean = len(values), values.mean()
-    random = np.random.default_rng(SEED)
+    random = np.random.default_rng(RESAMPLING_SEED)
     found = []
     left = DRAWS
     while left > 0:
@@ -89,11 +89,12 @@ def replicates(records: FLOATS, value: Value) -> FLOATS:
     """The figure of all records and of `PAIRED_DRAWS` samples of them, drawn with replacement, shape `(1 + draws,)`.
 
     `records` has shape `(n, k)`. The same number of records gives the same draws, so the replicates of two models on
-    the
-    same items are paired.
+    the same items are paired. Without records nothing has a value.
     """
-    random = np.random.default_rng(SEED)
     n = len(records)
+    if n == 0:
+        return np.full(1 + PAIRED_DRAWS, np.nan)
+    random = np.random.default_rng(RESAMPLING_SEED)
     drawn = (value(records[random.integers(0, n, n)]) for _ in range(PAIRED_DRAWS))
     return np.array([value(records), *drawn], dtype=np.float64)
 

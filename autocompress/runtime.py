@@ -68,8 +68,8 @@ class Contents:
 
 @dataclass(frozen=True)
 class HotSpots:
-    """Where an artifact's bytes and time go: `largest` stored tensors (name, bytes), `slowest` operators (name, type,
-    share of the time), most first."""
+    """Where an artifact's bytes and time go: `largest` stored tensors (what they are, bytes), `slowest` operators
+    (name, type, share of the time), most first."""
 
     largest: Sequence[tuple[str, int]] = ()
     slowest: Sequence[tuple[str, str, float]] = ()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from autocompress.artifact import Artifact
 from autocompress.errors import RuntimeFailureError
-from autocompress.measurement import Reading
+from autocompress.measurement import Measurement, Reading
 from autocompress.resampling import replicates
 from autocompress.runtime import Runtime, feeds
 from autocompress.source import Part
@@ -48,6 +48,11 @@ class Scorer:
     threads: int
     options: Mapping[str, str]
     _sheets: dict[tuple[str, str], _Sheet] = field(default_factory=dict)
+
+    def measurement(self, artifact: Artifact, baseline: Artifact | None, part: Part) -> Measurement:
+        """The readings of an artifact beside its baseline's on the same items; raises as `readings` does."""
+        before = {} if baseline is None else self.readings(baseline, part)
+        return Measurement(self.readings(artifact, part), before)
 
     def readings(self, artifact: Artifact, part: Part) -> dict[str, Reading]:
         """`score`, and where the task is one of classes `answer` and `label`: the class given and the right one.

@@ -3,8 +3,7 @@
 Error spending: Lan and DeMets, "Discrete sequential boundaries for clinical trials", Biometrika 70 (1983), with
 spending in proportion to the items read. The nominal levels follow from the joint normal distribution of the test
 statistics, by recursive integration: Armitage, McPherson and Rowe, "Repeated significance tests on accumulating
-data", JRSS A
-132 (1969); Jennison and Turnbull, Group Sequential Methods (2000), chapter 19.
+data", JRSS A 132 (1969); Jennison and Turnbull, Group Sequential Methods (2000), chapter 19.
 """
 
 from __future__ import annotations

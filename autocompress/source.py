@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -211,8 +212,11 @@ class Part:
 
     def first(self, count: int) -> Part:
         """The first `count` items in an order fixed by a hash of the index, so that no sorting by class shows."""
-        order = sorted(range(len(self.indices)), key=lambda i: _mix(int(self.indices[i])))
-        return Part(self.name, self.source, np.sort(self.indices[order[:count]]))
+        return Part(self.name, self.source, np.sort(self._mixed[:count]))
+
+    @cached_property
+    def _mixed(self) -> NDArray[np.int64]:
+        return self.indices[np.argsort([_mix(int(index)) for index in self.indices])]
 
     def without(self, indices: NDArray[np.int64]) -> Part:
         """The items that are not among these."""

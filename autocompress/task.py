@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from autocompress.aggregate import AGGREGATES, Aggregate
+from autocompress.aggregate import AGGREGATES, Aggregate, first_output
 from autocompress.errors import DataError
 from autocompress.source import Array, Part, as_source, third, to_array, whole
 
@@ -126,7 +126,7 @@ class Task:
         """`score` of each item and, where it chooses one of several classes, `answer` and `label`."""
         found = {"score": self.scores(outputs, targets)}
         if self.chooses_classes:
-            found["answer"] = _first(outputs).argmax(1).astype(np.float64)
+            found["answer"] = first_output(outputs).argmax(1).astype(np.float64)
             found["label"] = np.asarray(targets).astype(np.float64)
         return found
 
@@ -156,7 +156,7 @@ class Task:
 
 
 def _class_scores(outputs: Any, targets: Array, k: int) -> Array:
-    logits = _first(outputs)
+    logits = first_output(outputs)
     if logits.ndim != 2:
         raise DataError(
             f"top-{k} needs outputs of shape (n, classes), not {logits.shape}.",
@@ -196,7 +196,7 @@ def top5(outputs: Any, targets: Array) -> Array:
 
 def negative_error(outputs: Any, targets: Array) -> Array:
     """Minus the mean absolute error of each item, shape `(n,)`."""
-    values = _first(outputs)
+    values = first_output(outputs)
     if values.shape != targets.shape and (values.size != targets.size or values.shape[:1] != (len(targets),)):
         raise DataError(f"outputs have shape {values.shape}, targets {targets.shape}.", where="score")
     return np.asarray(-np.abs(values.reshape(len(targets), -1) - targets.reshape(len(targets), -1)).mean(1))
@@ -204,7 +204,7 @@ def negative_error(outputs: Any, targets: Array) -> Array:
 
 def token_accuracy(outputs: Any, targets: Array) -> Array:
     """Share of an item's tokens predicted right, shape `(n,)`; targets below 0 are padding."""
-    values = _first(outputs)
+    values = first_output(outputs)
     if values.ndim < 3 or values.shape[:-1] != targets.shape:
         raise DataError(
             f"outputs have shape {values.shape}, targets {targets.shape}.",
@@ -213,14 +213,6 @@ def token_accuracy(outputs: Any, targets: Array) -> Array:
         )
     right = (values.argmax(-1) == targets) & (targets >= 0)
     return np.asarray(right.sum(1) / np.maximum((targets >= 0).sum(1), 1))
-
-
-def _first(outputs: Any) -> Array:
-    values = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs)
-    # a comparison with NaN is false, so that no class would be ahead of the right one
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise DataError("outputs are not finite (NaN or infinity).", where="score")
-    return values
 
 
 CLASS_SCORES = ("top1", "top5", "macro_f1")

@@ -101,7 +101,7 @@ class Workbench:
         self.machine: Machine = tools.device.machine()
         self.hears_training: Callable[[int, int, float], None] = lambda step, steps, seconds_left: None
         self._baseline: Artifact | None = None
-        self._scorer: Scorer | None = None
+        self._scorer = Scorer(tools.runtime, task or Task(), self.machine.cores, profile.runtime.options)
 
     @property
     def baseline(self) -> Artifact:
@@ -241,10 +241,7 @@ class Workbench:
 
         Where the task is one of classes, the answers of both and the labels as well.
         """
-        if self._scorer is None:
-            task = self.task or Task()
-            self._scorer = Scorer(self.tools.runtime, task, self.machine.cores, self.options)
-        return Measurement(self._scorer.readings(artifact, part), self._scorer.readings(self.baseline, part))
+        return self._scorer.measurement(artifact, self.baseline, part)
 
     @property
     def options(self) -> Mapping[str, str]:

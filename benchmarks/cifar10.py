@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
 from networks import cifar10, cifar_resnet
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -25,7 +24,6 @@ from autocompress.artifact import Artifact
 from autocompress.devices import LocalDevice
 from autocompress.gate import check
 from autocompress.judge import judge_by
-from autocompress.measurement import Measurement
 from autocompress.runtimes import OnnxRuntime
 from autocompress.scoring import Scorer
 
@@ -71,8 +69,7 @@ def compare(name: str, artifact: Artifact, baseline: Artifact, task: Task) -> di
     checked = check(artifact, baseline, profile, runtime, device, None)
     part, cores = task.confirming, device.machine().cores
     scorer = Scorer(runtime, task, cores, {})
-    before, after = (scorer.readings(file, part)["score"] for file in (baseline, artifact))
-    measurement = checked.measurement.with_(Measurement({"score": after}, {"score": before}))
+    measurement = checked.measurement.with_(scorer.measurement(artifact, baseline, part))
     verdict = judge_by(profile, measurement)
     latency, drop = verdict.of("latency_ms"), verdict.of("max_accuracy_drop_pp")
     return {
@@ -83,7 +80,7 @@ def compare(name: str, artifact: Artifact, baseline: Artifact, task: Task) -> di
         "size_ratio": artifact.size_bytes / baseline.size_bytes,
         "size_mb": artifact.size_bytes / 1e6,
         "p50_ms": measurement.readings["latency_ms"].statistic("p50"),
-        "accuracy": 100 * float(np.mean(after.samples)),
+        "accuracy": 100 * measurement.readings["score"].value,
         "drop_pp": drop.value,
         "drop_high_pp": drop.high,
     }

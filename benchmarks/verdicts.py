@@ -3,9 +3,8 @@
     python benchmarks/verdicts.py [--gates 4000]
 
 Each item of a candidate is lost, won or unchanged, independently, at stated rates. A false pass is "met" where the
-true drop
-lies at the limit of one point; power is "met" where nothing is lost in truth. Three gates: this package's on all
-items at once, the same read in chunks that end when the answer is clear, and the point estimate (observed drop <=
+true drop lies at the limit of one point; power is "met" where nothing is lost in truth. Three gates: this package's on
+all items at once, the same read in chunks that end when the answer is clear, and the point estimate (observed drop <=
 limit). Then the best of 30 candidates that all lose one point: a third of the items selects, up to four are
 confirmed on the rest. Writes benchmarks/results/verdicts.json. A minute on two cores.
 """
@@ -48,24 +47,16 @@ def counts(random: np.random.Generator, gates: int, sizes: list[int], changed: f
     return np.cumsum(np.stack(drawn, axis=1), axis=1)
 
 
-@functools.cache
-def upper(lost: int, won: int, n: int, alpha: float) -> float:
-    """The upper bound of the drop."""
-    return drop_bounds(lost, won, n, alpha)[1]
-
-
-@functools.cache
-def lower(lost: int, won: int, n: int, alpha: float) -> float:
-    """The lower bound of the drop."""
-    return drop_bounds(lost, won, n, alpha)[0]
+bounds = functools.cache(drop_bounds)
 
 
 def read_until_clear(seen: INTS, looks: list[tuple[int, float]]) -> tuple[str, int]:
     """The answer and the items read; `seen` has shape `(looks, 2)`."""
     for (lost, won), (n, level) in zip(seen.tolist(), looks, strict=True):
-        if upper(lost, won, n, level) <= LIMIT:
+        low, high = bounds(lost, won, n, level)
+        if high <= LIMIT:
             return "met", n
-        if lower(lost, won, n, level) > LIMIT:
+        if low > LIMIT:
             return "not met", n
     return "undecided", looks[-1][0]
 
@@ -80,7 +71,7 @@ def one_setting(random: np.random.Generator, gates: int, n: int, changed: float,
         "items": n,
         "changed": changed,
         "true_drop_pp": 100 * drop,
-        "at_once": float(np.mean([upper(lost, won, n, ALPHA) <= LIMIT for lost, won in last])),
+        "at_once": float(np.mean([bounds(lost, won, n, ALPHA)[1] <= LIMIT for lost, won in last])),
         "in_chunks": float(np.mean([answer == "met" for answer, _ in chunks])),
         "items_read": float(np.mean([read for _, read in chunks])),
         "point_estimate": float(np.mean([(lost - won) / n <= LIMIT for lost, won in last])),

@@ -16,7 +16,7 @@ from autocompress.statistics import drop_bounds, items_needed, rate_bounds
 from autocompress.verdict import Finding, Standing, Status
 
 ALPHA = 0.05
-SIZES = ("size_mb", "download_mb", "memory_mb", "energy_mj")
+SIZES = ("size_mb", "download_mb", "memory_mb")
 RANK = {Standing.EXCEEDED: 0, Standing.UNDECIDED: 1, Standing.MET: 2}
 
 
@@ -83,7 +83,8 @@ def test_every_metric_has_a_finding_and_is_unmeasured_without_readings(metric: s
 
 @pytest.mark.parametrize("metric", [name for name, metric in METRICS.items() if metric.may_be_relative])
 def test_a_share_of_a_baseline_that_was_not_measured_is_unmeasured(metric: str) -> None:
-    everything = measured({**{name: [1.0] for name in SIZES}, "latency_ms": blocks([1.0] * 9)})
+    times = {name: blocks([1.0] * 9) for name in ("latency_ms", "energy_mj")}
+    everything = measured({**{name: [1.0] for name in SIZES}, **times})
     assert finding_of(Budget(metric, 1e6), everything).standing is not Standing.UNMEASURED
     assert finding_of(Budget(metric, 2.0, relative=True), everything).standing is Standing.UNMEASURED
 
@@ -105,7 +106,8 @@ def test_a_drop_against_scores_of_other_items_is_unmeasured(metric: str) -> None
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_what_is_no_number_is_never_met(metric: str) -> None:
-    nan = {name: [math.nan] for name in SIZES} | {"latency_ms": blocks([math.nan] * 9), "score": [math.nan] * 50}
+    times = {name: blocks([math.nan] * 9) for name in ("latency_ms", "energy_mj")}
+    nan = {**{name: [math.nan] for name in SIZES}, **times, "score": [math.nan] * 50}
     finding = finding_of(Budget(metric, 1.0), measured(nan, nan))
     assert finding.standing is not Standing.MET
 
@@ -222,6 +224,24 @@ def test_the_statistic_of_the_profile_decides() -> None:
     assert found["mean"].standing is Standing.EXCEEDED
     assert found["mean"].value == pytest.approx(2.0)
     assert found["p99"].value == pytest.approx(1.0 + 10.0 * 0.91)
+
+
+# energy
+
+
+def test_energy_is_judged_by_its_blocks() -> None:
+    energy = measured({"energy_mj": np.array([[2.0]] * 8 + [[90.0]])}, {"energy_mj": np.array([[4.0]] * 9)})
+    finding = finding_of(Budget("energy_mj", 2.5), energy)
+    assert (finding.standing, finding.value, finding.samples) == (Standing.MET, 2.0, 9)
+    share = finding_of(Budget("energy_mj", 0.4, relative=True), energy, statistic="p99")
+    assert (share.standing, share.value) == (Standing.EXCEEDED, 0.5)
+
+
+def test_a_machine_without_a_counter_leaves_energy_unmeasured() -> None:
+    timed = measured({"latency_ms": blocks([1.0] * 9)})
+    finding = finding_of(Budget("energy_mj", 1e9), timed)
+    assert finding.standing is Standing.UNMEASURED
+    assert "no energy counter" in finding.sentence
 
 
 # throughput
@@ -393,7 +413,7 @@ def test_no_number_of_items_decides_a_drop_that_lies_at_the_limit() -> None:
     finding = finding_of(Budget("max_accuracy_drop_pp", 2.0), paired(6, 2, 192))
     assert finding.standing is Standing.UNDECIDED
     assert finding.needed is None
-    assert "the drop lies at the limit" in finding.sentence
+    assert "it lies at the limit" in finding.sentence
 
 
 def test_nothing_more_is_needed_for_what_is_decided() -> None:
@@ -476,17 +496,16 @@ def measurements(draw: st.DrawFn, times: int = 1) -> tuple[Measurement, Measurem
     else:
         pairs = np.array(draw(SCORES))
         scores = pairs[:, 0], pairs[:, 1]
-    sizes = {name: [draw(st.floats(0.001, 100.0))] for name in SIZES}
+    sizes: dict[str, object] = {name: [draw(st.floats(0.001, 100.0))] for name in SIZES}
     rounds = min(len(latency), len(before))
+
+    def timed(values: Array, count: int) -> dict[str, object]:
+        return {name: np.tile(blocks(values[:rounds]), (count, 1)) for name in ("latency_ms", "energy_mj")}
 
     def repeated(count: int) -> Measurement:
         return measured(
-            {**sizes, "latency_ms": np.tile(blocks(latency[:rounds]), (count, 1)), "score": np.tile(scores[1], count)},
-            {
-                **{name: [2.0] for name in SIZES},
-                "latency_ms": np.tile(blocks(before[:rounds]), (count, 1)),
-                "score": np.tile(scores[0], count),
-            },
+            {**sizes, **timed(latency, count), "score": np.tile(scores[1], count)},
+            {**{name: [2.0] for name in SIZES}, **timed(before, count), "score": np.tile(scores[0], count)},
         )
 
     return repeated(1), repeated(times)

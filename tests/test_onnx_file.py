@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from autocompress.artifact import TensorSpec
 from autocompress.errors import ArtifactError
-from autocompress.onnx_file import compact, describe, load_model, save_model
+from autocompress.onnx_file import compact, describe, load_model, save_model, weight_labels
 from autocompress.runtime import align
 from autocompress.runtimes import OnnxRuntime
 from autocompress.source import Array
@@ -303,3 +303,26 @@ def test_weights_that_are_missing_beside_the_file_are_refused(tmp_path: Path) ->
     (tmp_path / "w.data").unlink()
     with pytest.raises(ArtifactError, match="in other files"):
         load_model(path)
+
+
+# what weights are called
+
+
+def test_a_nameless_weight_is_called_by_where_it_is_used_and_its_shape() -> None:
+    model = compact(chain({"w1": STEPS, "w2": STEPS * 2}))
+    shape = "x".join(map(str, STEPS.shape))
+    assert sorted(weight_labels(model).values()) == [f"Add 1 of 2, {shape}", f"Add 2 of 2, {shape}"]
+
+
+def test_a_packed_weight_belongs_to_the_operator_that_it_is_unpacked_for() -> None:
+    nodes = [
+        helper.make_node("DequantizeLinear", ["packed", "scale"], ["open"]),
+        helper.make_node("Transpose", ["open"], ["turned"], perm=[1, 0]),
+        helper.make_node("MatMul", ["x", "turned"], ["y"]),
+    ]
+    weights = {"packed": np.ones((2, 3), np.int8), "scale": np.array(0.5, np.float32)}
+    model = onnx_model(nodes, {"x": ROW}, {"y": ROW}, weights)
+    assert weight_labels(model) == {
+        "packed": "packed, MatMul 1 of 1, 2x3",
+        "scale": "scale, MatMul 1 of 1, one number",
+    }

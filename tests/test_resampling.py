@@ -117,6 +117,12 @@ def test_replicate_bounds_of_a_mean_are_near_students() -> None:
     assert found == pytest.approx((records.mean() - half, records.mean() + half), abs=half / 5)
 
 
+def test_without_items_a_figure_has_no_value_and_no_bounds() -> None:
+    found = replicates(np.zeros((0, 2)), lambda rows: float(rows.mean()))
+    assert np.isnan(found).all()
+    assert replicate_bounds(found, 0.05) == (-math.inf, math.inf)
+
+
 def test_a_figure_without_a_value_somewhere_has_no_bounds() -> None:
     assert replicate_bounds(np.array([1.0, 1.0, math.nan]), 0.05) == (-math.inf, math.inf)
 

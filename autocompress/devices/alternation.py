@@ -1,10 +1,18 @@
-"""Blocks of calls in turn: warm until steady, as many as it takes, without those that the machine disturbed."""
+"""Blocks of calls in turn, of files that are loaded anew each time, without those that the machine disturbed.
+
+Where a file's memory happens to lie makes it up to some percent faster or slower for as long as it stays loaded, so
+that repeated calls alone tell two identical files apart: Mytkowicz et al., "Producing wrong data without doing anything
+obviously wrong!", ASPLOS 2009; Curtsinger and Berger, "Stabilizer: statistically sound performance evaluation", ASPLOS
+2013; Kalibera and Jones, "Rigorous benchmarking in reasonable time", ISMM 2013. So a round begins with loading all
+files, each time somewhere else, and rounds are what is repeated.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -18,49 +26,78 @@ FLOATS = NDArray[np.float64]
 MIN_ROUNDS = 9
 WARM_UP_SECONDS = 0.3
 MOST_WARM_UP_SECONDS = 3.0
-# a block counts as disturbed when a fixed piece of work right before or after it took so much longer than it mostly
-# does
+# a block counts as disturbed when a fixed piece of work right before or after it took so much longer than mostly
 DRIFT = 1.15
 # a 95 % interval of the median, to know when the profile's precision is reached
 PRECISION_ALPHA = 0.025
+# share of the time that may go into loading files anew; what takes longer to load is loaded less often
+LOADING_SHARE = 0.5
+# files are loaded behind so many bytes that are not used, drawn anew each time
+MOST_PADDING = 1 << 16
+LOADING_SEED = 20_251_122
 # calls of a block, so that a high percentile of it is more than its slowest call
 LEAST_CALLS = {"p90": 50, "p95": 100, "p99": 300}
+
+
+@dataclass(frozen=True)
+class Block:
+    """Calls in a row: their times and the longer of the control kernel's times around them, in ms; and the energy of
+    one of them in mJ, None where no counter can be read."""
+
+    times: Sequence[float]
+    control_ms: float
+    energy_mj: float | None = None
 
 
 class Meter(Protocol):
     """What times one artifact."""
 
-    def block(self, calls: int, discard: int) -> tuple[list[float], float]:
-        """Times of `calls` calls in ms, and the longer of the control kernel's times around them."""
+    def block(self, calls: int, discard: int) -> Block:
+        """`calls` calls, after `discard` that do not count."""
+        ...
+
+    @property
+    def load_seconds(self) -> float:
+        """What loading the artifact took."""
+        ...
+
+    def reload(self, padding: int) -> None:
+        """Load the artifact anew, behind `padding` bytes that are not used."""
         ...
 
 
 @dataclass(eq=False)
 class Rounds:
-    """What was timed: per artifact and round, the calls and the control kernel's time, in ms."""
+    """The blocks of each artifact, one per round, and how often the artifacts were loaded for them."""
 
-    times: list[list[list[float]]]
-    controls: list[list[float]]
-    kept: list[int] = field(default_factory=list)
+    blocks: list[list[Block]]
+    loads: int = 1
 
     @property
     def dropped(self) -> int:
         """Rounds in which a block was disturbed."""
-        return len(self.controls[0]) - len(self.kept)
+        return len(self.blocks[0]) - len(self.kept)
 
-    def sift(self) -> None:
-        """Keep the rounds that nothing disturbed; all of them where hardly any is left: the machine is that noisy."""
-        usual = np.array([np.median(controls) for controls in self.controls])[:, None]
-        calm = (np.array(self.controls) <= DRIFT * usual).all(axis=0)
-        self.kept = list(np.flatnonzero(calm)) if calm.sum() >= max(5, calm.size // 2) else list(range(calm.size))
+    @property
+    def kept(self) -> list[int]:
+        """The rounds that nothing disturbed; all of them where hardly any is left: the machine is that noisy."""
+        controls = np.array([[block.control_ms for block in blocks] for blocks in self.blocks])
+        calm = (controls <= DRIFT * np.median(controls, axis=1, keepdims=True)).all(axis=0)
+        return list(np.flatnonzero(calm)) if calm.sum() >= max(5, calm.size // 2) else list(range(calm.size))
 
     def of(self, place: int) -> FLOATS:
-        """The kept blocks of an artifact, shape `(blocks, calls)`."""
-        return np.array([self.times[place][number] for number in self.kept])
+        """Times of an artifact's kept blocks in ms, shape `(blocks, calls)`."""
+        return np.array([self.blocks[place][number].times for number in self.kept])
+
+    def energy(self, place: int) -> FLOATS | None:
+        """Energy of a call in mJ, block by block, shape `(blocks, 1)`; None where no counter can be read."""
+        found = [self.blocks[place][number].energy_mj for number in self.kept]
+        return None if None in found else np.array(found, dtype=np.float64)[:, None]
 
 
 def alternate(meters: Sequence[Meter], max_seconds: float, profile: Profile) -> Rounds:
-    """Blocks of calls, in turn and in alternating order.
+    """Blocks of calls, in turn and in alternating order; files are loaded anew for every round, or as often as half of
+    the time allows.
 
     Ends when the intervals are as narrow as the profile's precision and clear of its latency budgets. Where they
     are narrow but a budget lies inside, it goes on to `max_seconds` without looking again: looking after every
@@ -68,18 +105,22 @@ def alternate(meters: Sequence[Meter], max_seconds: float, profile: Profile) -> 
     """
     to_the_end = False
     least = LEAST_CALLS.get(profile.protocol.statistic, 2)
-    share = max_seconds / (MIN_ROUNDS * len(meters))
+    loading = sum(meter.load_seconds for meter in meters)
+    every = max(1, math.ceil(loading * MIN_ROUNDS / (LOADING_SHARE * max_seconds)))
+    share = (max_seconds - loading * (MIN_ROUNDS // every)) / (MIN_ROUNDS * len(meters))
     calls = [max(least, _block_size(_warm_up(meter, profile.protocol.precision), share)) for meter in meters]
-    rounds = Rounds([[] for _ in meters], [[] for _ in meters])
+    rounds = Rounds([[] for _ in meters])
+    paddings = np.random.default_rng(LOADING_SEED)
     start = time.monotonic()
     for number in range(10_000):
+        if number and number % every == 0:
+            rounds.loads += 1
+            for meter in meters:
+                meter.reload(int(paddings.integers(MOST_PADDING)))
         # forwards and backwards in turn, so that a steady drift does not favour one of them
         order = range(len(meters)) if number % 2 == 0 else reversed(range(len(meters)))
         for i in order:
-            times, control = meters[i].block(calls[i], discard=max(1, calls[i] // 10))
-            rounds.times[i].append(times)
-            rounds.controls[i].append(control)
-        rounds.sift()
+            rounds.blocks[i].append(meters[i].block(calls[i], discard=max(1, calls[i] // 10)))
         if time.monotonic() - start > max_seconds:
             break
         if to_the_end or len(rounds.kept) < MIN_ROUNDS:
@@ -122,8 +163,7 @@ def _warm_up(meter: Meter, precision: float) -> float:
     medians: list[float] = []
     while True:
         size = max(2, min(50, int(50 / medians[-1]))) if medians else 2
-        times, _ = meter.block(size, discard=1)
-        medians.append(float(np.median(times)))
+        medians.append(float(np.median(meter.block(size, discard=1).times)))
         spent = time.monotonic() - start
         steady = len(medians) >= 4 and min(medians[-2:]) >= (1 - precision) * min(medians[-4:-2])
         if (steady and spent > WARM_UP_SECONDS) or spent > MOST_WARM_UP_SECONDS:

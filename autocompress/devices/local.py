@@ -15,16 +15,15 @@ import numpy as np
 from autocompress import meter
 from autocompress.artifact import Artifact
 from autocompress.device import Device
-from autocompress.devices.alternation import alternate
+from autocompress.devices.alternation import LOADING_SEED, Rounds, alternate
 from autocompress.devices.process import MeterProcess
-from autocompress.errors import DeviceError, RuntimeFailureError
-from autocompress.examples import made_up_arrays
+from autocompress.errors import DeviceError
+from autocompress.examples import feed_of
 from autocompress.machine import Machine
 from autocompress.measurement import Conditions, Measurement, Reading
 from autocompress.profile import Profile
-from autocompress.runtime import Example, align
+from autocompress.runtime import Example
 from autocompress.scratch import scratch
-from autocompress.source import Array
 from autocompress.turns import measuring
 
 METER = Path(meter.__file__).parent
@@ -60,7 +59,7 @@ class LocalDevice(Device):
             meters = []
             for place, artifact in enumerate(artifacts):
                 feed = folder / f"{place}.npz"
-                inputs = _feed(artifact, example, profile.protocol.batch)
+                inputs = feed_of(artifact, example, profile.protocol.batch)
                 # numpy has arguments of its own, `file` among them
                 np.savez(feed, **{f"input {name}": array for name, array in inputs.items()})  # type: ignore[arg-type]
                 process = stack.enter_context(MeterProcess(METER / "program.py", artifact.path))
@@ -69,10 +68,7 @@ class LocalDevice(Device):
             rounds = alternate(meters, limit, profile)
             return [
                 Measurement(
-                    {
-                        "latency_ms": Reading("ms", rounds.of(place)),
-                        "memory_mb": Reading.one("MB", process.memory_mb),
-                    },
+                    _readings(rounds, place, process.memory_mb),
                     conditions=Conditions(
                         artifact.hash,
                         profile.runtime.name,
@@ -81,20 +77,18 @@ class LocalDevice(Device):
                         profile.protocol.batch,
                         str(self.machine()),
                         rounds.dropped,
+                        rounds.loads,
+                        LOADING_SEED,
                     ),
                 )
                 for place, (artifact, process) in enumerate(zip(artifacts, meters, strict=True))
             ]
 
 
-def _feed(artifact: Artifact, example: Example | None, batch: int) -> dict[str, Array]:
-    size = artifact.fixed_batch or batch
-    if artifact.fixed_batch not in (None, batch):
-        raise RuntimeFailureError(
-            f"takes batches of {artifact.fixed_batch} only, the profile measures at {batch}.",
-            where=str(artifact.path),
-            hint="Export it with a free batch, or set protocol.batch.",
-        )
-    if example is not None:
-        return align(example.with_batch(size).inputs, artifact.inputs, where="example inputs")
-    return made_up_arrays(artifact.inputs, size)
+def _readings(rounds: Rounds, place: int, memory_mb: float) -> dict[str, Reading]:
+    energy = rounds.energy(place)
+    return {
+        "latency_ms": Reading("ms", rounds.of(place)),
+        "memory_mb": Reading.one("MB", memory_mb),
+        **({} if energy is None else {"energy_mj": Reading("mJ", energy)}),
+    }

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from autocompress.devices.alternation import Block
 from autocompress.errors import DeviceError, RuntimeFailureError
 
 OPEN_TIMEOUT_S = 300.0
@@ -31,6 +32,8 @@ class MeterProcess:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._pending = b""
         self._call_seconds = 0.0
+        self._reloaded = False
+        self.load_seconds = 0.0
         self.version = ""
         self.memory_mb = 0.0
 
@@ -79,15 +82,23 @@ class MeterProcess:
         if not reply["finite"]:
             raise RuntimeFailureError("gives outputs that are not finite (NaN or infinity).", where=str(self._artifact))
         self.version = reply["version"]
+        self.load_seconds = float(reply["seconds"])
 
-    def block(self, calls: int, discard: int) -> tuple[list[float], float]:
-        """Times of `calls` calls in ms, after `discard` that do not count; and of the control kernel around them."""
+    def reload(self, padding: int) -> None:
+        """Load the artifact anew, behind `padding` bytes that are not used."""
+        # what the earlier load left behind would count as memory of the later one
+        self._reloaded = True
+        self._ask({"do": "reload", "padding": padding}, OPEN_TIMEOUT_S)
+
+    def block(self, calls: int, discard: int) -> Block:
+        """`calls` calls, after `discard` that do not count."""
         allowed = BLOCK_TIMEOUT_S + 20 * (calls + discard) * self._call_seconds
         reply = self._ask({"do": "block", "calls": calls, "discard": discard}, allowed)
-        times: list[float] = reply["ms"]
-        self._call_seconds = max(times) / 1000
-        self.memory_mb = float(reply["memory_mb"])
-        return times, float(reply["control_ms"])
+        block = Block(reply["ms"], reply["control_ms"], reply["energy_mj"])
+        self._call_seconds = max(block.times) / 1000
+        if not self._reloaded:
+            self.memory_mb = float(reply["memory_mb"])
+        return block
 
     def _ask(self, command: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         process = self._process

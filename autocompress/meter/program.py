@@ -1,8 +1,8 @@
 """Times one artifact in a process of its own. Reads one JSON command a line, answers one JSON line each.
 
-Commands: `open` (artifact, inputs, threads, options), `block` (calls, discard), and end of input, which ends
-the program. Between commands it blocks on its input and uses no CPU, so that another artifact's process can be
-timed meanwhile.
+Commands: `open` (artifact, inputs, threads, options), `reload` (padding), `block` (calls, discard), and end of input,
+which ends the program. Between commands it blocks on its input and uses no CPU, so that another artifact's process can
+be timed meanwhile.
 """
 
 import ctypes
@@ -19,6 +19,10 @@ PR_SET_PDEATHSIG = 1
 # numbers that the control kernel sorts, and how often
 CONTROL_SIZE = 4096
 CONTROL_CALLS = 5
+# calls after loading anew that do not count: they find their memory first
+FIRST_CALLS = 3
+# where Linux shows the energy counters of the processor's packages, for Intel and AMD alike
+POWER = "/sys/class/powercap"
 
 
 def die_with_parent() -> None:
@@ -56,6 +60,44 @@ def _hwm_mb() -> float:
     return peak_rss_mb()
 
 
+def energy_counters(folder: str = POWER) -> list[tuple[str, int]]:
+    """Files with the energy that each package has used, in uJ, and where they begin anew; only those that can be read.
+
+    Running Average Power Limit counters: Linux, Documentation/power/powercap/powercap.rst.
+    """
+    found = []
+    for zone in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        try:
+            with open(os.path.join(folder, zone, "name"), encoding="ascii") as file:
+                # the cores and the memory controller of a package have zones of their own inside it
+                if not file.read().startswith("package"):
+                    continue
+            with open(os.path.join(folder, zone, "max_energy_range_uj"), encoding="ascii") as file:
+                limit = int(file.read())
+            counter = os.path.join(folder, zone, "energy_uj")
+            with open(counter, encoding="ascii") as file:
+                int(file.read())
+        except (OSError, ValueError):
+            # not for this user to read, mostly: then there is nothing to measure energy with
+            continue
+        found.append((counter, limit))
+    return found
+
+
+def read_energy(counters: list[tuple[str, int]]) -> list[int]:
+    """What the counters show, in uJ."""
+    shown = []
+    for path, _ in counters:
+        with open(path, encoding="ascii") as file:
+            shown.append(int(file.read()))
+    return shown
+
+
+def energy_between(before: list[int], after: list[int], counters: list[tuple[str, int]]) -> int:
+    """Energy used in uJ, over counters that begin anew at most once in between."""
+    return sum((late - early) % (limit + 1) for early, late, (_, limit) in zip(before, after, counters, strict=True))
+
+
 class Meter:
     """One artifact, loaded and timed."""
 
@@ -67,6 +109,9 @@ class Meter:
         self.session: Any = None
         self.feed: dict[str, Any] = {}
         self.empty_mb = 0.0
+        self.loading: tuple[str, Any] = ("", None)
+        self.padding = b""
+        self.counters = energy_counters()
         # one core's work that fits its cache: what slows it slows the artifact, and it is always the same
         self.control = numpy.random.default_rng(0).random(CONTROL_SIZE)
 
@@ -85,10 +130,30 @@ class Meter:
         settings.add_session_config_entry("session.force_spinning_stop", "1")
         for key, value in options.items():
             settings.add_session_config_entry(key, value)
-        self.session = self.onnxruntime.InferenceSession(artifact, settings, providers=["CPUExecutionProvider"])
-        outputs = self.session.run(None, self.feed)
+        self.loading = (artifact, settings)
+        start = time.monotonic()
+        outputs = self.load()
         finite = all(self.numpy.isfinite(o).all() for o in outputs if o.dtype.kind == "f")
-        return {"finite": bool(finite), "version": self.onnxruntime.__version__}
+        seconds = time.monotonic() - start
+        return {"finite": bool(finite), "version": self.onnxruntime.__version__, "seconds": seconds}
+
+    def load(self) -> list[Any]:
+        """A session of the artifact, and the outputs of its first call."""
+        artifact, settings = self.loading
+        self.session = self.onnxruntime.InferenceSession(artifact, settings, providers=["CPUExecutionProvider"])
+        outputs: list[Any] = self.session.run(None, self.feed)
+        return outputs
+
+    def reload(self, padding: int) -> dict[str, Any]:
+        """Load the artifact and the inputs anew, behind `padding` bytes, so that they come to lie elsewhere."""
+        self.session = None
+        gc.collect()
+        self.padding = bytes(padding)
+        self.feed = {name: array.copy() for name, array in self.feed.items()}
+        self.load()
+        for _ in range(FIRST_CALLS):
+            self.session.run(None, self.feed)
+        return {}
 
     def block(self, calls: int, discard: int) -> dict[str, Any]:
         """Times of `calls` calls in ms, after `discard` calls that do not count."""
@@ -98,13 +163,19 @@ class Meter:
             run(None, feed)
         times = []
         gc.disable()
+        used = read_energy(self.counters)
         for _ in range(calls):
             start = clock()
             run(None, feed)
             times.append((clock() - start) / 1e6)
+        energy = energy_between(used, read_energy(self.counters), self.counters)
         gc.enable()
-        control = max(before, self.control_ms())
-        return {"ms": times, "memory_mb": max(_hwm_mb() - self.empty_mb, 0.0), "control_ms": control}
+        return {
+            "ms": times,
+            "memory_mb": max(_hwm_mb() - self.empty_mb, 0.0),
+            "control_ms": max(before, self.control_ms()),
+            "energy_mj": energy / 1000 / calls if self.counters else None,
+        }
 
     def control_ms(self) -> float:
         """The median time of sorting the same numbers, in ms."""
@@ -129,7 +200,7 @@ def main() -> None:
     for line in sys.stdin:
         command = json.loads(line)
         try:
-            reply = getattr(meter, {"open": "open", "block": "block"}[command.pop("do")])(**command)
+            reply = getattr(meter, {"open": "open", "reload": "reload", "block": "block"}[command.pop("do")])(**command)
         except Exception as error:  # noqa: BLE001 - the parent must hear of every failure, with its words
             reply = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(reply) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autocompress.gate import SCHEMA, Check, Grade, Graded, margin, worst
+from autocompress.report.wording import bound_text
 from autocompress.workspace import append_text, write_json, write_text
 
 COLOURS = {Grade.PASSED: "green", Grade.WARNING: "yellow", Grade.FAILED: "red"}
@@ -46,19 +46,17 @@ def cells(one: Graded) -> tuple[str, ...]:
     left = margin(finding)
     interval = "-"
     if finding.low is not None or finding.high is not None:
-        interval = "exact" if finding.low == finding.high else f"{_number(finding.low)} to {_number(finding.high)}"
+        interval = (
+            "exact" if finding.low == finding.high else f"{bound_text(finding.low)} to {bound_text(finding.high)}"
+        )
     return (
         finding.budget.metric,
         f"{finding.budget.direction} {finding.budget.text}",
-        "-" if finding.value is None else f"{_number(finding.value)}{unit}",
+        "-" if finding.value is None else f"{bound_text(finding.value)}{unit}",
         interval,
         "-" if left is None else f"{left:+.0%}",
         str(finding.standing),
     )
-
-
-def _number(value: float | None) -> str:
-    return "unbounded" if value is None or not math.isfinite(value) else f"{value:.3g}"
 
 
 def remarks(check: Check) -> list[str]:

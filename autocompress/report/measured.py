@@ -10,6 +10,7 @@ from rich.table import Table
 
 from autocompress.measurement import STATISTICS, Measurement, Reading
 from autocompress.profile import Profile
+from autocompress.report.wording import bound_text
 from autocompress.statistics import median_bounds
 
 
@@ -23,6 +24,7 @@ def measured_json(measurement: Measurement, profile: Profile, machine: str) -> d
         "machine": machine,
         "size_mb": readings["size_mb"].value,
         "memory_mb": readings["memory_mb"].value,
+        "energy_mj": float(np.median(readings["energy_mj"].samples)) if "energy_mj" in readings else None,
         "latency_ms": {name: latency.statistic(name) for name in STATISTICS},
         "latency_interval_ms": {"statistic": profile.protocol.statistic, "low": low, "high": high},
         "blocks": list(latency.samples.shape),
@@ -55,7 +57,7 @@ def print_measurement(console: Console, measurement: Measurement, profile: Profi
     interval = found["latency_interval_ms"]
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_row("size", f"{found['size_mb']:.3f} MB")
-    bounds = f" ({_text(interval['low'])} to {_text(interval['high'])})"
+    bounds = f" ({bound_text(interval['low'], 4)} to {bound_text(interval['high'], 4)})"
     table.add_row(f"latency {statistic}", f"{found['latency_ms'][statistic]:.4g} ms{bounds}")
     others = ", ".join(f"{name} {value:.4g}" for name, value in found["latency_ms"].items() if name != statistic)
     table.add_row("", f"{others} ms")
@@ -63,15 +65,15 @@ def print_measurement(console: Console, measurement: Measurement, profile: Profi
         ratio = found["latency_ratio"]
         table.add_row(
             "beside the baseline",
-            f"{ratio['value']:.3f}x latency ({_text(ratio['low'])} to {_text(ratio['high'])}), "
+            f"{ratio['value']:.3f}x latency ({bound_text(ratio['low'], 4)} to {bound_text(ratio['high'], 4)}), "
             f"{found['size_ratio']:.3f}x size",
         )
     table.add_row("throughput", f"{found['throughput_per_s']:.4g} items/s at batch {profile.protocol.batch}")
     table.add_row("memory", f"{found['memory_mb']:.1f} MB above an empty runtime")
+    if found["energy_mj"] is not None:
+        table.add_row("energy", f"{found['energy_mj']:.4g} mJ a call, of the whole processor")
     blocks, calls = found["blocks"]
-    table.add_row("measured", f"{blocks} blocks of {calls} calls, {profile.runtime.threads} thread(s), {machine}")
+    loads = found["conditions"]["loads"] if found["conditions"] else 1
+    anew = f", loaded anew {loads - 1} times" if loads > 1 else ""
+    table.add_row("measured", f"{blocks} blocks of {calls} calls{anew}, {profile.runtime.threads} thread(s), {machine}")
     console.print(table)
-
-
-def _text(value: float | None) -> str:
-    return "unbounded" if value is None else f"{value:.4g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from autocompress.report.frame import FrontRow
@@ -49,6 +50,11 @@ def score_text(score: float | None, *, rate: bool) -> str:
 def milliseconds(value: float | None) -> str:
     """Three significant digits."""
     return "-" if value is None else f"{value:.3g}"
+
+
+def bound_text(value: float | None, digits: int = 3) -> str:
+    """A number, or `unbounded` where there is none."""
+    return "unbounded" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
 
 
 def times(ratio: float | None) -> str:

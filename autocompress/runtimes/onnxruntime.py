@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from autocompress.artifact import Artifact
 from autocompress.errors import ExportError, RuntimeFailureError
 from autocompress.module import call, first_line
-from autocompress.onnx_file import compact, describe, load_model, save_model
+from autocompress.onnx_file import compact, describe, load_model, save_model, weight_labels
 from autocompress.runtime import Contents, Example, HotSpots, Runtime, Session, align
 from autocompress.runtimes.onnx_export import export_graph
 from autocompress.scratch import scratch
@@ -122,7 +122,8 @@ class OnnxRuntime(Runtime):
     ) -> HotSpots:
         """See `Runtime.hot_spots`; operators as onnxruntime fuses and times them."""
         model = onnx.load(artifact.path)
-        sizes = [(tensor.name, int(numpy_helper.to_array(tensor).nbytes)) for tensor in model.graph.initializer]
+        labels = weight_labels(model)
+        sizes = [(labels[tensor.name], numpy_helper.to_array(tensor).nbytes) for tensor in model.graph.initializer]
         with scratch("profiling") as folder:
             session = OnnxSession(artifact, threads, options, times_to=folder / "times")
             for _ in range(PROFILED_CALLS):

@@ -150,6 +150,13 @@ class DeviceSuite:
         assert conditions.machine == str(device.machine())
         assert conditions.versions["onnxruntime"] == OnnxRuntime().versions["onnxruntime"]
 
+    def test_a_small_file_is_loaded_anew_for_every_block(self, mlp: Exported, brief_profile: Profile) -> None:
+        (measurement,) = self.device().measure([mlp.artifact], brief_profile)
+        conditions = measurement.conditions
+        assert conditions is not None
+        blocks = len(measurement.readings["latency_ms"].samples) + conditions.dropped_blocks
+        assert conditions.loads == blocks > 1
+
     def test_each_artifact_has_its_own_conditions(self, compared: list[Measurement], heavy: Artifact) -> None:
         hashes = [measurement.conditions.artifact_hash for measurement in compared if measurement.conditions]
         assert hashes[0] == heavy.hash

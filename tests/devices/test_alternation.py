@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 
 from autocompress.budget import Budget
 from autocompress.devices import alternation
-from autocompress.devices.alternation import MIN_ROUNDS, alternate
+from autocompress.devices.alternation import MIN_ROUNDS, Block, alternate
 from autocompress.profile import Profile, Protocol
+from autocompress.statistics import median_bounds
 
 Clock = Callable[[int], float]
 
@@ -20,12 +21,21 @@ class Scripted:
 
     call_ms: Clock
     control_ms: Clock = lambda number: 1.0
+    energy_mj: Callable[[int], float | None] = lambda number: None
+    load_seconds: float = 0.0
     asked: list[int] = field(default_factory=list)
+    # the number of blocks before each reload
+    reloaded: list[int] = field(default_factory=list)
+    paddings: list[int] = field(default_factory=list)
 
-    def block(self, calls: int, discard: int) -> tuple[list[float], float]:
+    def block(self, calls: int, discard: int) -> Block:
         number = len(self.asked)
         self.asked.append(calls)
-        return [self.call_ms(number)] * calls, self.control_ms(number)
+        return Block([self.call_ms(number)] * calls, self.control_ms(number), self.energy_mj(number))
+
+    def reload(self, padding: int) -> None:
+        self.reloaded.append(len(self.asked))
+        self.paddings.append(padding)
 
 
 @pytest.fixture(autouse=True)
@@ -89,3 +99,49 @@ def test_a_high_percentile_gets_blocks_that_have_one(statistic: str, least: int)
     meter = Scripted(lambda number: 200.0)
     alternate([meter], 0.01, profile(statistic))
     assert meter.asked[-1] >= least
+
+
+def test_every_round_finds_the_files_loaded_anew_and_elsewhere() -> None:
+    meters = [Scripted(lambda number: 2.0), Scripted(lambda number: 1.0)]
+    rounds = alternate(meters, 60.0, profile())
+    assert rounds.loads == len(rounds.of(0)) == MIN_ROUNDS
+    for meter in meters:
+        # once before each round but the first, which the warm-up loaded for
+        assert len(meter.reloaded) == MIN_ROUNDS - 1
+        assert (np.diff(meter.reloaded) == 1).all()
+        assert len(set(meter.paddings)) == MIN_ROUNDS - 1
+    assert meters[0].paddings != meters[1].paddings
+
+
+def test_what_takes_long_to_load_is_loaded_as_often_as_half_of_the_time_allows() -> None:
+    slow = Scripted(lambda number: 1.0, load_seconds=10.0)
+    rounds = alternate([slow], 60.0, profile())
+    assert rounds.loads == 3
+    never = Scripted(lambda number: 1.0, load_seconds=1000.0)
+    assert alternate([never], 60.0, profile()).loads == 1
+
+
+def test_a_file_that_is_fast_or_slow_by_where_it_lies_is_not_told_apart_from_itself() -> None:
+    class Placed(Scripted):
+        """Up to 3 % slower for as long as it stays loaded."""
+
+        def block(self, calls: int, discard: int) -> Block:
+            place = self.paddings[-1] if self.paddings else 0
+            slower = 1 + 0.03 * np.random.default_rng(place).random()
+            return Block([slower] * calls, 1.0)
+
+    strict = replace(profile(), protocol=Protocol(precision=1e-9))
+    first, second = Placed(lambda number: 1.0), Placed(lambda number: 1.0)
+    rounds = alternate([first, second], 0.3, strict)
+    ratios = np.median(rounds.of(1), axis=1) / np.median(rounds.of(0), axis=1)
+    low, high = median_bounds(ratios, 0.025)
+    assert low <= 1 <= high
+
+
+def test_energy_comes_with_the_rounds_that_count() -> None:
+    rounds = alternate([Scripted(lambda number: 1.0, energy_mj=lambda number: 5.0)], 60.0, profile())
+    energy = rounds.energy(0)
+    assert energy is not None
+    assert energy.shape == (MIN_ROUNDS, 1)
+    assert (energy == 5.0).all()
+    assert alternate([Scripted(lambda number: 1.0)], 60.0, profile()).energy(0) is None

@@ -21,6 +21,7 @@ from autocompress.result import Result
 from autocompress.scratch import scratch
 from autocompress.search import Search
 from autocompress.strategies import Boundary
+from autocompress.structuring import nearly_fitted
 from autocompress.trial import Trial
 from autocompress.turns import alone
 from autocompress.verdict import Status
@@ -28,6 +29,9 @@ from autocompress.workspace import DEFAULT_FOLDER
 
 if TYPE_CHECKING:
     import torch
+
+# how often what can go from a network is looked for where nothing that was proposed fitted
+MOST_ATTEMPTS = 2
 
 
 def autocompress(
@@ -160,6 +164,8 @@ def _further(
     if over or planned.fits or _answered(confirmations):
         return None
     if planned.structured:
+        if planned.structured < MOST_ATTEMPTS and nearly_fitted(planned.ladder, journal.trials()):
+            return with_structure(planned, bench, journal, progress, search.deadline.left)
         plans = [trial.plan for trial in reached]
         return with_training(planned, bench, journal, progress, search.deadline.left, reached=plans)
     first_is_enough = bench.profile.objective == "effort"

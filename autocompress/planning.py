@@ -39,13 +39,13 @@ from autocompress.workbench import Workbench
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """What is known before anything is tried. `structured` tells that structure was looked at."""
+    """What is known before anything is tried. `structured` tells how often structure was looked at."""
 
     baseline: Measurement
     facts: Facts
     probes: Probes
     ladder: Ladder
-    structured: bool
+    structured: int
 
     @property
     def fits(self) -> bool:
@@ -64,23 +64,27 @@ def plan_run(bench: Workbench, journal: Journal, progress: Listener) -> Planned:
         journal.note("baseline", baseline.to_json())
         facts = inspect_module(bench.module, bench.example)
         probes = _probe(bench, journal, facts, progress)
-    structured = bool(journal.noted("structured"))
+    structured = int(journal.noted("structured") or 0)
     return _planned(bench, baseline, facts, probes, progress, structured=structured)
 
 
 def with_structure(
     planned: Planned, bench: Workbench, journal: Journal, progress: Listener, seconds_left: float | None
 ) -> Planned:
-    """The same with what can go from the network, and the ways down that are worth measuring."""
-    shaping = _shaping(planned, bench, journal, progress)
+    """The same with what can go from the network, and the ways down that are worth measuring.
+
+    Where that was looked for already, it is looked for once more, with fresh measurements and further down.
+    """
+    attempt = planned.structured + 1
+    shaping = _shaping(planned, bench, journal, progress, attempt)
     with _alone(bench, progress):
         probes = _latest(planned, journal)
-        if not journal.noted("structured"):
+        if (journal.noted("structured") or 0) < attempt:
             if shaping is not None:
                 probes = find_ways(shaping, probes, judge_by(bench.profile, planned.baseline), seconds_left)
             journal.note("probes", probes.to_json())
-            journal.note("structured", value=True)
-    return _planned(bench, planned.baseline, planned.facts, probes, progress, structured=True)
+            journal.note("structured", value=attempt)
+    return _planned(bench, planned.baseline, planned.facts, probes, progress, structured=attempt)
 
 
 def with_training(
@@ -121,7 +125,7 @@ def with_training(
                 return None
             probes = replace(probes, training=training)
             journal.note("probes", probes.to_json())
-    return _planned(bench, planned.baseline, planned.facts, probes, progress, structured=True)
+    return _planned(bench, planned.baseline, planned.facts, probes, progress, structured=planned.structured)
 
 
 def _alone(bench: Workbench, progress: Listener) -> AbstractContextManager[None]:
@@ -139,7 +143,7 @@ def _rounds(probes: Probes) -> int:
 
 
 def _planned(
-    bench: Workbench, baseline: Measurement, facts: Facts, probes: Probes, progress: Listener, *, structured: bool
+    bench: Workbench, baseline: Measurement, facts: Facts, probes: Probes, progress: Listener, *, structured: int
 ) -> Planned:
     techniques: Sequence[Technique] = [
         t for t in bench.tools.techniques if structured or isinstance(t, ArtifactTechnique)
@@ -150,13 +154,15 @@ def _planned(
     return Planned(baseline, facts, probes, ladder, structured)
 
 
-def _shaping(planned: Planned, bench: Workbench, journal: Journal, progress: Listener) -> Shaping | None:
+def _shaping(
+    planned: Planned, bench: Workbench, journal: Journal, progress: Listener, attempt: int = 1
+) -> Shaping | None:
     part = bench.task.calibrating if bench.task else None
     finishes = [rung for rung in planned.ladder.rungs if not rung.structures]
     if part is None or not finishes:
         return None
     finish = next(fastest(finishes).plans()).finish
-    return Shaping(bench, journal, planned.facts, finish, part, progress)
+    return Shaping(bench, journal, planned.facts, finish, part, progress, attempt)
 
 
 def _probe(bench: Workbench, journal: Journal, facts: Facts, progress: Listener) -> Probes:

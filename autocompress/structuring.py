@@ -47,6 +47,9 @@ MOST_MEASURED = 10
 # predictions that are this close need no correction
 CLOSE = 0.03
 MEASURE_SECONDS = 3.0
+# where nothing fitted but something came this close, the ways are looked for anew, and further down
+WORTH_ANOTHER = 1.3
+FURTHER = 0.85
 # objectives under which smaller structures than the budgets ask for are worth their training, and the least part of
 # latency or size that the next one leaves out
 SHRINKING = ("latency", "size", "serving_cost")
@@ -57,7 +60,8 @@ SHARE_OF_TIME = 0.25
 
 @dataclass(frozen=True, eq=False)
 class Shaping:
-    """The run as far as structure needs it. `finish` is what every structure is measured with."""
+    """The run as far as structure needs it. `finish` is what every structure is measured with; what one `attempt` has
+    measured another does not go by."""
 
     bench: Workbench
     journal: Journal
@@ -65,6 +69,7 @@ class Shaping:
     finish: tuple[Step, ...]
     part: Part
     progress: Listener
+    attempt: int = 1
 
     def said(self, sentence: str) -> None:
         """Tell the listener."""
@@ -81,11 +86,12 @@ class Shaping:
         What an earlier sitting measured is not measured again.
         """
         plan = Plan((steps,) if steps else (), self.finish)
-        noted = self.journal.noted("structures") or {}
+        note = "structures" if self.attempt == 1 else f"structures, attempt {self.attempt}"
+        noted = self.journal.noted(note) or {}
         if plan.hash in noted:
             found = noted[plan.hash]
         else:
-            found = self.journal.note_first("structures", plan.hash, self._measure(plan))
+            found = self.journal.note_first(note, plan.hash, self._measure(plan))
         return None if found is None else (found[0], found[1])
 
     def _measure(self, plan: Plan) -> list[float] | None:
@@ -100,8 +106,12 @@ class Shaping:
 
 
 def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds_left: float | None) -> Probes:
-    """The probes with what can go and the structures worth measuring. `verdict` judges the model as it is."""
+    """The probes with what can go and the structures worth measuring. `verdict` judges the model as it is.
+
+    A second attempt goes further down: nothing that the first one proposed fitted when it was measured.
+    """
     bench = shaping.bench
+    target = target_of(verdict, bench.profile.objective).tighter(FURTHER ** (shaping.attempt - 1))
     began = time.monotonic()
     shaping.said("looking for blocks and channels that can go")
     multiple = probe_multiple(shaping.facts, shaping.finished, bench.tools.runtime, bench.tools.device, bench.profile)
@@ -131,7 +141,7 @@ def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds_left: 
             descent = Descent(
                 _predictor(anatomy, measured),
                 diverges,
-                target_of(verdict, bench.profile.objective),
+                target,
                 bench.profile.objective in SHRINKING,
                 lambda sentence: shaping.said(f"{name}: {sentence}"),
             )
@@ -205,6 +215,15 @@ def fitting_structures(ladder: Ladder, history: Iterable[Trial]) -> list[tuple[S
             score = trial.measurement.readings.get("score")
             found[rung.structure_of(trial.plan)] = score.value if score else 0.0
     return sorted(found, key=lambda structure: -found[structure])
+
+
+def nearly_fitted(ladder: Ladder, history: Iterable[Trial]) -> bool:
+    """True when no structure fitted its size and time budgets but one came close: a better prediction may find one."""
+    trials = list(history)
+    if fitting_structures(ladder, trials):
+        return False
+    close = [t for t in trials if t.plan.structure and t.verdict.findings]
+    return any(trial.verdict.structural.overshoot <= WORTH_ANOTHER for trial in close)
 
 
 def smaller_structure(shaping: Shaping, probes: Probes, reached: tuple[Step, ...]) -> tuple[Step, ...] | None:

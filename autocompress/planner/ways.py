@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from autocompress.planner.anatomy import Anatomy, Cut
@@ -28,6 +28,11 @@ class Target:
     latency: float | None
     size: float | None
     shrinks: Literal["latency", "size"] = "latency"
+
+    def tighter(self, factor: float) -> Target:
+        """The same with limits that are so many times as large."""
+        latency, size = (None if limit is None else factor * limit for limit in (self.latency, self.size))
+        return replace(self, latency=latency, size=size)
 
     def reached(self, latency: float, size: float, factor: float = 1.0) -> bool:
         """True when both lie below `factor` times what is asked; False where nothing is asked."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from autocompress import Status, Task, autocompress
+from autocompress import Status, Task, autocompress, planning, structuring
 from autocompress.api import apply_plan
 from autocompress.data_spec import load_data
 from autocompress.plan import Plan, Stage, Step
@@ -109,6 +110,31 @@ def test_a_network_without_blocks_is_made_narrower_and_blocks_are_refused_with_t
     narrowed = [trial for trial in result.history if trial.plan.brief.startswith("channel_pruning")]
     assert narrowed
     assert min(trial.verdict.of("size_mb").value for trial in narrowed) <= 0.2
+
+
+@pytest.mark.slow
+def test_where_nothing_fits_because_the_prediction_was_too_hopeful_the_way_is_looked_for_further_down(
+    trained: nn.Module, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[int] = []
+    find_ways, predictor = planning.find_ways, structuring._predictor
+
+    def counted(shaping: structuring.Shaping, *rest: Any) -> Any:
+        attempts.append(shaping.attempt)
+        return find_ways(shaping, *rest)
+
+    def hopeful(*known: Any) -> Any:
+        predict = predictor(*known)
+        factor = 0.6 if attempts == [1] else 1.0
+        return lambda cut: (predict(cut)[0], factor * predict(cut)[1])
+
+    monkeypatch.setattr(planning, "find_ways", counted)
+    monkeypatch.setattr(structuring, "_predictor", hopeful)
+    untrained = Task(test=task.test, name="digits, nothing to train on")
+    budgets = {"size_mb": "0.2x", "latency_ms": "3x", "max_accuracy_drop_pp": 99.0}
+    result = autocompress(trained, BRIEF, untrained, budgets=budgets, out=tmp_path)
+    assert attempts == [1, 2]
+    assert result.status is Status.MET, str(result)
 
 
 @pytest.mark.slow

@@ -64,6 +64,11 @@ def test_blocks_go_in_the_order_of_what_they_change_for_what_they_save(facts: Fa
     assert order(facts, Target(0.2, None), to_the_end=True) == ["0.1", "0.2", "0.4", "0.3"]
 
 
+def test_a_tighter_target_asks_for_less_of_what_is_asked() -> None:
+    assert Target(0.4, None).tighter(0.5) == Target(0.2, None)
+    assert Target(0.4, 0.2, "size").tighter(1.0) == Target(0.4, 0.2, "size")
+
+
 def test_a_size_budget_alone_counts_size(facts: Facts) -> None:
     assert order(facts, Target(None, 0.1), to_the_end=True) == ["0.1", "0.3", "0.2", "0.4"]
 

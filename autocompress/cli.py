@@ -295,12 +295,12 @@ def inspect(
 ) -> None:
     """What a model is: layers, parameters, sparsity, multiply-accumulates, kind of architecture."""
     from autocompress.examples import example_for
-    from autocompress.planner import inspect_module
+    from autocompress.planner import inspect_module, with_weights
     from autocompress.report.terminal import print_facts, print_layers
 
     with _only_json(as_json):
         module, task = _load(model, weights, data, data_dir, "none", download=False)
-        facts = inspect_module(module, example_for(module, task, _specs(input_), ()))
+        facts = with_weights(inspect_module(module, example_for(module, task, _specs(input_), ())), module)
     if as_json:
         typer.echo(json.dumps({"schema": 1, **facts.to_json()}, indent=2))
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -45,12 +45,43 @@ class LayerFact:
 
 
 @dataclass(frozen=True)
+class WeightFact:
+    """How a layer's largest tensor of weights is distributed.
+
+    `near_zero` is the share of weights below a hundredth of the largest; `outliers` the share of output channels with a
+    weight beyond 6 standard deviations of all; `channel_spread` the widest channel's range over the median one's, what
+    makes one scale for all channels costly (Nagel et al., "Data-free quantization", ICCV 2019). `rank` is the share of
+    singular values that hold nine tenths of the squared sum, None where it was not looked at: below the share at which
+    two factors are smaller than their product, low rank pays.
+    """
+
+    mean: float
+    std: float
+    near_zero: float
+    outliers: float
+    channel_spread: float
+    rank: float | None = None
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Parts of one type and shape that follow each other: residual blocks of a stage, encoder layers."""
+
+    type: str
+    names: tuple[str, ...]
+    parameters: int
+
+
+@dataclass(frozen=True)
 class Facts:
     """What the model is.
 
     `shares` maps convolution, linear, attention and recurrent to their share of all MACs, summing to 1 (or
     all zero for a model without any). `attention_macs` counts products between activations, which no layer
-    holds weights for.
+    holds weights for. `convolution` splits the MACs of convolutions into dense, grouped and depthwise shares.
+    `attention` names the parts that attend with how they do it. `quantizable` is the share of parameters in layers that
+    have int8 kernels. `largest_activation` is in values per item. `weights` holds distributions where they were looked
+    at.
     """
 
     family: Family
@@ -61,6 +92,12 @@ class Facts:
     attention_macs: int
     shares: Mapping[Kind, float]
     layers: tuple[LayerFact, ...]
+    convolution: Mapping[str, float] = field(default_factory=dict)
+    attention: Mapping[str, str] = field(default_factory=dict)
+    repeats: tuple[Repeat, ...] = ()
+    quantizable: float = 0.0
+    largest_activation: int = 0
+    weights: Mapping[str, WeightFact] = field(default_factory=dict)
 
     def dominant(self, share: float = 0.8, most: int = 4) -> tuple[LayerFact, ...]:
         """Layers of distinct type and shape that together do `share` of the layers' MACs, at most `most`."""
@@ -90,6 +127,12 @@ class Facts:
             "macs": self.macs,
             "attention_macs": self.attention_macs,
             "shares": {str(kind): share for kind, share in self.shares.items()},
+            "convolution": dict(self.convolution),
+            "attention": dict(self.attention),
+            "repeats": [asdict(repeat) for repeat in self.repeats],
+            "quantizable": self.quantizable,
+            "largest_activation": self.largest_activation,
+            "weights": {name: asdict(fact) for name, fact in self.weights.items()},
             "layers": [asdict(layer) for layer in self.layers],
         }
 
@@ -116,4 +159,10 @@ class Facts:
             int(data["attention_macs"]),
             {Kind(kind): share for kind, share in data["shares"].items()},
             tuple(layers),
+            dict(data["convolution"]),
+            dict(data["attention"]),
+            tuple(Repeat(one["type"], tuple(one["names"]), one["parameters"]) for one in data["repeats"]),
+            float(data["quantizable"]),
+            int(data["largest_activation"]),
+            {name: WeightFact(**fact) for name, fact in data["weights"].items()},
         )

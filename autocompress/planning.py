@@ -21,6 +21,7 @@ from autocompress.planner import (
     run_probes,
     with_course,
     with_next_round,
+    with_weights,
 )
 from autocompress.probes import Probes
 from autocompress.progress import Event, Listener
@@ -62,7 +63,7 @@ def plan_run(bench: Workbench, journal: Journal, progress: Listener) -> Planned:
             progress(Event("baseline", "measuring the model as it is"))
         baseline = Measurement.from_json(noted) if noted else measure_baseline(bench)
         journal.note("baseline", baseline.to_json())
-        facts = inspect_module(bench.module, bench.example)
+        facts = with_weights(inspect_module(bench.module, bench.example), bench.module)
         probes = _probe(bench, journal, facts, progress)
     structured = int(journal.noted("structured") or 0)
     return _planned(bench, baseline, facts, probes, progress, structured=structured)

@@ -14,6 +14,7 @@ from autocompress.planner.sensitivity import Divergence
 from autocompress.planner.training import measure_training, with_course, with_next_round
 from autocompress.planner.tree import build_ladder
 from autocompress.planner.ways import Descent, Moves, target_of, way_of
+from autocompress.planner.weights import with_weights
 
 __all__ = [
     "Anatomy",
@@ -34,5 +35,6 @@ __all__ = [
     "way_of",
     "with_course",
     "with_next_round",
+    "with_weights",
     "work_of",
 ]

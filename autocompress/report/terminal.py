@@ -33,6 +33,7 @@ COLOURS = {Standing.MET: "green", Standing.EXCEEDED: "red", Standing.UNDECIDED: 
 # a plan is printed with the names of its techniques alone
 SETTINGS = re.compile(r"\([^()]*\)")
 FRONT_ROWS = 8
+MOST_REPEATS = 4
 STATUS_COLOURS = {Status.MET: "bold green", Status.NOT_MET: "bold red", Status.UNDECIDED: "bold yellow"}
 
 
@@ -234,19 +235,32 @@ def _stored_front(path: Path) -> list[FrontRow]:
 
 def print_facts(console: Console, facts: Facts) -> None:
     """What the model is, in one paragraph."""
-    console.print(
-        f"[bold]{facts.family}[/bold]: {escape(facts.evidence)}; {facts.parameters:,} parameters "
-        f"({facts.nonzero / max(facts.parameters, 1):.1%} non-zero), {facts.macs:,} multiply-accumulates per item",
-        soft_wrap=True,
-    )
+    said = [
+        f"[bold]{facts.family}[/bold]: {escape(facts.evidence)}",
+        f"{facts.parameters:,} parameters ({facts.nonzero / max(facts.parameters, 1):.1%} non-zero, "
+        f"{facts.quantizable:.0%} in layers with int8 kernels)",
+        f"{facts.macs:,} multiply-accumulates and at most {facts.largest_activation:,} values at a time per item",
+    ]
+    kinds = ", ".join(f"{share:.0%} {kind}" for kind, share in facts.convolution.items())
+    if len(facts.convolution) > 1:
+        said.append(f"convolutions: {kinds}")
+    if facts.repeats:
+        said.append(", ".join(f"{len(one.names)} x {escape(one.type)}" for one in facts.repeats[:MOST_REPEATS]))
+    console.print("; ".join(said), soft_wrap=True)
 
 
 def print_layers(console: Console, facts: Facts) -> None:
     """A line per layer."""
-    table = Table("layer", "type", "input", "output", "parameters", "MACs", box=None, pad_edge=False)
+    headings = ("layer", "type", "input", "output", "parameters", "MACs", "near 0", "spread", "rank")
+    table = Table(*headings, box=None, pad_edge=False)
     for layer in facts.layers:
         shapes = ("x".join(map(str, shape)) for shape in (layer.input_shape, layer.output_shape))
-        table.add_row(layer.name, layer.type, *shapes, f"{layer.parameters:,}", f"{layer.macs:,}")
+        weights = facts.weights.get(layer.name)
+        spread = ("", "", "")
+        if weights is not None:
+            rank = "" if weights.rank is None else f"{weights.rank:.0%}"
+            spread = (f"{weights.near_zero:.0%}", f"{weights.channel_spread:.1f}x", rank)
+        table.add_row(layer.name, layer.type, *shapes, f"{layer.parameters:,}", f"{layer.macs:,}", *spread)
     for column in table.columns[4:]:
         column.justify = "right"
     console.print(table)

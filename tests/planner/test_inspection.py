@@ -9,8 +9,9 @@ from conftest import CLASSES, labelled, small_model
 from torch import nn
 
 from autocompress.errors import ModelError
-from autocompress.facts import Facts, Family, Kind
-from autocompress.planner import inspect_module
+from autocompress.facts import Facts, Family, Kind, WeightFact
+from autocompress.planner import inspect_module, with_weights
+from autocompress.planner.patterns import repeats_of
 from autocompress.runtime import Example
 
 
@@ -223,6 +224,154 @@ def test_a_linear_layer_over_tokens_is_no_attention(trains: bool) -> None:
     assert facts.macs == 32 * 16 * 16 + 16 * 32 * 32
     assert facts.attention_macs == 0
     assert facts.family is Family.MLP
+
+
+class UsesItsLayer(nn.Module):
+    """A linear layer whose weights are used without calling it, as Swin's attention does; takes (n, 4, 6)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(6, 12)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return F.linear(F.linear(values, self.qkv.weight, self.qkv.bias), self.qkv.weight.T)
+
+
+def test_a_layer_whose_weights_are_used_without_calling_it_is_a_layer() -> None:
+    facts = inspect_module(UsesItsLayer().eval(), example((2, 4, 6)))
+    (layer,) = facts.layers
+    assert (layer.name, layer.type, layer.macs, layer.parameters) == ("qkv", "Linear", 4 * 6 * 12, 84)
+    assert (layer.input_shape, layer.output_shape) == ((4, 6), (4, 12))
+
+
+class Conv1D(nn.Module):
+    """As in transformers: a linear layer that holds its weight the other way round."""
+
+    def __init__(self, nf: int, nx: int) -> None:
+        super().__init__()
+        self.nf = nf
+        self.weight, self.bias = nn.Parameter(torch.ones(nx, nf)), nn.Parameter(torch.zeros(nf))
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        flat = torch.addmm(self.bias, values.reshape(-1, values.shape[-1]), self.weight)
+        return flat.reshape(*values.shape[:-1], self.nf)
+
+
+def test_the_linear_layers_of_the_gpt_2_family_are_linear() -> None:
+    facts = inspect_module(Conv1D(9, 5).eval(), example((2, 3, 5)))
+    (layer,) = facts.layers
+    assert (layer.kind, layer.macs, layer.detail) == (Kind.LINEAR, 3 * 5 * 9, {"in": 5, "out": 9})
+    assert facts.attention_macs == 0
+
+
+# parts
+
+
+def test_parts_that_attend_are_named_with_how_they_do_it() -> None:
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), 2).eval()
+    assert inspect_module(encoder, example((2, 10, 32))).attention == {
+        "layers.0.self_attn": "nn.MultiheadAttention",
+        "layers.1.self_attn": "nn.MultiheadAttention",
+    }
+    facts = inspect_module(nn.Sequential(Attends(), Attends()).eval(), example((2, 10, 32)))
+    assert facts.attention == dict.fromkeys(("0", "1"), "scaled_dot_product_attention")
+    assert "2 x scaled_dot_product_attention" in facts.evidence
+
+
+def test_projections_multiplied_by_hand_are_attention_and_their_names_alone_are_not() -> None:
+    class Projected(nn.Module):
+        def __init__(self, *, mixes: bool) -> None:
+            super().__init__()
+            self.mixes, self.query, self.key = mixes, nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            query, key = self.query(tokens), self.key(tokens)
+            return (query @ key.transpose(-1, -2)) @ tokens if self.mixes else query + key
+
+    mixed = inspect_module(nn.Sequential(Projected(mixes=True)).eval(), example((2, 5, 8)))
+    assert mixed.attention == {"0": "products of key, query"}
+    assert inspect_module(nn.Sequential(Projected(mixes=False)).eval(), example((2, 5, 8))).attention == {}
+
+
+def test_convolutions_are_split_by_their_groups() -> None:
+    layers = [nn.Conv2d(8, 8, 3, padding=1, groups=groups) for groups in (1, 2, 8)]
+    facts = inspect_module(nn.Sequential(*layers).eval(), example((2, 8, 5, 5)))
+    assert facts.convolution == {
+        "dense": pytest.approx(8 / 13),
+        "grouped": pytest.approx(4 / 13),
+        "depthwise": pytest.approx(1 / 13),
+    }
+
+
+def test_blocks_that_follow_each_other_are_repeats_the_outermost_of_nested_ones() -> None:
+    def stage(width: int, count: int) -> nn.Sequential:
+        return nn.Sequential(*(nn.Sequential(nn.Linear(width, width), nn.ReLU()) for _ in range(count)))
+
+    module = nn.Sequential(stage(8, 3), nn.Linear(8, 4), stage(4, 2), nn.Linear(4, 4), nn.Linear(4, 4))
+    repeats = repeats_of(module)
+    assert [(repeat.names, repeat.parameters) for repeat in repeats] == [
+        (("0.0", "0.1", "0.2"), 72),
+        (("2.0", "2.1"), 20),
+    ]
+
+
+def test_linear_layers_on_feature_maps_are_convolutions() -> None:
+    # as in ConvNeXt: channels last, and 1x1 convolutions written as linear layers
+    layers = (nn.Linear(6, 24), nn.GELU(), nn.Linear(24, 6))
+    facts = inspect_module(nn.Sequential(*layers).eval(), example((2, 7, 7, 6)))
+    assert facts.family is Family.CNN
+    assert "1x1" in facts.evidence
+    assert inspect_module(nn.Sequential(*layers).eval(), example((2, 7, 6))).family is Family.MLP
+
+
+def test_what_has_int8_kernels_and_the_largest_activation() -> None:
+    facts = inspect_module(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)).eval(), example((2, 1, 10, 10)))
+    assert facts.quantizable == 40 / 48
+    assert facts.largest_activation == 4 * 8 * 8
+
+
+# weights
+
+
+def weights_of(layer: nn.Linear | nn.Conv2d, weight: torch.Tensor, shape: tuple[int, ...]) -> WeightFact:
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+    module = nn.Sequential(layer).eval()
+    return with_weights(inspect_module(module, example(shape)), module).weights["0"]
+
+
+def test_a_product_of_thin_factors_has_a_low_rank() -> None:
+    generator = torch.Generator().manual_seed(0)
+    thin = torch.randn(40, 2, generator=generator) @ torch.randn(2, 60, generator=generator)
+    assert weights_of(nn.Linear(60, 40), thin, (2, 60)).rank == pytest.approx(2 / 40)
+    full = weights_of(nn.Linear(60, 40), torch.eye(40, 60), (2, 60))
+    assert full.rank == pytest.approx(36 / 40)
+
+
+def test_the_distribution_of_weights_made_by_hand() -> None:
+    weight = torch.full((4, 100), 1.0)
+    weight[0] = 8.0
+    weight[1, :50] = 0.001
+    fact = weights_of(nn.Linear(100, 4), weight, (2, 100))
+    assert fact.mean == pytest.approx(float(weight.mean()))
+    assert fact.std == pytest.approx(float(weight.std(correction=0)), rel=1e-5)
+    assert fact.near_zero == 50 / 400
+    assert fact.channel_spread == 8.0
+    assert fact.outliers == 0.0
+    weight[2, 0] = 100.0
+    assert weights_of(nn.Linear(100, 4), weight, (2, 100)).outliers == 1 / 4
+
+
+def test_layers_of_zeros_are_described_too() -> None:
+    fact = weights_of(nn.Conv2d(3, 4, 3), torch.zeros(4, 3, 3, 3), (2, 3, 5, 5))
+    assert (fact.near_zero, fact.outliers, fact.channel_spread, fact.rank) == (1.0, 0.0, 1.0, None)
+
+
+def test_facts_with_weights_are_read_back_as_they_were() -> None:
+    module = small_model("transformer")
+    facts = with_weights(inspect_module(module, Example(labelled("transformer", 2)[0])), module)
+    assert set(facts.weights) == {layer.name for layer in facts.layers if layer.macs}
+    assert Facts.from_json(json.loads(json.dumps(facts.to_json()))) == facts
 
 
 # shares and families

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
@@ -184,22 +184,29 @@ class Rung:
 
 @dataclass(frozen=True)
 class Answer:
-    """One rule of the tree, evaluated: the question, what was found, and what follows from it."""
+    """One rule of the tree, evaluated: the question, its answer, by what it was found, and what follows from it.
+
+    `others` are the branches that were not taken, by their answer.
+    """
 
     rule: str
     question: str
-    taken: bool
+    answer: str
     found: str
     sentence: str
+    others: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
         return {
             "rule": self.rule,
             "question": self.question,
-            "taken": self.taken,
+            "answer": self.answer,
             "found": self.found,
             "sentence": self.sentence,
+            "not_taken": dict(self.others),
+            "source": self.source,
         }
 
 

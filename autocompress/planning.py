@@ -51,7 +51,7 @@ class Planned:
     @property
     def fits(self) -> bool:
         """True when the model keeps its size and time budgets as it is."""
-        return any(answer.rule == "fits" and answer.taken for answer in self.ladder.path)
+        return any(answer.rule == "fits" and answer.answer == "yes" for answer in self.ladder.path)
 
 
 def plan_run(bench: Workbench, journal: Journal, progress: Listener) -> Planned:

@@ -90,6 +90,8 @@ def _trained(
     space = recovery.space(situation.facts, situation.probes, situation.profile)
     finish_name = " + ".join(element.technique for element in finish)
     course = training.courses[place]
+    known = {one.steps: one for way in situation.probes.ways for one in way.structures}
+    first = known.get(course.structures[0])
     rungs = []
     rounds: tuple[tuple[Element, ...], ...] = ()
     for number, (steps, most) in enumerate(zip(course.rounds, course.candidates, strict=True)):
@@ -107,6 +109,8 @@ def _trained(
                     "recovery",
                     f"about {_time(seconds)} for each of {most} at {training.seconds_per_step:.2g} s a step here",
                 ),
+                first.latency if first else None,
+                first.size if first else None,
                 rounds=rounds,
                 predicted_seconds=seconds,
                 structures=course.structures,

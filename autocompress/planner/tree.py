@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from autocompress.ladder import Answer, Element, Ladder, Reason, Rung
 from autocompress.planner.climbing import structure_rungs
-from autocompress.planner.rules import RULES, Effect, Rule, Situation
+from autocompress.planner.questions import RULES
+from autocompress.planner.rules import Branch, Situation
 from autocompress.probes import Probe
 from autocompress.technique import ArtifactTechnique, Technique
 
@@ -20,15 +21,14 @@ def build_ladder(situation: Situation, techniques: Sequence[Technique], formats:
     refusals: dict[str, Reason] = {}
     warnings: list[str] = []
     for rule in RULES:
-        holds, found = rule.condition(situation)
-        path.append(Answer(rule.name, rule.question, holds, found, rule.sentence if holds else rule.otherwise))
-        if not holds:
-            continue
-        if rule.effect.warn:
-            warnings.append(f"{found}: {rule.sentence}" if found else rule.sentence)
-        refusals |= _refused(rule, rule.effect, found, techniques, refusals)
-        if rule.effect.finish:
-            reason = Reason(rule.sentence, rule.name, found)
+        branch, found = rule.branch(situation), rule.found(situation)
+        others = {other.answer: other.sentence for other in rule.branches if other is not branch}
+        path.append(Answer(rule.name, rule.question, branch.answer, found, branch.sentence, others, rule.source))
+        if branch.effect.warn:
+            warnings.append(f"{found}: {branch.sentence}" if found else branch.sentence)
+        refusals |= _refused(rule.name, branch, found, techniques, refusals)
+        if branch.effect.finish:
+            reason = Reason(branch.sentence, rule.name, found)
             return Ladder((), {t.name: reason for t in techniques}, tuple(path), tuple(warnings))
     taken: list[Technique] = []
     for technique in techniques:
@@ -48,14 +48,13 @@ def build_ladder(situation: Situation, techniques: Sequence[Technique], formats:
 
 
 def _refused(
-    rule: Rule, effect: Effect, found: str, techniques: Sequence[Technique], so_far: dict[str, Reason]
+    rule: str, branch: Branch, found: str, techniques: Sequence[Technique], so_far: dict[str, Reason]
 ) -> dict[str, Reason]:
+    effect = branch.effect
     shelf = {technique.name: technique for technique in techniques}
-    named = {
-        name: Reason("not available in this version.", rule.name, found) for name in effect.refuse if name not in shelf
-    }
+    named = {name: Reason("not available in this version.", rule, found) for name in effect.refuse if name not in shelf}
     by_effort = {
-        name: Reason(rule.sentence, rule.name, found)
+        name: Reason(branch.sentence, rule, found)
         for name, technique in shelf.items()
         if technique.effort is effect.refuse_effort or name in effect.refuse
     }

@@ -79,10 +79,12 @@ def print_ladder(console: Console, ladder: Ladder, *, path: bool) -> None:
     if path:
         tree = Tree("[bold]Decision tree[/bold]")
         for answer in ladder.path:
-            mark = "[green]yes[/green]" if answer.taken else "[dim]no[/dim]"
-            branch = tree.add(f"{escape(answer.question)} {mark}  [dim]{escape(answer.found)}[/dim]")
-            if answer.taken:
-                branch.add(escape(answer.sentence))
+            chosen = f"[green]{escape(answer.answer)}[/green]"
+            branch = tree.add(f"{escape(answer.question)} {chosen}  [dim]{escape(answer.found)}[/dim]")
+            branch.add(escape(answer.sentence))
+            # the opposite of yes or no says nothing new
+            if set(answer.others) - {"yes", "no"}:
+                branch.add(Text(f"not taken: {', '.join(answer.others)}", style="dim"))
         console.print(tree)
     tree = Tree("[bold]Ladder, cheapest effort first[/bold]")
     for number, rung in enumerate(ladder.rungs, start=1):

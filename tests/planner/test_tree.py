@@ -13,9 +13,9 @@ from autocompress.facts import Facts, Family
 from autocompress.ladder import Answer, Choice, Ladder, Reason, Space
 from autocompress.plan import Effort, Setting, Stage, Step
 from autocompress.planner import Situation, build_ladder, inspect_module
-from autocompress.planner.rules import RULES
+from autocompress.planner.questions import RULES
 from autocompress.probes import Course, Probe, Probes, Structure, TrainingProbe, Way
-from autocompress.profile import Profile
+from autocompress.profile import DeviceProfile, Profile
 from autocompress.runtime import Example
 from autocompress.source import ArraySource
 from autocompress.task import Task
@@ -96,7 +96,8 @@ def situation(**changes: Any) -> Situation:
     """A CNN that has to become smaller and faster, with all data, where int8 pays."""
     budgets = changes.pop("budgets", (SIZE, TIME, DROP))
     objective = changes.pop("objective", "effort")
-    profile = Profile("here", budgets=budgets, objective=objective)
+    device = DeviceProfile(device_class=changes.pop("place", "server"), features=changes.pop("features", ()))
+    profile = Profile("here", device, budgets=budgets, objective=objective)
     baseline = judged((SIZE, Standing.EXCEEDED, 1.0), (TIME, Standing.EXCEEDED, 1.0), (DROP, Standing.MET, 0.0))
     usual = Situation(facts_of("cnn"), FAST, profile, TASK, baseline)
     return replace(usual, **changes)
@@ -119,55 +120,75 @@ def names(ladder: Ladder) -> list[str]:
     return [rung.name for rung in ladder.rungs]
 
 
-# every rule, both ways: (rule, taken, a part of what was found, the situation)
-CASES: Sequence[tuple[str, bool, str, Situation]] = (
-    ("fits", True, "all size and time budgets are met", situation(baseline=judged((SIZE, Standing.MET, 0.4)))),
-    ("fits", False, "size_mb <= 0.5x: 1; latency_ms <= 0.5x: 1", situation()),
-    ("fits", False, "not every budget is measured", situation(baseline=judged((SIZE, Standing.UNMEASURED, None)))),
-    ("fits", False, "not every budget is measured", situation(baseline=judged((DROP, Standing.MET, 0.0)))),
-    ("cnn", True, "cnn (work: 100% convolution", situation()),
-    ("cnn", False, "mlp (work: 100% linear", situation(facts=facts_of("mlp"))),
-    ("sequence", True, "transformer (work:", situation(facts=facts_of("transformer"))),
-    ("sequence", True, "rnn (work:", situation(facts=facts_of("lstm"))),
-    ("sequence", True, "mlp (work:", situation(facts=facts_of("mlp"))),
-    ("sequence", False, "cnn", situation()),
-    ("sequence", False, "mixed", situation(facts=replace(facts_of("cnn"), family=Family.MIXED))),
-    ("calibration", True, "no data", situation(task=None)),
-    ("calibration", True, "no data", situation(task=Task())),
-    ("calibration", False, "40 items (train)", situation()),
-    ("calibration", False, "items (test, selecting third)", situation(task=Task(test=many(30)))),
-    ("training", True, "no training data", situation(task=Task(test=many(30)))),
-    ("training", True, "no training data", situation(task=None)),
-    ("training", False, "40 training items", situation()),
-    ("unmeasured", True, "max_accuracy_drop_pp", situation(task=None)),
-    ("unmeasured", True, "min_accuracy", situation(task=Task(val=many(30)), budgets=(Budget("min_accuracy", 90.0),))),
-    ("unmeasured", False, "max_accuracy_drop_pp", situation()),
-    ("unmeasured", False, "no accuracy budget", situation(task=None, budgets=(SIZE,))),
-    ("resolution", True, "confirming items can show a drop of", situation(task=Task(test=many(300)))),
-    ("resolution", False, "no data", situation(task=None)),
-    ("resolution", False, "confirming items can show a drop of", situation()),
-    ("resolution", False, "no limit on the accuracy drop", situation(task=Task(test=many(3)), budgets=(SIZE,))),
-    ("beyond", True, "latency_ms <= 0.3x where int8 reached 0.40x", situation(budgets=(share("latency_ms", 0.3),))),
-    ("beyond", True, "size_mb <= 0.2x where int8 reached 0.30x", situation(budgets=(share("size_mb", 0.2),))),
-    ("beyond", False, "within reach", situation()),
-    ("beyond", False, "within reach", situation(budgets=(Budget("latency_ms", 0.001),))),
+# every rule, every branch: (rule, answer, a part of what was found, the situation)
+CASES: Sequence[tuple[str, str, str, Situation]] = (
+    ("fits", "yes", "all size and time budgets are met", situation(baseline=judged((SIZE, Standing.MET, 0.4)))),
+    ("fits", "no", "size_mb <= 0.5x: 1; latency_ms <= 0.5x: 1", situation()),
+    ("fits", "no", "not every budget is measured", situation(baseline=judged((SIZE, Standing.UNMEASURED, None)))),
+    ("fits", "no", "not every budget is measured", situation(baseline=judged((DROP, Standing.MET, 0.0)))),
+    ("place", "on a server", "server", situation()),
+    ("place", "on a phone or a board", "mobile", situation(place="mobile")),
+    ("place", "on a phone or a board", "edge", situation(place="edge")),
+    ("place", "on a desktop or one's own machines", "desktop", situation(place="desktop")),
+    ("family", "a convolutional network", "cnn (work: 100% convolution", situation()),
+    ("family", "a transformer", "transformer (work:", situation(facts=facts_of("transformer"))),
+    ("family", "a recurrent network", "rnn (work:", situation(facts=facts_of("lstm"))),
+    ("family", "a multilayer perceptron", "mlp (work:", situation(facts=facts_of("mlp"))),
+    ("family", "a mixture", "mixed", situation(facts=replace(facts_of("cnn"), family=Family.MIXED))),
+    ("hardware", "sparse matrices", "int8_dot_product, sparse_2_4", situation(features=("sparse_2_4",))),
+    ("hardware", "int8", "int8_dot_product", situation()),
+    ("hardware", "int8", "int8_dot_product", situation(features=("int8_dot_product",), probes=Probes())),
+    ("hardware", "less work", "no unit", situation(probes=Probes())),
+    ("tolerance", "nothing is said", "no limit in points", situation(budgets=(SIZE,))),
+    ("tolerance", "less than 2 points", "1 pp", situation()),
+    ("tolerance", "2 to 5 points", "2 pp", situation(budgets=(SIZE, Budget("max_accuracy_drop_pp", 2.0)))),
+    ("tolerance", "more than 5 points", "5.1 pp", situation(budgets=(SIZE, Budget("max_accuracy_drop_pp", 5.1)))),
+    ("asked", "up to 4 times", "2 times", situation()),
+    ("asked", "4 to 16 times", "5 times", situation(baseline=judged((share("size_mb", 0.2), Standing.EXCEEDED, 1.0)))),
+    ("asked", "more than 16 times", "20 times",
+     situation(baseline=judged((TIME, Standing.EXCEEDED, 1.0), (share("size_mb", 0.05), Standing.EXCEEDED, 1.0)))),
+    ("what", "size and time", "size_mb, latency_ms", situation()),
+    ("what", "size alone", "size_mb", situation(budgets=(SIZE, DROP))),
+    ("what", "time alone", "latency_ms", situation(budgets=(TIME,))),
+    ("what", "nothing", "neither", situation(budgets=(DROP,))),
+    ("calibration", "yes", "no data", situation(task=None)),
+    ("calibration", "yes", "no data", situation(task=Task())),
+    ("calibration", "no", "40 items (train)", situation()),
+    ("calibration", "no", "items (test, selecting third)", situation(task=Task(test=many(30)))),
+    ("training", "yes", "no training data", situation(task=Task(test=many(30)))),
+    ("training", "yes", "no training data", situation(task=None)),
+    ("training", "no", "40 training items", situation()),
+    ("unmeasured", "yes", "max_accuracy_drop_pp", situation(task=None)),
+    ("unmeasured", "yes", "min_accuracy", situation(task=Task(val=many(30)), budgets=(Budget("min_accuracy", 90.0),))),
+    ("unmeasured", "no", "max_accuracy_drop_pp", situation()),
+    ("unmeasured", "no", "no accuracy budget", situation(task=None, budgets=(SIZE,))),
+    ("resolution", "yes", "confirming items can show a drop of", situation(task=Task(test=many(300)))),
+    ("resolution", "no", "no data", situation(task=None)),
+    ("resolution", "no", "confirming items can show a drop of", situation()),
+    ("resolution", "no", "no limit on the accuracy drop", situation(task=Task(test=many(3)), budgets=(SIZE,))),
+    ("beyond", "yes", "latency_ms <= 0.3x where int8 reached 0.40x", situation(budgets=(share("latency_ms", 0.3),))),
+    ("beyond", "yes", "size_mb <= 0.2x where int8 reached 0.30x", situation(budgets=(share("size_mb", 0.2),))),
+    ("beyond", "no", "within reach", situation()),
+    ("beyond", "no", "within reach", situation(budgets=(Budget("latency_ms", 0.001),))),
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("rule", "taken", "found", "given"), CASES)
+@pytest.mark.parametrize(("rule", "answered", "found", "given"), CASES)
 def test_a_rule_is_answered_with_what_was_found_and_what_follows(
-    rule: str, taken: bool, found: str, given: Situation
+    rule: str, answered: str, found: str, given: Situation
 ) -> None:
     answer = answer_of(ladder_of(given), rule)
     declared = next(one for one in RULES if one.name == rule)
-    assert answer.taken is taken
+    sentences = {branch.answer: branch.sentence for branch in declared.branches}
+    assert answer.answer == answered
     assert found in answer.found
     assert answer.question == declared.question
-    assert answer.sentence == (declared.sentence if taken else declared.otherwise)
+    assert answer.sentence == sentences.pop(answered)
+    assert answer.others == sentences
 
 
-def test_every_rule_is_tested_both_ways() -> None:
-    assert {(rule, taken) for rule, taken, _, _ in CASES} == {(r.name, taken) for r in RULES for taken in (True, False)}
+def test_every_branch_of_every_rule_is_tested() -> None:
+    assert {(rule, answer) for rule, answer, _, _ in CASES} == {(r.name, b.answer) for r in RULES for b in r.branches}
 
 
 def test_the_path_answers_every_rule_in_order() -> None:
@@ -386,23 +407,26 @@ def test_without_a_block_that_can_go_structure_and_recovery_are_refused() -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "family", "rule"),
+    ("name", "family", "answer"),
     [
-        ("cnn", "cnn", "cnn"),
-        ("mlp", "mlp", "sequence"),
-        ("lstm", "rnn", "sequence"),
-        ("transformer", "transformer", "sequence"),
+        ("cnn", "cnn", "a convolutional network"),
+        ("mlp", "mlp", "a multilayer perceptron"),
+        ("lstm", "rnn", "a recurrent network"),
+        ("transformer", "transformer", "a transformer"),
     ],
 )
-def test_what_is_not_on_the_shelf_is_listed_as_not_available_and_is_no_rung(name: str, family: str, rule: str) -> None:
+def test_what_is_not_on_the_shelf_is_listed_as_not_available_and_is_no_rung(
+    name: str, family: str, answer: str
+) -> None:
     ladder = ladder_of(situation(facts=facts_of(name), probes=Probes()))
-    (declared,) = (one for one in RULES if one.name == rule)
+    (rule,) = (one for one in RULES if one.name == "family")
+    (declared,) = (branch for branch in rule.branches if branch.answer == answer)
     missing = set(declared.effect.refuse) - {technique.name for technique in shelf()}
     assert missing
     for technique in missing:
         reason = ladder.refusals[technique]
         assert reason.sentence == "not available in this version."
-        assert reason.rule == rule
+        assert reason.rule == "family"
         assert reason.fact.startswith(family)
     assert not missing & set(names(ladder))
 
@@ -445,7 +469,7 @@ def test_everything_on_the_shelf_is_either_a_rung_or_refused_with_rule_sentence_
 )
 def test_a_budget_that_cannot_be_kept_is_said_before_anything_is_tried(changes: dict[str, Any], rule: str) -> None:
     ladder = ladder_of(situation(**changes))
-    assert answer_of(ladder, rule).taken
+    assert answer_of(ladder, rule).answer == "yes"
     (warning,) = (warning for warning in ladder.warnings if answer_of(ladder, rule).sentence in warning)
     assert warning.startswith(answer_of(ladder, rule).found)
 

@@ -138,7 +138,7 @@ def test_the_report_gives_every_rung_and_every_refusal_with_its_reason(real: Res
     for rung in real.ladder.rungs:
         assert f"{rung.name} tried {rung.reason.sentence}" in page.text
     for answer in real.ladder.path:
-        assert f"{answer.question} {'yes' if answer.taken else 'no'} {answer.found} {answer.sentence}" in page.text
+        assert f"{answer.question} {answer.answer} {answer.found} {answer.sentence}" in page.text
 
 
 def test_the_report_lists_every_trial_and_how_it_was_measured(real: Result, page: Page) -> None:

@@ -1,0 +1,299 @@
+"""The decision tree's questions, in the order in which they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from autocompress.budget import ACCURACY_METRICS
+from autocompress.facts import Family
+from autocompress.judge import last_level
+from autocompress.plan import Effort
+from autocompress.planner.rules import Branch, Effect, Rule, Situation, otherwise, yes_or_no
+from autocompress.statistics import smallest_drop_shown, spend
+from autocompress.verdict import Status
+
+SIZES = ("size_mb", "download_mb", "memory_mb")
+TIMES = ("latency_ms", "throughput_per_s", "energy_mj")
+SPARSE_UNITS = ("sparse_2_4",)
+# times smaller or faster than the model as it is
+ONE_STAGE, TWO_STAGES = 4.0, 16.0
+# points of accuracy
+LITTLE, MODERATE = 2.0, 5.0
+
+
+def _fits(s: Situation) -> tuple[bool, str]:
+    # accuracy budgets are kept by the model itself; what counts is what was measured of the rest
+    structural = s.baseline.structural
+    fits = structural.status is Status.MET
+    missed = [f"{f.budget}: {f.value:.3g}" for f in structural.findings if f.value is not None and f.overshoot > 1.0]
+    return fits, "all size and time budgets are met" if fits else "; ".join(missed) or "not every budget is measured"
+
+
+def _has_no_data(s: Situation) -> tuple[bool, str]:
+    part = s.task.calibrating if s.task else None
+    return part is None, "no data" if part is None else f"{len(part)} items ({part.name})"
+
+
+def _has_no_training_data(s: Situation) -> tuple[bool, str]:
+    train = s.task.train if s.task else None
+    return train is None, "no training data" if train is None else f"{len(train)} training items"
+
+
+def _accuracy_cannot_be_shown(s: Situation) -> tuple[bool, str]:
+    limit = next((b.limit for b in s.profile.budgets if b.metric == "max_accuracy_drop_pp"), None)
+    confirming = s.task.confirming if s.task else None
+    if limit is None or confirming is None:
+        return False, "no limit on the accuracy drop" if limit is None else "no data"
+    level = last_level(s.profile, len(confirming), spend(s.profile.alpha, 1))
+    least = 100 * smallest_drop_shown(len(confirming), level)
+    return limit < least, f"{len(confirming)} confirming items can show a drop of {least:.2f} pp at best"
+
+
+def _asks_accuracy_without_data(s: Situation) -> tuple[bool, str]:
+    asked = [b.metric for b in s.profile.budgets if b.metric in ACCURACY_METRICS]
+    without = s.task is None or s.task.confirming is None
+    return bool(asked) and without, ", ".join(asked) if asked else "no accuracy budget"
+
+
+def _asks_more_than_int8(s: Situation) -> tuple[bool, str]:
+    ratios = [probe.ratio for probe in s.probes.probes if probe.ratio is not None]
+    sizes = [probe.size_ratio for probe in s.probes.probes if probe.size_ratio is not None]
+    asked: list[str] = []
+    if not ratios:
+        return False, "nothing was probed"
+    for budget in s.profile.budgets:
+        best = min(ratios, default=1.0) if budget.metric == "latency_ms" else min(sizes, default=1.0)
+        if budget.relative and budget.metric in ("latency_ms", "size_mb") and budget.limit < 0.8 * best:
+            asked.append(f"{budget} where int8 reached {best:.2f}x on the dominant layers")
+    return bool(asked), "; ".join(asked) or "int8 is within reach of the budgets"
+
+
+def _device_class(s: Situation) -> str:
+    return s.profile.device.device_class
+
+
+def _is(*families: Family) -> Callable[[Situation], bool]:
+    return lambda s: s.facts.family in families
+
+
+def _features(s: Situation) -> tuple[str, ...]:
+    return (*s.profile.device.features, *(["int8_dot_product"] if s.probes.int8_dot_product else []))
+
+
+def _hardware(s: Situation) -> str:
+    named = sorted({*_features(s)} & {"int8_dot_product", "fp16", "bf16", *SPARSE_UNITS})
+    return ", ".join(named) or "no unit for narrow or sparse numbers"
+
+
+def _allowed_drop(s: Situation) -> float | None:
+    return next((b.limit for b in s.profile.budgets if b.metric == "max_accuracy_drop_pp"), None)
+
+
+def _asked_factor(s: Situation) -> float:
+    """How many times smaller or faster than it is the model has to become, by the budget that asks most."""
+    known = [f.overshoot for f in s.baseline.structural.findings if f.value is not None]
+    return max(known, default=1.0)
+
+
+def _limits(*metrics: str) -> Callable[[Situation], bool]:
+    return lambda s: any(budget.metric in metrics for budget in s.profile.budgets)
+
+
+def _limited(s: Situation) -> str:
+    return ", ".join(budget.metric for budget in s.profile.budgets if budget.structural) or "neither size nor time"
+
+
+PLACE = Rule(
+    "place",
+    "Where does it run?",
+    _device_class,
+    (
+        Branch(
+            "on a phone or a board",
+            lambda s: _device_class(s) in ("edge", "mobile"),
+            "4 to 10 times smaller is usual there: structure follows as soon as int8 misses a budget.",
+        ),
+        Branch(
+            "on a server",
+            lambda s: _device_class(s) == "server",
+            "2 to 4 times is usual there, which int8 alone often reaches.",
+        ),
+        otherwise("on a desktop or one's own machines", "a balance of both: as far as the budgets ask."),
+    ),
+    "DESIGN: planner, rule 2",
+)
+FAMILY = Rule(
+    "family",
+    "What is it?",
+    lambda s: f"{s.facts.family} ({s.facts.evidence})",
+    (
+        Branch(
+            "a convolutional network",
+            _is(Family.CNN),
+            "static int8 first, then blocks and channels that can go, then distillation.",
+            Effect(refuse=("quantization_aware_training",)),
+        ),
+        Branch(
+            "a transformer",
+            _is(Family.TRANSFORMER),
+            "int8 of the large matrices first, then layers and FFN neurons that can go, with distillation; low rank of "
+            "wide layers would follow. Unstructured pruning of attention saves nothing on dense hardware.",
+            Effect(refuse=("low_rank", "quantization_aware_training", "unstructured_pruning")),
+        ),
+        Branch(
+            "a recurrent network",
+            _is(Family.RNN),
+            "int8 of the recurrent matrices first; narrower states would follow. Unstructured pruning saves nothing on "
+            "dense hardware.",
+            Effect(refuse=("hidden_size_pruning", "low_rank", "quantization_aware_training", "unstructured_pruning")),
+        ),
+        Branch(
+            "a multilayer perceptron",
+            _is(Family.MLP),
+            "int8 first, then neurons that can go, with distillation; low rank and clustering would follow.",
+            Effect(refuse=("low_rank", "clustering", "quantization_aware_training")),
+        ),
+        otherwise("a mixture", "what its layers have in common: int8, then what can go of blocks and channels."),
+    ),
+    "DESIGN: planner, rule 3",
+)
+HARDWARE = Rule(
+    "hardware",
+    "What does the hardware reward?",
+    _hardware,
+    (
+        Branch(
+            "sparse matrices",
+            lambda s: any(name in SPARSE_UNITS for name in _features(s)),
+            "two of four weights zero would be twice as fast in its units.",
+            Effect(refuse=("n_m_sparsity",)),
+        ),
+        Branch(
+            "int8",
+            lambda s: "int8_dot_product" in _features(s),
+            "it multiplies int8 directly; how much that saves is probed. Zeros among the weights save nothing: "
+            "structure has to go as a whole.",
+        ),
+        otherwise("less work", "it has no unit for int8: whether int8 pays is probed, and less structure always does."),
+    ),
+    "DESIGN: planner, rule 4",
+)
+TOLERANCE = Rule(
+    "tolerance",
+    "How much accuracy may be lost?",
+    lambda s: "no limit in points" if _allowed_drop(s) is None else f"{_allowed_drop(s):g} pp",
+    (
+        Branch("nothing is said", lambda s: _allowed_drop(s) is None, "the cheapest plan that fits is the answer."),
+        Branch(
+            "less than 2 points",
+            lambda s: (_allowed_drop(s) or 0.0) < LITTLE,
+            "quantization first; structure only where that does not do, and only with recovery.",
+        ),
+        Branch(
+            "2 to 5 points",
+            lambda s: (_allowed_drop(s) or 0.0) <= MODERATE,
+            "quantization, then structure with recovery.",
+        ),
+        otherwise("more than 5 points", "everything on the shelf, structure without recovery included."),
+    ),
+    "DESIGN: planner, rule 5",
+)
+ASKED = Rule(
+    "asked",
+    "How much is asked?",
+    lambda s: f"{_asked_factor(s):.3g} times less by the budget that asks most",
+    (
+        Branch("up to 4 times", lambda s: _asked_factor(s) <= ONE_STAGE, "one stage of recovery will do, if any."),
+        Branch(
+            "4 to 16 times",
+            lambda s: _asked_factor(s) <= TWO_STAGES,
+            "usual are two stages of distillation with a middle-sized teacher. In this package's measurements all "
+            "structure at once did better in the same time, so that is what is tried.",
+        ),
+        otherwise(
+            "more than 16 times",
+            "few networks bear that; the smallest structure is measured before anything is trained.",
+            Effect(warn=True),
+        ),
+    ),
+    "DESIGN: planner, rule 6; Mirzadeh et al., Improved knowledge distillation via teacher assistant, AAAI 2020; "
+    "benchmarks/recovery.py",
+)
+WHAT = Rule(
+    "what",
+    "What has to shrink?",
+    _limited,
+    (
+        Branch(
+            "size and time",
+            lambda s: _limits(*SIZES)(s) and _limits(*TIMES)(s),
+            "what serves both comes first: int8, then structure.",
+        ),
+        Branch(
+            "size alone",
+            _limits(*SIZES),
+            "int8 weights, then structure; clustering, weights of fewer bits and packing would follow.",
+            Effect(refuse=("clustering", "low_bit_weights", "packing")),
+        ),
+        Branch("time alone", _limits(*TIMES), "structure and int8; what only packs weights saves no time."),
+        otherwise("nothing", "there is no budget on size or time."),
+    ),
+    "DESIGN: planner, rule 6",
+)
+RULES: tuple[Rule, ...] = (
+    yes_or_no(
+        "fits",
+        "Does it already fit?",
+        _fits,
+        Effect(finish=True),
+        "the model as it is keeps every size and time budget: nothing to do.",
+        "it has to get smaller or faster.",
+    ),
+    PLACE,
+    FAMILY,
+    HARDWARE,
+    TOLERANCE,
+    ASKED,
+    WHAT,
+    yes_or_no(
+        "calibration",
+        "Are there no data to calibrate on?",
+        _has_no_data,
+        Effect(refuse_effort=Effort.CALIBRATION),
+        "needs calibration data, and there are none.",
+        "ranges can be calibrated.",
+    ),
+    yes_or_no(
+        "training",
+        "Are there no training data?",
+        _has_no_training_data,
+        Effect(refuse_effort=Effort.TRAINING),
+        "needs training data, and there are none.",
+        "accuracy can be won back by training.",
+    ),
+    yes_or_no(
+        "unmeasured",
+        "Is an accuracy budget set without data to confirm it?",
+        _asks_accuracy_without_data,
+        Effect(warn=True),
+        "accuracy stays unmeasured, so the answer is at best undecided.",
+        "accuracy can be measured.",
+    ),
+    yes_or_no(
+        "resolution",
+        "Is the accuracy budget finer than the data can show?",
+        _accuracy_cannot_be_shown,
+        Effect(warn=True),
+        "no candidate can be confirmed, however good; give more test items or a wider budget.",
+        "nothing speaks against it.",
+        "Tango, Statistics in Medicine 17 (1998): the bound without a changed answer is z^2/(n+z^2)",
+    ),
+    yes_or_no(
+        "beyond",
+        "Is more asked than int8 reaches on this device?",
+        _asks_more_than_int8,
+        Effect(warn=True),
+        "int8 alone is not expected to reach the budgets.",
+        "nothing says so.",
+    ),
+)

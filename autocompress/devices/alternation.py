@@ -4,7 +4,7 @@ Where a file's memory happens to lie makes it up to some percent faster or slowe
 that repeated calls alone tell two identical files apart: Mytkowicz et al., "Producing wrong data without doing anything
 obviously wrong!", ASPLOS 2009; Curtsinger and Berger, "Stabilizer: statistically sound performance evaluation", ASPLOS
 2013; Kalibera and Jones, "Rigorous benchmarking in reasonable time", ISMM 2013. So a round begins with loading all
-files, each time somewhere else, and rounds are what is repeated.
+files, each time somewhere else and by another process, and rounds are what is repeated.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ FLOATS = NDArray[np.float64]
 MIN_ROUNDS = 9
 WARM_UP_SECONDS = 0.3
 MOST_WARM_UP_SECONDS = 3.0
-# a block counts as disturbed when a fixed piece of work right before or after it took so much longer than mostly
-DRIFT = 1.15
+# a block counts as disturbed when a fixed piece of work right before or after it took so much longer than in the
+# calmest tenth of the blocks
+DRIFT, CALMEST = 1.1, 10
+PATIENCE = 2.0
 # a 95 % interval of the median, to know when the profile's precision is reached
 PRECISION_ALPHA = 0.025
 # share of the time that may go into loading files anew; what takes longer to load is loaded less often
@@ -50,7 +52,7 @@ class Block:
 
 
 class Meter(Protocol):
-    """What times one artifact."""
+    """A process that times one artifact at a time; it begins with the one of its own place."""
 
     def block(self, calls: int, discard: int) -> Block:
         """`calls` calls, after `discard` that do not count."""
@@ -58,20 +60,24 @@ class Meter(Protocol):
 
     @property
     def load_seconds(self) -> float:
-        """What loading the artifact took."""
+        """What loading its first artifact took."""
         ...
 
-    def reload(self, padding: int) -> None:
-        """Load the artifact anew, behind `padding` bytes that are not used."""
+    def load(self, place: int, padding: int) -> None:
+        """Load the artifact of that place, behind `padding` bytes that are not used."""
         ...
 
 
 @dataclass(eq=False)
 class Rounds:
-    """The blocks of each artifact, one per round, and how often the artifacts were loaded for them."""
+    """The blocks of each artifact, one per round, and how often the artifacts were loaded for them.
+
+    `calm_ms` is the control kernel's time on this machine when nothing disturbed it, as far as that is known.
+    """
 
     blocks: list[list[Block]]
     loads: int = 1
+    calm_ms: float = math.inf
 
     @property
     def dropped(self) -> int:
@@ -79,11 +85,22 @@ class Rounds:
         return len(self.blocks[0]) - len(self.kept)
 
     @property
-    def kept(self) -> list[int]:
-        """The rounds that nothing disturbed; all of them where hardly any is left: the machine is that noisy."""
+    def calmest_ms(self) -> float:
+        """The control kernel's time around the calmest tenth of the blocks."""
+        return float(np.percentile([block.control_ms for blocks in self.blocks for block in blocks], CALMEST))
+
+    @property
+    def calm(self) -> list[int]:
+        """The rounds that nothing disturbed."""
         controls = np.array([[block.control_ms for block in blocks] for blocks in self.blocks])
-        calm = (controls <= DRIFT * np.median(controls, axis=1, keepdims=True)).all(axis=0)
-        return list(np.flatnonzero(calm)) if calm.sum() >= max(5, calm.size // 2) else list(range(calm.size))
+        limit = DRIFT * min(self.calmest_ms, self.calm_ms)
+        return list(np.flatnonzero((controls <= limit).all(axis=0)))
+
+    @property
+    def kept(self) -> list[int]:
+        """The rounds that count: the calm ones, or all where hardly any is: the machine is that noisy."""
+        calm, every = self.calm, len(self.blocks[0])
+        return calm if len(calm) >= min(MIN_ROUNDS, max(5, every // 2)) else list(range(every))
 
     def of(self, place: int) -> FLOATS:
         """Times of an artifact's kept blocks in ms, shape `(blocks, calls)`."""
@@ -95,13 +112,14 @@ class Rounds:
         return None if None in found else np.array(found, dtype=np.float64)[:, None]
 
 
-def alternate(meters: Sequence[Meter], max_seconds: float, profile: Profile) -> Rounds:
+def alternate(meters: Sequence[Meter], max_seconds: float, profile: Profile, calm_ms: float = math.inf) -> Rounds:
     """Blocks of calls, in turn and in alternating order; files are loaded anew for every round, or as often as half of
-    the time allows.
+    the time allows, each by the next process: one that runs faster than the others favours none of them.
 
     Ends when the intervals are as narrow as the profile's precision and clear of its latency budgets. Where they
     are narrow but a budget lies inside, it goes on to `max_seconds` without looking again: looking after every
-    block and stopping at the first favourable interval would favour whatever chance brings.
+    block and stopping at the first favourable interval would favour whatever chance brings. A machine that is
+    disturbed for longer is given as much time again to calm down; `calm_ms` is what the control kernel takes then.
     """
     to_the_end = False
     least = LEAST_CALLS.get(profile.protocol.statistic, 2)
@@ -109,21 +127,24 @@ def alternate(meters: Sequence[Meter], max_seconds: float, profile: Profile) -> 
     every = max(1, math.ceil(loading * MIN_ROUNDS / (LOADING_SHARE * max_seconds)))
     share = (max_seconds - loading * (MIN_ROUNDS // every)) / (MIN_ROUNDS * len(meters))
     calls = [max(least, _block_size(_warm_up(meter, profile.protocol.precision), share)) for meter in meters]
-    rounds = Rounds([[] for _ in meters])
+    rounds = Rounds([[] for _ in meters], calm_ms=calm_ms)
     paddings = np.random.default_rng(LOADING_SEED)
+    holders = list(meters)
     start = time.monotonic()
     for number in range(10_000):
         if number and number % every == 0:
             rounds.loads += 1
-            for meter in meters:
-                meter.reload(int(paddings.integers(MOST_PADDING)))
+            holders = [*holders[1:], holders[0]]
+            for place, meter in enumerate(holders):
+                meter.load(place, int(paddings.integers(MOST_PADDING)))
         # forwards and backwards in turn, so that a steady drift does not favour one of them
         order = range(len(meters)) if number % 2 == 0 else reversed(range(len(meters)))
         for i in order:
-            rounds.blocks[i].append(meters[i].block(calls[i], discard=max(1, calls[i] // 10)))
-        if time.monotonic() - start > max_seconds:
+            rounds.blocks[i].append(holders[i].block(calls[i], discard=max(1, calls[i] // 10)))
+        spent = time.monotonic() - start
+        if spent > PATIENCE * max_seconds or (spent > max_seconds and len(rounds.calm) >= min(MIN_ROUNDS, number // 2)):
             break
-        if to_the_end or len(rounds.kept) < MIN_ROUNDS:
+        if to_the_end or len(rounds.calm) < MIN_ROUNDS:
             continue
         values = [Reading("ms", rounds.of(i)).block_statistic(profile.protocol.statistic) for i in range(len(meters))]
         if _precise(values, profile.protocol.precision):
@@ -171,7 +192,7 @@ def _warm_up(meter: Meter, precision: float) -> float:
 
 
 def _block_size(call_seconds: float, block_seconds: float) -> int:
-    """At least 50 calls or 30 ms, whichever is more, but no more than 0.25 s or the block's share of the time."""
-    wanted = max(50.0, 0.03 / call_seconds)
+    """At least 25 calls or 20 ms, whichever is more, but no more than 0.25 s or the block's share of the time."""
+    wanted = max(25.0, 0.02 / call_seconds)
     affordable = max(5.0, min(0.25, block_seconds) / call_seconds)
     return max(2, int(min(wanted, affordable)))

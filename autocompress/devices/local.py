@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +33,9 @@ METER = Path(meter.__file__).parent
 
 class LocalDevice(Device):
     """The present machine."""
+
+    def __init__(self) -> None:
+        self._calm_ms = math.inf
 
     def machine(self) -> Machine:
         """See `Device.machine`; read once."""
@@ -56,16 +61,19 @@ class LocalDevice(Device):
         # every measurement on this machine passes here, whoever asks for it; one on another machine disturbs none
         with measuring(), ExitStack() as stack:
             folder = stack.enter_context(scratch("meter"))
-            meters = []
+            files = []
             for place, artifact in enumerate(artifacts):
-                feed = folder / f"{place}.npz"
+                files.append((artifact.path, folder / f"{place}.npz"))
                 inputs = feed_of(artifact, example, profile.protocol.batch)
                 # numpy has arguments of its own, `file` among them
-                np.savez(feed, **{f"input {name}": array for name, array in inputs.items()})  # type: ignore[arg-type]
-                process = stack.enter_context(MeterProcess(METER / "program.py", artifact.path))
-                process.open(feed, profile.runtime.threads, profile.runtime.options)
-                meters.append(process)
-            rounds = alternate(meters, limit, profile)
+                named: dict[str, Any] = {f"input {name}": array for name, array in inputs.items()}
+                np.savez(files[-1][1], **named)
+            meters = []
+            for place in range(len(files)):
+                meters.append(stack.enter_context(MeterProcess(METER / "program.py", files, place)))
+                meters[-1].open(profile.runtime.threads, profile.runtime.options)
+            rounds = alternate(meters, limit, profile, self._calm_ms)
+            self._calm_ms = min(self._calm_ms, rounds.calmest_ms)
             return [
                 Measurement(
                     _readings(rounds, place, process.memory_mb),

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -23,10 +23,15 @@ BLOCK_TIMEOUT_S = 60.0
 
 
 class MeterProcess:
-    """One running measuring program with one artifact; ends when the `with` block does."""
+    """One running measuring program; ends when the `with` block does.
 
-    def __init__(self, program: Path, artifact: Path) -> None:
-        self._artifact = artifact
+    `artifacts` are all that are measured together, each with a file of inputs; `place` is the one that it begins with,
+    and whose memory it measures.
+    """
+
+    def __init__(self, program: Path, artifacts: Sequence[tuple[Path, Path]], place: int) -> None:
+        self._artifacts = artifacts
+        self._place = place
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
@@ -63,8 +68,13 @@ class MeterProcess:
                         pipe.close()
         self._errors.close()
 
-    def open(self, feed: Path, threads: int, options: Mapping[str, str]) -> None:
-        """Load the artifact and call it once.
+    @property
+    def _artifact(self) -> Path:
+        """What is loaded now."""
+        return self._artifacts[self._place][0]
+
+    def open(self, threads: int, options: Mapping[str, str]) -> None:
+        """Load the first artifact and call it once.
 
         Raises:
             RuntimeFailureError: when the runtime refuses it or its outputs are not finite.
@@ -73,7 +83,7 @@ class MeterProcess:
             {
                 "do": "open",
                 "artifact": str(self._artifact),
-                "inputs": str(feed),
+                "inputs": str(self._artifacts[self._place][1]),
                 "threads": threads,
                 "options": dict(options),
             },
@@ -84,11 +94,15 @@ class MeterProcess:
         self.version = reply["version"]
         self.load_seconds = float(reply["seconds"])
 
-    def reload(self, padding: int) -> None:
-        """Load the artifact anew, behind `padding` bytes that are not used."""
-        # what the earlier load left behind would count as memory of the later one
+    def load(self, place: int, padding: int) -> None:
+        """Load the artifact of that place instead, behind `padding` bytes that are not used."""
+        # what the first one left behind would count as memory of the next
         self._reloaded = True
-        self._ask({"do": "reload", "padding": padding}, OPEN_TIMEOUT_S)
+        self._place = place
+        artifact, inputs = map(str, self._artifacts[place])
+        command = {"do": "load", "artifact": artifact, "inputs": inputs, "padding": padding}
+        # no call takes longer than loading and the first calls together
+        self._call_seconds = float(self._ask(command, OPEN_TIMEOUT_S)["seconds"])
 
     def block(self, calls: int, discard: int) -> Block:
         """`calls` calls, after `discard` that do not count."""

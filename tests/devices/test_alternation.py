@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,24 +18,33 @@ Clock = Callable[[int], float]
 
 @dataclass
 class Scripted:
-    """A meter whose blocks come from a script: the time of a call, and the control kernel's, by the block's number."""
+    """A meter whose blocks come from a script: the time of a call, and the control kernel's, by the block's number.
 
-    call_ms: Clock
+    `by_place` are the times of what is loaded, where they differ.
+    """
+
+    call_ms: Clock = lambda number: 1.0
     control_ms: Clock = lambda number: 1.0
     energy_mj: Callable[[int], float | None] = lambda number: None
     load_seconds: float = 0.0
+    by_place: Sequence[float] = (1.0, 1.0)
+    place: int = 0
     asked: list[int] = field(default_factory=list)
-    # the number of blocks before each reload
+    # the number of blocks before each load, and what was loaded
     reloaded: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
     paddings: list[int] = field(default_factory=list)
 
     def block(self, calls: int, discard: int) -> Block:
         number = len(self.asked)
         self.asked.append(calls)
-        return Block([self.call_ms(number)] * calls, self.control_ms(number), self.energy_mj(number))
+        time = self.call_ms(number) * self.by_place[self.place]
+        return Block([time] * calls, self.control_ms(number), self.energy_mj(number))
 
-    def reload(self, padding: int) -> None:
+    def load(self, place: int, padding: int) -> None:
+        self.place = place
         self.reloaded.append(len(self.asked))
+        self.places.append(place)
         self.paddings.append(padding)
 
 
@@ -49,7 +59,7 @@ def profile(statistic: str = "p50", **budgets: float | str) -> Profile:
 
 
 def test_what_does_not_vary_takes_the_least_number_of_rounds() -> None:
-    meters = [Scripted(lambda number: 2.0), Scripted(lambda number: 1.0)]
+    meters = [Scripted(by_place=(2.0, 1.0), place=place) for place in (0, 1)]
     rounds = alternate(meters, 60.0, profile())
     assert rounds.dropped == 0
     assert rounds.of(0).shape == rounds.of(1).shape
@@ -102,7 +112,7 @@ def test_a_high_percentile_gets_blocks_that_have_one(statistic: str, least: int)
 
 
 def test_every_round_finds_the_files_loaded_anew_and_elsewhere() -> None:
-    meters = [Scripted(lambda number: 2.0), Scripted(lambda number: 1.0)]
+    meters = [Scripted(place=place) for place in (0, 1)]
     rounds = alternate(meters, 60.0, profile())
     assert rounds.loads == len(rounds.of(0)) == MIN_ROUNDS
     for meter in meters:
@@ -111,6 +121,17 @@ def test_every_round_finds_the_files_loaded_anew_and_elsewhere() -> None:
         assert (np.diff(meter.reloaded) == 1).all()
         assert len(set(meter.paddings)) == MIN_ROUNDS - 1
     assert meters[0].paddings != meters[1].paddings
+    # each by the other process than before
+    assert meters[0].places == [1, 0] * 4
+    assert meters[1].places == [0, 1] * 4
+
+
+def test_a_process_that_is_slower_than_the_other_favours_no_artifact() -> None:
+    slow = Scripted(lambda number: 1.05, place=0)
+    rounds = alternate([slow, Scripted(place=1)], 60.0, profile())
+    ratios = np.median(rounds.of(1), axis=1) / np.median(rounds.of(0), axis=1)
+    low, high = median_bounds(ratios, 0.025)
+    assert low < 1 < high
 
 
 def test_what_takes_long_to_load_is_loaded_as_often_as_half_of_the_time_allows() -> None:
@@ -145,3 +166,20 @@ def test_energy_comes_with_the_rounds_that_count() -> None:
     assert energy.shape == (MIN_ROUNDS, 1)
     assert (energy == 5.0).all()
     assert alternate([Scripted(lambda number: 1.0)], 60.0, profile()).energy(0) is None
+
+
+def test_a_machine_that_was_calmer_before_is_given_time_to_calm_down() -> None:
+    # the first blocks are all disturbed: among themselves they look as if nothing was
+    calm_from = time.monotonic() + 0.3
+
+    def disturbed() -> bool:
+        return time.monotonic() < calm_from
+
+    meter = Scripted(lambda number: 1.5 if disturbed() else 1.0, lambda number: 2.0 if disturbed() else 1.0)
+    patient = replace(profile(), protocol=Protocol(precision=1e-9))
+    assert (alternate([meter], 0.25, patient, calm_ms=1.0).of(0)[-1] == 1.0).all()
+    hurried = Scripted(lambda number: 1.5, lambda number: 2.0)
+    rounds = alternate([hurried], 0.2, patient, calm_ms=1.0)
+    # it never did: then all rounds count
+    assert rounds.dropped == 0
+    assert (rounds.of(0) == 1.5).all()

@@ -142,7 +142,7 @@ def test_a_plan_is_found_on_the_rung_of_its_techniques() -> None:
 
 def test_a_ladder_is_written_with_reasons_refusals_and_its_path() -> None:
     refusal = Reason("dynamic int8 slows convolutions.", "dynamic-needs-matmuls", "convolution share 0.99")
-    answer = Answer("int8-pays", "Does int8 pay here?", True, "0.4", "int8 is tried.")
+    answer = Answer("int8-pays", "Does int8 pay here?", "yes", "0.4", "int8 is tried.", {"no": "it is not."}, "a probe")
     written = Ladder((RUNG,), {"int8_dynamic": refusal}, (answer,), ("too few items",)).to_json()
     assert written["rungs"] == [
         {
@@ -160,8 +160,10 @@ def test_a_ladder_is_written_with_reasons_refusals_and_its_path() -> None:
     assert written["path"][0] == {
         "rule": "int8-pays",
         "question": "Does int8 pay here?",
-        "taken": True,
+        "answer": "yes",
         "found": "0.4",
         "sentence": "int8 is tried.",
+        "not_taken": {"no": "it is not."},
+        "source": "a probe",
     }
     assert written["warnings"] == ["too few items"]

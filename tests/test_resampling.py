@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
@@ -36,6 +36,8 @@ def test_bounds_of_the_negative_are_the_negative_bounds(values: np.ndarray) -> N
 @relaxed
 @given(VALUES, st.floats(-50, 50, width=32))
 def test_bounds_move_with_the_values(values: np.ndarray, by: float) -> None:
+    # beside larger numbers, differences this small are lost to rounding
+    assume(np.ptp(values) == 0 or np.ptp(values) > 1e-3)
     low, high = mean_bounds(values, 0.05)
     assert mean_bounds(values + by, 0.05) == pytest.approx((low + by, high + by), abs=1e-3)
 

@@ -100,6 +100,7 @@ def test_resuming_the_finished_run_builds_and_trains_nothing(result: Result, tra
     assert not any(event.stage == "search" for event in events)
 
 
+@pytest.mark.slow
 def test_a_network_without_blocks_is_made_narrower_and_blocks_are_refused_with_the_reason(
     task: Task, tmp_path: Path
 ) -> None:

@@ -36,7 +36,7 @@ def test_an_example_meets_its_budgets(name: str, score: str, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("met: "), done.stdout
     result = json.loads((out / "result.json").read_text())
-    findings = {finding["metric"]: finding for finding in result["findings"]}
+    findings = {finding["metric"]: finding for finding in result["verdict"]["findings"]}
     assert findings[score]["standing"] == "met"
     assert findings[score]["samples"] > 0
     assert (out / "model.onnx").stat().st_size < (out / "baseline.onnx").stat().st_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 # how often what can go from a network is looked for where nothing that was proposed fitted
 MOST_ATTEMPTS = 2
+# of the time that is left, what looking for structure may take; and all that planning without a run may take, about
+SHARE_OF_TIME = 0.25
+PLANNING_SECONDS = 45.0
 
 
 def autocompress(
@@ -43,6 +47,8 @@ def autocompress(
     out: str | Path = DEFAULT_FOLDER,
     budgets: Mapping[str, float | str] | None = None,
     objective: str | None = None,
+    ignore: Sequence[str] = (),
+    keep_float: Sequence[str] = (),
     max_time: str | float | None = None,
     resume: bool = False,
     named: Mapping[str, str] | None = None,
@@ -60,6 +66,8 @@ def autocompress(
         out: the run's folder. What an earlier run left there moves to `previous/`.
         budgets: replace the profile's budgets of the same metrics: `{"latency_ms": "0.5x"}`.
         objective: replaces the profile's: `effort`, `latency`, `size`, `accuracy`, `serving_cost`.
+        ignore: names of layers to leave alone, with all inside them, beside the profile's; `*` stands for anything.
+        keep_float: names of layers that are not quantized, in the same way.
         max_time: `90s`, `20m`, `2h` or seconds, over all resumptions.
         resume: go on with the run in `out`.
         named: how a program names its inputs (`{"data": "digits"}`), noted for `resolve` to find the data again.
@@ -78,6 +86,8 @@ def autocompress(
         out=out,
         budgets=budgets,
         objective=objective,
+        ignore=ignore,
+        keep_float=keep_float,
         max_time=max_time,
         resume=resume,
         named=named,
@@ -160,18 +170,21 @@ def _further(
     None when there is an answer, no time, or nothing more to try.
     """
     bench, journal = search.workbench, search.journal
+    left = search.deadline.left
+    seconds = None if left is None else SHARE_OF_TIME * left
     over = search.out_of_time or search.deadline.over or len(confirmations) >= MAX_LOOKS
     if over or planned.fits or _answered(confirmations):
         return None
     if planned.structured:
-        if planned.structured < MOST_ATTEMPTS and nearly_fitted(planned.ladder, journal.trials()):
-            return with_structure(planned, bench, journal, progress, search.deadline.left)
+        again = planned.structured < MOST_ATTEMPTS and not planned.ladder.out_of_reach
+        if again and nearly_fitted(planned.ladder, journal.trials()):
+            return with_structure(planned, bench, journal, progress, seconds)
         plans = [trial.plan for trial in reached]
-        return with_training(planned, bench, journal, progress, search.deadline.left, reached=plans)
+        return with_training(planned, bench, journal, progress, left, reached=plans)
     first_is_enough = bench.profile.objective == "effort"
     if bench.task is None or bench.task.calibrating is None or (first_is_enough and search.structure_suffices):
         return None
-    return with_structure(planned, bench, journal, progress, search.deadline.left)
+    return with_structure(planned, bench, journal, progress, seconds)
 
 
 def explain(
@@ -182,22 +195,38 @@ def explain(
     inputs: Any = None,
     budgets: Mapping[str, float | str] | None = None,
     objective: str | None = None,
+    ignore: Sequence[str] = (),
+    keep_float: Sequence[str] = (),
     progress: Listener = silent,
 ) -> Planned:
-    """Baseline, facts, probes and ladder of a run that is not made; arguments as in `autocompress`.
+    """Baseline, facts, probes and ladder of a run that is not made, within about a minute.
+
+    Arguments as in `autocompress`.
 
     Raises:
         AutocompressError: for bad input and failures of device or runtime.
     """
+    began = time.monotonic()
     with scratch("plan") as folder:
         bench, journal, _ = open_run(
-            model, profile, data, inputs=inputs, out=folder, budgets=budgets, objective=objective
+            model,
+            profile,
+            data,
+            inputs=inputs,
+            out=folder,
+            budgets=budgets,
+            objective=objective,
+            ignore=ignore,
+            keep_float=keep_float,
         )
         try:
             planned = plan_run(bench, journal, progress)
             if planned.fits:
                 return planned
-            planned = with_structure(planned, bench, journal, progress, None)
+            seconds = max(0.0, PLANNING_SECONDS - (time.monotonic() - began))
+            planned = with_structure(planned, bench, journal, progress, seconds)
+            if planned.ladder.out_of_reach:
+                return planned
             expected = [
                 rung.structures[rung.likely] for rung in planned.ladder.rungs if rung.nested and rung.likely is not None
             ]
@@ -215,6 +244,8 @@ def apply_plan(
     inputs: Any = None,
     out: str | Path = DEFAULT_FOLDER,
     budgets: Mapping[str, float | str] | None = None,
+    ignore: Sequence[str] = (),
+    keep_float: Sequence[str] = (),
     progress: Listener = silent,
 ) -> Result:
     """Replay a plan and judge its file on the confirming data; arguments as in `autocompress`.
@@ -226,7 +257,9 @@ def apply_plan(
     """
     tools_at_hand().require_possible(plan)
     progress(Event("baseline", "exporting the model"))
-    bench, journal, deadline = open_run(model, profile, data, inputs=inputs, out=out, budgets=budgets)
+    bench, journal, deadline = open_run(
+        model, profile, data, inputs=inputs, out=out, budgets=budgets, ignore=ignore, keep_float=keep_float
+    )
     try:
         progress(Event("baseline", "measuring the model as it is"))
         baseline = measure_baseline(bench)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from autocompress.declared import is_declared
 from autocompress.errors import TechniqueError
 from autocompress.module import call, unfused_encoder_layers
 from autocompress.runtime import Example
@@ -60,6 +61,14 @@ def droppable_blocks(module: nn.Module, example: Example) -> dict[str, bool]:
     }
     blocks = {name: kind for name, kind in found.items() if name not in stages}
     return {name: kind for name, kind in blocks.items() if not any(name.startswith(f"{other}.") for other in blocks)}
+
+
+def is_ignored(module: nn.Module, block: str, ignore: Sequence[str]) -> bool:
+    """True when the block, or anything inside it, is among the layers to leave alone; see `is_declared`."""
+    if not ignore or not any(name == block for name, _ in module.named_modules()):
+        return False
+    inside = (f"{block}.{name}" if name else block for name, _ in module.get_submodule(block).named_modules())
+    return any(is_declared(name, ignore) for name in inside)
 
 
 def _recorder(name: str, found: dict[str, bool]) -> Any:

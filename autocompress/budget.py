@@ -46,6 +46,9 @@ _METRICS = (
 )
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _METRICS}
 ACCURACY_METRICS = frozenset({"max_accuracy_drop_pp", "min_accuracy", "max_score_drop"})
+# one reading, and what comes block by block
+SIZE_METRICS = ("size_mb", "download_mb", "memory_mb")
+TIME_METRICS = ("latency_ms", "throughput_per_s", "energy_mj")
 
 
 @dataclass(frozen=True)

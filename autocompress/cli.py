@@ -22,7 +22,9 @@ from autocompress.cli_options import (
     DataDir,
     DataSpec,
     Download,
+    Ignore,
     InputSpec,
+    KeepFloat,
     MaxTime,
     ModelSpec,
     Objective,
@@ -70,6 +72,8 @@ def run(
     download: Download = False,
     augment: Augment = "none",
     input_: InputSpec = None,
+    ignore: Ignore = None,
+    keep_float: KeepFloat = None,
     out: OutDir = DEFAULT_FOLDER,
     objective: Objective = None,
     max_time: MaxTime = None,
@@ -78,7 +82,8 @@ def run(
 ) -> None:
     """Find the cheapest plan that meets the budgets, and write the file that ships with its evidence."""
     from autocompress.api import autocompress
-    from autocompress.report.terminal import Summary, TerminalProgress, print_ladder, print_result
+    from autocompress.report.planned import print_ladder
+    from autocompress.report.terminal import Summary, TerminalProgress, print_result
 
     console = Console(highlight=False)
     _check_early(profile, budgets, objective, max_time)
@@ -92,6 +97,8 @@ def run(
             out=out,
             budgets=budgets,
             objective=objective,
+            ignore=ignore or (),
+            keep_float=keep_float or (),
             max_time=max_time,
             resume=resume,
             named=_named(
@@ -121,20 +128,31 @@ def plan(
     download: Download = False,
     augment: Augment = "none",
     input_: InputSpec = None,
+    ignore: Ignore = None,
+    keep_float: KeepFloat = None,
     objective: Objective = None,
     as_json: AsJson = False,
     budgets: Mapping[str, str] | None = None,
 ) -> None:
     """Explain what would be tried and what not, and why: the decision tree, the ladder and the refusals."""
     from autocompress.api import explain
-    from autocompress.report.terminal import TerminalProgress, print_facts, print_ladder
+    from autocompress.report.planned import print_facts, print_ladder, print_probes
+    from autocompress.report.terminal import TerminalProgress
 
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
     _check_early(profile, budgets, objective, None)
     with _only_json(as_json), TerminalProgress(errors if as_json else console) as progress:
         module, task = _load(model, weights, data, data_dir, augment, download=download)
         planned = explain(
-            module, profile, task, inputs=_specs(input_), budgets=budgets, objective=objective, progress=progress
+            module,
+            profile,
+            task,
+            inputs=_specs(input_),
+            budgets=budgets,
+            objective=objective,
+            ignore=ignore or (),
+            keep_float=keep_float or (),
+            progress=progress,
         )
     if as_json:
         answer = {
@@ -146,6 +164,7 @@ def plan(
         typer.echo(json.dumps(answer, indent=2))
         return
     print_facts(console, planned.facts)
+    print_probes(console, planned.probes)
     print_ladder(console, planned.ladder, path=True)
 
 
@@ -161,6 +180,8 @@ def apply(
     download: Download = False,
     augment: Augment = "none",
     input_: InputSpec = None,
+    ignore: Ignore = None,
+    keep_float: KeepFloat = None,
     out: OutDir = DEFAULT_FOLDER,
     budgets: Mapping[str, str] | None = None,
 ) -> None:
@@ -174,7 +195,16 @@ def apply(
     module, task = _load(model, weights, data, data_dir, augment, download=download)
     with TerminalProgress(console) as progress:
         result = apply_plan(
-            replayed, module, profile, task, inputs=_specs(input_), out=out, budgets=budgets, progress=progress
+            replayed,
+            module,
+            profile,
+            task,
+            inputs=_specs(input_),
+            out=out,
+            budgets=budgets,
+            ignore=ignore or (),
+            keep_float=keep_float or (),
+            progress=progress,
         )
     print_result(console, Summary.of(result))
     raise typer.Exit(result.status.exit_code)
@@ -296,7 +326,7 @@ def inspect(
     """What a model is: layers, parameters, sparsity, multiply-accumulates, kind of architecture."""
     from autocompress.examples import example_for
     from autocompress.planner import inspect_module, with_weights
-    from autocompress.report.terminal import print_facts, print_layers
+    from autocompress.report.planned import print_facts, print_layers
 
     with _only_json(as_json):
         module, task = _load(model, weights, data, data_dir, "none", download=False)

@@ -39,6 +39,14 @@ OutDir = Annotated[Path, typer.Option("--out", help="Folder of the run.", metava
 Objective = Annotated[
     str | None, typer.Option("--objective", help="effort, latency, size, accuracy or serving_cost.", metavar="NAME")
 ]
+Ignore = Annotated[
+    list[str] | None,
+    typer.Option("--ignore", help="Layer to leave alone, with all inside it; * stands for anything.", metavar="NAME"),
+]
+KeepFloat = Annotated[
+    list[str] | None,
+    typer.Option("--keep-float", help="Layer that is not quantized, named in the same way.", metavar="NAME"),
+]
 MaxTime = Annotated[str | None, typer.Option("--max-time", help="90s, 20m, 2h; over all resumptions.", metavar="TIME")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from autocompress.advice import advice
 from autocompress.artifact import Artifact
-from autocompress.budget import METRICS
 from autocompress.confirm import Confirmation
 from autocompress.facts import Facts
 from autocompress.judge import judge_by
@@ -17,7 +17,7 @@ from autocompress.plan import Plan
 from autocompress.result import Result, StageRow, stage_row
 from autocompress.search import Search
 from autocompress.trial import Trial
-from autocompress.verdict import Standing, Status, Verdict
+from autocompress.verdict import Status, Verdict
 from autocompress.workbench import Workbench
 from autocompress.workspace import write_text
 
@@ -120,7 +120,7 @@ def write_up(bench: Workbench, found: Found, story: Story) -> Result:
         facts=story.facts,
         ladder=story.ladder,
         profile=bench.profile,
-        explanation=[*story.notes, *_explain(found, story.history)],
+        explanation=[*story.notes, *_explain(found, story.history, story.ladder)],
         machine=str(bench.machine),
         data=_describe_data(bench),
         score_is_rate=(bench.task is not None and bench.task.score_is_rate) or _is_rate(found.measurement),
@@ -164,7 +164,7 @@ def _describe_data(bench: Workbench) -> str:
     return ", ".join(f"{what}: {len(part)} items ({part.name})" for what, part in parts.items() if part is not None)
 
 
-def _explain(found: Found, history: Sequence[Trial]) -> list[str]:
+def _explain(found: Found, history: Sequence[Trial], ladder: Ladder) -> list[str]:
     if found.status is Status.MET:
         return [f"{found.plan.brief} keeps every budget on data and runs that took no part in choosing it."]
     said = []
@@ -174,29 +174,8 @@ def _explain(found: Found, history: Sequence[Trial]) -> list[str]:
     if binding is not None and binding.needed:
         said.append(f"About {binding.needed} more confirming items would decide at the observed rates.")
     if found.status is Status.NOT_MET:
-        said += _reachable(history, found.verdict)
+        said += advice(found.verdict, history, ladder)
     if found.certificate is None and history:
         whose = "those of the nearest miss, on" if found.status is Status.NOT_MET else "from"
         said.append(f"The figures are {whose} the data that select; nothing was certified.")
-    return said
-
-
-def _reachable(history: Sequence[Trial], verdict: Verdict) -> list[str]:
-    """Per broken budget, the best value that any candidate reached, and what to relax it to."""
-    said = []
-    for finding in verdict.findings:
-        if finding.standing is not Standing.EXCEEDED:
-            continue
-        found = (trial.verdict.of(finding.budget.metric) for trial in history)
-        values = [other.value for other in found if other is not None and other.value is not None]
-        if finding.value is not None:
-            values.append(finding.value)
-        if not values:
-            continue
-        at_most = METRICS[finding.budget.metric].direction == "at most"
-        best = min(values) if at_most else max(values)
-        unit = "x" if finding.budget.relative else f" {finding.budget.unit}"
-        said.append(
-            f"{finding.budget.metric}: the best that was reached is {best:.3g}{unit}, asked {finding.budget.text}."
-        )
     return said

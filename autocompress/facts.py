@@ -101,6 +101,10 @@ class Facts:
 
     def dominant(self, share: float = 0.8, most: int = 4) -> tuple[LayerFact, ...]:
         """Layers of distinct type and shape that together do `share` of the layers' MACs, at most `most`."""
+        return tuple(alike[0] for alike in self.alike(share, most))
+
+    def alike(self, share: float = 0.8, most: int = 4) -> list[list[LayerFact]]:
+        """The dominant layers, each with those of the same type and shape."""
         groups: dict[tuple[object, ...], list[LayerFact]] = {}
         for layer in self.layers:
             if layer.macs:
@@ -108,14 +112,14 @@ class Facts:
                 groups.setdefault(signature, []).append(layer)
         ordered = sorted(groups.values(), key=lambda group: -sum(layer.macs for layer in group))
         total = sum(layer.macs for layer in self.layers)
-        chosen: list[LayerFact] = []
+        chosen: list[list[LayerFact]] = []
         covered = 0
         for group in ordered[:most]:
-            chosen.append(group[0])
+            chosen.append(group)
             covered += sum(layer.macs for layer in group)
             if covered >= share * total:
                 break
-        return tuple(chosen)
+        return chosen
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from autocompress.artifact import Artifact
-from autocompress.budget import ACCURACY_METRICS, Direction, GateRule
+from autocompress.budget import ACCURACY_METRICS, TIME_METRICS, Direction, GateRule
 from autocompress.changes import Changes, changes_of
 from autocompress.device import Device, require_described
 from autocompress.errors import ArtifactError, AutocompressError, UsageError
@@ -265,7 +265,7 @@ def _why(finding: Finding, spots: HotSpots | None, measurement: Measurement) -> 
     if finding.standing is not Standing.EXCEEDED:
         return ""
     metric = finding.budget.metric
-    if metric in ("latency_ms", "throughput_per_s", "energy_mj") and spots is not None:
+    if metric in TIME_METRICS and spots is not None:
         named = [f"{kind} {name} {share:.0%}" for name, kind, share in spots.slowest[:NAMED]]
         return f"slowest operators: {', '.join(named)}"
     if finding.budget.structural and spots is not None:

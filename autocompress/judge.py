@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from autocompress.budget import ACCURACY_METRICS, Budget, Direction
+from autocompress.budget import ACCURACY_METRICS, SIZE_METRICS, TIME_METRICS, Budget, Direction
 from autocompress.measurement import Measurement, Reading, is_binary
 from autocompress.profile import Profile
 from autocompress.resampling import mean_bounds, replicate_bounds
@@ -19,8 +19,6 @@ from autocompress.statistics import drop_bounds, items_needed, median_bounds, ra
 from autocompress.verdict import Finding, Standing, Verdict
 
 FLOATS = NDArray[np.float64]
-EXACT = ("size_mb", "download_mb", "memory_mb")
-IN_BLOCKS = ("latency_ms", "throughput_per_s", "energy_mj")
 
 
 def judge(
@@ -40,9 +38,9 @@ def judge(
     """
     findings = []
     for budget in budgets:
-        if budget.metric in EXACT:
+        if budget.metric in SIZE_METRICS:
             findings.append(_exact(budget, measurement))
-        elif budget.metric in IN_BLOCKS:
+        elif budget.metric in TIME_METRICS:
             findings.append(_in_blocks(budget, measurement, alpha, statistic, batch))
         elif budget.metric in ACCURACY_METRICS:
             findings.append(_accuracy(budget, measurement, accuracy_alpha or alpha))

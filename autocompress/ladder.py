@@ -89,13 +89,25 @@ class Element:
 
 
 @dataclass(frozen=True)
+class ExpectedDrop:
+    """Points of accuracy that plans like this usually lose, from `low` to `high`, and who says so."""
+
+    low: float
+    high: float
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g} points"
+
+
+@dataclass(frozen=True)
 class Rung:
     """One kind of plan. Predictions are shares of the baseline, None where nothing is known yet.
 
     `structures` are the steps, one tuple of them for each structure, that the first round begins with. Where they are
     `nested`, each leaves less of the network than the one before, so that the first that fits can be found by
-    halving; `likely` is where it is expected. `promotes` is how many trials of the rung before, one round shorter, go
-    on here; None lets all.
+    halving; `likely` is where it is expected. `predictions` hold latency and size of each of them, empty where they are
+    those of the rung. `promotes` is how many trials of the rung before, one round shorter, go on here; None lets all.
     """
 
     name: str
@@ -110,6 +122,8 @@ class Rung:
     nested: bool = False
     likely: int | None = None
     promotes: int | None = None
+    predictions: tuple[tuple[float, float], ...] = ()
+    expected_drop: ExpectedDrop | None = None
 
     @property
     def elements(self) -> tuple[Element, ...]:
@@ -156,6 +170,13 @@ class Rung:
         found = [[step.technique for step in steps] for steps in (*rounds, plan.finish)]
         return found == [*mine, [element.technique for element in self.finish]]
 
+    def predicted(self, plan: Plan) -> tuple[float | None, float | None]:
+        """Latency and size that are predicted of a plan of this rung."""
+        place = self.place(plan)
+        if place is not None and self.predictions:
+            return self.predictions[place]
+        return self.predicted_latency, self.predicted_size
+
     def fixed_by(self, plan: Plan) -> tuple[Step, ...]:
         """The plan's steps without the settings that leave size and latency as they are."""
         structure = self.structure_of(plan)
@@ -179,6 +200,7 @@ class Rung:
             "predicted_latency": self.predicted_latency,
             "predicted_size": self.predicted_size,
             "predicted_seconds": self.predicted_seconds,
+            "expected_drop_pp": vars(self.expected_drop) if self.expected_drop else None,
         }
 
 
@@ -218,6 +240,11 @@ class Ladder:
     refusals: Mapping[str, Reason]
     path: tuple[Answer, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def out_of_reach(self) -> bool:
+        """True when not even the smallest structure that can be made keeps the budgets on size and time."""
+        return any(answer.rule == "reachable" and answer.answer == "yes" for answer in self.path)
 
     def rung_of(self, plan: Plan) -> Rung | None:
         """The rung whose techniques the plan uses."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from autocompress.artifact import TensorSpec
 from autocompress.budget import Budget
 from autocompress.data_spec import load_data
+from autocompress.declared import require_layers
 from autocompress.device import require_described
 from autocompress.devices import LocalDevice
 from autocompress.errors import JournalError, ModelError
@@ -40,6 +41,8 @@ def open_run(
     out: str | Path = DEFAULT_FOLDER,
     budgets: Mapping[str, float | str] | None = None,
     objective: str | None = None,
+    ignore: Sequence[str] = (),
+    keep_float: Sequence[str] = (),
     max_time: str | float | None = None,
     resume: bool = False,
     named: Mapping[str, str] | None = None,
@@ -54,6 +57,10 @@ def open_run(
     deadline = Deadline.start(parse_duration(max_time))
     _require_module(model)
     target = load_profile(profile).with_budgets(replacements(budgets)).with_objective(objective)
+    target = target.with_layers(ignore, keep_float)
+    names_of_layers = [name for name, _ in model.named_modules()]
+    require_layers(names_of_layers, target.ignore, "ignore")
+    require_layers(names_of_layers, target.keep_float, "keep_float")
     task = load_data(data) if isinstance(data, str) else as_task(data)
     example = example_for(model, task, inputs, target.inputs)
     tools = tools_at_hand()
@@ -169,7 +176,10 @@ def _require_same_run(noted: Mapping[str, str], identity: Mapping[str, str], fol
 def _identity(bench: Workbench) -> dict[str, str]:
     profile = bench.profile
     parts: Sequence[Any] = (bench.task.selecting, bench.task.confirming, bench.task.calibrating) if bench.task else ()
-    declared = json.dumps([str(profile.device), str(profile.runtime), str(profile.protocol), profile.confidence])
+    declared = json.dumps(
+        [str(profile.device), str(profile.runtime), str(profile.protocol), profile.confidence]
+        + [str(layers) for layers in (profile.ignore, profile.keep_float) if layers]
+    )
     return {
         "model": bench.baseline.hash,
         "data": ",".join(part.hash for part in parts if part is not None),

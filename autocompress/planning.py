@@ -15,6 +15,7 @@ from autocompress.measurement import Measurement
 from autocompress.plan import Plan, Step
 from autocompress.planner import (
     Situation,
+    Whole,
     build_ladder,
     fastest,
     inspect_module,
@@ -70,9 +71,10 @@ def plan_run(bench: Workbench, journal: Journal, progress: Listener) -> Planned:
 
 
 def with_structure(
-    planned: Planned, bench: Workbench, journal: Journal, progress: Listener, seconds_left: float | None
+    planned: Planned, bench: Workbench, journal: Journal, progress: Listener, seconds: float | None
 ) -> Planned:
-    """The same with what can go from the network, and the ways down that are worth measuring.
+    """The same with what can go from the network, and the ways down that are worth measuring, looked for in about so
+    many seconds where they are given.
 
     Where that was looked for already, it is looked for once more, with fresh measurements and further down.
     """
@@ -82,7 +84,7 @@ def with_structure(
         probes = _latest(planned, journal)
         if (journal.noted("structured") or 0) < attempt:
             if shaping is not None:
-                probes = find_ways(shaping, probes, judge_by(bench.profile, planned.baseline), seconds_left)
+                probes = find_ways(shaping, probes, judge_by(bench.profile, planned.baseline), seconds)
             journal.note("probes", probes.to_json())
             journal.note("structured", value=attempt)
     return _planned(bench, planned.baseline, planned.facts, probes, progress, structured=attempt)
@@ -149,7 +151,9 @@ def _planned(
     techniques: Sequence[Technique] = [
         t for t in bench.tools.techniques if structured or isinstance(t, ArtifactTechnique)
     ]
-    situation = Situation(facts, probes, bench.profile, bench.task, judge_by(bench.profile, baseline))
+    latency = baseline.readings["latency_ms"].statistic(bench.profile.protocol.statistic)
+    whole = Whole(latency, bench.baseline.size_bytes)
+    situation = Situation(facts, probes, bench.profile, bench.task, judge_by(bench.profile, baseline), whole)
     ladder = build_ladder(situation, techniques, frozenset({bench.tools.runtime.format}))
     progress(Event("ladder", f"{len(ladder.rungs)} rungs, {len(ladder.refusals)} techniques refused"))
     return Planned(baseline, facts, probes, ladder, structured)

@@ -44,15 +44,36 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class ChainProbe:
+    """The chains of layers that techniques were probed on, in float: what leads from them to the model.
+
+    `weights` are values in the weights of the `layers`, which have `channels` outputs in all, each with a scale of its
+    own when it is quantized. `layer_ms` is what a layer of them costs that has hardly any channels.
+    """
+
+    layers: int
+    macs: int
+    weights: int
+    channels: int
+    latency_ms: float
+    size_bytes: int
+    layer_ms: float
+
+
+# the way of one structure that stands where no structure reaches the budgets
+SMALLEST = "smallest structure"
+
+
+@dataclass(frozen=True)
 class Structure:
     """One point on a way down: the steps that make it and what is known before it is built and measured.
 
-    `divergence` is how far the outputs move when nothing is trained; `latency` and `size` are predicted shares of the
-    baseline, with the finish that goes with it.
+    `divergence` is how far the outputs move when nothing is trained, None where that was not looked at; `latency` and
+    `size` are predicted shares of the baseline, with the finish that goes with it.
     """
 
     steps: tuple[Step, ...]
-    divergence: float
+    divergence: float | None
     latency: float
     size: float
 
@@ -125,7 +146,8 @@ class Probes:
 
     `blocks` can be left out and channels of `groups` cut; `left_alone` says why others cannot. `ways` are the
     structures worth measuring; `channel_multiple` is the step of widths that pays here; `training` is None before
-    anything that fits was found, or without training data.
+    anything that fits was found, or without training data. `smallest` is the least that can be left of the network,
+    with latency and size as measured; None before it was. `chains` is None where the chains could not be measured.
     """
 
     probes: tuple[Probe, ...] = ()
@@ -137,6 +159,8 @@ class Probes:
     ways: tuple[Way, ...] = ()
     training: TrainingProbe | None = None
     channel_multiple: int | None = None
+    smallest: Structure | None = None
+    chains: ChainProbe | None = None
 
     def of(self, technique: str) -> tuple[Probe, ...]:
         """The technique's probes that have a figure, fastest first."""
@@ -155,6 +179,8 @@ class Probes:
             "ways": [_way_to_json(way) for way in self.ways],
             "training": _training_to_json(self.training) if self.training else None,
             "channel_multiple": self.channel_multiple,
+            "smallest": _structure_to_json(self.smallest) if self.smallest else None,
+            "chains": vars(self.chains) if self.chains else None,
         }
 
     @staticmethod
@@ -170,6 +196,8 @@ class Probes:
             tuple(_way(way) for way in data["ways"]),
             _training(data["training"]) if data["training"] else None,
             data["channel_multiple"],
+            _structure(data["smallest"]) if data["smallest"] else None,
+            ChainProbe(**data["chains"]) if data["chains"] else None,
         )
 
 
@@ -182,12 +210,19 @@ def _steps(data: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
 
 
 def _way_to_json(way: Way) -> dict[str, Any]:
-    structures = [{**vars(structure), "steps": _steps_to_json(structure.steps)} for structure in way.structures]
-    return {"name": way.name, "structures": structures}
+    return {"name": way.name, "structures": [_structure_to_json(structure) for structure in way.structures]}
 
 
 def _way(data: Mapping[str, Any]) -> Way:
-    return Way(data["name"], tuple(Structure(**{**one, "steps": _steps(one["steps"])}) for one in data["structures"]))
+    return Way(data["name"], tuple(_structure(one) for one in data["structures"]))
+
+
+def _structure_to_json(structure: Structure) -> dict[str, Any]:
+    return {**vars(structure), "steps": _steps_to_json(structure.steps)}
+
+
+def _structure(data: Mapping[str, Any]) -> Structure:
+    return Structure(**{**data, "steps": _steps(data["steps"])})
 
 
 def _training_to_json(training: TrainingProbe) -> dict[str, Any]:

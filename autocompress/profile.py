@@ -63,7 +63,8 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Profile:
-    """Everything that is declared about the target."""
+    """Everything that is declared about the target. Layers of the model that are in `ignore` are left alone, those in
+    `keep_float` are not quantized; see `autocompress.declared` for how they are named."""
 
     name: str
     device: DeviceProfile = DeviceProfile()
@@ -76,6 +77,8 @@ class Profile:
     inputs: tuple[TensorSpec, ...] = ()
     description: str = ""
     sources: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    keep_float: tuple[str, ...] = ()
 
     @property
     def alpha(self) -> float:
@@ -91,8 +94,14 @@ class Profile:
         return any(budget.metric in metrics for budget in self.budgets)
 
     def with_budgets(self, budgets: Sequence[Budget]) -> Profile:
-        """The profile with the budgets of the same metrics replaced; the others stay."""
-        return replace(self, budgets=merge(self.budgets, budgets))
+        """The profile with the budgets of the same metrics replaced; the others stay.
+
+        A limit on the loss of score takes the place of one in points of accuracy: a score that is limited so is hardly
+        one that has points.
+        """
+        in_scores = any(budget.metric == "max_score_drop" for budget in budgets)
+        kept = [b for b in self.budgets if not (in_scores and b.metric == "max_accuracy_drop_pp")]
+        return replace(self, budgets=merge(kept, budgets))
 
     def with_objective(self, objective: str | None) -> Profile:
         """The profile with another objective.
@@ -107,6 +116,23 @@ class Profile:
                 f"{objective!r} is not an objective.", where="objective", hint=f"Known: {', '.join(OBJECTIVES)}."
             )
         return replace(self, objective=objective)
+
+    @property
+    def in_float(self) -> tuple[str, ...]:
+        """Layers that are not quantized."""
+        return (*self.keep_float, *self.ignore)
+
+    def with_layers(self, ignore: Sequence[str], keep_float: Sequence[str]) -> Profile:
+        """The profile with more layers to ignore or to keep in float.
+
+        Raises:
+            ProfileError: when one text was given in place of several.
+        """
+        for where, names in (("ignore", ignore), ("keep_float", keep_float)):
+            if isinstance(names, str):
+                raise ProfileError("is one text.", where=where, hint="Give a list of names.")
+        both = [tuple(dict.fromkeys(names)) for names in ((*self.ignore, *ignore), (*self.keep_float, *keep_float))]
+        return replace(self, ignore=both[0], keep_float=both[1])
 
     def to_json(self) -> dict[str, Any]:
         """The content of a profile file that says the same, example inputs aside; `parse_profile` reads it."""
@@ -123,6 +149,8 @@ class Profile:
             "objective": self.objective,
             "confidence": self.confidence,
             "sources": list(self.sources),
+            "ignore": list(self.ignore),
+            "keep_float": list(self.keep_float),
         }
 
     def _budget_to_json(self, budget: Budget) -> Any:
@@ -188,6 +216,8 @@ class _ProfileFile(_File):
     confidence: float = Field(0.95, gt=0.5, lt=1)
     inputs: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    keep_float: tuple[str, ...] = ()
 
 
 def shipped_profiles() -> dict[str, Path]:
@@ -306,6 +336,8 @@ def _from_file(file: _ProfileFile) -> Profile:
         ),
         description=file.description,
         sources=file.sources,
+        ignore=file.ignore,
+        keep_float=file.keep_float,
     )
 
 

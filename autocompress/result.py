@@ -14,6 +14,7 @@ from autocompress.facts import Facts
 from autocompress.ladder import Ladder
 from autocompress.measurement import Measurement, Reading
 from autocompress.plan import Plan
+from autocompress.predictions import Predicted, predictions
 from autocompress.profile import Profile
 from autocompress.runtime import Contents
 from autocompress.trial import Trial
@@ -86,6 +87,11 @@ class Result:
         return changes_of(self.measurement)
 
     @property
+    def predictions(self) -> list[Predicted]:
+        """What the ladder predicted of the trials, beside what was measured."""
+        return predictions(self.ladder, self.history, self.profile.protocol.statistic)
+
+    @property
     def binding(self) -> Finding | None:
         """The budget that stands in the way, None when all are met."""
         return self.verdict.binding
@@ -134,6 +140,7 @@ class Result:
             "out_of_time": self.out_of_time,
             "facts": {key: value for key, value in self.facts.to_json().items() if key != "layers"},
             "ladder": self.ladder.to_json(),
+            "predictions": [row.to_json() for row in self.predictions],
             "trials": [
                 {
                     "number": trial.number,

@@ -94,13 +94,17 @@ class Runtime(ABC):
     format: ClassVar[str]
 
     @abstractmethod
-    def export(self, module: torch.nn.Module, example: Example, destination: Path) -> Artifact:
+    def export(
+        self, module: torch.nn.Module, example: Example, destination: Path, keep_float: Sequence[str] = ()
+    ) -> Artifact:
         """The module as an artifact at `destination`, in inference mode, with a free batch where it allows one.
 
-        The module is left as it was.
+        The module is left as it was. What layers that `keep_float` names do is marked in the artifact, and quantization
+        leaves it in float.
 
         Raises:
-            ExportError: when it cannot be exported (the layer is named) or the artifact computes other values.
+            ExportError: when it cannot be exported (the layer is named), the artifact computes other values, or what
+                one of the layers to keep in float does cannot be told apart in it.
         """
 
     @abstractmethod

@@ -134,8 +134,10 @@ class Search:
         """The candidate that comes closest to its budgets, with the measurements that its trial left out.
 
         The closest of every kind of plan, by what was measured, are measured to the end before they are compared: a
-        trial that was stopped at once has not shown what else it breaks.
+        trial that was stopped at once has not shown what else it breaks. Where the budgets on size and time are out of
+        reach, the closest to these is the nearest: its accuracy is that of a structure that nobody trained.
         """
+        near = _structural_distance if self.ladder.out_of_reach else distance
         judged = (Outcome.MEASURED, Outcome.STOPPED)
         closest: dict[str, list[Trial]] = {}
         for trial in self.journal.trials():
@@ -144,9 +146,9 @@ class Search:
         full = [
             self._measured_to_the_end(trial)
             for trials in closest.values()
-            for trial in sorted(trials, key=distance)[:NEAREST]
+            for trial in sorted(trials, key=near)[:NEAREST]
         ]
-        return min(full, key=distance, default=None)
+        return min(full, key=near, default=None)
 
     def _measured_to_the_end(self, trial: Trial) -> Trial:
         noted = (self.journal.noted("nearest_misses") or {}).get(str(trial.number))
@@ -221,6 +223,10 @@ def _undecided(trial: Trial) -> bool:
 def distance(trial: Trial) -> tuple[float, ...]:
     """How far a trial is from its budgets: how many it misses, then by how much; lower is closer."""
     return (_misses(trial), trial.verdict.overshoot)
+
+
+def _structural_distance(trial: Trial) -> tuple[float, ...]:
+    return (trial.verdict.structural.overshoot, *distance(trial))
 
 
 def _misses(trial: Trial) -> int:

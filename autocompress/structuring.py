@@ -31,7 +31,7 @@ from autocompress.planner import (
     with_course,
     work_of,
 )
-from autocompress.probes import Probes, TrainingProbe, Way
+from autocompress.probes import SMALLEST, Probes, Structure, TrainingProbe, Way
 from autocompress.progress import Event, Listener
 from autocompress.runtime import Example
 from autocompress.source import ArraySource, Part, whole
@@ -54,8 +54,6 @@ FURTHER = 0.85
 # latency or size that the next one leaves out
 SHRINKING = ("latency", "size", "serving_cost")
 LESS = 0.9
-# of the time that is left, what ordering and these measurements may take
-SHARE_OF_TIME = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,17 +103,24 @@ class Shaping:
         return [float(np.median(ratios)), artifact.size_bytes / self.bench.baseline.size_bytes]
 
 
-def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds_left: float | None) -> Probes:
+def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds: float | None) -> Probes:
     """The probes with what can go and the structures worth measuring. `verdict` judges the model as it is.
 
-    A second attempt goes further down: nothing that the first one proposed fitted when it was measured.
+    Where not even the smallest structure keeps the budgets, it is the only one, and nothing is ordered. A second
+    attempt goes further down: nothing that the first one proposed fitted when it was measured. After so many `seconds`
+    nothing more is measured, and what is left to order is ordered by what it is predicted to save.
     """
     bench = shaping.bench
-    target = target_of(verdict, bench.profile.objective).tighter(FURTHER ** (shaping.attempt - 1))
+    asked = target_of(verdict, bench.profile.objective)
+    target = asked.tighter(FURTHER ** (shaping.attempt - 1))
     began = time.monotonic()
     shaping.said("looking for blocks and channels that can go")
+
+    def out_of_time() -> bool:
+        return seconds is not None and time.monotonic() - began > seconds
+
     multiple = probe_multiple(shaping.facts, shaping.finished, bench.tools.runtime, bench.tools.device, bench.profile)
-    body = Body(bench.module, bench.example, shaping.facts, multiple)
+    body = Body(bench.module, bench.example, shaping.facts, multiple, bench.profile.ignore, out_of_time)
     anatomy = body.anatomy
     names = tuple(name for kind in anatomy.groups.values() for name in kind)
     probes = replace(
@@ -125,10 +130,10 @@ def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds_left: 
         left_alone=body.left_alone,
         channel_multiple=multiple,
     )
-
-    def out_of_time() -> bool:
-        return seconds_left is not None and time.monotonic() - began > SHARE_OF_TIME * seconds_left
-
+    probes = replace(probes, smallest=_smallest(shaping, anatomy))
+    if probes.smallest is not None and asked.missed(probes.smallest.latency, probes.smallest.size):
+        only = Way(SMALLEST, (probes.smallest,))
+        return replace(probes, ways=(only,) if probes.smallest.steps else ())
     measured = _measure_samples(shaping, anatomy, out_of_time)
     if not measured:
         return probes
@@ -144,6 +149,7 @@ def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds_left: 
                 target,
                 bench.profile.objective in SHRINKING,
                 lambda sentence: shaping.said(f"{name}: {sentence}"),
+                out_of_time,
             )
             path = descent.path(*moves)
             expected = descent.expected(path)
@@ -180,6 +186,14 @@ def _measure_samples(
         elif not found:
             return []
     return found
+
+
+def _smallest(shaping: Shaping, anatomy: Anatomy) -> Structure | None:
+    """The smallest structure as it is measured, None where it cannot be built."""
+    shaping.said("measuring the smallest structure")
+    steps = anatomy.smallest()
+    found = shaping.measured(steps)
+    return None if found is None else Structure(steps, None, *found)
 
 
 def _describe(cut: Cut) -> str:

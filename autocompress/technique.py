@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from autocompress.artifact import Artifact
-from autocompress.facts import Facts
+from autocompress.facts import Facts, Kind
 from autocompress.ladder import Choice, Reason, Space
 from autocompress.plan import Effort, Setting, Stage
 from autocompress.probes import Probes
@@ -28,6 +28,7 @@ class Context:
 
     `calibrating` holds items that ranges may be taken from, None when there are no data. `teacher` is the original
     module; `tell` hears of training: step, steps, seconds left. `shared` is a folder for what all plans of a run use.
+    Layers that `ignore` names are left alone.
     """
 
     task: Task | None
@@ -37,6 +38,7 @@ class Context:
     teacher: torch.nn.Module | None = None
     tell: Callable[[int, int, float], None] = lambda step, steps, seconds_left: None
     shared: Path | None = None
+    ignore: tuple[str, ...] = ()
 
 
 class Technique(ABC):
@@ -82,6 +84,10 @@ class ArtifactTechnique(Technique):
 
     formats: ClassVar[frozenset[str]]
     probed: ClassVar[tuple[Mapping[str, Setting], ...]]
+
+    def covers(self, facts: Facts) -> frozenset[Kind]:
+        """Kinds of layers whose weights it makes narrower in this model."""
+        return frozenset({Kind.CONVOLUTION, Kind.LINEAR, Kind.ATTENTION, Kind.EMBEDDING})
 
     @abstractmethod
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:

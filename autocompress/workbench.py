@@ -122,7 +122,10 @@ class Workbench:
             ModelError: when it cannot be exported.
         """
         with working():
-            self._baseline = self.tools.runtime.export(self.module, self.example, folder / "model.onnx")
+            self._baseline = self._export(self.module, folder / "model.onnx")
+
+    def _export(self, module: torch.nn.Module, path: Path) -> Artifact:
+        return self.tools.runtime.export(module, self.example, path, self.profile.in_float)
 
     def adopt_baseline(self) -> None:
         """Keep the exported baseline with the run's other artifacts."""
@@ -166,7 +169,9 @@ class Workbench:
     def _context(self, folder: Path) -> Context:
         part = self.task.calibrating if self.task else None
         shared = self.workspace.checkpoints
-        return Context(self.task, self.example, part, folder, self.module, self.hears_training, shared)
+        return Context(
+            self.task, self.example, part, folder, self.module, self.hears_training, shared, self.profile.ignore
+        )
 
     def _exported(self, rounds: Rounds) -> Artifact:
         """The module after its rounds as a float artifact; exported once."""
@@ -180,7 +185,7 @@ class Workbench:
                     return self.tools.runtime.read(path)
             module = self._module(rounds)
             with working():
-                return self.tools.runtime.export(module, self.example, path)
+                return self._export(module, path)
 
     def shaped(self, structure: Sequence[Step]) -> torch.nn.Module:
         """The module with a structure, not trained. Its tensors are its own where a step changed anything.

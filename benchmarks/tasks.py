@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -52,8 +53,23 @@ def row_of(what: str, result: Result, budgets: Budgets, seconds: float) -> dict[
         "plan": str(result.plan),
         "findings": findings,
         "explanation": list(result.explanation),
-        "path": [f"{answer.question} {answer.found}" for answer in result.ladder.path],
+        "path": [f"{answer.question} {answer.answer}: {answer.found}" for answer in result.ladder.path],
+        "predictions": [one.to_json() for one in result.predictions],
     }
+
+
+def line_of(row: dict[str, Any]) -> str:
+    """A row of the README's table."""
+    found, budgets = row["findings"], row["budgets"]
+    asked = f"{budgets['latency_ms']}, {budgets['size_mb']}, {budgets['max_accuracy_drop_pp']:g} pp"
+    drop = found["max_accuracy_drop_pp"]
+    lost = (
+        "-" if drop["value"] is None else f"{drop['value']:.2f}, at most {drop['high']:.2f} pp of {drop['samples']:,}"
+    )
+    techniques = " + ".join(dict.fromkeys(re.findall(r"([a-z0-9_]+)\(", row["plan"])))
+    answer = f"{row['status']} after {row['seconds'] / 60:.1f} min"
+    cells = (row["what"], asked, *(f"{found[m]['value']:.2f}x" for m in ("latency_ms", "size_mb")), lost, techniques)
+    return f"| {' | '.join((*cells, answer))} |"
 
 
 def main() -> None:
@@ -71,6 +87,8 @@ def main() -> None:
         rows = [*(old for old in rows if old["what"] != what), row]
         RESULTS.write_text(json.dumps({**stamp(), "rows": rows}, indent=2) + "\n")
         print(json.dumps(row, indent=2), flush=True)
+    print("| network and task | budgets | latency | size | drop, 95 % bound | plan | answer |\n" + "|---" * 7 + "|")
+    print("\n".join(line_of(row) for row in rows))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,9 @@ pytest.register_assert_rewrite(
     "pruned_at_random",
 )  # fmt: skip
 
+# probes of another test, or of this machine's user, are not this test's
+os.environ["AUTOCOMPRESS_CACHE"] = "off"
+
 CLASSES = 5
 VOCABULARY = 40
 

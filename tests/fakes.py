@@ -207,7 +207,9 @@ class ExportedOnce(Runtime):
     name = "onnxruntime"
     format = "onnx"
 
-    def export(self, module: nn.Module, example: Example, destination: Path) -> Artifact:
+    def export(
+        self, module: nn.Module, example: Example, destination: Path, keep_float: Sequence[str] = ()
+    ) -> Artifact:
         assert isinstance(module, Answers)
         destination.write_bytes(_exported())
         return self.read(destination)

@@ -5,7 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from autocompress.blocks import drop_blocks, droppable_blocks, skipping, with_own_weights, with_shared_weights
+from autocompress.blocks import (
+    drop_blocks,
+    droppable_blocks,
+    is_ignored,
+    skipping,
+    with_own_weights,
+    with_shared_weights,
+)
 from autocompress.errors import TechniqueError
 from autocompress.runtime import Example
 
@@ -141,3 +148,15 @@ def test_a_recurrent_layer_computes_with_the_weights_of_its_own() -> None:
         inputs = torch.ones(1, 2, 4)
         assert not copy(inputs)[0].any()
         assert module(inputs)[0].any()
+
+
+@pytest.mark.parametrize(
+    ("ignore", "ignored"),
+    [([], False), (["1.1"], True), (["1"], True), (["1.1.body.0"], True), (["*.body.0"], True), (["1.2"], False)],
+)
+def test_a_block_is_ignored_with_what_is_around_it_and_what_is_inside(ignore: list[str], ignored: bool) -> None:
+    assert is_ignored(network(), "1.1", ignore) is ignored
+
+
+def test_a_block_that_is_not_there_is_not_ignored() -> None:
+    assert not is_ignored(network(), "7", ["*"])

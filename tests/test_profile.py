@@ -218,6 +218,28 @@ def test_budgets_of_the_command_line_replace_those_of_the_same_metric() -> None:
     assert not profile.limits("memory_mb", "min_accuracy")
 
 
+def test_a_limit_on_the_score_takes_the_place_of_one_in_points() -> None:
+    local = load_profile("local")
+    replaced = local.with_budgets([Budget("max_score_drop", 0.1)])
+    assert {budget.metric for budget in replaced.budgets} == {"size_mb", "latency_ms", "max_score_drop"}
+    both = local.with_budgets([Budget("max_score_drop", 0.1), Budget("max_accuracy_drop_pp", 3.0)])
+    assert {b.metric: b.limit for b in both.budgets}["max_accuracy_drop_pp"] == 3.0
+
+
+def test_layers_of_the_call_are_added_to_those_of_the_file() -> None:
+    profile = profile_of(ignore=["stem"], keep_float=["head"])
+    added = profile.with_layers(["stem", "block.*"], ["first"])
+    assert (added.ignore, added.keep_float) == (("stem", "block.*"), ("head", "first"))
+    # what is left alone is not quantized either
+    assert added.in_float == ("head", "first", "stem", "block.*")
+    assert parse_profile(added.to_json(), "noted").in_float == added.in_float
+
+
+def test_one_text_is_no_list_of_layers() -> None:
+    with pytest.raises(ProfileError, match=r"keep_float: is one text\. Give a list of names\."):
+        Profile("local").with_layers([], "head")
+
+
 def test_the_objective_may_be_replaced_by_a_known_one() -> None:
     assert profile_of().with_objective("size").objective == "size"
     assert profile_of(objective="latency").with_objective(None).objective == "latency"

@@ -142,9 +142,10 @@ def alternate(meters: Sequence[Meter], max_seconds: float, profile: Profile, cal
         for i in order:
             rounds.blocks[i].append(holders[i].block(calls[i], discard=max(1, calls[i] // 10)))
         spent = time.monotonic() - start
-        if spent > PATIENCE * max_seconds or (spent > max_seconds and len(rounds.calm) >= min(MIN_ROUNDS, number // 2)):
+        calm = len(rounds.calm)
+        if spent > PATIENCE * max_seconds or (spent > max_seconds and calm >= min(MIN_ROUNDS, number // 2)):
             break
-        if to_the_end or len(rounds.calm) < MIN_ROUNDS:
+        if to_the_end or calm < MIN_ROUNDS:
             continue
         values = [Reading("ms", rounds.of(i)).block_statistic(profile.protocol.statistic) for i in range(len(meters))]
         if _precise(values, profile.protocol.precision):

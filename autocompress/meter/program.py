@@ -13,6 +13,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
@@ -100,7 +101,7 @@ def energy_between(before: list[int], after: list[int], counters: list[tuple[str
 
 
 class Meter:
-    """One artifact, loaded and timed."""
+    """Artifacts, loaded one after the other and timed."""
 
     def __init__(self) -> None:
         import numpy
@@ -207,13 +208,18 @@ def main() -> None:
         signal.signal(stop, signal.SIG_IGN)
     die_with_parent()
     meter = Meter()
+    commands: dict[str, Callable[..., dict[str, Any]]] = {
+        "open": meter.open,
+        "load": meter.load,
+        "block": meter.block,
+    }
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     # whatever a library prints goes to the error stream and not among the answers
     os.dup2(2, 1)
     for line in sys.stdin:
         command = json.loads(line)
         try:
-            reply = getattr(meter, {"open": "open", "load": "load", "block": "block"}[command.pop("do")])(**command)
+            reply = commands[command.pop("do")](**command)
         except Exception as error:  # noqa: BLE001 - the parent must hear of every failure, with its words
             reply = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(reply) + "\n")

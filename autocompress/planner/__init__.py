@@ -8,6 +8,7 @@ from autocompress.planner.channel_multiple import probe_multiple
 from autocompress.planner.climbing import fastest
 from autocompress.planner.inspection import inspect_module
 from autocompress.planner.latency_model import LatencyModel, work_of
+from autocompress.planner.prediction import Whole
 from autocompress.planner.probing import run_probes
 from autocompress.planner.rules import Situation
 from autocompress.planner.sensitivity import Divergence
@@ -25,6 +26,7 @@ __all__ = [
     "LatencyModel",
     "Moves",
     "Situation",
+    "Whole",
     "build_ladder",
     "fastest",
     "inspect_module",

@@ -34,7 +34,7 @@ class Anatomy:
     """The network's layers, its blocks by name with their kind, and its groups of channels by kind.
 
     `shares` says for a kind of groups at one level which share of its MACs and parameters each layer keeps; layers
-    that are not named keep all.
+    that are not named keep all. `all_groups` are those of every kind.
     """
 
     facts: Facts
@@ -42,6 +42,7 @@ class Anatomy:
     groups: Mapping[str, tuple[str, ...]]
     shares: Mapping[tuple[str, float], Mapping[str, tuple[float, float]]]
     multiple: int
+    all_groups: tuple[str, ...] = ()
 
     def layers(self, cut: Cut) -> list[LayerFact]:
         """The layers that are left, with what is left of their MACs and parameters."""
@@ -87,6 +88,22 @@ class Anatomy:
             wider = [share for share in WIDTH_LEVELS if share > levels.get(kind, 0.0) and (kind, share) in self.shares]
             if wider and self._left(self.groups[kind], cut):
                 yield cut.narrowed(kind, wider[0])
+
+    def smallest(self) -> tuple[Step, ...]:
+        """The steps that leave least of the network: as many blocks as may go, those with most work first, and the last
+        level of every group that is left, also of kinds that are not worth a look otherwise."""
+        macs = max(1, sum(layer.macs for layer in self.facts.layers))
+        parameters = max(1, sum(layer.parameters for layer in self.facts.layers))
+
+        def weight(block: str) -> float:
+            inside = [layer for layer in self.facts.layers if _inside(layer.name, (block,))]
+            return float(sum(layer.macs / macs + layer.parameters / parameters for layer in inside))
+
+        heaviest = sorted(self.blocks, key=lambda block: -weight(block))
+        cut = Cut(tuple(heaviest[: int(LARGEST_SHARE * len(self.blocks))]))
+        names = " ".join(self._left(self.all_groups, cut))
+        narrow = (channel_step(names, WIDTH_LEVELS[-1], self.multiple),) if names else ()
+        return (*self.steps(cut), *narrow)
 
     def samples(self) -> Iterator[Cut]:
         """Cuts that tell what each kind of block and of groups costs: half of it gone, those with most work first."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 
 from torch import nn
 
-from autocompress.blocks import droppable_blocks, skipping
+from autocompress.blocks import droppable_blocks, is_ignored, skipping
 from autocompress.errors import ModelError, TechniqueError
 from autocompress.facts import Facts
 from autocompress.planner.anatomy import WIDTH_LEVELS, Anatomy, Cut, block_kinds, channel_step
@@ -23,26 +24,40 @@ LEAST_WORK = 0.02
 class Body:
     """The original network, which is left as it is, with what can go from it and why the rest cannot.
 
-    Channels that are left are a multiple of `multiple`.
+    Channels that are left are a multiple of `multiple`. Layers that `ignore` names stay. Once `out_of_time`, no further
+    kinds and levels of widths are looked at; those that do most of the work come first.
     """
 
-    def __init__(self, module: nn.Module, example: Example, facts: Facts, multiple: int) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        example: Example,
+        facts: Facts,
+        multiple: int,
+        ignore: Sequence[str] = (),
+        out_of_time: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._module, self._example, self._multiple = module, example, multiple
-        self._blocks = droppable_blocks(module, example)
+        blocks = droppable_blocks(module, example)
+        self._blocks = {name: kind for name, kind in blocks.items() if not is_ignored(module, name, ignore)}
         self._narrowed: tuple[tuple[tuple[str, float], ...], nn.Module] = ((), module)
         try:
-            prunable = prunable_groups(module, example)
+            prunable = prunable_groups(module, example, ignore)
             groups, self.left_alone = prunable.groups, prunable.left_alone
         except (TechniqueError, ModelError) as error:
             groups, self.left_alone = (), {"the whole network": error.message}
         kinds = _worthwhile(groups, facts)
-        shares = {(kind, level): self._shares(kinds[kind], level, facts) for kind in kinds for level in WIDTH_LEVELS}
+        shares: dict[tuple[str, float], Mapping[str, tuple[float, float]]] = {}
+        for kind, level in product(kinds, WIDTH_LEVELS):
+            if not out_of_time():
+                shares[kind, level] = self._shares(kinds[kind], level, facts)
         self.anatomy = Anatomy(
             facts,
             block_kinds(facts, list(self._blocks)),
             kinds,
             {level: kept for level, kept in shares.items() if kept},
             multiple,
+            tuple(group.name for group in groups),
         )
 
     def with_cut(self, cut: Cut, look: Callable[[nn.Module], float]) -> float:

@@ -8,7 +8,7 @@ from autocompress.ladder import Choice, Element, Reason, Rung, Space
 from autocompress.plan import Effort, Stage
 from autocompress.planner.rules import Situation
 from autocompress.planner.ways import Target, target_of
-from autocompress.probes import Probes, TrainingProbe, Way
+from autocompress.probes import SMALLEST, Probes, TrainingProbe, Way
 from autocompress.technique import Technique
 
 # layers left alone that a rung names
@@ -54,12 +54,16 @@ def _first_only(space: Space) -> Space:
 def _untrained(way: Way, finish: tuple[Element, ...], finish_name: str, target: Target, probes: Probes) -> Rung:
     likely, fits = target.expected([(one.latency, one.size) for one in way.structures])
     expected = way.structures[likely]
+    if way.name == SMALLEST:
+        sentence = "the least that can be left of the network, as the nearest miss; nothing is trained."
+    else:
+        sentence = f"of {len(way.structures)} nested structures, the one that leaves most and fits; nothing is trained."
     return Rung(
         f"{way.name} + {finish_name}",
         Effort.CALIBRATION,
         finish,
         Reason(
-            f"of {len(way.structures)} nested structures, the one that leaves most and fits; nothing is trained.",
+            sentence,
             "structure",
             (f"number {likely + 1} is expected to" if fits else "none is expected to")
             + (_left_alone(probes) if any(step.technique == "channel_pruning" for step in expected.steps) else ""),
@@ -69,6 +73,7 @@ def _untrained(way: Way, finish: tuple[Element, ...], finish_name: str, target: 
         structures=tuple(one.steps for one in way.structures),
         nested=True,
         likely=likely,
+        predictions=tuple((one.latency, one.size) for one in way.structures),
     )
 
 
@@ -91,6 +96,8 @@ def _trained(
     finish_name = " + ".join(element.technique for element in finish)
     course = training.courses[place]
     known = {one.steps: one for way in situation.probes.ways for one in way.structures}
+    ways = [known[steps] for steps in course.structures if steps in known]
+    predictions = tuple((one.latency, one.size) for one in ways) if len(ways) == len(course.structures) else ()
     first = known.get(course.structures[0])
     rungs = []
     rounds: tuple[tuple[Element, ...], ...] = ()
@@ -115,6 +122,7 @@ def _trained(
                 predicted_seconds=seconds,
                 structures=course.structures,
                 promotes=most if number else None,
+                predictions=predictions,
             )
         )
     return rungs

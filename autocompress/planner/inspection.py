@@ -126,14 +126,25 @@ class _Functions(TorchFunctionMode):
         self, name: str, part: nn.Module, source: torch.Tensor, weight: torch.Tensor, result: torch.Tensor
     ) -> None:
         macs = result.numel() // weight.shape[0] * weight.numel()
-        earlier = self._found.get(name)
-        if earlier is not None:
-            self._found[name] = replace(earlier, macs=earlier.macs + macs)
-            return
         kind = Kind.LINEAR if _kind(part) is Kind.OTHER else _kind(part)
         shapes = tuple(source.shape[1:]), tuple(result.shape[1:])
-        parameters = sum(parameter.numel() for parameter in part.parameters())
-        self._found[name] = LayerFact(name, type(part).__name__, kind, parameters, macs, *shapes, _detail(part))
+        _count(self._found, name, part, kind, macs, shapes)
+
+
+def _count(
+    found: dict[str, LayerFact],
+    name: str,
+    part: nn.Module,
+    kind: Kind,
+    macs: int,
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+) -> None:
+    """Add a call of a layer; the shapes of its first call stay."""
+    if name in found:
+        found[name] = replace(found[name], macs=found[name].macs + macs)
+        return
+    parameters = sum(parameter.numel() for parameter in part.parameters())
+    found[name] = LayerFact(name, type(part).__name__, kind, parameters, macs, *shapes, _detail(part))
 
 
 def _own(part: nn.Module) -> list[nn.Parameter]:
@@ -151,9 +162,13 @@ def _leaving(path: list[str]) -> Callable[..., None]:
     return leave
 
 
-def _kind(part: nn.Module) -> Kind:
+def _is_transposed_linear(part: nn.Module) -> bool:
     # transformers' linear layer of the GPT-2 family, which holds its weight the other way round
-    if type(part).__name__ == "Conv1D" and isinstance(getattr(part, "nf", None), int):
+    return type(part).__name__ == "Conv1D" and isinstance(getattr(part, "nf", None), int)
+
+
+def _kind(part: nn.Module) -> Kind:
+    if _is_transposed_linear(part):
         return Kind.LINEAR
     return next((kind for types, kind in KINDS if isinstance(part, types)), Kind.OTHER)
 
@@ -164,13 +179,7 @@ def _recorder(name: str, kind: Kind, found: dict[str, LayerFact]) -> Callable[..
         result = next((v for v in _tensors(outputs)), None)
         in_shape = tuple(source.shape[1:]) if source is not None else ()
         out_shape = tuple(result.shape[1:]) if result is not None else ()
-        parameters = sum(parameter.numel() for parameter in part.parameters())
-        macs = _macs(part, kind, in_shape, out_shape, result)
-        if name in found:
-            found[name] = replace(found[name], macs=found[name].macs + macs)
-            return
-        detail = _detail(part)
-        found[name] = LayerFact(name, type(part).__name__, kind, parameters, macs, in_shape, out_shape, detail)
+        _count(found, name, part, kind, _macs(part, kind, in_shape, out_shape, result), (in_shape, out_shape))
 
     return record
 
@@ -221,7 +230,7 @@ def _detail(part: nn.Module) -> dict[str, int]:
         }
     if isinstance(part, nn.Linear):
         return {"in": part.in_features, "out": part.out_features}
-    if type(part).__name__ == "Conv1D" and _kind(part) is Kind.LINEAR:
+    if _is_transposed_linear(part):
         inside, outside = next(iter(part.parameters())).shape
         return {"in": int(inside), "out": int(outside)}
     if isinstance(part, nn.RNNBase):

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
-from torch import nn
 
+from autocompress import probe_cache
 from autocompress.artifact import Artifact
 from autocompress.device import Device
 from autocompress.errors import ModelError, RuntimeFailureError, TechniqueError
-from autocompress.facts import Facts, Kind, LayerFact
+from autocompress.facts import Facts
 from autocompress.machine import Machine
 from autocompress.measurement import Measurement
 from autocompress.plan import Setting
-from autocompress.probes import Probe, Probes
+from autocompress.planner.chains import THIN, Chain, Chains, build, chains_of
+from autocompress.probes import ChainProbe, Probe, Probes
 from autocompress.profile import Profile
 from autocompress.runtime import Example, Runtime
 from autocompress.scratch import scratch
@@ -28,8 +30,6 @@ from autocompress.turns import working
 PROBE_SECONDS = 0.5
 CALIBRATION_ITEMS = 8
 PROBE_ALPHA = 0.05
-# larger layers would make the probe take longer than what it saves
-MAX_LAYER_PARAMETERS = 20_000_000
 
 
 def run_probes(
@@ -41,16 +41,38 @@ def run_probes(
     machine: Machine,
     said: Callable[[str], None] = lambda sentence: None,
 ) -> Probes:
-    """Each technique's probed settings on chains of the model's dominant layers, against float.
+    """Each technique's probed settings on chains of the model's dominant layers, against float, and what a layer costs
+    that has hardly any channels.
 
     Weights and inputs are random: time depends on shapes and types alone. A setting that the runtime or the
-    technique cannot do on these layers is kept with its failure.
+    technique cannot do on these layers is kept with its failure. What an earlier run measured on this device with the
+    same libraries is not measured again: see `probe_cache`.
     """
-    layers = [layer for layer in facts.dominant() if layer.parameters <= MAX_LAYER_PARAMETERS]
-    chains, inputs = _chains(layers)
+    chains = chains_of(facts)
+    layers = tuple(chain.layer.name for chain in chains)
     dot_product = "int8_dot_product" in machine.features
     if not chains:
         return Probes((), (), dot_product)
+    key = _key(chains, techniques, runtime, profile, machine)
+    known = probe_cache.read(key)
+    if known is not None:
+        said(f"probes of {known.date}, from the cache")
+        return Probes(known.probes, layers, dot_product, chains=known.chains)
+    probes, summary = _run(chains, techniques, runtime, device, profile, said)
+    if summary is not None:
+        probe_cache.write(key, probe_cache.Known(probes, summary), said)
+    return Probes(probes, layers, dot_product, chains=summary)
+
+
+def _run(
+    chains: Sequence[Chain],
+    techniques: Sequence[ArtifactTechnique],
+    runtime: Runtime,
+    device: Device,
+    profile: Profile,
+    said: Callable[[str], None],
+) -> tuple[tuple[Probe, ...], ChainProbe | None]:
+    module, inputs = build(chains)
     generator = np.random.default_rng(0)
     items = {
         name: generator.standard_normal((CALIBRATION_ITEMS, *shape)).astype(np.float32)
@@ -61,16 +83,66 @@ def run_probes(
     with scratch("probe") as folder:
         try:
             with working():
-                float_artifact = runtime.export(_Chains(chains), example, folder / "float.onnx")
+                float_artifact = runtime.export(module, example, folder / "float.onnx")
         except ModelError as error:
-            failed = tuple(Probe(t.name, s, None, failure=error.message) for t in techniques for s in t.probed)
-            return Probes(failed, tuple(layer.name for layer in layers), dot_product)
+            return tuple(Probe(t.name, s, None, failure=error.message) for t in techniques for s in t.probed), None
         found = []
+        context = Context(None, example, part, folder)
         for technique in techniques:
             said(f"probing {technique.name} on {len(chains)} kinds of layers")
-            context = Context(None, example, part, folder)
             found += _probe(technique, float_artifact, context, device, profile)
-    return Probes(tuple(found), tuple(layer.name for layer in layers), dot_product)
+        said("measuring what a layer costs here, however thin it is")
+        summary = _summary(chains, module, float_artifact, runtime, device, profile, context)
+    return tuple(found), summary
+
+
+def _summary(
+    chains: Sequence[Chain],
+    module: Chains,
+    baseline: Artifact,
+    runtime: Runtime,
+    device: Device,
+    profile: Profile,
+    context: Context,
+) -> ChainProbe | None:
+    """The chains in float; None where they cannot be measured."""
+    thin, _ = build(chains, THIN)
+    try:
+        with working():
+            narrow = runtime.export(thin, context.example, context.folder / "thin.onnx")
+        pair = device.measure([baseline, narrow], replace(profile, budgets=()), context.example, 2 * PROBE_SECONDS)
+    except (ModelError, RuntimeFailureError):
+        return None
+    times = [float(np.median(one.readings["latency_ms"].block_statistic("p50"))) for one in pair]
+    count = sum(chain.length * chain.copies for chain in chains)
+    macs = sum(chain.length * chain.copies * chain.layer.macs for chain in chains)
+    weights = [weight for weight in module.parameters() if weight.dim() > 1]
+    channels = sum(len(weight) for weight in weights)
+    size = sum(weight.numel() for weight in weights)
+    return ChainProbe(count, macs, size, channels, times[0], baseline.size_bytes, times[1] / count)
+
+
+def _key(
+    chains: Sequence[Chain],
+    techniques: Sequence[ArtifactTechnique],
+    runtime: Runtime,
+    profile: Profile,
+    machine: Machine,
+) -> str:
+    """Everything that what is measured depends on."""
+    content = {
+        "device": machine.fingerprint,
+        "versions": dict(runtime.versions),
+        "threads": profile.runtime.threads,
+        "options": dict(profile.runtime.options),
+        "batch": profile.protocol.batch,
+        "chains": [
+            [chain.layer.type, chain.layer.input_shape, dict(chain.layer.detail), chain.length, chain.copies]
+            for chain in chains
+        ],
+        "techniques": [[t.name, [dict(settings) for settings in t.probed]] for t in techniques],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def _probe(
@@ -137,82 +209,3 @@ def _compare(
         high if np.isfinite(high) else float(ratios.max()),
         size_ratio,
     )
-
-
-class _Chains(nn.Module):
-    """Chains of layers side by side, each with an input of its own, named as in the example."""
-
-    def __init__(self, chains: dict[str, nn.Module]) -> None:
-        super().__init__()
-        self.chains = nn.ModuleDict(chains)
-
-    def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """One output per chain."""
-        return {f"{name}_out": chain(inputs[name]) for name, chain in self.chains.items()}
-
-
-class _Residual(nn.Module):
-    """Two convolutions and the addition around them: some int8 types are fast in one and slow in the other."""
-
-    def __init__(self, first: nn.Module, second: nn.Module) -> None:
-        super().__init__()
-        self.first, self.second = first, second
-
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Same shape as `values`."""
-        return torch.relu(values + self.second(torch.relu(self.first(values))))
-
-
-class _FirstOutput(nn.Module):
-    """A recurrent layer's sequence without its state."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """The sequence."""
-        result: torch.Tensor = self.layer(values)[0]
-        return result
-
-
-def _chains(layers: Sequence[LayerFact]) -> tuple[dict[str, nn.Module], dict[str, tuple[int, ...]]]:
-    """A chain per layer: there, back and there again, so that most tensors pass from layer to layer as in the
-    model and not from or to float."""
-    chains: dict[str, nn.Module] = {}
-    inputs: dict[str, tuple[int, ...]] = {}
-    generator = torch.random.get_rng_state()
-    torch.manual_seed(0)
-    for place, layer in enumerate(layers):
-        chain = _chain(layer)
-        if chain is not None:
-            chains[f"layer{place}"] = chain
-            inputs[f"layer{place}"] = layer.input_shape
-    torch.random.set_rng_state(generator)
-    return chains, inputs
-
-
-def _chain(layer: LayerFact) -> nn.Module | None:
-    detail = layer.detail
-    if layer.type == "Conv2d" and len(layer.input_shape) == 3:
-        kernel, groups = detail["kernel"], detail["groups"]
-
-        def convolution(source: int, target: int, stride: int = 1) -> nn.Module:
-            padding = "same" if stride == 1 else kernel // 2
-            return nn.Conv2d(source, target, kernel, stride, padding, groups=groups)
-
-        there, back = (detail["in"], detail["out"]), (detail["out"], detail["in"])
-        if detail["stride"] > 1:
-            return nn.Sequential(convolution(*there, stride=detail["stride"]), nn.ReLU(), convolution(*back), nn.ReLU())
-        if there[0] == there[1]:
-            return _Residual(convolution(*there), convolution(*there))
-        return nn.Sequential(convolution(*there), nn.ReLU(), convolution(*back), nn.ReLU(), convolution(*there))
-    if layer.kind is Kind.LINEAR and layer.type == "Linear" and layer.input_shape:
-        wide, narrow = detail["in"], detail["out"]
-        layers = (nn.Linear(wide, narrow), nn.ReLU(), nn.Linear(narrow, wide), nn.ReLU(), nn.Linear(wide, narrow))
-        return nn.Sequential(*layers)
-    types: dict[str, type[nn.Module]] = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
-    recurrent = types.get(layer.type)
-    if recurrent is not None and len(layer.input_shape) == 2:
-        return _FirstOutput(recurrent(detail["in"], detail["out"], batch_first=True))
-    return None

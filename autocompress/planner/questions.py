@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
-from autocompress.budget import ACCURACY_METRICS
+from autocompress.budget import ACCURACY_METRICS, SIZE_METRICS, TIME_METRICS
 from autocompress.facts import Family
 from autocompress.judge import last_level
 from autocompress.plan import Effort
 from autocompress.planner.rules import Branch, Effect, Rule, Situation, otherwise, yes_or_no
+from autocompress.planner.ways import target_of
 from autocompress.statistics import smallest_drop_shown, spend
 from autocompress.verdict import Status
 
-SIZES = ("size_mb", "download_mb", "memory_mb")
-TIMES = ("latency_ms", "throughput_per_s", "energy_mj")
 SPARSE_UNITS = ("sparse_2_4",)
 # times smaller or faster than the model as it is
 ONE_STAGE, TWO_STAGES = 4.0, 16.0
@@ -40,7 +40,7 @@ def _has_no_training_data(s: Situation) -> tuple[bool, str]:
 
 
 def _accuracy_cannot_be_shown(s: Situation) -> tuple[bool, str]:
-    limit = next((b.limit for b in s.profile.budgets if b.metric == "max_accuracy_drop_pp"), None)
+    limit = _allowed_drop(s)
     confirming = s.task.confirming if s.task else None
     if limit is None or confirming is None:
         return False, "no limit on the accuracy drop" if limit is None else "no data"
@@ -68,12 +68,21 @@ def _asks_more_than_int8(s: Situation) -> tuple[bool, str]:
     return bool(asked), "; ".join(asked) or "int8 is within reach of the budgets"
 
 
+def _is_out_of_reach(s: Situation) -> tuple[bool, str]:
+    smallest = s.probes.smallest
+    if smallest is None:
+        return False, "the smallest structure was not measured"
+    missed = target_of(s.baseline).missed(smallest.latency, smallest.size)
+    reached = f"latency {smallest.latency:.3g}x, size {smallest.size:.3g}x"
+    return bool(missed), f"the smallest structure has {'; '.join(missed) or reached}"
+
+
 def _device_class(s: Situation) -> str:
     return s.profile.device.device_class
 
 
-def _is(*families: Family) -> Callable[[Situation], bool]:
-    return lambda s: s.facts.family in families
+def _is(family: Family) -> Callable[[Situation], bool]:
+    return lambda s: s.facts.family is family
 
 
 def _features(s: Situation) -> tuple[str, ...]:
@@ -91,8 +100,8 @@ def _allowed_drop(s: Situation) -> float | None:
 
 def _asked_factor(s: Situation) -> float:
     """How many times smaller or faster than it is the model has to become, by the budget that asks most."""
-    known = [f.overshoot for f in s.baseline.structural.findings if f.value is not None]
-    return max(known, default=1.0)
+    overshoot = s.baseline.structural.overshoot
+    return overshoot if math.isfinite(overshoot) else 1.0
 
 
 def _limits(*metrics: str) -> Callable[[Situation], bool]:
@@ -226,16 +235,16 @@ WHAT = Rule(
     (
         Branch(
             "size and time",
-            lambda s: _limits(*SIZES)(s) and _limits(*TIMES)(s),
+            lambda s: _limits(*SIZE_METRICS)(s) and _limits(*TIME_METRICS)(s),
             "what serves both comes first: int8, then structure.",
         ),
         Branch(
             "size alone",
-            _limits(*SIZES),
+            _limits(*SIZE_METRICS),
             "int8 weights, then structure; clustering, weights of fewer bits and packing would follow.",
             Effect(refuse=("clustering", "low_bit_weights", "packing")),
         ),
-        Branch("time alone", _limits(*TIMES), "structure and int8; what only packs weights saves no time."),
+        Branch("time alone", _limits(*TIME_METRICS), "structure and int8; what only packs weights saves no time."),
         otherwise("nothing", "there is no budget on size or time."),
     ),
     "DESIGN: planner, rule 6",
@@ -294,6 +303,14 @@ RULES: tuple[Rule, ...] = (
         _asks_more_than_int8,
         Effect(warn=True),
         "int8 alone is not expected to reach the budgets.",
+        "nothing says so.",
+    ),
+    yes_or_no(
+        "reachable",
+        "Are the budgets out of reach of everything that can be cut?",
+        _is_out_of_reach,
+        Effect(refuse_effort=Effort.TRAINING, warn=True),
+        "size and time do not depend on training, so nothing is trained.",
         "nothing says so.",
     ),
 )

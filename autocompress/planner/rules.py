@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from autocompress.facts import Facts
 from autocompress.plan import Effort
+from autocompress.planner.prediction import Whole
 from autocompress.probes import Probes
 from autocompress.profile import Profile
 from autocompress.task import Task
@@ -15,13 +16,15 @@ from autocompress.verdict import Verdict
 
 @dataclass(frozen=True, eq=False)
 class Situation:
-    """All that the planner knows before it decides. `baseline` judges the model as it is."""
+    """All that the planner knows before it decides. `baseline` judges the model as it is; `whole` is what was measured
+    of it, None where that is not known."""
 
     facts: Facts
     probes: Probes
     profile: Profile
     task: Task | None
     baseline: Verdict
+    whole: Whole | None = None
 
 
 @dataclass(frozen=True)

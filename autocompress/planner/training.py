@@ -22,8 +22,10 @@ from autocompress.turns import measuring
 BATCH = 128
 FIRST_EPOCHS = 4
 LEAST_STEPS = 150
-WARM_UP_STEPS = 4
+WARM_UP_STEPS = 2
 TIMED_STEPS = 12
+# slow steps are timed for about so many seconds, and at least so often
+TIMED_SECONDS, LEAST_TIMED = 6.0, 2
 # each further round of recovery trains so many times as long as the one before, from where that ended (warm restarts
 # with growing periods: Loshchilov and Hutter, SGDR, 2017)
 GROWTH = 3
@@ -57,12 +59,15 @@ def measure_training(student: nn.Module, teacher: nn.Module, task: Task, example
     with scratch("training") as folder, measuring():
         # the first steps pay for memory and kernels that all later ones share; those that come last find the teacher's
         # answers to their batches
-        for name, steps in (("warm-up", WARM_UP_STEPS), ("asking", TIMED_STEPS), ("known", TIMED_STEPS)):
+        steps = WARM_UP_STEPS
+        for name in ("warm-up", "asking", "known"):
             answers = folder / ("first.pt" if name == "warm-up" else "answers.pt")
             schedule = Schedule(steps, batch, 0, rate, optimizer, VIEWS)
             start = time.monotonic()
             recover(student, teacher, alone, example, schedule, Files(folder / f"{name}.pt", answers))
             seconds[name] = (time.monotonic() - start) / steps
+            if name == "warm-up":
+                steps = min(TIMED_STEPS, max(LEAST_TIMED, round(TIMED_SECONDS / seconds[name])))
     asking = max(0.0, seconds["asking"] - seconds["known"])
     return TrainingProbe(batch, round(rate, 6), optimizer, seconds["known"], asking, bank)
 

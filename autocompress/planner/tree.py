@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from autocompress.declared import is_declared
 from autocompress.ladder import Answer, Element, Ladder, Reason, Rung
 from autocompress.planner.climbing import structure_rungs
+from autocompress.planner.expectations import expected_drop
+from autocompress.planner.prediction import predict_latency, predict_size
 from autocompress.planner.questions import RULES
 from autocompress.planner.rules import Branch, Situation
 from autocompress.probes import Probe
@@ -44,6 +48,8 @@ def build_ladder(situation: Situation, techniques: Sequence[Technique], formats:
     rungs += structure_rungs(rungs, taken, situation)
     # those that train are in the order in which their rounds follow each other
     rungs.sort(key=lambda rung: rung.effort)
+    family = situation.facts.family
+    rungs = [replace(one, expected_drop=expected_drop(family, one.techniques, one.effort)) for one in rungs]
     return Ladder(tuple(rungs), refusals, tuple(path), tuple(warnings))
 
 
@@ -67,7 +73,7 @@ def _own_refusal(technique: Technique, situation: Situation, formats: frozenset[
     return technique.refuses(situation.facts, situation.probes, situation.profile)
 
 
-def _rung(technique: Technique, situation: Situation) -> Rung:
+def _rung(technique: ArtifactTechnique, situation: Situation) -> Rung:
     space = technique.space(situation.facts, situation.probes, situation.profile)
     best: Probe | None = next(iter(situation.probes.of(technique.name)), None)
     if best is None or best.ratio is None:
@@ -83,6 +89,20 @@ def _rung(technique: Technique, situation: Situation) -> Rung:
         technique.effort,
         (Element(technique.name, technique.stage, space),),
         reason,
-        best.ratio if best else None,
-        best.size_ratio if best else None,
+        *_predicted(technique, best, situation),
     )
+
+
+def _predicted(
+    technique: ArtifactTechnique, best: Probe | None, situation: Situation
+) -> tuple[float | None, float | None]:
+    """Latency and size of the whole model; those of the probed layers where that is all that is known."""
+    chains, whole = situation.probes.chains, situation.whole
+    if best is None:
+        return None, None
+    if chains is None or whole is None:
+        return best.ratio, best.size_ratio
+    in_float = situation.profile.in_float
+    layers = tuple(layer for layer in situation.facts.layers if not is_declared(layer.name, in_float))
+    known = replace(situation.facts, layers=layers), technique.covers(situation.facts), best, chains, whole
+    return predict_latency(*known), predict_size(*known)

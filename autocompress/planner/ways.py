@@ -14,6 +14,8 @@ from autocompress.verdict import Verdict
 BEYOND = 0.75
 # what is predicted errs by a few hundredths, and what just fits is not trained
 EXPECTED_ROOM = 0.95
+# a latency that was measured briefly misses its limit when it is so many times as large
+CLEARLY = 1.03
 LEAST_INCREASE = 1e-6
 # a move that covers less of the way than this is not worth its harm, however small
 LEAST_PROGRESS = 0.01
@@ -40,6 +42,15 @@ class Target:
         return any(limit is not None for limit, _ in asked) and all(
             limit is None or value <= factor * limit for limit, value in asked
         )
+
+    def missed(self, latency: float, size: float) -> list[str]:
+        """What these values miss of what is asked, in words; latency has to miss it clearly, since it is noisy."""
+        asked = [("latency", self.latency, latency, CLEARLY), ("size", self.size, size, 1.0)]
+        return [
+            f"{name} {value:.3g}x where {limit:.3g}x is asked"
+            for name, limit, value, margin in asked
+            if limit is not None and value > margin * limit
+        ]
 
     def expected(self, predicted: Sequence[tuple[float, float]]) -> tuple[int, bool]:
         """The place of the first latency and size that are expected to keep what is asked, and True; else the last."""
@@ -72,7 +83,8 @@ class Descent:
 
     Divergence is measured again as things go, but not for moves that were worse than the best before (lazy greedy;
     Minoux 1978), since leaving out more hardly makes a part matter less. With several budgets the covering problem's
-    greedy rule weighs each by what is still missing (Dobson 1982).
+    greedy rule weighs each by what is still missing (Dobson 1982). Once `out_of_time`, moves are weighed by what is
+    known of them, and those of which nothing is known count as equally harmful.
     """
 
     predict: Callable[[Cut], tuple[float, float]]
@@ -80,6 +92,7 @@ class Descent:
     target: Target
     to_the_end: bool = False
     said: Callable[[str], None] = lambda sentence: None
+    out_of_time: Callable[[], bool] = lambda: False
 
     def path(self, *moves: Moves) -> list[Descended]:
         """The cuts that these moves lead to, one move after the other."""
@@ -117,6 +130,10 @@ class Descent:
                 if progress >= LEAST_PROGRESS or (progress > 0 and self.target.reached(*here)):
                     worth[after] = progress
         fresh: dict[Cut, float] = {}
+        if worth and self.out_of_time():
+            usual = max(known.values(), default=LEAST_INCREASE)
+            best = min(worth, key=lambda after: known.get(_move(cut, after), usual) / worth[after])
+            return best, divergence + known.get(_move(cut, best), usual)
         while worth:
             # what was never measured comes first
             best = min(worth, key=lambda after: known.get(_move(cut, after), 0.0) / worth[after])

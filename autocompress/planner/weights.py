@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from autocompress.facts import Facts, Kind, WeightFact
+from autocompress.facts import Facts, WeightFact
+from autocompress.planner.inspection import WORK
 
 NEAR_ZERO = 0.01
 OUTLIER = 6.0
@@ -16,7 +17,6 @@ ENERGY = 0.9
 # spectra take time with the cube of the narrower side: the largest layers are looked at, up to this width
 MOST_SPECTRA = 8
 WIDEST = 1024
-LOOKED_AT = (Kind.CONVOLUTION, Kind.LINEAR, Kind.ATTENTION, Kind.RECURRENT)
 
 
 def with_weights(facts: Facts, module: nn.Module) -> Facts:
@@ -28,7 +28,7 @@ def with_weights(facts: Facts, module: nn.Module) -> Facts:
     found: dict[str, WeightFact] = {}
     tensors: dict[str, torch.Tensor] = {}
     for layer in facts.layers:
-        if layer.kind in LOOKED_AT and layer.name not in found:
+        if layer.kind in WORK:
             weight = _largest(module.get_submodule(layer.name))
             if weight is not None:
                 tensors[layer.name] = weight

@@ -11,7 +11,15 @@ from markupsafe import Markup
 
 from autocompress.report.frame import front_rows, trials_frame
 from autocompress.report.picture import picture
-from autocompress.report.wording import STAGE_HEADINGS, duration, front_cells, front_headings, stage_cells
+from autocompress.report.wording import (
+    PREDICTED_HEADINGS,
+    STAGE_HEADINGS,
+    duration,
+    front_cells,
+    front_headings,
+    predicted_cells,
+    stage_cells,
+)
 from autocompress.result import Result
 
 
@@ -29,6 +37,8 @@ def html_report(result: Result) -> str:
         front_headings=front_headings(rate=rate),
         front=[(front_cells(row, rate=rate), row.plan, row.file) for row in front_rows(frame)],
         trials=[{str(key): _cell(value) for key, value in row.items()} for row in frame.to_dict("records")],
+        predicted_headings=PREDICTED_HEADINGS,
+        predictions=[(row.rung, predicted_cells(row)) for row in result.predictions],
         picture=Markup(picture(result, frame)),
         duration=duration,
     )

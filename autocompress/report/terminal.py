@@ -1,4 +1,4 @@
-"""What a run prints: progress while it works, ladder, stage table and verdict at the end."""
+"""What a run prints: progress while it works, stage table and verdict at the end."""
 
 from __future__ import annotations
 
@@ -17,12 +17,9 @@ from rich.padding import Padding
 from rich.status import Status as Spinner
 from rich.table import Table
 from rich.text import Text
-from rich.tree import Tree
 
 from autocompress.changes import Changes
 from autocompress.errors import UsageError
-from autocompress.facts import Facts
-from autocompress.ladder import Ladder
 from autocompress.progress import Event
 from autocompress.report.frame import FrontRow, front_rows, trials_frame
 from autocompress.report.wording import STAGE_HEADINGS, duration, front_cells, front_headings, stage_cells
@@ -33,7 +30,6 @@ COLOURS = {Standing.MET: "green", Standing.EXCEEDED: "red", Standing.UNDECIDED: 
 # a plan is printed with the names of its techniques alone
 SETTINGS = re.compile(r"\([^()]*\)")
 FRONT_ROWS = 8
-MOST_REPEATS = 4
 STATUS_COLOURS = {Status.MET: "bold green", Status.NOT_MET: "bold red", Status.UNDECIDED: "bold yellow"}
 
 
@@ -72,40 +68,6 @@ class TerminalProgress:
             self._spinner.update(line)
         else:
             self._console.print(line, highlight=False, soft_wrap=True)
-
-
-def print_ladder(console: Console, ladder: Ladder, *, path: bool) -> None:
-    """The rungs and refusals as a tree; `path` adds the questions of the decision tree."""
-    if path:
-        tree = Tree("[bold]Decision tree[/bold]")
-        for answer in ladder.path:
-            chosen = f"[green]{escape(answer.answer)}[/green]"
-            branch = tree.add(f"{escape(answer.question)} {chosen}  [dim]{escape(answer.found)}[/dim]")
-            branch.add(escape(answer.sentence))
-            # the opposite of yes or no says nothing new
-            if set(answer.others) - {"yes", "no"}:
-                branch.add(Text(f"not taken: {', '.join(answer.others)}", style="dim"))
-        console.print(tree)
-    tree = Tree("[bold]Ladder, cheapest effort first[/bold]")
-    for number, rung in enumerate(ladder.rungs, start=1):
-        plans = sum(1 for _ in rung.plans())
-        branch = tree.add(
-            f"{number}. [bold]{rung.name}[/bold]  effort {rung.effort.name.lower()}, {plans} plans, "
-            f"size about {_share(rung.predicted_size)}, latency about {_share(rung.predicted_latency)}"
-        )
-        branch.add(Text(f"{rung.reason.sentence} {rung.reason.fact}".strip(), style="dim"))
-    if not ladder.rungs:
-        tree.add("nothing to try")
-    for name, reason in ladder.refusals.items():
-        fact = f" ({reason.fact})" if reason.fact else ""
-        tree.add(f"[red]refused[/red] {name}: {escape(reason.sentence)}[dim]{escape(fact)}[/dim]")
-    console.print(tree)
-    for warning in ladder.warnings:
-        console.print(f"[yellow]note[/yellow] {escape(warning)}", soft_wrap=True)
-
-
-def _share(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.2f}x"
 
 
 def print_verdict(console: Console, verdict: Verdict) -> None:
@@ -233,36 +195,3 @@ def _stored_front(path: Path) -> list[FrontRow]:
         return []
     frame = pd.read_csv(path)
     return front_rows(frame) if "pareto" in frame and len(frame) else []
-
-
-def print_facts(console: Console, facts: Facts) -> None:
-    """What the model is, in one paragraph."""
-    said = [
-        f"[bold]{facts.family}[/bold]: {escape(facts.evidence)}",
-        f"{facts.parameters:,} parameters ({facts.nonzero / max(facts.parameters, 1):.1%} non-zero, "
-        f"{facts.quantizable:.0%} in layers with int8 kernels)",
-        f"{facts.macs:,} multiply-accumulates and at most {facts.largest_activation:,} values at a time per item",
-    ]
-    kinds = ", ".join(f"{share:.0%} {kind}" for kind, share in facts.convolution.items())
-    if len(facts.convolution) > 1:
-        said.append(f"convolutions: {kinds}")
-    if facts.repeats:
-        said.append(", ".join(f"{len(one.names)} x {escape(one.type)}" for one in facts.repeats[:MOST_REPEATS]))
-    console.print("; ".join(said), soft_wrap=True)
-
-
-def print_layers(console: Console, facts: Facts) -> None:
-    """A line per layer."""
-    headings = ("layer", "type", "input", "output", "parameters", "MACs", "near 0", "spread", "rank")
-    table = Table(*headings, box=None, pad_edge=False)
-    for layer in facts.layers:
-        shapes = ("x".join(map(str, shape)) for shape in (layer.input_shape, layer.output_shape))
-        weights = facts.weights.get(layer.name)
-        spread = ("", "", "")
-        if weights is not None:
-            rank = "" if weights.rank is None else f"{weights.rank:.0%}"
-            spread = (f"{weights.near_zero:.0%}", f"{weights.channel_spread:.1f}x", rank)
-        table.add_row(layer.name, layer.type, *shapes, f"{layer.parameters:,}", f"{layer.macs:,}", *spread)
-    for column in table.columns[4:]:
-        column.justify = "right"
-    console.print(table)

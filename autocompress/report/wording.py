@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from autocompress.predictions import Predicted
 from autocompress.report.frame import FrontRow
 from autocompress.result import StageRow
 
@@ -38,6 +39,18 @@ def front_cells(row: FrontRow, *, rate: bool) -> Sequence[str]:
     """The cells of a row of the front; a dash is what was not measured."""
     lost = "-" if row.score_drop is None else f"{100 * row.score_drop:.2f}" if rate else f"{row.score_drop:.4g}"
     return str(row.number), times(row.latency_ratio), times(row.size_ratio), score_text(row.score, rate=rate), lost
+
+
+PREDICTED_HEADINGS = (
+    "no.", "latency predicted", "measured", "size predicted", "measured", "training predicted", "took",
+)  # fmt: skip
+
+
+def predicted_cells(row: Predicted) -> Sequence[str]:
+    """The cells of a row of the predictions; a dash is what was not predicted or not measured."""
+    shares = [times(value) for value in (row.predicted_latency, row.latency, row.predicted_size, row.size)]
+    seconds = ["-" if value is None else duration(value) for value in (row.predicted_seconds, row.seconds)]
+    return (str(row.number), *shares, *seconds)
 
 
 def score_text(score: float | None, *, rate: bool) -> str:

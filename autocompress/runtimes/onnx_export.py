@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import onnx
 import torch
 from torch import nn
 
+from autocompress.declared import is_declared, parts_of
 from autocompress.errors import ExportError
 from autocompress.module import FlatModule, first_line, inference_mode_of
 from autocompress.quiet import quiet
@@ -81,6 +83,43 @@ def _export(module: nn.Module, example: Example, output_names: tuple[str, ...], 
     return program.model_proto
 
 
+def nodes_of(model: onnx.ModelProto, module: nn.Module, layers: Sequence[str]) -> list[int]:
+    """Places of the nodes that do what these layers do, as the exporter noted it; see `is_declared` for their names.
+
+    Raises:
+        ExportError: when a layer with weights has no node of its own.
+    """
+    scopes = [_scope(node) for node in model.graph.node]
+    here = {scope for scope in scopes if scope}
+    for name, part in module.named_modules():
+        has_weights = any(weight.dim() > 1 for weight in part.parameters(recurse=False))
+        # a part around it may compute with its weights itself
+        found = any(one in here and is_declared(one, layers) for one in parts_of(name))
+        if has_weights and is_declared(name, layers) and not found:
+            raise ExportError(
+                "cannot be told apart in the exported graph, so it cannot be kept in float.",
+                where=f"model, layer {name!r} ({type(part).__name__})",
+                hint="Name the part around it.",
+            )
+    return [place for place, scope in enumerate(scopes) if is_declared(scope, layers)]
+
+
+def _scope(node: onnx.NodeProto) -> str:
+    """The innermost layer that a node came from."""
+    noted = next((entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.name_scopes"), "")
+    try:
+        # the last one is the node's own name
+        names = ast.literal_eval(noted)[:-1] if noted else []
+    except (SyntaxError, ValueError):
+        names = []
+    return _layer_name(str(names[-1])) if names else ""
+
+
+def _layer_name(path: str) -> str:
+    """The name that the exporter gave a layer, without that of the module around the user's."""
+    return path.removeprefix("L['self']").strip(".").removeprefix("module").strip(".")
+
+
 @contextlib.contextmanager
 def _tracking(module: nn.Module, entered: list[str]) -> Iterator[None]:
     """Keeps the names of the layers being executed; the last one is where tracing stopped."""
@@ -125,6 +164,5 @@ def _culprit(error: BaseException) -> str:
             node = frame.f_locals.get("node")
             stack = node.meta.get("nn_module_stack") if isinstance(node, torch.fx.Node) else None
             if stack:
-                path = str(list(stack.values())[-1][0])
-                return path.removeprefix("L['self']").strip(".").removeprefix("module").strip(".")
+                return _layer_name(str(list(stack.values())[-1][0]))
     return ""

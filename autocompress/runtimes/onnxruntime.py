@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,9 +17,9 @@ from onnx import numpy_helper
 from autocompress.artifact import Artifact
 from autocompress.errors import ExportError, RuntimeFailureError
 from autocompress.module import call, first_line
-from autocompress.onnx_file import compact, describe, load_model, save_model, weight_labels
+from autocompress.onnx_file import compact, describe, load_model, mark_float, save_model, weight_labels
 from autocompress.runtime import Contents, Example, HotSpots, Runtime, Session, align
-from autocompress.runtimes.onnx_export import export_graph
+from autocompress.runtimes.onnx_export import export_graph, nodes_of
 from autocompress.scratch import scratch
 from autocompress.source import Array
 
@@ -68,11 +68,14 @@ class OnnxRuntime(Runtime):
     name: ClassVar[str] = "onnxruntime"
     format: ClassVar[str] = "onnx"
 
-    def export(self, module: torch.nn.Module, example: Example, destination: Path) -> Artifact:
+    def export(
+        self, module: torch.nn.Module, example: Example, destination: Path, keep_float: Sequence[str] = ()
+    ) -> Artifact:
         """See `Runtime.export`."""
         expected = call(module, example)
         model = export_graph(module, example, tuple(expected))
-        artifact = save_model(compact(model), destination)
+        places = nodes_of(model, module, keep_float) if keep_float else []
+        artifact = save_model(mark_float(compact(model), places), destination)
         self._check_parity(artifact, example, expected)
         if artifact.fixed_batch is None:
             # what depends on the size of the batch shows at another one

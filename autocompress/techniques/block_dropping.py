@@ -12,8 +12,8 @@ from typing import ClassVar
 from torch import nn
 
 from autocompress.batch_norm import reestimate_batch_norm
-from autocompress.blocks import drop_blocks, droppable_blocks, with_own_weights
-from autocompress.errors import PlanError
+from autocompress.blocks import drop_blocks, droppable_blocks, is_ignored, with_own_weights
+from autocompress.errors import PlanError, TechniqueError
 from autocompress.facts import Facts
 from autocompress.ladder import Choice, Reason, Space
 from autocompress.plan import Effort, Setting, Stage
@@ -56,6 +56,9 @@ class BlockDropping(ModelTechnique):
                 where=self.name,
                 hint="Its setting is `blocks`: names with spaces between them.",
             )
+        for name in names:
+            if is_ignored(module, name, context.ignore):
+                raise TechniqueError(f"{name!r} is declared to be ignored, or holds what is.", where=self.name)
         drop_blocks(module, names, droppable_blocks(module, context.example))
         # so far the weights are still the original's
         module = with_own_weights(module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from autocompress.declared import is_declared
 from autocompress.errors import ModelError, TechniqueError, nearest
 from autocompress.module import call, first_line
 from autocompress.runtime import Example
@@ -19,6 +21,11 @@ from autocompress.techniques.channel_selection import Selection, select
 from autocompress.techniques.dependency_graph import CannotCutError, what
 from autocompress.techniques.pruning_graph import WHERE, Coupling, PruningGraph, own_copy
 
+IGNORED = "it is declared to be ignored"
+# copies of networks of more parameters are not left to wait for the garbage collector
+LARGE = 1_000_000
+# copies in double precision of larger ones would take more memory than they are worth
+DOUBLED = 20_000_000
 # items in the trials; more would only cost time
 TRIAL_BATCH = 2
 
@@ -46,17 +53,18 @@ class Prunable:
     left_alone: Mapping[str, str]
 
 
-def prunable_groups(module: nn.Module, example: Example) -> Prunable:
+def prunable_groups(module: nn.Module, example: Example, ignore: Sequence[str] = ()) -> Prunable:
     """Every group of coupled channels that can be cut. The module is left as it was.
 
     A group counts when a copy that lacks half of it computes what the whole network computes without these
-    channels; all groups are tried at once, and only where that fails halves of them.
+    channels; all groups are tried at once, and only where that fails halves of them. One with a layer that `ignore`
+    names is left alone.
 
     Raises:
         TechniqueError: when the network cannot be copied, run or traced.
     """
     trials = _Trials(module, example)
-    couplings, left_alone = trials.graph.couplings()
+    couplings, left_alone = _without_ignored(*trials.graph.couplings(), ignore)
     refused = trials.refused(couplings)
     groups = tuple(_group(trials.graph, coupling) for coupling in couplings if coupling.name not in refused)
     return Prunable(groups, {name: f"{reason}." for name, reason in {**left_alone, **refused}.items()})
@@ -68,18 +76,19 @@ def cut(
     selection: Selection,
     calibrating: Part | None = None,
     task: Task | None = None,
+    ignore: Sequence[str] = (),
 ) -> nn.Module:
     """A copy of the module with weights of its own, less the channels that matter least.
 
     The same module, selection and data give the same weights. See `Selection` for what is cut and
-    `channel_importance` for what matters.
+    `channel_importance` for what matters. Groups with a layer that `ignore` names are left alone.
 
     Raises:
         TechniqueError: when a group is unknown or cannot be cut, when importance needs data or layers that are not
             there, or when nothing would go.
     """
     trials = _Trials(module, example)
-    couplings = _chosen(trials, selection.groups)
+    couplings = _chosen(trials, selection.groups, ignore)
     smaller = own_copy(module)
     frozen = {name for name, parameter in smaller.named_parameters() if not parameter.requires_grad}
     training = [part for part in smaller.modules() if part.training]
@@ -107,18 +116,26 @@ class _Trials:
     def __init__(self, module: nn.Module, example: Example) -> None:
         self.plain_example = example.with_batch(min(TRIAL_BATCH, example.batch))
         reference = _without_zeros(own_copy(module).eval())
-        wide = _in_double(self.plain_example)
-        try:
-            doubled = own_copy(reference).double()
-            self.wanted = call(doubled, wide)
-            reference, self.example, self.precise = doubled, wide, True
-        except Exception:  # noqa: BLE001 - a network with a precision of its own may fail in any way
+        parameters = sum(weight.numel() for weight in module.parameters())
+        self.large = parameters > LARGE
+        doubled = None if parameters > DOUBLED else _doubled(reference, self.plain_example)
+        if doubled is None:
             self.example, self.precise = self.plain_example, False
             self.wanted = _call(reference, self.example)
+        else:
+            reference, self.example, self.wanted = doubled
+            self.precise = True
         self.graph = PruningGraph(reference, self.example)
-
     def trial(self, cuts: Mapping[str, Sequence[int]]) -> str | None:
         """Why these channels cannot be cut, None when they can."""
+        try:
+            return self._trial(cuts)
+        finally:
+            if self.large:
+                # nodes of a graph hold each other, and the copy's weights with them
+                gc.collect()
+
+    def _trial(self, cuts: Mapping[str, Sequence[int]]) -> str | None:
         graph = PruningGraph(own_copy(self.graph.module), self.example)
         try:
             silenced = call(self.graph.silenced(cuts), self.example)
@@ -181,9 +198,19 @@ class _Trials:
         return found
 
 
-def _chosen(trials: _Trials, names: Sequence[str]) -> list[Coupling]:
+def _doubled(module: nn.Module, example: Example) -> tuple[nn.Module, Example, dict[str, torch.Tensor]] | None:
+    """A copy in double precision with its example and outputs, None where the network does not run so."""
+    wide = _in_double(example)
+    try:
+        doubled = own_copy(module).double()
+        return doubled, wide, call(doubled, wide)
+    except Exception:  # noqa: BLE001 - a network with a precision of its own may fail in any way
+        return None
+
+
+def _chosen(trials: _Trials, names: Sequence[str], ignore: Sequence[str]) -> list[Coupling]:
     """The groups of these names, or all that can be cut where there are none."""
-    couplings, left_alone = trials.graph.couplings()
+    couplings, left_alone = _without_ignored(*trials.graph.couplings(), ignore)
     known = {coupling.name: coupling for coupling in couplings}
     for name in names:
         if name in left_alone:
@@ -201,6 +228,13 @@ def _chosen(trials: _Trials, names: Sequence[str]) -> list[Coupling]:
         because = f" ({'; '.join(reasons)})" if reasons else ""
         raise TechniqueError(f"there are no channels that could be cut{because}.", where=WHERE)
     return chosen
+
+
+def _without_ignored(
+    couplings: Sequence[Coupling], left_alone: Mapping[str, str], ignore: Sequence[str]
+) -> tuple[list[Coupling], dict[str, str]]:
+    ignored = {one.name: IGNORED for one in couplings if any(is_declared(layer, ignore) for layer in one.layers)}
+    return [one for one in couplings if one.name not in ignored], {**left_alone, **ignored}
 
 
 def _group(graph: PruningGraph, coupling: Coupling) -> Group:

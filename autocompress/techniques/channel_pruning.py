@@ -70,7 +70,7 @@ class ChannelPruning(ModelTechnique):
     def apply(self, module: nn.Module, settings: Mapping[str, Setting], context: Context) -> nn.Module:
         """See `ModelTechnique.apply`."""
         selection = selection_of(settings)
-        smaller = cut(module, context.example, selection, context.calibrating, context.task)
+        smaller = cut(module, context.example, selection, context.calibrating, context.task, context.ignore)
         if context.calibrating is not None:
             reestimate_batch_norm(smaller, context.calibrating, context.example)
         return smaller

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch_pruning as tp
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch_pruning.ops import OPTYPE
 
 from autocompress.module import first_line, flatten_outputs, unfused_encoder_layers
@@ -78,7 +79,9 @@ class DependencyGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-prunin
             if isinstance(part, nn.modules.conv._ConvNd | nn.Linear)
         ]
         try:
-            with torch.enable_grad(), unfused_encoder_layers():
+            # the graph of operations is followed, never run backwards: what it would save for that, activations of
+            # every layer, would stay as long as the graph does
+            with torch.enable_grad(), unfused_encoder_layers(), saved_tensors_hooks(lambda tensor: None, _not_kept):
                 self.build_dependency(
                     module,
                     tensors,
@@ -127,6 +130,10 @@ class DependencyGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-prunin
         except Exception as error:
             # an operation that splits or moves channels in a way that torch-pruning has no map for
             raise CannotCutError(f"its channels cannot be followed ({what(error)})") from error
+
+
+def _not_kept(_: None) -> torch.Tensor:
+    raise CannotCutError("torch-pruning asked for values that were not kept")
 
 
 def _concat_sizes(grad_fn: Any) -> list[int] | None:

@@ -17,7 +17,7 @@ from autocompress.errors import TechniqueError
 from autocompress.facts import Facts, Kind
 from autocompress.ladder import Choice, Reason, Space, check_settings
 from autocompress.module import first_line
-from autocompress.onnx_file import compact, load_model, save_if_smaller
+from autocompress.onnx_file import compact, is_in_float, load_model, save_if_smaller
 from autocompress.plan import Effort, Setting, Stage
 from autocompress.probes import Probes
 from autocompress.profile import Profile
@@ -27,6 +27,8 @@ from autocompress.techniques.paying import int8_space, refuse_what_does_not_pay
 
 TYPES: Mapping[Setting, Any] = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 WITHOUT_CONVOLUTIONS = ["MatMul", "Gemm", "LSTM", "Gather", "EmbedLayerNormalization", "Attention"]
+# what the quantizer adds to the name of a Gemm that it turns into a product and a sum
+AS_PRODUCT = "_MatMul"
 QUANTIZED = ("MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "DequantizeLinear")
 
 
@@ -61,6 +63,11 @@ class Int8Dynamic(ArtifactTechnique):
             return Reason("dynamic int8 covers no layer of this model.", "quantizable", "no layer with weights")
         return refuse_what_does_not_pay("dynamic int8", self.name, probes, profile)
 
+    def covers(self, facts: Facts) -> frozenset[Kind]:
+        """See `ArtifactTechnique.covers`."""
+        kinds = {Kind.LINEAR, Kind.ATTENTION, Kind.RECURRENT, Kind.EMBEDDING}
+        return frozenset(kinds | ({Kind.CONVOLUTION} if self.covers_convolutions(facts) else set()))
+
     @staticmethod
     def covers_convolutions(facts: Facts) -> bool:
         """True when leaving convolutions in float would leave most weights in float."""
@@ -82,6 +89,7 @@ class Int8Dynamic(ArtifactTechnique):
                     per_channel=bool(settings["per_channel"]),
                     reduce_range=bool(settings["reduce_range"]),
                     op_types_to_quantize=None if settings["convolutions"] else WITHOUT_CONVOLUTIONS,
+                    nodes_to_exclude=_in_float(folded),
                 )
         except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
             raise TechniqueError(
@@ -93,6 +101,12 @@ class Int8Dynamic(ArtifactTechnique):
         if not any(node.op_type in QUANTIZED for node in result.graph.node):
             raise TechniqueError("quantized nothing in this model.", where=self.name)
         return save_if_smaller(compact(result), artifact, context.folder, self.name)
+
+
+def _in_float(path: Path) -> list[str]:
+    """Names of the nodes that stay in float, also of the products that the quantizer makes of them."""
+    marked = [node.name for node in load_model(path).graph.node if is_in_float(node)]
+    return [*marked, *(f"{name}{AS_PRODUCT}" for name in marked)]
 
 
 def _fold_constants(source: Path, destination: Path) -> Path:

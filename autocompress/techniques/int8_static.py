@@ -28,7 +28,7 @@ from autocompress.errors import TechniqueError
 from autocompress.facts import Facts, Kind
 from autocompress.ladder import Choice, Reason, Space, check_settings
 from autocompress.module import first_line
-from autocompress.onnx_file import compact, load_model, save_if_smaller
+from autocompress.onnx_file import compact, is_in_float, load_model, save_if_smaller
 from autocompress.plan import Effort, Setting, Stage
 from autocompress.probes import Probes
 from autocompress.profile import Profile
@@ -160,11 +160,12 @@ def _is_bounded(data: TensorData) -> bool:
 
 
 def _name_nodes(model: onnx.ModelProto, unbounded: set[str]) -> list[str]:
-    """Give every node a name, and list those that read or write a tensor without bounds."""
+    """Give every node a name, and list those that read or write a tensor without bounds or are to stay in float."""
     touched = []
     for place, node in enumerate(model.graph.node):
+        stays = is_in_float(node) or unbounded.intersection((*node.input, *node.output))
         node.name = f"node{place}"
-        if unbounded.intersection((*node.input, *node.output)):
+        if stays:
             touched.append(node.name)
     return touched
 

@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from autocompress.budget import TIME_METRICS
 from autocompress.ladder import Reason, Space
 from autocompress.plan import Setting
 from autocompress.probes import Probe, Probes
 from autocompress.profile import Profile
 from autocompress.technique import ArtifactTechnique
 
-TIME_METRICS = ("latency_ms", "throughput_per_s", "energy_mj")
 # probes closer than this are equally fast; the order of the technique's own list then decides
 SAME_SPEED = 0.05
 

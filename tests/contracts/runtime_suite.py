@@ -172,6 +172,12 @@ class RuntimeSuite:
         assert [path.name for path in artifact.root.iterdir()] == [artifact.entry]
         assert artifact.format == self.runtime.format
 
+    def test_layers_to_keep_in_float_change_nothing_but_some_bytes(self, mlp: Exported, tmp_path: Path) -> None:
+        marked = self.runtime().export(mlp.module, mlp.example, tmp_path / "made", ["layers.2"])
+        assert 0 <= marked.size_bytes - mlp.artifact.size_bytes < 100
+        pairs = zip(self.run(marked, mlp.example), self.run(mlp.artifact, mlp.example), strict=True)
+        assert all(np.array_equal(found, wanted) for found, wanted in pairs)
+
     def test_inputs_keep_the_names_and_shapes_of_the_example(self, exported: Exported) -> None:
         arrays = exported.example.arrays
         assert {spec.name: spec.dtype for spec in exported.artifact.inputs} == {

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import onnx
 import pytest
 from conftest import Exported, Exports, labelled_source, run_python
 
@@ -309,6 +310,22 @@ class ArtifactTechniqueSuite:
         assert hashlib.sha256(exported.artifact.path.read_bytes()).hexdigest() == before
         assert [path.name for path in exported.artifact.root.iterdir()] == [exported.artifact.entry]
         assert result.path != exported.artifact.path
+
+    def test_what_is_marked_to_stay_in_float_stays(
+        self, exported: Exported, model: str, tmp_path: Path, exports: Exports
+    ) -> None:
+        # every last linear layer is called head, and the widest layer is not it
+        layer = {"mlp": "layers.4"}.get(model, "head")
+        (tmp_path / "marked").mkdir()
+        marked = OnnxRuntime().export(exported.module, exported.example, tmp_path / "marked" / "a.onnx", [layer])
+        chosen = self.settings(**self.models[model])
+        result = self.technique().apply(marked, chosen, self.context(model, tmp_path / "made"))
+        kept = exported.module.get_submodule(layer).weight.detach().numpy()
+        arrays = [onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(result.path).graph.initializer]
+        same = [array for array in arrays if sorted(array.shape) == sorted(kept.shape) and array.dtype == kept.dtype]
+        assert any(np.array_equal(array, kept) or np.array_equal(array.T, kept) for array in same)
+        # and the rest does not
+        assert result.size_bytes < 0.8 * marked.size_bytes
 
     def test_nothing_but_the_result_is_left_in_the_folder(self, exported: Exported, model: str, tmp_path: Path) -> None:
         result = self.apply(exported, model, tmp_path / "made")

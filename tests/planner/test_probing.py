@@ -103,7 +103,20 @@ def test_the_probes_of_a_technique_come_fastest_first(real: Probes) -> None:
 
 def test_progress_names_each_technique(real: Probes, said: list[str]) -> None:
     assert real.probes
-    assert said == ["probing int8_dynamic on 1 kinds of layers", "probing int8_static on 1 kinds of layers"]
+    assert said == [
+        "probing int8_dynamic on 1 kinds of layers",
+        "probing int8_static on 1 kinds of layers",
+        "measuring what a layer costs here, however thin it is",
+    ]
+
+
+def test_the_chains_are_measured_in_float_and_with_hardly_any_channels(real: Probes) -> None:
+    chains = real.chains
+    assert chains is not None
+    # a residual pair of 3x3 convolutions of 16 channels on 16x16
+    assert (chains.layers, chains.macs, chains.weights, chains.channels) == (2, 2 * 589_824, 2 * 2304, 32)
+    assert chains.layer_ms > 0
+    assert chains.size_bytes > 4 * chains.weights
 
 
 def test_real_probes_survive_json(real: Probes) -> None:
@@ -136,7 +149,7 @@ def test_the_times_of_few_blocks_are_bounded_by_the_fastest_and_the_slowest(cnn:
 
 def test_layers_that_no_probe_is_made_of_are_not_probed() -> None:
     device = FakeDevice()
-    facts = facts_of(nn.Conv1d(4, 6, 5, padding=2), 4, 20)
+    facts = facts_of(nn.Conv3d(4, 6, 5, padding=2), 4, 6, 6, 6)
     probes = run_probes(facts, [Picky()], OnnxRuntime(), device, PROFILE, device.machine())
     assert probes.probes == ()
     assert device.measured == []

@@ -120,6 +120,10 @@ def names(ladder: Ladder) -> list[str]:
     return [rung.name for rung in ladder.rungs]
 
 
+def smallest(latency: float, size: float) -> Probes:
+    return replace(FAST, smallest=Structure((), None, latency, size))
+
+
 # every rule, every branch: (rule, answer, a part of what was found, the situation)
 CASES: Sequence[tuple[str, str, str, Situation]] = (
     ("fits", "yes", "all size and time budgets are met", situation(baseline=judged((SIZE, Standing.MET, 0.4)))),
@@ -170,6 +174,10 @@ CASES: Sequence[tuple[str, str, str, Situation]] = (
     ("beyond", "yes", "size_mb <= 0.2x where int8 reached 0.30x", situation(budgets=(share("size_mb", 0.2),))),
     ("beyond", "no", "within reach", situation()),
     ("beyond", "no", "within reach", situation(budgets=(Budget("latency_ms", 0.001),))),
+    ("reachable", "no", "was not measured", situation()),
+    ("reachable", "no", "the smallest structure has latency 0.3x, size 0.2x", situation(probes=smallest(0.3, 0.2))),
+    ("reachable", "yes", "has latency 0.6x where 0.5x is asked", situation(probes=smallest(0.6, 0.2))),
+    ("reachable", "yes", "has size 0.51x where 0.5x is asked", situation(probes=smallest(0.3, 0.51))),
 )  # fmt: skip
 
 
@@ -189,6 +197,13 @@ def test_a_rule_is_answered_with_what_was_found_and_what_follows(
 
 def test_every_branch_of_every_rule_is_tested() -> None:
     assert {(rule, answer) for rule, answer, _, _ in CASES} == {(r.name, b.answer) for r in RULES for b in r.branches}
+
+
+def test_what_trains_is_refused_where_the_budgets_are_out_of_reach() -> None:
+    ladder = ladder_of(situation(probes=smallest(0.6, 0.2)), [Training()])
+    assert ladder.out_of_reach
+    assert ladder.refusals["retrained"].rule == "reachable"
+    assert not ladder_of(situation(probes=smallest(0.3, 0.2)), [Training()]).out_of_reach
 
 
 def test_the_path_answers_every_rule_in_order() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -62,6 +63,53 @@ def order(facts: Facts, target: Target, **more: bool) -> list[str]:
 def test_blocks_go_in_the_order_of_what_they_change_for_what_they_save(facts: Facts) -> None:
     # 0.3 changes little, and saves still less
     assert order(facts, Target(0.2, None), to_the_end=True) == ["0.1", "0.2", "0.4", "0.3"]
+
+
+def test_out_of_time_what_is_known_decides_and_nothing_more_is_measured(facts: Facts) -> None:
+    asked: list[Cut] = []
+    made = replace(descent(Target(0.2, None), asked, to_the_end=True), out_of_time=lambda: len(asked) >= 5)
+    path = made.path(anatomy_of(facts).block_moves)
+    assert len(asked) == 5
+    # what the first look at each had shown
+    assert [one.cut.blocks[-1] for one in path] == order(facts, Target(0.2, None), to_the_end=True)
+
+
+def test_out_of_time_from_the_start_what_saves_most_goes_first(facts: Facts) -> None:
+    asked: list[Cut] = []
+    made = replace(descent(Target(0.2, None), asked, to_the_end=True), out_of_time=lambda: True)
+    savings = [SAVES[one.cut.blocks[-1]] for one in made.path(anatomy_of(facts).block_moves)]
+    assert not asked
+    assert savings == sorted(savings, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("latency", "size", "missed"),
+    [
+        (0.5, 0.2, []),
+        (0.51, 0.2, []),
+        (0.52, 0.2, ["latency 0.52x where 0.5x is asked"]),
+        (0.5, 0.201, ["size 0.201x where 0.2x is asked"]),
+        (1.0, 1.0, ["latency 1x where 0.5x is asked", "size 1x where 0.2x is asked"]),
+    ],
+)
+def test_what_misses_its_limit_is_said_and_latency_is_given_a_little(
+    latency: float, size: float, missed: list[str]
+) -> None:
+    assert Target(0.5, 0.2).missed(latency, size) == missed
+
+
+def test_the_smallest_structure_lacks_four_fifths_of_the_blocks_and_three_quarters_of_every_group(facts: Facts) -> None:
+    anatomy = Anatomy(facts, block_kinds(facts, NAMES), {}, {}, 4, ("1", "0.0.body", "0.4.body"))
+    blocks, channels = anatomy.smallest()
+    gone = str(blocks.settings["blocks"]).split()
+    assert len(gone) == 4
+    left = [name for name in anatomy.all_groups if name.removesuffix(".body") not in gone]
+    assert channels.settings["groups"] == " ".join(left)
+    assert channels.settings["ratio"] == 0.75
+
+
+def test_where_nothing_can_go_the_smallest_structure_has_no_steps(facts: Facts) -> None:
+    assert Anatomy(facts, {}, {}, {}, 4).smallest() == ()
 
 
 def test_a_tighter_target_asks_for_less_of_what_is_asked() -> None:

@@ -33,7 +33,7 @@ KEYS = {"changes",
     "schema", "status", "plan", "plan_text", "artifact", "baseline_sha256", "verdict", "binding", "stages",
     "explanation", "profile", "objective", "confidence", "machine", "data", "score_is_rate", "seconds",
     "out_of_time", "facts",
-    "ladder", "trials",
+    "ladder", "predictions", "trials",
 }  # fmt: skip
 
 

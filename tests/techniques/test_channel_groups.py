@@ -260,6 +260,16 @@ class TestCutting:
         smaller = cut(small_model("mlp"), Example(labelled("mlp", 4)[0]), Selection(0.25, groups=("layers.2",)))
         assert (width_of(smaller, "layers.0"), width_of(smaller, "layers.2")) == (64, 48)
 
+    def test_a_layer_that_is_ignored_keeps_its_channels_and_is_named(self) -> None:
+        module, example = small_model("mlp"), Example(labelled("mlp", 4)[0])
+        found = prunable_groups(module, example, ["layers.2"])
+        assert [group.name for group in found.groups] == ["layers.0"]
+        assert found.left_alone["layers.2"] == "it is declared to be ignored."
+        smaller = cut(module, example, HALF, ignore=["layers.2"])
+        assert (width_of(smaller, "layers.0"), width_of(smaller, "layers.2")) == (32, 64)
+        with pytest.raises(TechniqueError, match=r"'layers\.2' is left alone: it is declared to be ignored"):
+            cut(module, example, Selection(0.5, groups=("layers.2",)), ignore=["layers.2"])
+
     def test_an_unknown_group_and_one_that_cannot_be_cut_are_named(self) -> None:
         module, example = small_model("mlp"), Example(labelled("mlp", 4)[0])
         with pytest.raises(TechniqueError, match=r"no group named 'layer\.2'.*Did you mean 'layers\.2'"):

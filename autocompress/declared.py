@@ -1,0 +1,37 @@
+"""Layers that the user names: to be left alone, or to stay in float."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+
+from autocompress.errors import ProfileError, nearest
+
+
+def is_declared(layer: str, patterns: Sequence[str]) -> bool:
+    """True when the layer, or a part that it lies inside, has one of these names; `*` and `?` stand for anything."""
+    return any(fnmatchcase(part, pattern) for part in parts_of(layer) for pattern in patterns)
+
+
+def require_layers(names: Iterable[str], patterns: Sequence[str], where: str) -> None:
+    """Check that every pattern names something.
+
+    Raises:
+        ProfileError: when one of them is the name of no layer.
+    """
+    known = [name for name in names if name]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            raise ProfileError(f"there is no layer named {pattern!r}.", where=where, hint=_advice(pattern, known))
+
+
+def _advice(pattern: str, known: Sequence[str]) -> str:
+    # a network has hundreds of names: all of them are no help
+    hint = nearest(pattern, known)
+    return hint if hint.startswith("Did you mean") else "`autocompress inspect` lists the layers."
+
+
+def parts_of(layer: str) -> Iterator[str]:
+    """The parts that a layer lies inside, from the outermost to itself."""
+    names = layer.split(".")
+    return (".".join(names[: count + 1]) for count in range(len(names)))

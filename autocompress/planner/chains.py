@@ -1,0 +1,158 @@
+"""Chains of the model's dominant layers: what techniques are probed on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from autocompress.facts import Facts, LayerFact
+
+# larger layers would make the probe take longer than what it saves
+MAX_LAYER_PARAMETERS = 20_000_000
+# how often a chain may stand beside itself, so that chains weigh what their layers do in the model
+MOST_COPIES = 4
+THIN = 4
+CONVOLUTIONS: Mapping[str, type[nn.Conv1d | nn.Conv2d]] = {"Conv1d": nn.Conv1d, "Conv2d": nn.Conv2d}
+RECURRENT: Mapping[str, Callable[..., nn.Module]] = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
+LINEAR = ("Linear", "Conv1D")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A few layers like one of the model's, `length` of them, which pass their outputs on to each other.
+
+    It stands `copies` times beside itself. `make(width)` builds it; with a width its inner channels are so many.
+    """
+
+    layer: LayerFact
+    length: int
+    copies: int
+    make: Callable[[int | None], nn.Module]
+
+
+class Chains(nn.Module):
+    """Chains of layers side by side, each with an input of its own, named as in the example."""
+
+    def __init__(self, chains: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.chains = nn.ModuleDict(dict(chains))
+
+    def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """One output per chain."""
+        return {f"{name}_out": chain(inputs[name]) for name, chain in self.chains.items()}
+
+
+def chains_of(facts: Facts) -> list[Chain]:
+    """A chain for each kind of dominant layer that one can be made of, as often as the kind does work."""
+    found = []
+    for alike in facts.alike():
+        layer = alike[0]
+        made = _chain(layer) if layer.parameters <= MAX_LAYER_PARAMETERS else None
+        if made is not None:
+            length, make = made
+            found.append((Chain(layer, length, 1, make), sum(one.macs for one in alike) / (length * layer.macs)))
+    least = min((work for _, work in found), default=1.0)
+    return [
+        Chain(chain.layer, chain.length, min(MOST_COPIES, max(1, round(work / least))), chain.make)
+        for chain, work in found
+    ]
+
+
+def build(chains: Sequence[Chain], width: int | None = None) -> tuple[Chains, dict[str, tuple[int, ...]]]:
+    """The chains as a module, always with the same weights, and the shapes of its inputs; see `Chain` for `width`."""
+    parts: dict[str, nn.Module] = {}
+    inputs: dict[str, tuple[int, ...]] = {}
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        for place, chain in enumerate(chains):
+            for copy in range(chain.copies):
+                parts[f"layer{place}_{copy}"] = chain.make(width)
+                inputs[f"layer{place}_{copy}"] = chain.layer.input_shape
+    return Chains(parts).eval(), inputs
+
+
+class _Residual(nn.Module):
+    """Two convolutions and the addition around them: some int8 types are fast in one and slow in the other."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Same shape as `values`."""
+        return torch.relu(values + self.second(torch.relu(self.first(values))))
+
+
+class _FirstOutput(nn.Module):
+    """A recurrent layer's sequence without its state."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """The sequence."""
+        result: torch.Tensor = self.layer(values)[0]
+        return result
+
+
+def _chain(layer: LayerFact) -> tuple[int, Callable[[int | None], nn.Module]] | None:
+    """There, back and there again, so that most tensors pass from layer to layer as in the model and not from or to
+    float; with the number of layers."""
+    if layer.type in CONVOLUTIONS and layer.input_shape:
+        return _convolutions(layer)
+    if layer.type in LINEAR and layer.input_shape:
+        wide, narrow = layer.detail["in"], layer.detail["out"]
+
+        def linear(width: int | None) -> nn.Module:
+            inner = width or narrow
+            return nn.Sequential(
+                nn.Linear(wide, inner), nn.ReLU(), nn.Linear(inner, wide), nn.ReLU(), nn.Linear(wide, inner)
+            )
+
+        return 3, linear
+    recurrent = RECURRENT.get(layer.type)
+    if recurrent is not None and len(layer.input_shape) == 2:
+        size, state = layer.detail["in"], layer.detail["out"]
+        return 1, lambda width: _FirstOutput(recurrent(size, width or state, batch_first=True))
+    return None
+
+
+def _convolutions(layer: LayerFact) -> tuple[int, Callable[[int | None], nn.Module]] | None:
+    type_, detail = CONVOLUTIONS[layer.type], layer.detail
+    if len(layer.input_shape) != (2 if type_ is nn.Conv1d else 3):
+        return None
+    entering, leaving, kernel, stride = detail["in"], detail["out"], detail["kernel"], detail["stride"]
+
+    def convolution(source: int, target: int, stride: int = 1) -> nn.Module:
+        # too few channels for the groups are in one group
+        groups = detail["groups"] if source % detail["groups"] == target % detail["groups"] == 0 else 1
+        padding = "same" if stride == 1 else kernel // 2
+        return type_(source, target, kernel, stride, padding, groups=groups)
+
+    if stride > 1:
+
+        def strided(width: int | None) -> nn.Module:
+            inner = width or leaving
+            return nn.Sequential(
+                convolution(entering, inner, stride), nn.ReLU(), convolution(inner, entering), nn.ReLU()
+            )
+
+        return 2, strided
+    if entering == leaving:
+
+        def residual(width: int | None) -> nn.Module:
+            inner = width or leaving
+            return _Residual(convolution(entering, inner), convolution(inner, leaving))
+
+        return 2, residual
+
+    def plain(width: int | None) -> nn.Module:
+        inner = width or leaving
+        layers = (convolution(entering, inner), nn.ReLU(), convolution(inner, entering), nn.ReLU())
+        return nn.Sequential(*layers, convolution(entering, inner))
+
+    return 3, plain

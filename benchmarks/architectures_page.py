@@ -1,0 +1,111 @@
+"""docs/architectures.md from benchmarks/results/architectures.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "architectures.md"
+# close enough to choose by
+LATENCY_WITHIN, SIZE_WITHIN = 0.2, 0.05
+TIMES_THE_MODEL, BESIDE_MB, MOST_SECONDS = 4, 600, 60
+ASKED = ("place", "family", "hardware", "tolerance", "asked", "what", "training", "reachable")
+
+
+def write_page(results: Mapping[str, Any]) -> None:
+    """Write the page."""
+    rows = [row for row in results["rows"] if "failure" not in row]
+    failed = [row for row in results["rows"] if "failure" in row]
+    parts = [
+        "# What the planner makes of different architectures",
+        "Made by `python benchmarks/architectures.py`, not by hand. "
+        f"{results['machine']}, onnxruntime {results['onnxruntime']}, {results['date']}. Budgets are those of the "
+        "profile `local`: 0.35x size, 0.5x latency, 1 point. Networks without a data set in brackets have random "
+        "weights and random data, on which size and latency do not depend.",
+        summary(rows),
+        "## Planning",
+        "Seconds and peak memory of `explain()`, which trains nothing. "
+        f"The limit is {MOST_SECONDS} s, and {TIMES_THE_MODEL} times the model's bytes plus {BESIDE_MB} MB.",
+        table(
+            ("network", "family", "parameters", "MACs", "layers", "seconds", "peak MB", "limit MB"), map(planning, rows)
+        ),
+        "## Predicted and measured",
+        "Shares of the float baseline's latency and size, as predicted before anything was built, and as measured of "
+        "the rung's first plan.",
+        table(
+            ("network", "rung", "latency predicted", "measured", "size predicted", "measured"),
+            (line for row in rows for line in predictions(row)),
+        ),
+        "## Path and refusals",
+        *(section(row) for row in rows),
+    ]
+    parts += [f"`{row['name']}` failed: {row['failure']}" for row in failed]
+    PAGE.write_text("\n\n".join(parts) + "\n")
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many predictions are close."""
+    done = [rung for row in rows for rung in row["rungs"] if "failure" not in rung]
+    timed = [rung for rung in done if rung["predicted_latency"] is not None]
+    sized = [rung for rung in done if rung["predicted_size"] is not None]
+    latency = sum(abs(r["predicted_latency"] / r["latency"] - 1) <= LATENCY_WITHIN for r in timed)
+    size = sum(abs(r["predicted_size"] / r["size"] - 1) <= SIZE_WITHIN for r in sized)
+    slow = [row["name"] for row in rows if row["seconds"] > MOST_SECONDS]
+    large = [row["name"] for row in rows if row["memory_mb"] > limit(row)]
+    return (
+        f"Predicted latency was within {LATENCY_WITHIN:.0%} of measured for {latency} of {len(timed)} rungs, predicted "
+        f"size within {SIZE_WITHIN:.0%} for {size} of {len(sized)}. "
+        f"Planning took longer than {MOST_SECONDS} s for {', '.join(slow) or 'none'}, and more memory than the limit "
+        f"for {', '.join(large) or 'none'}."
+    )
+
+
+def limit(row: Mapping[str, Any]) -> float:
+    """The memory that planning may take, in MB."""
+    return TIMES_THE_MODEL * float(row["model_mb"]) + BESIDE_MB
+
+
+def planning(row: Mapping[str, Any]) -> Sequence[str]:
+    """A row of the first table."""
+    facts = row["facts"]
+    return (
+        row["name"],
+        facts["family"],
+        f"{facts['parameters'] / 1e6:.2f} M",
+        f"{facts['macs'] / 1e6:,.0f} M",
+        str(row["layers"]),
+        f"{row['seconds']:.0f}",
+        f"{row['memory_mb']:.0f}",
+        f"{limit(row):.0f}",
+    )
+
+
+def predictions(row: Mapping[str, Any]) -> list[Sequence[str]]:
+    """A row of the second table for each rung."""
+    lines = []
+    for rung in row["rungs"]:
+        cells = [rung["predicted_latency"], rung.get("latency"), rung["predicted_size"], rung.get("size")]
+        said = ["-" if cell is None else f"{cell:.2f}x" for cell in cells]
+        if "failure" in rung:
+            said[1] = rung["failure"].split(": ", 1)[-1][:80]
+        lines.append((row["name"], rung["rung"], *said))
+    return lines
+
+
+def section(row: Mapping[str, Any]) -> str:
+    """The path through the tree, and what was refused."""
+    answers = {answer["rule"]: answer for answer in row["path"]}
+    path = [f"{answers[rule]['question']} **{answers[rule]['answer']}**" for rule in ASKED if rule in answers]
+    refused = [f"{name}: {reason['sentence']}" for name, reason in row["refusals"].items()]
+    trained = f" Rungs that train: {', '.join(row['trained_rungs'])}." if row["trained_rungs"] else ""
+    lines = [f"### {row['name']}", f"{row['facts']['evidence']}.", f"{' '.join(path)}{trained}"]
+    lines += ["Refused:\n\n" + "\n".join(f"- {line}" for line in refused)] if refused else []
+    return "\n\n".join(lines)
+
+
+def table(headings: Sequence[str], rows: Any) -> str:
+    """A table in markdown."""
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines)

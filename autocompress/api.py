@@ -15,7 +15,7 @@ from autocompress.opening import open_run, tools_at_hand
 from autocompress.plan import Plan
 from autocompress.planner import inspect_module
 from autocompress.planning import Planned, measure_baseline, plan_run, with_structure, with_training
-from autocompress.profile import Profile
+from autocompress.profile import Profile, load_profile
 from autocompress.progress import Event, Listener, silent
 from autocompress.report import trials_frame, write_files
 from autocompress.result import Result
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 MOST_ATTEMPTS = 2
 # of the time that is left, what looking for structure may take; and all that planning without a run may take, about
 SHARE_OF_TIME = 0.25
-PLANNING_SECONDS = 45.0
+PLANNING_SECONDS = 40.0
+# what is only planned is measured no longer than this, a few times
+BRIEFLY = 3.0
 
 
 def autocompress(
@@ -207,10 +209,12 @@ def explain(
         AutocompressError: for bad input and failures of device or runtime.
     """
     began = time.monotonic()
+    target = load_profile(profile)
+    briefly = replace(target.protocol, max_seconds=min(BRIEFLY, target.protocol.max_seconds))
     with scratch("plan") as folder:
         bench, journal, _ = open_run(
             model,
-            profile,
+            replace(target, protocol=briefly),
             data,
             inputs=inputs,
             out=folder,

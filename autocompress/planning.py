@@ -166,8 +166,10 @@ def _shaping(
     finishes = [rung for rung in planned.ladder.rungs if not rung.structures]
     if part is None or not finishes:
         return None
-    finish = next(fastest(finishes).plans()).finish
-    return Shaping(bench, journal, planned.facts, finish, part, progress, attempt)
+    rung = fastest(finishes)
+    finish = next(rung.plans()).finish
+    expected = rung.predicted_latency or 1.0, rung.predicted_size or 1.0
+    return Shaping(bench, journal, planned.facts, finish, part, progress, expected, attempt)
 
 
 def _probe(bench: Workbench, journal: Journal, facts: Facts, progress: Listener) -> Probes:

@@ -7,29 +7,19 @@ A file that cannot be read counts as not there.
 from __future__ import annotations
 
 import datetime
+import hashlib
+import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from autocompress.errors import UsageError
-from autocompress.probes import ChainProbe, Probe
+from autocompress.machine import Machine
+from autocompress.profile import Profile
 from autocompress.workspace import make_folder, read_json, write_json
 
 VARIABLE = "AUTOCOMPRESS_CACHE"
-
-
-def _today() -> str:
-    return datetime.datetime.now(datetime.UTC).date().isoformat()
-
-
-@dataclass(frozen=True)
-class Known:
-    """What was measured, and when."""
-
-    probes: tuple[Probe, ...]
-    chains: ChainProbe
-    date: str = field(default_factory=_today)
 
 
 def folder() -> Path | None:
@@ -41,32 +31,39 @@ def folder() -> Path | None:
     return (Path(base) if base else Path.home() / ".cache") / "autocompress" / "probes"
 
 
-def read(key: str) -> Known | None:
-    """What is known under the key."""
+def key_of(machine: Machine, versions: Mapping[str, str], profile: Profile, probed: Any) -> str:
+    """A name for what is `probed`, with everything else that its times depend on."""
+    content = {
+        "device": machine.fingerprint,
+        "versions": dict(versions),
+        "threads": profile.runtime.threads,
+        "options": dict(profile.runtime.options),
+        "batch": profile.protocol.batch,
+        "probed": probed,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def read(key: str) -> dict[str, Any] | None:
+    """What is known under the key, with the `date` when it was measured."""
     place = folder()
     if place is None or not (place / f"{key}.json").exists():
         return None
     try:
-        data = read_json(place / f"{key}.json")
-        probes = tuple(Probe.from_json(probe) for probe in data["probes"])
-        return Known(probes, ChainProbe(**data["chains"]), str(data["date"]))
-    except (UsageError, KeyError, TypeError, AttributeError):
-        # damaged, or of another version: it is measured and written anew
+        found = read_json(place / f"{key}.json")
+    except UsageError:
+        # damaged: it is measured and written anew
         return None
+    return found if isinstance(found, dict) and "date" in found else None
 
 
-def write(key: str, known: Known, said: Callable[[str], None]) -> None:
+def write(key: str, content: Mapping[str, Any], said: Callable[[str], None]) -> None:
     """Keep what was measured; where that is not possible `said` hears of it, since a run can do without."""
     place = folder()
     if place is None:
         return
-    content = {
-        "date": known.date,
-        "probes": [probe.to_json() for probe in known.probes],
-        "chains": vars(known.chains),
-    }
     try:
         make_folder(place)
-        write_json(place / f"{key}.json", content)
+        write_json(place / f"{key}.json", {"date": datetime.datetime.now(datetime.UTC).date().isoformat(), **content})
     except UsageError as error:
         said(f"probes are not kept: {error}")

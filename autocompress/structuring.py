@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from autocompress import probe_cache
 from autocompress.artifact import Artifact
 from autocompress.errors import ArtifactError, RuntimeFailureError, TechniqueError
 from autocompress.facts import Facts
@@ -17,6 +18,7 @@ from autocompress.journal import Journal
 from autocompress.ladder import Ladder
 from autocompress.plan import Plan, Step
 from autocompress.planner import (
+    MULTIPLES,
     Anatomy,
     Body,
     Cut,
@@ -58,8 +60,8 @@ LESS = 0.9
 
 @dataclass(frozen=True, eq=False)
 class Shaping:
-    """The run as far as structure needs it. `finish` is what every structure is measured with; what one `attempt` has
-    measured another does not go by."""
+    """The run as far as structure needs it. `finish` is what every structure is measured with, `expected` the latency
+    and size that are predicted of it alone; what one `attempt` has measured another does not go by."""
 
     bench: Workbench
     journal: Journal
@@ -67,6 +69,7 @@ class Shaping:
     finish: tuple[Step, ...]
     part: Part
     progress: Listener
+    expected: tuple[float, float]
     attempt: int = 1
 
     def said(self, sentence: str) -> None:
@@ -119,7 +122,9 @@ def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds: float
     def out_of_time() -> bool:
         return seconds is not None and time.monotonic() - began > seconds
 
-    multiple = probe_multiple(shaping.facts, shaping.finished, bench.tools.runtime, bench.tools.device, bench.profile)
+    multiple = MULTIPLES[-1]
+    if not out_of_time():
+        multiple = _multiple(shaping)
     body = Body(bench.module, bench.example, shaping.facts, multiple, bench.profile.ignore, out_of_time)
     anatomy = body.anatomy
     names = tuple(name for kind in anatomy.groups.values() for name in kind)
@@ -130,7 +135,8 @@ def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds: float
         left_alone=body.left_alone,
         channel_multiple=multiple,
     )
-    probes = replace(probes, smallest=_smallest(shaping, anatomy))
+    if not out_of_time():
+        probes = replace(probes, smallest=_smallest(shaping, anatomy))
     if probes.smallest is not None and asked.missed(probes.smallest.latency, probes.smallest.size):
         only = Way(SMALLEST, (probes.smallest,))
         return replace(probes, ways=(only,) if probes.smallest.steps else ())
@@ -167,6 +173,20 @@ def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds: float
     return replace(probes, ways=tuple(found for found in ways if found.structures))
 
 
+def _multiple(shaping: Shaping) -> int:
+    """See `probe_multiple`; what an earlier run found on this device for such layers holds."""
+    tools, profile = shaping.bench.tools, shaping.bench.profile
+    layers = [[one.type, list(one.input_shape), dict(one.detail)] for one in shaping.facts.dominant()]
+    asked = ["multiple", layers, str(Plan((), shaping.finish))]
+    key = probe_cache.key_of(shaping.bench.machine, tools.runtime.versions, profile, asked)
+    known = (probe_cache.read(key) or {}).get("multiple")
+    if known in MULTIPLES:
+        return int(known)
+    multiple = probe_multiple(shaping.facts, shaping.finished, tools.runtime, tools.device, profile)
+    probe_cache.write(key, {"multiple": multiple}, shaping.said)
+    return multiple
+
+
 def _knows(measured: Sequence[tuple[Cut, float, float]], cut: Cut) -> bool:
     return any(other == cut for other, _, _ in measured)
 
@@ -174,8 +194,11 @@ def _knows(measured: Sequence[tuple[Cut, float, float]], cut: Cut) -> bool:
 def _measure_samples(
     shaping: Shaping, anatomy: Anatomy, out_of_time: Callable[[], bool]
 ) -> list[tuple[Cut, float, float]]:
-    """Cuts with their latency and size; begins with no cut. Empty where not even that can be measured."""
-    found: list[tuple[Cut, float, float]] = []
+    """Cuts with their latency and size; begins with no cut. Empty where not even that can be measured.
+
+    Where there is no time for any, no cut has what is predicted of it.
+    """
+    found: list[tuple[Cut, float, float]] = [(Cut(), *shaping.expected)] if out_of_time() else []
     for cut in (Cut(), *anatomy.samples()):
         if len(found) == MOST_SAMPLES or (found and out_of_time()):
             break

@@ -1,15 +1,15 @@
 from pathlib import Path
 
 import pytest
+from fakes import MACHINE
 
 from autocompress import probe_cache
-from autocompress.probe_cache import VARIABLE, Known
-from autocompress.probes import ChainProbe, Probe
+from autocompress.machine import Machine
+from autocompress.probe_cache import VARIABLE, key_of
+from autocompress.profile import Profile, RuntimeProfile
 
-KNOWN = Known(
-    (Probe("int8_static", {"per_channel": True}, 0.4, 0.38, 0.42, 0.27), Probe("other", {}, None, failure="no.")),
-    ChainProbe(2, 1000, 500, 32, 0.5, 4000, 0.01),
-)
+VERSIONS = {"onnxruntime": "1.31"}
+PROFILE = Profile("here")
 
 
 @pytest.fixture
@@ -18,23 +18,41 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "probes"
 
 
-def test_what_was_written_is_read_again(kept: Path) -> None:
-    probe_cache.write("key", KNOWN, pytest.fail)
-    assert probe_cache.read("key") == KNOWN
+def test_what_was_written_is_read_again_with_its_date(kept: Path) -> None:
+    probe_cache.write("key", {"multiple": 8}, pytest.fail)
+    known = probe_cache.read("key")
+    assert known is not None
+    assert known["multiple"] == 8
+    assert len(known["date"]) == 10
     assert probe_cache.read("other") is None
     assert [path.name for path in kept.iterdir()] == ["key.json"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"date": "2026-01-01"}', '{"probes": [{}]}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}"])
 def test_a_damaged_file_counts_as_not_there(kept: Path, content: str) -> None:
-    probe_cache.write("key", KNOWN, pytest.fail)
+    probe_cache.write("key", {"multiple": 8}, pytest.fail)
     (kept / "key.json").write_text(content)
     assert probe_cache.read("key") is None
 
 
+def test_the_key_holds_everything_that_times_depend_on() -> None:
+    other_machine = Machine("x86_64", "Another CPU", 2, 4000, ())
+    keys = {
+        key_of(MACHINE, VERSIONS, PROFILE, ["conv"]),
+        key_of(other_machine, VERSIONS, PROFILE, ["conv"]),
+        key_of(MACHINE, {"onnxruntime": "1.32"}, PROFILE, ["conv"]),
+        key_of(MACHINE, VERSIONS, Profile("here", runtime=RuntimeProfile(threads=2)), ["conv"]),
+        key_of(MACHINE, VERSIONS, Profile("here", runtime=RuntimeProfile(options={"a": "1"})), ["conv"]),
+        key_of(MACHINE, VERSIONS, PROFILE, ["linear"]),
+    }
+    assert len(keys) == 6
+    # its name is nothing that times depend on
+    assert key_of(MACHINE, VERSIONS, Profile("there"), ["conv"]) in keys
+
+
 def test_off_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "off")
-    probe_cache.write("key", KNOWN, pytest.fail)
+    probe_cache.write("key", {"multiple": 8}, pytest.fail)
     assert probe_cache.folder() is None
     assert probe_cache.read("key") is None
 
@@ -53,6 +71,6 @@ def test_a_folder_that_cannot_be_written_is_told_of_and_harms_nothing(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(VARIABLE, str(tmp_path / "file"))
     said: list[str] = []
-    probe_cache.write("key", KNOWN, said.append)
+    probe_cache.write("key", {"multiple": 8}, said.append)
     assert len(said) == 1
     assert said[0].startswith("probes are not kept: ")

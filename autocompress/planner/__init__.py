@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autocompress.planner.anatomy import Anatomy, Cut
 from autocompress.planner.body import Body
-from autocompress.planner.channel_multiple import probe_multiple
+from autocompress.planner.channel_multiple import MULTIPLES, probe_multiple
 from autocompress.planner.climbing import fastest
 from autocompress.planner.inspection import inspect_module
 from autocompress.planner.latency_model import LatencyModel, work_of
@@ -18,6 +18,7 @@ from autocompress.planner.ways import Descent, Moves, target_of, way_of
 from autocompress.planner.weights import with_weights
 
 __all__ = [
+    "MULTIPLES",
     "Anatomy",
     "Body",
     "Cut",

@@ -49,7 +49,7 @@ class Body:
         kinds = _worthwhile(groups, facts)
         shares: dict[tuple[str, float], Mapping[str, tuple[float, float]]] = {}
         for kind, level in product(kinds, WIDTH_LEVELS):
-            if not out_of_time():
+            if not shares or not out_of_time():
                 shares[kind, level] = self._shares(kinds[kind], level, facts)
         self.anatomy = Anatomy(
             facts,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -53,15 +52,29 @@ def run_probes(
     dot_product = "int8_dot_product" in machine.features
     if not chains:
         return Probes((), (), dot_product)
-    key = _key(chains, techniques, runtime, profile, machine)
-    known = probe_cache.read(key)
+    key = probe_cache.key_of(machine, runtime.versions, profile, _asked(chains, techniques))
+    known = _known(key)
     if known is not None:
-        said(f"probes of {known.date}, from the cache")
-        return Probes(known.probes, layers, dot_product, chains=known.chains)
-    probes, summary = _run(chains, techniques, runtime, device, profile, said)
-    if summary is not None:
-        probe_cache.write(key, probe_cache.Known(probes, summary), said)
+        said("the probes of an earlier run on this device hold")
+        probes, summary = known
+    else:
+        probes, found = _run(chains, techniques, runtime, device, profile, said)
+        if found is not None:
+            content = {"probes": [probe.to_json() for probe in probes], "chains": vars(found)}
+            probe_cache.write(key, content, said)
+        summary = found
     return Probes(probes, layers, dot_product, chains=summary)
+
+
+def _known(key: str) -> tuple[tuple[Probe, ...], ChainProbe | None] | None:
+    found = probe_cache.read(key)
+    if found is None:
+        return None
+    try:
+        return tuple(Probe.from_json(probe) for probe in found["probes"]), ChainProbe(**found["chains"])
+    except (KeyError, TypeError):
+        # of another version: measured and written anew
+        return None
 
 
 def _run(
@@ -122,27 +135,11 @@ def _summary(
     return ChainProbe(count, macs, size, channels, times[0], baseline.size_bytes, times[1] / count)
 
 
-def _key(
-    chains: Sequence[Chain],
-    techniques: Sequence[ArtifactTechnique],
-    runtime: Runtime,
-    profile: Profile,
-    machine: Machine,
-) -> str:
-    """Everything that what is measured depends on."""
-    content = {
-        "device": machine.fingerprint,
-        "versions": dict(runtime.versions),
-        "threads": profile.runtime.threads,
-        "options": dict(profile.runtime.options),
-        "batch": profile.protocol.batch,
-        "chains": [
-            [chain.layer.type, chain.layer.input_shape, dict(chain.layer.detail), chain.length, chain.copies]
-            for chain in chains
-        ],
-        "techniques": [[t.name, [dict(settings) for settings in t.probed]] for t in techniques],
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+def _asked(chains: Sequence[Chain], techniques: Sequence[ArtifactTechnique]) -> Any:
+    layers = [
+        [one.layer.type, list(one.layer.input_shape), dict(one.layer.detail), one.length, one.copies] for one in chains
+    ]
+    return [layers, [[technique.name, [dict(settings) for settings in technique.probed]] for technique in techniques]]
 
 
 def _probe(

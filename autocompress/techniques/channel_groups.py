@@ -126,6 +126,7 @@ class _Trials:
             reference, self.example, self.wanted = doubled
             self.precise = True
         self.graph = PruningGraph(reference, self.example)
+
     def trial(self, cuts: Mapping[str, Sequence[int]]) -> str | None:
         """Why these channels cannot be cut, None when they can."""
         try:

@@ -123,6 +123,23 @@ def test_real_probes_survive_json(real: Probes) -> None:
     assert Probes.from_json(real.to_json()) == real
 
 
+def test_probes_of_an_earlier_run_are_not_measured_again(
+    cnn: Facts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path))
+    first, second, said = FakeDevice(), FakeDevice(), []
+    measured = run_probes(cnn, [Picky()], OnnxRuntime(), first, PROFILE, first.machine())
+    again = run_probes(cnn, [Picky()], OnnxRuntime(), second, PROFILE, second.machine(), said.append)
+    assert again == measured
+    assert first.measured
+    assert not second.measured
+    assert said == ["the probes of an earlier run on this device hold"]
+    for path in tmp_path.rglob("*.json"):
+        path.write_text('{"date": "2026-01-01", "probes": [{}]}')
+    run_probes(cnn, [Picky()], OnnxRuntime(), second, PROFILE, second.machine())
+    assert second.measured
+
+
 def test_a_setting_that_fails_is_kept_with_its_failure_and_does_not_hide_the_others(cnn: Facts) -> None:
     device = FakeDevice()
     probes = run_probes(cnn, [Picky()], OnnxRuntime(), device, PROFILE, device.machine())

@@ -16,7 +16,12 @@ DIGITS = 2
 
 
 def advice(verdict: Verdict, history: Sequence[Trial], ladder: Ladder) -> list[str]:
-    """Sentences on the broken budgets of the nearest miss's verdict."""
+    """Sentences on the broken budgets of the nearest miss's verdict.
+
+    Where size and time are out of reach, accuracy is left aside: it is that of a structure that nobody trained.
+    """
+    if ladder.out_of_reach:
+        verdict = verdict.structural
     broken = [finding for finding in verdict.findings if finding.standing is Standing.EXCEEDED]
     said = [sentence for finding in broken if (sentence := _best(finding, history))]
     if ladder.out_of_reach:
@@ -35,6 +40,12 @@ def advice(verdict: Verdict, history: Sequence[Trial], ladder: Ladder) -> list[s
     if missing:
         said.append(f"Not available in this version, and usual here: {', '.join(missing)}.")
     return said
+
+
+def in_the_way(verdict: Verdict, ladder: Ladder) -> Finding | None:
+    """The budget that stands in the way; where size and time are out of reach one of them: nothing was trained."""
+    structural = verdict.structural.binding if ladder.out_of_reach else None
+    return structural or verdict.binding
 
 
 def relaxed_budgets(verdict: Verdict) -> list[Budget]:

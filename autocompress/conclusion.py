@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autocompress.advice import advice
+from autocompress.advice import advice, in_the_way
 from autocompress.artifact import Artifact
 from autocompress.confirm import Confirmation
 from autocompress.facts import Facts
@@ -168,7 +168,7 @@ def _explain(found: Found, history: Sequence[Trial], ladder: Ladder) -> list[str
     if found.status is Status.MET:
         return [f"{found.plan.brief} keeps every budget on data and runs that took no part in choosing it."]
     said = []
-    binding = found.verdict.binding
+    binding = in_the_way(found.verdict, ladder)
     if binding is not None:
         said.append(f"{binding.budget.metric} stands in the way: {binding.sentence}.")
     if binding is not None and binding.needed:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autocompress.advice import in_the_way
 from autocompress.artifact import Artifact
 from autocompress.changes import Changes, changes_of
 from autocompress.errors import BudgetsNotMetError, UndecidedError
@@ -94,7 +95,7 @@ class Result:
     @property
     def binding(self) -> Finding | None:
         """The budget that stands in the way, None when all are met."""
-        return self.verdict.binding
+        return in_the_way(self.verdict, self.ladder)
 
     def unwrap(self) -> Artifact:
         """The artifact, if the budgets are met.

@@ -39,6 +39,7 @@ from autocompress.runtime import Example
 from autocompress.source import ArraySource, Part, whole
 from autocompress.strategies import fits_with_room
 from autocompress.technique import Context
+from autocompress.techniques.paying import time_matters
 from autocompress.trial import Trial
 from autocompress.verdict import Verdict
 from autocompress.workbench import Workbench
@@ -122,8 +123,9 @@ def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds: float
     def out_of_time() -> bool:
         return seconds is not None and time.monotonic() - began > seconds
 
-    multiple = MULTIPLES[-1]
-    if not out_of_time():
+    # where only bytes count, every step of widths pays
+    multiple = MULTIPLES[-1] if time_matters(bench.profile) else MULTIPLES[0]
+    if time_matters(bench.profile) and not out_of_time():
         multiple = _multiple(shaping)
     body = Body(bench.module, bench.example, shaping.facts, multiple, bench.profile.ignore, out_of_time)
     anatomy = body.anatomy

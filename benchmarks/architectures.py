@@ -32,12 +32,15 @@ from networks import cifar10, cifar_resnet
 from torch import nn
 
 from autocompress import Plan, Task
-from autocompress.api import apply_plan, explain
+from autocompress.api import explain
 from autocompress.budget import Budget
+from autocompress.errors import AutocompressError
 from autocompress.ladder import Rung
+from autocompress.opening import open_run
 from autocompress.profile import load_profile
 from autocompress.source import ArraySource
 from autocompress.vision import import_torchvision
+from autocompress.workbench import Workbench
 
 RESULTS = HERE / "results" / "architectures.json"
 ITEMS, TOKENS, CLASSES = 24, 64, 1000
@@ -117,18 +120,17 @@ def first_plan(rung: Rung) -> Plan:
     return plans[rung.likely or 0] if rung.nested else plans[0]
 
 
-def measured(name: str, rung: Rung, module: nn.Module, task: Task) -> dict[str, Any]:
+def measured(rung: Rung, bench: Workbench) -> dict[str, Any]:
     """A rung's predictions beside what its first plan comes to."""
     plan = first_plan(rung)
     latency, size = rung.predicted(plan)
     row: dict[str, Any] = {"rung": rung.name, "predicted_latency": latency, "predicted_size": size, "plan": str(plan)}
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            result = apply_plan(plan, module, brief(), task, out=Path(folder) / "run")
-        except Exception as error:  # noqa: BLE001 - the table says what failed, and goes on
-            return {**row, "failure": f"{type(error).__name__}: {error}"[:200]}
-        ratios = result.measurement.latency_ratios("p50")
-    return {**row, "latency": float(np.median(ratios)), "size": result.stages[-1].size_ratio}
+    try:
+        artifact = bench.build(plan)
+        ratios = bench.measure_time(artifact, MEASURED_SECONDS).latency_ratios("p50")
+    except AutocompressError as error:
+        return {**row, "failure": str(error)[:200]}
+    return {**row, "latency": float(np.median(ratios)), "size": artifact.size_bytes / bench.baseline.size_bytes}
 
 
 def brief() -> Any:
@@ -144,7 +146,10 @@ def one(name: str) -> dict[str, Any]:
     before, began = peak_mb(), time.monotonic()
     planned = explain(module, brief(), task)
     seconds, peak = time.monotonic() - began, peak_mb()
-    rungs = [rung for rung in planned.ladder.rungs if not rung.rounds]
+    with tempfile.TemporaryDirectory() as folder:
+        bench, journal, _ = open_run(module, brief(), task, out=Path(folder) / "run")
+        rungs = [measured(rung, bench) for rung in planned.ladder.rungs if not rung.rounds]
+        journal.close()
     return {
         "name": name,
         "random_weights": name not in REAL,
@@ -157,7 +162,7 @@ def one(name: str) -> dict[str, Any]:
         "path": [answer.to_json() for answer in planned.ladder.path],
         "refusals": {key: reason.to_json() for key, reason in planned.ladder.refusals.items()},
         "trained_rungs": [rung.name for rung in planned.ladder.rungs if rung.rounds],
-        "rungs": [measured(name, rung, module, task) for rung in rungs],
+        "rungs": rungs,
     }
 
 

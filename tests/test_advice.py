@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autocompress.advice import advice, relaxed_budgets
+from autocompress.advice import advice, in_the_way, relaxed_budgets
 from autocompress.budget import Budget
 from autocompress.judge import decide_again
 from autocompress.ladder import Answer, Ladder, Reason
@@ -71,6 +71,14 @@ def test_what_was_refused_for_want_of_data_or_is_not_on_the_shelf_is_named() -> 
 def test_budgets_out_of_reach_are_said_to_be() -> None:
     assert any("nothing was trained" in sentence for sentence in advice(MISSED, [], UNREACHABLE))
     assert not any("nothing was trained" in sentence for sentence in advice(MISSED, [], Ladder((), {})))
+
+
+def test_accuracy_that_nobody_trained_does_not_stand_in_the_way_of_what_is_out_of_reach() -> None:
+    ruined = Verdict((*MISSED.findings[:2], Finding(Budget("max_accuracy_drop_pp", 2.0), Standing.EXCEEDED, 80.0)))
+    binding = in_the_way(ruined, UNREACHABLE)
+    assert binding is not None
+    assert binding.budget is SIZE
+    assert in_the_way(ruined, Ladder((), {})) is ruined.findings[2]
 
 
 def test_an_empty_verdict_has_no_advice() -> None:

@@ -66,9 +66,11 @@ class Run:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _brief_measurements() -> Iterator[None]:
-    """Shorter warm-ups and probes: dozens of runs in two minutes, each of them measured all the same."""
+def _brief_measurements(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Shorter warm-ups and probes, kept for all runs of these tests: dozens of runs in two minutes, each of them
+    measured all the same."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(alternation, "WARM_UP_SECONDS", 0.05)
         patch.setattr(probing, "PROBE_SECONDS", 0.15)
         yield

@@ -15,7 +15,7 @@ from torch import nn
 class Rows(nn.Module):
     """A network of 1-d convolutions over the rows of an image; `(n, 1, 8, 8)` in, 10 logits out.
 
-    Nothing in it is probed, which makes a run short.
+    Small, which makes a run short.
     """
 
     def __init__(self) -> None:

@@ -74,7 +74,7 @@ CASES: Mapping[str, Case] = {
     ),
     "nothing_to_call_the_model_with": case("run --model models.py:rows", "model", "--input"),
     "out_that_is_a_file": without_advice(f"{RUN} --out bad/key.yaml", "bad/key.yaml", "run's folder"),
-    "layer_that_is_not_there": case(f"{RUN} --keep-float body", "keep_float", "no layer named 'body'", "inspect"),
+    "layer_that_is_not_there": case(f"{RUN} --keep-float bodies", "keep_float", "no layer named 'bodies'", "'body'"),
     # models
     "model_of_a_missing_file": case(f"{RUN} --model nowhere.py:rows", "nowhere.py: does not exist"),
     "model_of_a_missing_package": case(f"{RUN} --model nowhere.models:rows", "no module 'nowhere'"),

@@ -83,7 +83,9 @@ def test_the_ladder_gives_the_figures_behind_what_is_taken_and_refused(digits_ru
     ladder = json.loads((digits_run.folder / "result.json").read_text(encoding="utf-8"))["ladder"]
     assert ladder["rungs"]
     for rung in ladder["rungs"]:
-        assert f"{rung['predicted_latency']:.2f}x the float latency on the dominant layers here" in digits_run.done.out
+        assert rung["reason"]["sentence"] in digits_run.done.out
+        predicted = f"size about {rung['predicted_size']:.2f}x, latency about {rung['predicted_latency']:.2f}x"
+        assert predicted in digits_run.done.out
     assert ladder["refusals"]
     for name, reason in ladder["refusals"].items():
         assert f"refused {name}: {reason['sentence']} ({reason['fact']})" in digits_run.done.out

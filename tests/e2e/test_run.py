@@ -357,11 +357,6 @@ def test_a_label_that_no_class_has_is_found_before_anything_is_searched(work: Pa
     assert "search" not in done.out
 
 
-def test_nothing_is_said_of_layers_that_were_not_probed(rows_run: Run) -> None:
-    assert rows_run.done.code == 0
-    assert "on the dominant layers" not in rows_run.done.out
-
-
 def test_a_run_without_budgets_says_that_there_are_none(work: Path, tmp_path: Path) -> None:
     profile = tmp_path / "none.yaml"
     profile.write_text("name: none\nprotocol: {max_seconds: 0.2, precision: 0.5}\n", encoding="utf-8")

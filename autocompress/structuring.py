@@ -152,7 +152,7 @@ def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds: float
     def way(name: str, *moves: Moves) -> Way:
         while True:
             descent = Descent(
-                _predictor(anatomy, measured),
+                _predictor(anatomy, measured, bench.baseline.size_bytes),
                 diverges,
                 target,
                 bench.profile.objective in SHRINKING,
@@ -227,13 +227,18 @@ def _describe(cut: Cut) -> str:
     return f"narrowing {cut.widths[0][0]}" if cut.widths else "quantization alone"
 
 
-def _predictor(anatomy: Anatomy, measured: Sequence[tuple[Cut, float, float]]) -> Callable[[Cut], tuple[float, float]]:
+def _predictor(
+    anatomy: Anatomy, measured: Sequence[tuple[Cut, float, float]], baseline_bytes: int
+) -> Callable[[Cut], tuple[float, float]]:
     model = LatencyModel.fit(anatomy.facts, [(work_of(anatomy.layers(cut)), latency) for cut, latency, _ in measured])
     parameters = np.array([sum(layer.parameters for layer in anatomy.layers(cut)) for cut, _, _ in measured])
     sizes = np.array([size for _, _, size in measured])
-    slope, fixed = (
-        np.polyfit(parameters, sizes, 1) if len(np.unique(parameters)) > 1 else (sizes[0] / parameters[0], 0.0)
-    )
+    if len(np.unique(parameters)) > 1:
+        slope, fixed = np.polyfit(parameters, sizes, 1)
+    else:
+        # a parameter more is a byte more, and the rest stays
+        slope = min(1 / baseline_bytes, sizes[0] / parameters[0])
+        fixed = sizes[0] - slope * parameters[0]
 
     def predict(cut: Cut) -> tuple[float, float]:
         layers = anatomy.layers(cut)

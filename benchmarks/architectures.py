@@ -1,11 +1,11 @@
-"""What the planner makes of 25 architectures: facts, path, refusals, and predicted against measured size and latency.
+"""What the planner makes of different architectures: facts, path, refusals, predicted and measured size and latency.
 
     pip install -e .[transformers]     # for the shapes of BERT, GPT-2 and T5
     python benchmarks/architectures.py [--only resnet18 --only bert_base ...]
 
 Each network is planned in a process of its own, whose time and peak memory are taken; then the first plan of every rung
 that needs no training is built and measured. Networks without real weights have random ones: size and latency do not
-depend on them. Writes benchmarks/results/architectures.json and docs/architectures.md. About an hour on two cores.
+depend on them. Writes benchmarks/results/architectures.json and docs/architectures.md. About 40 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def main() -> None:
         RESULTS.write_text(json.dumps({**stamp(), "rows": rows}, indent=2) + "\n")
         row = kept[name]
         print(name, row.get("failure") or f"{row['seconds']:.0f} s, {row['memory_mb']:.0f} MB", flush=True)
-    write_page(json.loads(RESULTS.read_text()))
+    write_page(json.loads(RESULTS.read_text()), names)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ TIMES_THE_MODEL, BESIDE_MB, MOST_SECONDS = 4, 600, 60
 ASKED = ("place", "family", "hardware", "tolerance", "asked", "what", "training", "reachable")
 
 
-def write_page(results: Mapping[str, Any]) -> None:
-    """Write the page."""
+def write_page(results: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Write the page; of `names`, those without a result are named as missing."""
     rows = [row for row in results["rows"] if "failure" not in row]
     failed = [row for row in results["rows"] if "failure" in row]
     parts = [
@@ -41,6 +41,8 @@ def write_page(results: Mapping[str, Any]) -> None:
         "## Path and refusals",
         *(section(row) for row in rows),
     ]
+    missing = sorted(set(names) - {row["name"] for row in results["rows"]})
+    parts += [f"Not measured yet: {', '.join(missing)}."] if missing else []
     parts += [f"`{row['name']}` failed: {row['failure']}" for row in failed]
     PAGE.write_text("\n\n".join(parts) + "\n")
 

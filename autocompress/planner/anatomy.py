@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from autocompress.facts import Facts, LayerFact
 from autocompress.plan import Setting, Stage, Step
@@ -34,7 +34,7 @@ class Anatomy:
     """The network's layers, its blocks by name with their kind, and its groups of channels by kind.
 
     `shares` says for a kind of groups at one level which share of its MACs and parameters each layer keeps; layers
-    that are not named keep all. `all_groups` are those of every kind.
+    that are not named keep all. `all_groups` are those of every kind, `members` the layers of each.
     """
 
     facts: Facts
@@ -43,6 +43,7 @@ class Anatomy:
     shares: Mapping[tuple[str, float], Mapping[str, tuple[float, float]]]
     multiple: int
     all_groups: tuple[str, ...] = ()
+    members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def layers(self, cut: Cut) -> list[LayerFact]:
         """The layers that are left, with what is left of their MACs and parameters."""
@@ -70,9 +71,11 @@ class Anatomy:
                 steps.append(channel_step(names, share, self.multiple))
         return tuple(steps)
 
-    @staticmethod
-    def _left(groups: Sequence[str], cut: Cut) -> list[str]:
-        return [name for name in groups if not _inside(name, cut.blocks)]
+    def _left(self, groups: Sequence[str], cut: Cut) -> list[str]:
+        """The groups that still have a layer, by the names that they have then: that of their first layer."""
+        layers = (self.members.get(name, (name,)) for name in groups)
+        left = ([name for name in names if not _inside(name, cut.blocks)] for names in layers)
+        return [names[0] for names in left if names]
 
     def block_moves(self, cut: Cut) -> Iterator[Cut]:
         """The cut with one block more gone."""

@@ -58,6 +58,7 @@ class Body:
             {level: kept for level, kept in shares.items() if kept},
             multiple,
             tuple(group.name for group in groups),
+            {group.name: group.layers for group in groups},
         )
 
     def with_cut(self, cut: Cut, look: Callable[[nn.Module], float]) -> float:

@@ -117,7 +117,8 @@ def _chain(layer: LayerFact) -> tuple[int, Callable[[int | None], nn.Module]] | 
     recurrent = RECURRENT.get(layer.type)
     if recurrent is not None and len(layer.input_shape) == 2:
         size, state = layer.detail["in"], layer.detail["out"]
-        return 1, lambda width: _FirstOutput(recurrent(size, width or state, batch_first=True))
+        layers = layer.detail["layers"]
+        return 1, lambda width: _FirstOutput(recurrent(size, width or state, layers, batch_first=True))
     return None
 
 

@@ -26,6 +26,7 @@ def facts_of(module: nn.Module, *shape: int) -> Facts:
         (nn.Linear(24, 12), (7, 24), 3),
         (nn.LSTM(16, 32, batch_first=True), (12, 16), 1),
         (nn.GRU(16, 32, batch_first=True), (12, 16), 1),
+        (nn.LSTM(16, 32, 2, batch_first=True), (12, 16), 1),
     ],
 )
 @pytest.mark.parametrize("width", [None, 4])
@@ -41,6 +42,7 @@ def test_a_chain_of_any_layer_runs_at_its_own_width_and_thin(
     # a layer of the chain does what one of the model's does
     if width is None:
         assert max(weight.numel() for weight in chains.parameters()) == max(w.numel() for w in module.parameters())
+        assert sum(w.numel() for w in chains.parameters()) >= sum(w.numel() for w in module.parameters())
 
 
 def test_there_is_no_chain_of_what_is_neither_convolution_linear_nor_recurrent() -> None:

@@ -108,6 +108,16 @@ def test_the_smallest_structure_lacks_four_fifths_of_the_blocks_and_three_quarte
     assert channels.settings["ratio"] == 0.75
 
 
+def test_a_group_whose_first_layer_went_with_its_block_is_named_by_its_next(facts: Facts) -> None:
+    shares: Mapping[tuple[str, float], Mapping[str, tuple[float, float]]] = {("stream", 0.5): {"1": (0.5, 0.5)}}
+    members = {"0.0.body": ("0.0.body", "0.2.body"), "0.1.body": ("0.1.body",)}
+    anatomy = Anatomy(facts, block_kinds(facts, NAMES), {"stream": tuple(members)}, shares, 4, members=members)
+    blocks, channels = anatomy.steps(Cut(("0.0", "0.1"), (("stream", 0.5),)))
+    assert blocks.settings["blocks"] == "0.0 0.1"
+    # and one that went as a whole is not named
+    assert channels.settings["groups"] == "0.2.body"
+
+
 def test_where_nothing_can_go_the_smallest_structure_has_no_steps(facts: Facts) -> None:
     assert Anatomy(facts, {}, {}, {}, 4).smallest() == ()
 

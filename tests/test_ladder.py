@@ -154,6 +154,7 @@ def test_a_ladder_is_written_with_reasons_refusals_and_its_path() -> None:
             "predicted_latency": 0.4,
             "predicted_size": None,
             "predicted_seconds": None,
+            "expected_drop_pp": None,
         }
     ]
     assert written["refusals"]["int8_dynamic"]["rule"] == "dynamic-needs-matmuls"

@@ -70,11 +70,12 @@ def _rounded(value: float, *, up: bool) -> float:
     if value <= 0:
         return 0.0
     unit = 10.0 ** (math.floor(math.log10(value)) - DIGITS + 1)
-    steps = value / unit
-    # what is a number of two digits already stays that number
-    near = round(steps)
-    steps = near if math.isclose(steps, near, rel_tol=1e-9) else math.ceil(steps) if up else math.floor(steps)
-    return float(f"{steps * unit:.{DIGITS}g}")
+    steps = round(value / unit)
+    near = float(f"{steps * unit:.{DIGITS}g}")
+    # a number of two digits stays that number, whatever floats make of it
+    if near >= value if up else near <= value:
+        return near
+    return float(f"{(steps + 1 if up else steps - 1) * unit:.{DIGITS}g}")
 
 
 def _best(finding: Finding, history: Sequence[Trial]) -> str:

@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from autocompress.advice import advice, in_the_way, relaxed_budgets
@@ -40,6 +40,9 @@ def test_nothing_is_promised_where_a_budget_has_no_bound() -> None:
 
 
 @given(st.floats(1e-3, 1e4), st.floats(0, 0.5), st.floats(0, 0.5))
+@settings(max_examples=2000)
+@example(1.999999999998181, 0.0, 0.0)
+@example(2.0000000000018, 0.0, 0.0)
 def test_the_same_measurement_meets_what_is_relaxed(value: float, below: float, above: float) -> None:
     for metric in ("latency_ms", "throughput_per_s", "max_accuracy_drop_pp"):
         finding = Finding(Budget(metric, 1e-6), Standing.EXCEEDED, value, value * (1 - below), value * (1 + above))

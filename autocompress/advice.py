@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from autocompress.budget import Budget, Direction
-from autocompress.ladder import Ladder
+from autocompress.ladder import NOT_AVAILABLE, Ladder
 from autocompress.trial import Trial
 from autocompress.verdict import Finding, Standing, Verdict
 
@@ -36,7 +36,7 @@ def advice(verdict: Verdict, history: Sequence[Trial], ladder: Ladder) -> list[s
     wanting = [f"{name} ({reason.sentence.rstrip('.')})" for name, reason in refused if reason.rule in WANTING]
     if wanting:
         said.append(f"Refused, and may open the way: {'; '.join(wanting)}.")
-    missing = [name for name, reason in refused if reason.sentence.startswith("not available")]
+    missing = [name for name, reason in refused if reason.sentence == NOT_AVAILABLE]
     if missing:
         said.append(f"Not available in this version, and usual here: {', '.join(missing)}.")
     return said

@@ -7,6 +7,9 @@ from fnmatch import fnmatchcase
 
 from autocompress.errors import ProfileError, nearest
 
+# a network has hundreds of names: all of them would be no help
+ELSEWHERE = "`autocompress inspect` lists the layers."
+
 
 def is_declared(layer: str, patterns: Sequence[str]) -> bool:
     """True when the layer, or a part that it lies inside, has one of these names; `*` and `?` stand for anything."""
@@ -22,13 +25,9 @@ def require_layers(names: Iterable[str], patterns: Sequence[str], where: str) ->
     known = [name for name in names if name]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in known):
-            raise ProfileError(f"there is no layer named {pattern!r}.", where=where, hint=_advice(pattern, known))
-
-
-def _advice(pattern: str, known: Sequence[str]) -> str:
-    # a network has hundreds of names: all of them are no help
-    hint = nearest(pattern, known)
-    return hint if hint.startswith("Did you mean") else "`autocompress inspect` lists the layers."
+            raise ProfileError(
+                f"there is no layer named {pattern!r}.", where=where, hint=nearest(pattern, known, ELSEWHERE)
+            )
 
 
 def parts_of(layer: str) -> Iterator[str]:

@@ -112,8 +112,8 @@ class UndecidedError(AutocompressError):
     exit_code = 3
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint: the known word that is nearest to `word`, or all of them."""
+def nearest(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """A hint: the known word that is nearest to `word`, else what to do `otherwise`, else all of them."""
     names = list(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(names)}."
+    return f"Did you mean {close[0]!r}?" if close else otherwise or f"Known: {', '.join(names)}."

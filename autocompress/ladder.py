@@ -66,6 +66,10 @@ def check_settings(technique: str, choices: Sequence[Choice], settings: Mapping[
         raise PlanError(f"lacks the setting {missing[0]!r}.", where=technique)
 
 
+# the sentence of a refusal of what a rule names and the shelf does not hold
+NOT_AVAILABLE = "not available in this version."
+
+
 @dataclass(frozen=True)
 class Reason:
     """Why a technique was taken or refused: the sentence, the rule that decided and the fact behind it."""
@@ -244,7 +248,11 @@ class Ladder:
     @property
     def out_of_reach(self) -> bool:
         """True when not even the smallest structure that can be made keeps the budgets on size and time."""
-        return any(answer.rule == "reachable" and answer.answer == "yes" for answer in self.path)
+        return self.affirms("reachable")
+
+    def affirms(self, rule: str) -> bool:
+        """True when the tree asked this rule's question and the answer was yes."""
+        return any(answer.rule == rule and answer.answer == "yes" for answer in self.path)
 
     def rung_of(self, plan: Plan) -> Rung | None:
         """The rung whose techniques the plan uses."""

@@ -52,7 +52,7 @@ class Planned:
     @property
     def fits(self) -> bool:
         """True when the model keeps its size and time budgets as it is."""
-        return any(answer.rule == "fits" and answer.answer == "yes" for answer in self.ladder.path)
+        return self.ladder.affirms("fits")
 
 
 def plan_run(bench: Workbench, journal: Journal, progress: Listener) -> Planned:

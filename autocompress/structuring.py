@@ -123,10 +123,11 @@ def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds: float
     def out_of_time() -> bool:
         return seconds is not None and time.monotonic() - began > seconds
 
-    # where only bytes count, every step of widths pays
-    multiple = MULTIPLES[-1] if time_matters(bench.profile) else MULTIPLES[0]
-    if time_matters(bench.profile) and not out_of_time():
-        multiple = _multiple(shaping)
+    if not time_matters(bench.profile):
+        # where only bytes count, every step of widths pays
+        multiple = MULTIPLES[0]
+    else:
+        multiple = MULTIPLES[-1] if out_of_time() else _multiple(shaping)
     body = Body(bench.module, bench.example, shaping.facts, multiple, bench.profile.ignore, out_of_time)
     anatomy = body.anatomy
     names = tuple(name for kind in anatomy.groups.values() for name in kind)

@@ -37,7 +37,7 @@ from autocompress.budget import Budget
 from autocompress.errors import AutocompressError
 from autocompress.ladder import Rung
 from autocompress.opening import open_run
-from autocompress.profile import load_profile
+from autocompress.profile import Profile, load_profile
 from autocompress.source import ArraySource
 from autocompress.vision import import_torchvision
 from autocompress.workbench import Workbench
@@ -133,7 +133,7 @@ def measured(rung: Rung, bench: Workbench) -> dict[str, Any]:
     return {**row, "latency": float(np.median(ratios)), "size": artifact.size_bytes / bench.baseline.size_bytes}
 
 
-def brief() -> Any:
+def brief() -> Profile:
     """The profile `local`, asked for more than int8 alone gives, and measured briefly."""
     local = load_profile("local").with_budgets([Budget.parse(metric, limit) for metric, limit in BUDGETS.items()])
     return replace(local, protocol=replace(local.protocol, max_seconds=MEASURED_SECONDS))

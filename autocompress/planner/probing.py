@@ -57,12 +57,11 @@ def run_probes(
     if known is not None:
         said("the probes of an earlier run on this device hold")
         probes, summary = known
-    else:
-        probes, found = _run(chains, techniques, runtime, device, profile, said)
-        if found is not None:
-            content = {"probes": [probe.to_json() for probe in probes], "chains": vars(found)}
-            probe_cache.write(key, content, said)
-        summary = found
+        return Probes(probes, layers, dot_product, chains=summary)
+    probes, summary = _run(chains, techniques, runtime, device, profile, said)
+    if summary is not None:
+        content = {"probes": [probe.to_json() for probe in probes], "chains": vars(summary)}
+        probe_cache.write(key, content, said)
     return Probes(probes, layers, dot_product, chains=summary)
 
 

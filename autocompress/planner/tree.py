@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from autocompress.declared import is_declared
-from autocompress.ladder import Answer, Element, Ladder, Reason, Rung
+from autocompress.ladder import NOT_AVAILABLE, Answer, Element, Ladder, Reason, Rung
 from autocompress.planner.climbing import structure_rungs
 from autocompress.planner.expectations import expected_drop
 from autocompress.planner.prediction import predict_latency, predict_size
@@ -58,7 +58,7 @@ def _refused(
 ) -> dict[str, Reason]:
     effect = branch.effect
     shelf = {technique.name: technique for technique in techniques}
-    named = {name: Reason("not available in this version.", rule, found) for name in effect.refuse if name not in shelf}
+    named = {name: Reason(NOT_AVAILABLE, rule, found) for name in effect.refuse if name not in shelf}
     by_effort = {
         name: Reason(branch.sentence, rule, found)
         for name, technique in shelf.items()

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import onnx
 import onnxruntime
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -78,18 +79,18 @@ class Int8Dynamic(ArtifactTechnique):
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
         """See `ArtifactTechnique.apply`."""
         check_settings(self.name, self.choices, settings)
-        folded = _fold_constants(artifact.path, context.folder / "folded.onnx")
+        model = _with_constants_folded(artifact.path, context.folder / "folded.onnx")
         quantized = context.folder / "quantizing.onnx"
         try:
             with quiet("", "root", "onnxruntime"):
                 quantize_dynamic(
-                    folded,
+                    model,
                     quantized,
                     weight_type=TYPES[settings["weight"]],
                     per_channel=bool(settings["per_channel"]),
                     reduce_range=bool(settings["reduce_range"]),
                     op_types_to_quantize=None if settings["convolutions"] else WITHOUT_CONVOLUTIONS,
-                    nodes_to_exclude=_in_float(folded),
+                    nodes_to_exclude=_in_float(model),
                 )
         except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
             raise TechniqueError(
@@ -97,23 +98,24 @@ class Int8Dynamic(ArtifactTechnique):
             ) from error
         result = load_model(quantized)
         quantized.unlink()
-        folded.unlink()
         if not any(node.op_type in QUANTIZED for node in result.graph.node):
             raise TechniqueError("quantized nothing in this model.", where=self.name)
         return save_if_smaller(compact(result), artifact, context.folder, self.name)
 
 
-def _in_float(path: Path) -> list[str]:
+def _in_float(model: onnx.ModelProto) -> list[str]:
     """Names of the nodes that stay in float, also of the products that the quantizer makes of them."""
-    marked = [node.name for node in load_model(path).graph.node if is_in_float(node)]
+    marked = [node.name for node in model.graph.node if is_in_float(node)]
     return [*marked, *(f"{name}{AS_PRODUCT}" for name in marked)]
 
 
-def _fold_constants(source: Path, destination: Path) -> Path:
+def _with_constants_folded(source: Path, between: Path) -> onnx.ModelProto:
     """Exported LSTMs carry their weights behind slices and concatenations, where the quantizer does not see them."""
     settings = onnxruntime.SessionOptions()
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    settings.optimized_model_filepath = str(destination)
+    settings.optimized_model_filepath = str(between)
     settings.log_severity_level = 3
     onnxruntime.InferenceSession(str(source), settings, providers=["CPUExecutionProvider"])
-    return destination
+    model = load_model(between)
+    between.unlink()
+    return model

@@ -36,6 +36,8 @@ MOST_ATTEMPTS = 2
 # of the time that is left, what looking for structure may take; and all that planning without a run may take, about
 SHARE_OF_TIME = 0.25
 PLANNING_SECONDS = 40.0
+# what it gets for structure of large networks, whose baseline and probes took most of that
+LEAST_SECONDS = 5.0
 # what is only planned is measured no longer than this, a few times
 BRIEFLY = 3.0
 
@@ -227,7 +229,7 @@ def explain(
             planned = plan_run(bench, journal, progress)
             if planned.fits:
                 return planned
-            seconds = max(0.0, PLANNING_SECONDS - (time.monotonic() - began))
+            seconds = max(LEAST_SECONDS, PLANNING_SECONDS - (time.monotonic() - began))
             planned = with_structure(planned, bench, journal, progress, seconds)
             if planned.ladder.out_of_reach:
                 return planned

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+import string
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +22,9 @@ from autocompress.workspace import write_whole
 PASSING = ("DequantizeLinear", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity")
 # the beginning of the names of nodes that stay in float
 IN_FLOAT = "in_float_"
-DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+# no digits: onnxruntime's quantizer names copies of a shared bias by adding a number, whether or not that name is taken
+LETTERS = string.ascii_lowercase + string.ascii_uppercase
+NUMBERED = re.compile(r"(.*?)[0-9]+")
 
 
 def load_model(path: Path) -> onnx.ModelProto:
@@ -171,29 +176,29 @@ def _name_free_dimensions(graph: onnx.GraphProto) -> None:
 def _share_repeated_weights(graph: onnx.GraphProto) -> None:
     first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
     renamed: dict[str, str] = {}
-    kept = []
     # defaults of inputs and what branches and loop bodies refer to are found by name
     fixed = {value.name for value in (*graph.input, *graph.output)} | _names_of_subgraphs(graph)
     for tensor in graph.initializer:
         tensor.ClearField("doc_string")
         del tensor.metadata_props[:]
-        key = (tensor.data_type, tuple(tensor.dims), numpy_helper.to_array(tensor).tobytes())
+        # a digest in place of the values, of which there may be gigabytes
+        values = np.ascontiguousarray(numpy_helper.to_array(tensor))
+        key = (tensor.data_type, tuple(tensor.dims), hashlib.sha256(values.tobytes()).digest())
         if key in first and tensor.name not in fixed:
             renamed[tensor.name] = first[key]
         else:
             first.setdefault(key, tensor.name)
-            kept.append(tensor)
-    if renamed:
-        kept_copies = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
-        del graph.initializer[:]
-        graph.initializer.extend(kept_copies)
-        _rename(graph, renamed)
+    for place in reversed(range(len(graph.initializer))):
+        if graph.initializer[place].name in renamed:
+            del graph.initializer[place]
+    _rename(graph, renamed)
 
 
 def _shorten_names(graph: onnx.GraphProto) -> None:
     fixed = {value.name for value in (*graph.input, *graph.output)}
     fixed |= _names_of_subgraphs(graph)
-    short = (name for name in _short_names() if name not in fixed)
+    numbered = {found[1] for name in fixed if (found := NUMBERED.fullmatch(name))}
+    short = (name for name in _short_names() if name not in fixed | numbered)
     renamed = {tensor.name: next(short) for tensor in graph.initializer if tensor.name not in fixed}
     for node in graph.node:
         for name in node.output:
@@ -239,8 +244,8 @@ def _short_names() -> Iterator[str]:
     while True:
         name, rest = "", number
         while True:
-            rest, digit = divmod(rest, len(DIGITS))
-            name = DIGITS[digit] + name
+            rest, letter = divmod(rest, len(LETTERS))
+            name = LETTERS[letter] + name
             if rest == 0:
                 break
         yield name

@@ -38,6 +38,9 @@ from autocompress.technique import ArtifactTechnique, Technique
 from autocompress.turns import alone
 from autocompress.workbench import Workbench
 
+# of a step of training that is timed only to plan
+TIMED_ITEMS = 32
+
 
 @dataclass(frozen=True, eq=False)
 class Planned:
@@ -104,7 +107,8 @@ def with_training(
 
     The structures that just fit come first. Where the objective is a small or a fast file and there is time left, a
     smaller one is trained as soon as one of the last course is among the plans that `reached` their budgets, the best
-    first. `structures` stand in where nothing was measured yet.
+    first. `structures` stand in where nothing was measured yet; training is then timed in small batches, which
+    take little memory.
     """
     shaping = _shaping(planned, bench, journal, progress)
     train = bench.task.train if bench.task else None
@@ -116,7 +120,7 @@ def with_training(
             training = probes.training
             if training is None:
                 found = structures or fitting_structures(planned.ladder, journal.trials())
-                training = time_training(shaping, found)
+                training = time_training(shaping, found, TIMED_ITEMS if structures else None)
             elif seconds_left is not None and bench.profile.objective in SHRINKING:
                 course = training.courses[-1].structures
                 last = [plan.structure for plan in reached if plan.structure in course]

@@ -293,12 +293,17 @@ def smaller_structure(shaping: Shaping, probes: Probes, reached: tuple[Step, ...
     return None
 
 
-def time_training(shaping: Shaping, structures: Sequence[tuple[Step, ...]]) -> TrainingProbe | None:
-    """What training costs, taken from the most promising structure that fits, with a first course of all of them."""
+def time_training(
+    shaping: Shaping, structures: Sequence[tuple[Step, ...]], most_items: int | None = None
+) -> TrainingProbe | None:
+    """What training costs, taken from the most promising structure that fits, with a first course of all of them.
+
+    Steps are timed with at most so many items where that is given.
+    """
     task = shaping.bench.task
     if not structures or task is None:
         return None
     shaping.said("timing a few steps of training")
     student = shaping.bench.shaped(structures[0])
-    training = measure_training(student, shaping.bench.module, task, shaping.bench.example)
+    training = measure_training(student, shaping.bench.module, task, shaping.bench.example, most_items)
     return training and with_course(training, structures)

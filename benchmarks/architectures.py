@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -39,7 +40,7 @@ from autocompress.ladder import Rung
 from autocompress.opening import open_run
 from autocompress.profile import Profile, load_profile
 from autocompress.source import ArraySource
-from autocompress.vision import import_torchvision
+from autocompress.vision import import_torchvision, prepare_torchvision
 from autocompress.workbench import Workbench
 
 RESULTS = HERE / "results" / "architectures.json"
@@ -84,6 +85,8 @@ def vision(name: str) -> tuple[nn.Module, Task]:
 
 def language(name: str) -> tuple[nn.Module, Task]:
     """A network from a configuration of transformers, of random weights, and random tokens."""
+    # transformers imports torchvision
+    prepare_torchvision()
     transformers: Any = importlib.import_module("transformers")
     random = np.random.default_rng(0)
     torch.manual_seed(0)
@@ -170,8 +173,12 @@ def in_a_process(name: str) -> dict[str, Any]:
     """The row, from a process of its own; what went wrong where it ended badly."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "row.json"
+        # nothing that an earlier run has measured
+        environment = {**os.environ, "AUTOCOMPRESS_CACHE": str(Path(folder) / "cache")}
         command = [sys.executable, __file__, "--row", name, "--out", str(out)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False, env=environment
+        )
         if done.returncode or not out.exists():
             return {"name": name, "failure": done.stderr.strip().splitlines()[-1][:300] if done.stderr else "killed"}
         row: dict[str, Any] = json.loads(out.read_text())

@@ -230,6 +230,18 @@ def test_short_names_do_not_hide_behind_a_weight_of_a_branch() -> None:
     assert_computes_the_same(branching({"p": STEPS * 3, "n": STEPS * 2}, "p", "n", inside=[own]))
 
 
+def test_no_name_is_another_and_a_number() -> None:
+    # an input keeps its name; onnxruntime's quantizer would call copies of a bias named "a" "a0", "a1", ...
+    weights = {f"w{place}": STEPS * (place + 1) for place in range(70)}
+    names = ["a1", *(f"h{place}" for place in range(69)), "y"]
+    nodes = [helper.make_node("Add", [names[i], f"w{i}"], [names[i + 1]]) for i in range(70)]
+    graph = compacted(onnx_model(nodes, {"a1": ROW}, {"y": ROW}, weights)).graph
+    own = {tensor.name for tensor in graph.initializer} | {name for node in graph.node for name in node.output}
+    assert len(own) == 140
+    assert not any(letter.isdigit() for name in own for letter in name)
+    assert "a" not in own
+
+
 def test_a_free_first_dimension_is_called_batch_and_fixed_ones_stay() -> None:
     nodes = [helper.make_node("Neg", ["x"], ["y"])]
     result = compacted(onnx_model(nodes, {"x": ("s77", 3, "s5")}, {"y": ("s77", 3, "s5")}, {}))

@@ -42,7 +42,7 @@ class Body:
         self._blocks = {name: kind for name, kind in blocks.items() if not is_ignored(module, name, ignore)}
         self._narrowed: tuple[tuple[tuple[str, float], ...], nn.Module] = ((), module)
         try:
-            prunable = prunable_groups(module, example, ignore)
+            prunable = prunable_groups(module, example, ignore, out_of_time)
             groups, self.left_alone = prunable.groups, prunable.left_alone
         except (TechniqueError, ModelError) as error:
             groups, self.left_alone = (), {"the whole network": error.message}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -15,6 +15,8 @@ MAX_LAYER_PARAMETERS = 20_000_000
 # how often a chain may stand beside itself, so that chains weigh what their layers do in the model
 MOST_COPIES = 4
 THIN = 4
+# what all copies together may come to, in MACs and weights: beyond, they would take longer than what they are for
+MOST_MACS, MOST_WEIGHTS = 1_000_000_000, 15_000_000
 CONVOLUTIONS: Mapping[str, type[nn.Conv1d | nn.Conv2d]] = {"Conv1d": nn.Conv1d, "Conv2d": nn.Conv2d}
 RECURRENT: Mapping[str, Callable[..., nn.Module]] = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
 LINEAR = ("Linear", "Conv1D")
@@ -55,10 +57,18 @@ def chains_of(facts: Facts) -> list[Chain]:
             length, make = made
             found.append((Chain(layer, length, 1, make), sum(one.macs for one in alike) / (length * layer.macs)))
     least = min((work for _, work in found), default=1.0)
-    return [
-        Chain(chain.layer, chain.length, min(MOST_COPIES, max(1, round(work / least))), chain.make)
-        for chain, work in found
-    ]
+    copies = [min(MOST_COPIES, max(1, round(work / least))) for _, work in found]
+    chains = [chain for chain, _ in found]
+    while max(copies, default=1) > 1 and not _is_quick(chains, copies):
+        copies = [max(1, count - 1) for count in copies]
+    return [replace(chain, copies=count) for chain, count in zip(chains, copies, strict=True)]
+
+
+def _is_quick(chains: Sequence[Chain], copies: Sequence[int]) -> bool:
+    layers = [chain.length * count for chain, count in zip(chains, copies, strict=True)]
+    macs = sum(count * chain.layer.macs for count, chain in zip(layers, chains, strict=True))
+    weights = sum(count * chain.layer.parameters for count, chain in zip(layers, chains, strict=True))
+    return macs <= MOST_MACS and weights <= MOST_WEIGHTS
 
 
 def build(chains: Sequence[Chain], width: int | None = None) -> tuple[Chains, dict[str, tuple[int, ...]]]:

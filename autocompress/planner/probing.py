@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from autocompress.errors import ModelError, RuntimeFailureError, TechniqueError
 from autocompress.facts import Facts
 from autocompress.machine import Machine
 from autocompress.measurement import Measurement
-from autocompress.plan import Setting
 from autocompress.planner.chains import THIN, Chain, Chains, build, chains_of
 from autocompress.probes import ChainProbe, Probe, Probes
 from autocompress.profile import Profile
@@ -29,6 +28,8 @@ from autocompress.turns import working
 PROBE_SECONDS = 0.5
 CALIBRATION_ITEMS = 8
 PROBE_ALPHA = 0.05
+# measurements in turn, or why there are none
+Pair = tuple[Measurement, Measurement] | RuntimeFailureError
 
 
 def run_probes(
@@ -95,35 +96,41 @@ def _run(
     with scratch("probe") as folder:
         try:
             with working():
-                float_artifact = runtime.export(module, example, folder / "float.onnx")
+                baseline = runtime.export(module, example, folder / "float.onnx")
         except ModelError as error:
             return tuple(Probe(t.name, s, None, failure=error.message) for t in techniques for s in t.probed), None
-        found = []
         context = Context(None, example, part, folder)
+        made = []
         for technique in techniques:
             said(f"probing {technique.name} on {len(chains)} kinds of layers")
-            found += _probe(technique, float_artifact, context, device, profile)
-        said("measuring what a layer costs here, however thin it is")
-        summary = _summary(chains, module, float_artifact, runtime, device, profile, context)
-    return tuple(found), summary
+            made += _made(technique, baseline, context)
+        thin = _thin(chains, runtime, context)
+        said("measuring these probes in turn")
+        # the budgets are the model's, not the probe's: no need to measure until they are decided
+        bench = _Bench(device, replace(profile, budgets=()), example)
+        artifacts = [one for one in (thin, *(one for _, one in made)) if isinstance(one, Artifact)]
+        pairs = dict(zip(artifacts, bench.pairs(baseline, artifacts), strict=True))
+        probes = tuple(
+            probe if artifact is None else _compared(probe, pairs[artifact], artifact.size_bytes / baseline.size_bytes)
+            for probe, artifact in made
+        )
+        summary = None if thin is None else _summary(chains, module, pairs[thin], baseline.size_bytes)
+    return probes, summary
 
 
-def _summary(
-    chains: Sequence[Chain],
-    module: Chains,
-    baseline: Artifact,
-    runtime: Runtime,
-    device: Device,
-    profile: Profile,
-    context: Context,
-) -> ChainProbe | None:
-    """The chains in float; None where they cannot be measured."""
-    thin, _ = build(chains, THIN)
+def _thin(chains: Sequence[Chain], runtime: Runtime, context: Context) -> Artifact | None:
+    """The chains with hardly any channels; None where they cannot be exported."""
+    module, _ = build(chains, THIN)
     try:
         with working():
-            narrow = runtime.export(thin, context.example, context.folder / "thin.onnx")
-        pair = device.measure([baseline, narrow], replace(profile, budgets=()), context.example, 2 * PROBE_SECONDS)
-    except (ModelError, RuntimeFailureError):
+            return runtime.export(module, context.example, context.folder / "thin.onnx")
+    except ModelError:
+        return None
+
+
+def _summary(chains: Sequence[Chain], module: Chains, pair: Pair, size_bytes: int) -> ChainProbe | None:
+    """The chains in float, by themselves and beside thin ones; None where they could not be measured."""
+    if isinstance(pair, RuntimeFailureError):
         return None
     times = [float(np.median(one.readings["latency_ms"].block_statistic("p50"))) for one in pair]
     count = sum(chain.length * chain.copies for chain in chains)
@@ -131,7 +138,7 @@ def _summary(
     weights = [weight for weight in module.parameters() if weight.dim() > 1]
     channels = sum(len(weight) for weight in weights)
     size = sum(weight.numel() for weight in weights)
-    return ChainProbe(count, macs, size, channels, times[0], baseline.size_bytes, times[1] / count)
+    return ChainProbe(count, macs, size, channels, times[0], size_bytes, times[1] / count)
 
 
 def _asked(chains: Sequence[Chain], techniques: Sequence[ArtifactTechnique]) -> Any:
@@ -141,67 +148,64 @@ def _asked(chains: Sequence[Chain], techniques: Sequence[ArtifactTechnique]) -> 
     return [layers, [[technique.name, [dict(settings) for settings in technique.probed]] for technique in techniques]]
 
 
-def _probe(
-    technique: ArtifactTechnique, baseline: Artifact, context: Context, device: Device, profile: Profile
-) -> list[Probe]:
+def _made(technique: ArtifactTechnique, baseline: Artifact, context: Context) -> list[tuple[Probe, Artifact | None]]:
+    """A probe, still without figures, for each probed setting, with its file; with the failure where there is none."""
     defaults = {choice.name: choice.options[0] for choice in technique.choices}
     if "convolutions" in defaults:
         # what the technique does to convolutions is what the probe asks
         defaults["convolutions"] = True
-    built: list[tuple[int, Artifact]] = []
-    probes: list[Probe] = []
+    made: list[tuple[Probe, Artifact | None]] = []
     for place, settings in enumerate(technique.probed):
         folder = context.folder / f"{technique.name}-{place}"
         folder.mkdir()
         inside = Context(context.task, context.example, context.calibrating, folder)
         try:
             with working():
-                built.append((place, technique.apply(baseline, {**defaults, **settings}, inside)))
-            probes.append(Probe(technique.name, settings, None))
+                artifact = technique.apply(baseline, {**defaults, **settings}, inside)
+            made.append((Probe(technique.name, settings, None), artifact))
         except (TechniqueError, RuntimeFailureError) as error:
-            probes.append(Probe(technique.name, settings, None, failure=error.message))
-    artifacts = [artifact for _, artifact in built]
-    # the budgets are the model's, not the probe's: no need to measure until they are decided
-    profile = replace(profile, budgets=())
-    pairs: list[tuple[Measurement, Measurement] | RuntimeFailureError]
-    try:
-        measured = device.measure([baseline, *artifacts], profile, context.example, PROBE_SECONDS * (1 + len(built)))
-        pairs = [(measured[0], after) for after in measured[1:]]
-    except RuntimeFailureError:
-        # one that fails in the runtime must not hide the others
-        pairs = [_pair(baseline, artifact, context, device, profile) for artifact in artifacts]
-    for (place, artifact), pair in zip(built, pairs, strict=True):
-        size_ratio = artifact.size_bytes / baseline.size_bytes
-        probes[place] = _compare(technique.name, technique.probed[place], pair, size_ratio)
-    return probes
+            made.append((Probe(technique.name, settings, None, failure=error.message), None))
+    return made
 
 
-def _pair(
-    baseline: Artifact, artifact: Artifact, context: Context, device: Device, profile: Profile
-) -> tuple[Measurement, Measurement] | RuntimeFailureError:
-    try:
-        before, after = device.measure([baseline, artifact], profile, context.example, PROBE_SECONDS)
-    except RuntimeFailureError as error:
-        return error
-    return before, after
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """Where artifacts are measured in turn with the one that they were made from."""
+
+    device: Device
+    profile: Profile
+    example: Example
+
+    def pairs(self, baseline: Artifact, artifacts: Sequence[Artifact]) -> list[Pair]:
+        """The baseline's measurement with that of each artifact, or why there is none."""
+        try:
+            before, *after = self._measure(baseline, *artifacts)
+        except RuntimeFailureError:
+            # one that fails in the runtime must not hide the others
+            return [self._pair(baseline, artifact) for artifact in artifacts]
+        return [(before, one) for one in after]
+
+    def _pair(self, baseline: Artifact, artifact: Artifact) -> Pair:
+        try:
+            before, after = self._measure(baseline, artifact)
+        except RuntimeFailureError as error:
+            return error
+        return before, after
+
+    def _measure(self, *artifacts: Artifact) -> Sequence[Measurement]:
+        return self.device.measure(list(artifacts), self.profile, self.example, PROBE_SECONDS * len(artifacts))
 
 
-def _compare(
-    technique: str,
-    settings: Mapping[str, Setting],
-    pair: tuple[Measurement, Measurement] | RuntimeFailureError,
-    size_ratio: float,
-) -> Probe:
+def _compared(probe: Probe, pair: Pair, size_ratio: float) -> Probe:
     if isinstance(pair, RuntimeFailureError):
-        return Probe(technique, settings, None, failure=pair.message)
+        return replace(probe, failure=pair.message)
     before, after = (side.readings["latency_ms"].block_statistic("p50") for side in pair)
     ratios = after / before
     low, high = median_bounds(ratios, PROBE_ALPHA)
-    return Probe(
-        technique,
-        settings,
-        float(np.median(ratios)),
-        low if np.isfinite(low) else float(ratios.min()),
-        high if np.isfinite(high) else float(ratios.max()),
-        size_ratio,
+    return replace(
+        probe,
+        ratio=float(np.median(ratios)),
+        low=low if np.isfinite(low) else float(ratios.min()),
+        high=high if np.isfinite(high) else float(ratios.max()),
+        size_ratio=size_ratio,
     )

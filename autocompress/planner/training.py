@@ -40,10 +40,13 @@ SGD_RATE_PER_ITEM = 0.1 / 256
 ADAMW_RATE = 2e-4
 
 
-def measure_training(student: nn.Module, teacher: nn.Module, task: Task, example: Example) -> TrainingProbe | None:
+def measure_training(
+    student: nn.Module, teacher: nn.Module, task: Task, example: Example, most_items: int | None = None
+) -> TrainingProbe | None:
     """What one step of training `student` costs, and with which batch, rate and optimizer it is trained.
 
-    None without training data. No course is decided yet; the student is used up.
+    None without training data. No course is decided yet; the student is used up. Where `most_items` is given a step is
+    timed with no more of them, which takes less memory; one with a whole batch is then taken to cost in proportion.
     """
     if task.train is None:
         return None
@@ -55,6 +58,7 @@ def measure_training(student: nn.Module, teacher: nn.Module, task: Task, example
     bank = VIEWS * max(1, items // batch)
     # judging on the selecting data takes as long in a few steps as in many
     alone = replace(task, test=None, val=None)
+    timed = min(batch, most_items or batch)
     seconds = {}
     with scratch("training") as folder, measuring():
         # the first steps pay for memory and kernels that all later ones share; those that come last find the teacher's
@@ -62,12 +66,12 @@ def measure_training(student: nn.Module, teacher: nn.Module, task: Task, example
         steps = WARM_UP_STEPS
         for name in ("warm-up", "asking", "known"):
             answers = folder / ("first.pt" if name == "warm-up" else "answers.pt")
-            schedule = Schedule(steps, batch, 0, rate, optimizer, VIEWS)
+            schedule = Schedule(steps, timed, 0, rate, optimizer, VIEWS)
             start = time.monotonic()
             recover(student, teacher, alone, example, schedule, Files(folder / f"{name}.pt", answers))
-            seconds[name] = (time.monotonic() - start) / steps
+            seconds[name] = (time.monotonic() - start) / steps * (batch / timed)
             if name == "warm-up":
-                steps = min(TIMED_STEPS, max(LEAST_TIMED, round(TIMED_SECONDS / seconds[name])))
+                steps = min(TIMED_STEPS, max(LEAST_TIMED, round(TIMED_SECONDS / seconds[name] * (batch / timed))))
     asking = max(0.0, seconds["asking"] - seconds["known"])
     return TrainingProbe(batch, round(rate, 6), optimizer, seconds["known"], asking, bank)
 

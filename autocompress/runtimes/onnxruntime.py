@@ -73,9 +73,7 @@ class OnnxRuntime(Runtime):
     ) -> Artifact:
         """See `Runtime.export`."""
         expected = call(module, example)
-        model = export_graph(module, example, tuple(expected))
-        places = nodes_of(model, module, keep_float) if keep_float else []
-        artifact = save_model(mark_float(compact(model), places), destination)
+        artifact = _export(module, example, tuple(expected), destination, keep_float)
         self._check_parity(artifact, example, expected)
         if artifact.fixed_batch is None:
             # what depends on the size of the batch shows at another one
@@ -151,3 +149,12 @@ class OnnxRuntime(Runtime):
             "onnx": onnx.__version__,
             "torch": torch.__version__,
         }
+
+
+def _export(
+    module: torch.nn.Module, example: Example, outputs: tuple[str, ...], destination: Path, keep_float: Sequence[str]
+) -> Artifact:
+    # the graph with its weights is gone when this returns, before sessions load them once more
+    model = export_graph(module, example, outputs)
+    places = nodes_of(model, module, keep_float) if keep_float else []
+    return save_model(mark_float(compact(model), places), destination)

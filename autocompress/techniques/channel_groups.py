@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from autocompress.techniques.dependency_graph import CannotCutError, what
 from autocompress.techniques.pruning_graph import WHERE, Coupling, PruningGraph, own_copy
 
 IGNORED = "it is declared to be ignored"
+UNTRIED = "there was no time to try whether it can be cut"
 # copies of networks of more parameters are not left to wait for the garbage collector
 LARGE = 1_000_000
 # copies in double precision of larger ones would take more memory than they are worth
@@ -53,19 +54,24 @@ class Prunable:
     left_alone: Mapping[str, str]
 
 
-def prunable_groups(module: nn.Module, example: Example, ignore: Sequence[str] = ()) -> Prunable:
+def prunable_groups(
+    module: nn.Module,
+    example: Example,
+    ignore: Sequence[str] = (),
+    out_of_time: Callable[[], bool] = lambda: False,
+) -> Prunable:
     """Every group of coupled channels that can be cut. The module is left as it was.
 
     A group counts when a copy that lacks half of it computes what the whole network computes without these
     channels; all groups are tried at once, and only where that fails halves of them. One with a layer that `ignore`
-    names is left alone.
+    names is left alone. Once `out_of_time` those that were not tried yet are left alone, the doubtful ones come last.
 
     Raises:
         TechniqueError: when the network cannot be copied, run or traced.
     """
     trials = _Trials(module, example)
     couplings, left_alone = _without_ignored(*trials.graph.couplings(), ignore)
-    refused = trials.refused(couplings)
+    refused = trials.refused(couplings, out_of_time)
     groups = tuple(_group(trials.graph, coupling) for coupling in couplings if coupling.name not in refused)
     return Prunable(groups, {name: f"{reason}." for name, reason in {**left_alone, **refused}.items()})
 
@@ -165,12 +171,15 @@ class _Trials:
                 return "not all on the way to the layers that read it works channel by channel"
         return None
 
-    def refused(self, couplings: Sequence[Coupling]) -> dict[str, str]:
-        """Groups that cannot be cut, with reasons."""
+    def refused(self, couplings: Sequence[Coupling], out_of_time: Callable[[], bool] = lambda: False) -> dict[str, str]:
+        """Groups that cannot be cut, with reasons; see `prunable_groups` for `out_of_time`."""
         halves = {coupling.name: _half(coupling) for coupling in couplings}
 
+        def tried(group: Sequence[Coupling]) -> str | None:
+            return self.trial({coupling.name: halves[coupling.name] for coupling in group}) if group else None
+
         def search(group: Sequence[Coupling]) -> dict[str, str]:
-            reason = self.trial({coupling.name: halves[coupling.name] for coupling in group}) if group else None
+            reason = tried(group)
             if reason is None:
                 return {}
             if len(group) == 1:
@@ -179,11 +188,15 @@ class _Trials:
             by_doubt = sorted(group, key=lambda coupling: (coupling.moves, len(coupling.layers) > 1))
             doubtful = sum(coupling.moves or len(coupling.layers) > 1 for coupling in group)
             middle = len(group) - doubtful if 0 < doubtful < len(group) else len(group) // 2
-            return {**search(by_doubt[:middle]), **search(by_doubt[middle:])}
+            first, last = by_doubt[:middle], by_doubt[middle:]
+            if out_of_time():
+                # those without doubt are worth one trial still
+                return {coupling.name: UNTRIED for coupling in (last if tried(first) is None else group)}
+            return {**search(first), **search(last)}
 
         found = search(couplings)
         left = [coupling for coupling in couplings if coupling.name not in found]
-        if found and self.trial({coupling.name: halves[coupling.name] for coupling in left}) is not None:
+        if found and tried(left) is not None:
             found.update(self._refused_together(left, halves))
         return found
 

@@ -36,6 +36,20 @@ class FourAtATime(nn.Module):
         return self.second(torch.relu(self.first(features.reshape(4, 24))))
 
 
+class Turned(nn.Module):
+    """A layer with the same bias as all its like, and what it gives in another order."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(width, width)
+        nn.init.constant_(self.layer.bias, 0.1)
+        nn.init.kaiming_normal_(self.layer.weight)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        turned = torch.relu(self.layer(values)).reshape(-1, 4, 6).transpose(1, 2)
+        return turned.flatten(1)
+
+
 def activation_scales(artifact: Artifact) -> np.ndarray:
     """The scales of a quantized graph's activations, in the order of its nodes."""
     graph = onnx.load(artifact.path).graph
@@ -116,6 +130,21 @@ class TestInt8Static(ArtifactTechniqueSuite):
         assert len({result.hash for result in results.values()}) == 3
         # they find other numbers for the same graph
         assert len({str(OnnxRuntime().contents(result).operators) for result in results.values()}) == 1
+
+    def test_a_bias_that_many_layers_share_keeps_a_deep_network_right(self, tmp_path: Path) -> None:
+        # the quantizer numbers the copies that it makes of such a bias, whether or not the name is taken
+        torch.manual_seed(0)
+        module = nn.Sequential(*(Turned(24) for _ in range(40))).eval()
+        items = np.random.default_rng(0).standard_normal((64, 24)).astype(np.float32)
+        artifact = OnnxRuntime().export(module, Example((items[:1],)), tmp_path / "deep.onnx")
+        weights = onnx.load(artifact.path).graph.initializer
+        assert sum(list(tensor.dims) == [24] for tensor in weights) == 1
+        part = whole("all", ArraySource((items,), np.zeros(64, dtype=np.int64)))
+        made = Int8Static().apply(artifact, self.settings(), Context(None, Example((items[:1],)), part, tmp_path))
+        (wanted,), (found,) = (
+            OnnxRuntime().load(one, 1, {}).run(align((items,), one.inputs)) for one in (artifact, made)
+        )
+        assert relative_error(found, wanted) < 0.3
 
     def test_percentiles_cut_off_a_little_and_entropy_more(self, exports: Exports, tmp_path: Path) -> None:
         exported = exports(OnnxRuntime(), "cnn")

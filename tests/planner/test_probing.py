@@ -106,7 +106,7 @@ def test_progress_names_each_technique(real: Probes, said: list[str]) -> None:
     assert said == [
         "probing int8_dynamic on 1 kinds of layers",
         "probing int8_static on 1 kinds of layers",
-        "measuring what a layer costs here, however thin it is",
+        "measuring these probes in turn",
     ]
 
 

@@ -37,9 +37,9 @@ MOST_ATTEMPTS = 2
 SHARE_OF_TIME = 0.25
 PLANNING_SECONDS = 40.0
 # what it gets for structure of large networks, whose baseline and probes took most of that
-LEAST_SECONDS = 5.0
+LEAST_SECONDS = 4.0
 # what is only planned is measured no longer than this, a few times
-BRIEFLY = 3.0
+BRIEFLY = 2.5
 
 
 def autocompress(

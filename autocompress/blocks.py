@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from autocompress.declared import is_declared
-from autocompress.errors import TechniqueError
+from autocompress.errors import ModelError, TechniqueError
 from autocompress.module import call, unfused_encoder_layers
 from autocompress.runtime import Example
 
@@ -29,6 +29,22 @@ class Skip(nn.Module):
 
 
 def droppable_blocks(module: nn.Module, example: Example) -> dict[str, bool]:
+    """Names of blocks that the network runs without, and whether they give their result in a tuple."""
+    blocks = candidate_blocks(module, example)
+    one = example.with_batch(1)
+    return {name: kind for name, kind in blocks.items() if _runs_without(module, name, blocks, one)}
+
+
+def _runs_without(module: nn.Module, name: str, blocks: dict[str, bool], example: Example) -> bool:
+    try:
+        with skipping(module, [name], blocks), unfused_encoder_layers():
+            call(module, example)
+    except ModelError:
+        return False
+    return True
+
+
+def candidate_blocks(module: nn.Module, example: Example) -> dict[str, bool]:
     """Names of blocks that give back the shape they take, and whether they give it in a tuple.
 
     A block has layers of its own and siblings of its class (residual blocks of a stage, encoder layers); of

@@ -32,7 +32,8 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class LayerFact:
-    """One layer. `macs` are multiply-accumulates for one item; shapes are without the batch dimension."""
+    """One layer. `macs` are multiply-accumulates for one item; shapes are without the batch dimension. Parameters that
+    several layers hold count for the first of them."""
 
     name: str
     type: str
@@ -79,6 +80,7 @@ class Facts:
     `shares` maps convolution, linear, attention and recurrent to their share of all MACs, summing to 1 (or
     all zero for a model without any). `attention_macs` counts products between activations, which no layer
     holds weights for. `convolution` splits the MACs of convolutions into dense, grouped and depthwise shares.
+    `activations` counts the types of layers that activate; functions do not show.
     `attention` names the parts that attend with how they do it. `quantizable` is the share of parameters in layers that
     have int8 kernels. `largest_activation` is in values per item. `weights` holds distributions where they were looked
     at.
@@ -98,6 +100,7 @@ class Facts:
     quantizable: float = 0.0
     largest_activation: int = 0
     weights: Mapping[str, WeightFact] = field(default_factory=dict)
+    activations: Mapping[str, int] = field(default_factory=dict)
 
     def dominant(self, share: float = 0.8, most: int = 4) -> tuple[LayerFact, ...]:
         """Layers of distinct type and shape that together do `share` of the layers' MACs, at most `most`."""
@@ -136,6 +139,7 @@ class Facts:
             "repeats": [asdict(repeat) for repeat in self.repeats],
             "quantizable": self.quantizable,
             "largest_activation": self.largest_activation,
+            "activations": dict(self.activations),
             "weights": {name: asdict(fact) for name, fact in self.weights.items()},
             "layers": [asdict(layer) for layer in self.layers],
         }
@@ -169,4 +173,5 @@ class Facts:
             float(data["quantizable"]),
             int(data["largest_activation"]),
             {name: WeightFact(**fact) for name, fact in data["weights"].items()},
+            dict(data["activations"]),
         )

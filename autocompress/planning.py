@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
+from autocompress.examples import feed_of
 from autocompress.facts import Facts
 from autocompress.journal import Journal
 from autocompress.judge import judge_by
@@ -35,11 +36,11 @@ from autocompress.structuring import (
     time_training,
 )
 from autocompress.technique import ArtifactTechnique, Technique
-from autocompress.turns import alone
+from autocompress.turns import alone, measuring
 from autocompress.workbench import Workbench
 
 # of a step of training that is timed only to plan
-TIMED_ITEMS = 32
+TIMED_ITEMS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +157,7 @@ def _planned(
         t for t in bench.tools.techniques if structured or isinstance(t, ArtifactTechnique)
     ]
     latency = baseline.readings["latency_ms"].statistic(bench.profile.protocol.statistic)
-    whole = Whole(latency, bench.baseline.size_bytes)
+    whole = Whole(latency, bench.baseline.size_bytes, probes.operators)
     situation = Situation(facts, probes, bench.profile, bench.task, judge_by(bench.profile, baseline), whole)
     ladder = build_ladder(situation, techniques, frozenset({bench.tools.runtime.format}))
     progress(Event("ladder", f"{len(ladder.rungs)} rungs, {len(ladder.refusals)} techniques refused"))
@@ -187,8 +188,21 @@ def _probe(bench: Workbench, journal: Journal, facts: Facts, progress: Listener)
         progress(Event("probes", sentence))
 
     probes = run_probes(facts, techniques, tools.runtime, tools.device, bench.profile, bench.machine, said)
+    probes = replace(probes, operators=_operators(bench))
     journal.note("probes", probes.to_json())
     return probes
+
+
+def _operators(bench: Workbench) -> dict[str, float]:
+    """The share of the model's time by type of operator; nothing where the runtime does not tell."""
+    options = bench.profile.runtime
+    inputs = feed_of(bench.baseline, bench.example, bench.profile.protocol.batch)
+    shares: dict[str, float] = {}
+    with measuring():
+        spots = bench.tools.runtime.hot_spots(bench.baseline, inputs, options.threads, options.options)
+    for _, type_, share in spots.slowest:
+        shares[type_] = shares.get(type_, 0.0) + share
+    return shares
 
 
 def measure_baseline(bench: Workbench) -> Measurement:

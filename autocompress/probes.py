@@ -148,6 +148,7 @@ class Probes:
     structures worth measuring; `channel_multiple` is the step of widths that pays here; `training` is None before
     anything that fits was found, or without training data. `smallest` is the least that can be left of the network,
     with latency and size as measured; None before it was. `chains` is None where the chains could not be measured.
+    `operators` is the share of the model's time by type of operator, as the runtime names them.
     """
 
     probes: tuple[Probe, ...] = ()
@@ -161,6 +162,7 @@ class Probes:
     channel_multiple: int | None = None
     smallest: Structure | None = None
     chains: ChainProbe | None = None
+    operators: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, technique: str) -> tuple[Probe, ...]:
         """The technique's probes that have a figure, fastest first."""
@@ -181,6 +183,7 @@ class Probes:
             "channel_multiple": self.channel_multiple,
             "smallest": _structure_to_json(self.smallest) if self.smallest else None,
             "chains": vars(self.chains) if self.chains else None,
+            "operators": dict(self.operators),
         }
 
     @staticmethod
@@ -198,6 +201,7 @@ class Probes:
             data["channel_multiple"],
             _structure(data["smallest"]) if data["smallest"] else None,
             ChainProbe(**data["chains"]) if data["chains"] else None,
+            dict(data["operators"]),
         )
 
 

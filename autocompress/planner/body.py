@@ -7,14 +7,15 @@ from itertools import product
 
 from torch import nn
 
-from autocompress.blocks import droppable_blocks, is_ignored, skipping
+from autocompress.blocks import candidate_blocks, droppable_blocks, is_ignored, skipping
 from autocompress.errors import ModelError, TechniqueError
 from autocompress.facts import Facts
 from autocompress.planner.anatomy import WIDTH_LEVELS, Anatomy, Cut, block_kinds, channel_step
 from autocompress.planner.inspection import inspect_module
 from autocompress.runtime import Example
-from autocompress.techniques.channel_groups import Group, cut, prunable_groups
+from autocompress.techniques.channel_groups import Group, cut, outlined, prunable_groups
 from autocompress.techniques.channel_pruning import selection_of
+from autocompress.techniques.channel_selection import Selection
 
 # kinds of groups whose widths are worth a look: those whose layers do most of the work
 MOST_KINDS = 5
@@ -39,6 +40,7 @@ class Body:
     ) -> None:
         self._module, self._example, self._multiple = module, example, multiple
         blocks = droppable_blocks(module, example)
+        needed = (name for name in candidate_blocks(module, example) if name not in blocks)
         self._blocks = {name: kind for name, kind in blocks.items() if not is_ignored(module, name, ignore)}
         self._narrowed: tuple[tuple[tuple[str, float], ...], nn.Module] = ((), module)
         try:
@@ -46,6 +48,7 @@ class Body:
             groups, self.left_alone = prunable.groups, prunable.left_alone
         except (TechniqueError, ModelError) as error:
             groups, self.left_alone = (), {"the whole network": error.message}
+        self.left_alone = {**dict.fromkeys(needed, "the network does not run without it."), **self.left_alone}
         kinds = _worthwhile(groups, facts)
         shares: dict[tuple[str, float], Mapping[str, tuple[float, float]]] = {}
         for kind, level in product(kinds, WIDTH_LEVELS):
@@ -79,15 +82,18 @@ class Body:
         return self._narrowed[1]
 
     def _narrow(self, module: nn.Module, groups: Sequence[str], share: float) -> nn.Module:
-        # the very step that a plan will hold
-        step = channel_step(" ".join(groups), share, self._multiple)
-        return cut(module, self._example, selection_of(step.settings))
+        return cut(module, self._example, self._selection(groups, share))
+
+    def _selection(self, groups: Sequence[str], share: float) -> Selection:
+        # of the very step that a plan will hold
+        return selection_of(channel_step(" ".join(groups), share, self._multiple).settings)
 
     def _shares(self, groups: Sequence[str], level: float, facts: Facts) -> Mapping[str, tuple[float, float]]:
         """What each layer that changes keeps of its MACs and parameters; nothing where the level cannot be had."""
         try:
-            narrowed = inspect_module(self._narrow(self._module, groups, level), self._example)
-        except TechniqueError:
+            outline = outlined(self._module, self._example, self._selection(groups, level))
+            narrowed = inspect_module(outline, self._example)
+        except (TechniqueError, ModelError):
             return {}
         before = {layer.name: layer for layer in facts.layers}
         return {

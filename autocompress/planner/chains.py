@@ -11,15 +11,21 @@ from torch import nn
 from autocompress.facts import Facts, LayerFact
 
 # larger layers would make the probe take longer than what it saves
-MAX_LAYER_PARAMETERS = 20_000_000
+MAX_LAYER_PARAMETERS = 10_000_000
 # how often a chain may stand beside itself, so that chains weigh what their layers do in the model
 MOST_COPIES = 4
 THIN = 4
+# linear layers of so many MACs or weights stand alone: what comes before and after hardly counts for them
+ALONE_MACS, ALONE_WEIGHTS = 50_000_000, 4_000_000
 # what all copies together may come to, in MACs and weights: beyond, they would take longer than what they are for
 MOST_MACS, MOST_WEIGHTS = 1_000_000_000, 15_000_000
 CONVOLUTIONS: Mapping[str, type[nn.Conv1d | nn.Conv2d]] = {"Conv1d": nn.Conv1d, "Conv2d": nn.Conv2d}
 RECURRENT: Mapping[str, Callable[..., nn.Module]] = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
 LINEAR = ("Linear", "Conv1D")
+# those that follow layers; gates are something else
+ACTIVATIONS: Mapping[str, type[nn.Module]] = {
+    one.__name__: one for one in (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
+}
 
 
 @dataclass(frozen=True)
@@ -50,9 +56,10 @@ class Chains(nn.Module):
 def chains_of(facts: Facts) -> list[Chain]:
     """A chain for each kind of dominant layer that one can be made of, as often as the kind does work."""
     found = []
+    activation = activation_of(facts)
     for alike in facts.alike():
         layer = alike[0]
-        made = _chain(layer) if layer.parameters <= MAX_LAYER_PARAMETERS else None
+        made = _chain(layer, ACTIVATIONS[activation]) if layer.parameters <= MAX_LAYER_PARAMETERS else None
         if made is not None:
             length, make = made
             found.append((Chain(layer, length, 1, make), sum(one.macs for one in alike) / (length * layer.macs)))
@@ -62,6 +69,12 @@ def chains_of(facts: Facts) -> list[Chain]:
     while max(copies, default=1) > 1 and not _is_quick(chains, copies):
         copies = [max(1, count - 1) for count in copies]
     return [replace(chain, copies=count) for chain, count in zip(chains, copies, strict=True)]
+
+
+def activation_of(facts: Facts) -> str:
+    """The activation that chains have between their layers: the most frequent one, which int8 may make slower."""
+    known = [name for name in facts.activations if name in ACTIVATIONS]
+    return max(known, key=lambda name: facts.activations[name], default=nn.ReLU.__name__)
 
 
 def _is_quick(chains: Sequence[Chain], copies: Sequence[int]) -> bool:
@@ -87,13 +100,15 @@ def build(chains: Sequence[Chain], width: int | None = None) -> tuple[Chains, di
 class _Residual(nn.Module):
     """Two convolutions and the addition around them: some int8 types are fast in one and slow in the other."""
 
-    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+    def __init__(self, first: nn.Module, second: nn.Module, activation: type[nn.Module]) -> None:
         super().__init__()
         self.first, self.second = first, second
+        self.inside, self.after = activation(), activation()
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Same shape as `values`."""
-        return torch.relu(values + self.second(torch.relu(self.first(values))))
+        result: torch.Tensor = self.after(values + self.second(self.inside(self.first(values))))
+        return result
 
 
 class _FirstOutput(nn.Module):
@@ -109,19 +124,20 @@ class _FirstOutput(nn.Module):
         return result
 
 
-def _chain(layer: LayerFact) -> tuple[int, Callable[[int | None], nn.Module]] | None:
+def _chain(layer: LayerFact, activation: type[nn.Module]) -> tuple[int, Callable[[int | None], nn.Module]] | None:
     """There, back and there again, so that most tensors pass from layer to layer as in the model and not from or to
     float; with the number of layers."""
     if layer.type in CONVOLUTIONS and layer.input_shape:
-        return _convolutions(layer)
+        return _convolutions(layer, activation)
     if layer.type in LINEAR and layer.input_shape:
         wide, narrow = layer.detail["in"], layer.detail["out"]
+        if layer.macs > ALONE_MACS or layer.parameters > ALONE_WEIGHTS:
+            return 1, lambda width: nn.Linear(wide, width or narrow)
 
         def linear(width: int | None) -> nn.Module:
             inner = width or narrow
-            return nn.Sequential(
-                nn.Linear(wide, inner), nn.ReLU(), nn.Linear(inner, wide), nn.ReLU(), nn.Linear(wide, inner)
-            )
+            layers = (nn.Linear(wide, inner), activation(), nn.Linear(inner, wide), activation())
+            return nn.Sequential(*layers, nn.Linear(wide, inner))
 
         return 3, linear
     recurrent = RECURRENT.get(layer.type)
@@ -132,7 +148,9 @@ def _chain(layer: LayerFact) -> tuple[int, Callable[[int | None], nn.Module]] | 
     return None
 
 
-def _convolutions(layer: LayerFact) -> tuple[int, Callable[[int | None], nn.Module]] | None:
+def _convolutions(
+    layer: LayerFact, activation: type[nn.Module]
+) -> tuple[int, Callable[[int | None], nn.Module]] | None:
     type_, detail = CONVOLUTIONS[layer.type], layer.detail
     if len(layer.input_shape) != (2 if type_ is nn.Conv1d else 3):
         return None
@@ -149,7 +167,7 @@ def _convolutions(layer: LayerFact) -> tuple[int, Callable[[int | None], nn.Modu
         def strided(width: int | None) -> nn.Module:
             inner = width or leaving
             return nn.Sequential(
-                convolution(entering, inner, stride), nn.ReLU(), convolution(inner, entering), nn.ReLU()
+                convolution(entering, inner, stride), activation(), convolution(inner, entering), activation()
             )
 
         return 2, strided
@@ -157,13 +175,13 @@ def _convolutions(layer: LayerFact) -> tuple[int, Callable[[int | None], nn.Modu
 
         def residual(width: int | None) -> nn.Module:
             inner = width or leaving
-            return _Residual(convolution(entering, inner), convolution(inner, leaving))
+            return _Residual(convolution(entering, inner), convolution(inner, leaving), activation)
 
         return 2, residual
 
     def plain(width: int | None) -> nn.Module:
         inner = width or leaving
-        layers = (convolution(entering, inner), nn.ReLU(), convolution(inner, entering), nn.ReLU())
+        layers = (convolution(entering, inner), activation(), convolution(inner, entering), activation())
         return nn.Sequential(*layers, convolution(entering, inner))
 
     return 3, plain

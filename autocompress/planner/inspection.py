@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +34,10 @@ KINDS: tuple[tuple[tuple[type[nn.Module], ...], Kind], ...] = (
 )
 # what takes a weight as its second argument; nn.MultiheadAttention is counted as a whole
 WEIGHTED = (nn.functional.linear, nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)
+ACTIVATIONS = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid,
+    nn.Tanh,
+)  # fmt: skip
 WORK = (Kind.CONVOLUTION, Kind.LINEAR, Kind.ATTENTION, Kind.RECURRENT)
 
 
@@ -72,7 +76,7 @@ def inspect_module(module: nn.Module, example: Example) -> Facts:
     finally:
         for handle in handles:
             handle.remove()
-    layers = list(found.values())
+    layers = _without_shared(module, found.values())
     weights = list(module.parameters())
     attention = _attention_macs(counter, layers)
     work = {kind: float(sum(layer.macs for layer in layers if layer.kind is kind)) for kind in WORK}
@@ -96,6 +100,7 @@ def inspect_module(module: nn.Module, example: Example) -> Facts:
         repeats_of(module),
         quantizable_share(layers, parameters),
         max((_product(layer.output_shape) for layer in layers), default=0),
+        activations=dict(Counter(type(part).__name__ for part in module.modules() if isinstance(part, ACTIVATIONS))),
     )
 
 
@@ -145,6 +150,17 @@ def _count(
         return
     parameters = sum(parameter.numel() for parameter in part.parameters())
     found[name] = LayerFact(name, type(part).__name__, kind, parameters, macs, *shapes, _detail(part))
+
+
+def _without_shared(module: nn.Module, layers: Iterable[LayerFact]) -> list[LayerFact]:
+    """The layers, where parameters that several of them hold count for the first of these only."""
+    seen: set[int] = set()
+    found = []
+    for layer in layers:
+        own = {id(weight): weight.numel() for weight in module.get_submodule(layer.name).parameters()}
+        found.append(replace(layer, parameters=sum(size for key, size in own.items() if key not in seen)))
+        seen |= own.keys()
+    return found
 
 
 def _own(part: nn.Module) -> list[nn.Parameter]:

@@ -15,7 +15,7 @@ from autocompress.errors import ModelError, RuntimeFailureError, TechniqueError
 from autocompress.facts import Facts
 from autocompress.machine import Machine
 from autocompress.measurement import Measurement
-from autocompress.planner.chains import THIN, Chain, Chains, build, chains_of
+from autocompress.planner.chains import THIN, Chain, Chains, activation_of, build, chains_of
 from autocompress.probes import ChainProbe, Probe, Probes
 from autocompress.profile import Profile
 from autocompress.runtime import Example, Runtime
@@ -25,7 +25,7 @@ from autocompress.statistics import median_bounds
 from autocompress.technique import ArtifactTechnique, Context
 from autocompress.turns import working
 
-PROBE_SECONDS = 0.5
+PROBE_SECONDS = 0.4
 CALIBRATION_ITEMS = 8
 PROBE_ALPHA = 0.05
 # measurements in turn, or why there are none
@@ -53,7 +53,7 @@ def run_probes(
     dot_product = "int8_dot_product" in machine.features
     if not chains:
         return Probes((), (), dot_product)
-    key = probe_cache.key_of(machine, runtime.versions, profile, _asked(chains, techniques))
+    key = probe_cache.key_of(machine, runtime.versions, profile, _asked(facts, chains, techniques))
     known = _known(key)
     if known is not None:
         said("the probes of an earlier run on this device hold")
@@ -141,11 +141,15 @@ def _summary(chains: Sequence[Chain], module: Chains, pair: Pair, size_bytes: in
     return ChainProbe(count, macs, size, channels, times[0], size_bytes, times[1] / count)
 
 
-def _asked(chains: Sequence[Chain], techniques: Sequence[ArtifactTechnique]) -> Any:
+def _asked(facts: Facts, chains: Sequence[Chain], techniques: Sequence[ArtifactTechnique]) -> Any:
     layers = [
         [one.layer.type, list(one.layer.input_shape), dict(one.layer.detail), one.length, one.copies] for one in chains
     ]
-    return [layers, [[technique.name, [dict(settings) for settings in technique.probed]] for technique in techniques]]
+    return [
+        layers,
+        activation_of(facts),
+        [[technique.name, [dict(settings) for settings in technique.probed]] for technique in techniques],
+    ]
 
 
 def _made(technique: ArtifactTechnique, baseline: Artifact, context: Context) -> list[tuple[Probe, Artifact | None]]:

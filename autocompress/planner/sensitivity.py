@@ -33,15 +33,26 @@ class Divergence:
             start = time.monotonic()
             call_by(module, some, by_name=example.by_name)
             affordable = int(SECONDS / max(time.monotonic() - start, 1e-9) * LEAST_ITEMS)
-            self._inputs = _inputs(part.first(max(LEAST_ITEMS, min(MOST_ITEMS, affordable))), example)
-            self._wanted = call_by(module, self._inputs, by_name=example.by_name).float()
+        self._inputs = _inputs(part.first(max(LEAST_ITEMS, min(MOST_ITEMS, affordable))), example)
+        self._wanted = self._outputs(module)
 
     def of(self, module: nn.Module) -> float:
         """The divergence of a module, at least 0; infinite where its outputs are not finite."""
-        with working(), inference_mode_of(module):
-            found = call_by(module, self._inputs, by_name=self._example.by_name).float()
+        with working():
+            found = self._outputs(module)
         value = _divergence(self._wanted, found)
         return max(0.0, value) if np.isfinite(value) else float("inf")
+
+    def _outputs(self, module: nn.Module) -> torch.Tensor:
+        """As many items at a time as need little memory."""
+        parts = zip(*(torch.split(tensor, LEAST_ITEMS) for tensor in self._inputs.values()), strict=True)
+        with inference_mode_of(module):
+            return torch.cat(
+                [
+                    call_by(module, dict(zip(self._inputs, part, strict=True)), by_name=self._example.by_name).float()
+                    for part in parts
+                ]
+            )
 
 
 def _inputs(part: Part, example: Example) -> dict[str, torch.Tensor]:

@@ -102,7 +102,7 @@ def _predicted(
         return None, None
     if chains is None or whole is None:
         return best.ratio, best.size_ratio
-    in_float = situation.profile.in_float
-    layers = tuple(layer for layer in situation.facts.layers if not is_declared(layer.name, in_float))
-    known = replace(situation.facts, layers=layers), technique.covers(situation.facts), best, chains, whole
+    facts, patterns = situation.facts, situation.profile.in_float
+    in_float = {layer.name for layer in facts.layers if is_declared(layer.name, patterns)}
+    known = facts, technique.covers(facts), best, chains, whole, in_float
     return predict_latency(*known), predict_size(*known)

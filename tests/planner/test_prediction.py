@@ -35,6 +35,13 @@ def test_layers_take_no_more_than_the_model(facts: Facts) -> None:
     assert predict_latency(facts, KINDS, PROBE, chains(30.0), Whole(4.0, 1)) == pytest.approx(0.4)
 
 
+def test_timed_operators_say_what_the_layers_take(facts: Facts) -> None:
+    whole = Whole(4.0, 1, {"FusedMatMul": 0.5, "Gemm": 0.2, "Softmax": 0.3})
+    assert predict_latency(facts, KINDS, PROBE, chains(30.0), whole) == pytest.approx(1 - 0.7 * 0.6)
+    one_in_float = predict_latency(facts, KINDS, PROBE, chains(30.0), whole, {"0"})
+    assert one_in_float == pytest.approx(1 - 0.35 * 0.6)
+
+
 def test_kinds_that_are_not_covered_stay_as_they_are(facts: Facts) -> None:
     conv = frozenset({Kind.CONVOLUTION})
     assert predict_latency(facts, conv, PROBE, chains(3.0), Whole(4.0, 100_000)) == 1.0

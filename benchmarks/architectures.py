@@ -155,6 +155,7 @@ def one(name: str) -> dict[str, Any]:
         journal.close()
     return {
         "name": name,
+        "date": stamp()["date"],
         "random_weights": name not in REAL,
         "model_mb": bytes_ / 1e6,
         "seconds": seconds,

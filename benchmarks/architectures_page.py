@@ -20,7 +20,7 @@ def write_page(results: Mapping[str, Any], names: Sequence[str]) -> None:
     parts = [
         "# What the planner makes of different architectures",
         "Made by `python benchmarks/architectures.py`, not by hand. "
-        f"{results['machine']}, onnxruntime {results['onnxruntime']}, {results['date']}. Budgets: 0.15x "
+        f"{results['machine']}, onnxruntime {results['onnxruntime']}. Budgets: 0.15x "
         "size, 0.25x latency, 2 points. Networks without a data set in brackets have random "
         "weights and random data, on which size and latency do not depend.",
         summary(rows),
@@ -29,7 +29,8 @@ def write_page(results: Mapping[str, Any], names: Sequence[str]) -> None:
         "libraries and the model are loaded (about 550 MB with a small one). "
         f"The limit is {MOST_SECONDS} s, and {TIMES_THE_MODEL} times the model's bytes plus {BESIDE_MB} MB.",
         table(
-            ("network", "family", "parameters", "MACs", "layers", "seconds", "peak MB", "limit MB"), map(planning, rows)
+            ("network", "family", "parameters", "MACs", "layers", "seconds", "peak MB", "limit MB", "measured on"),
+            map(planning, rows),
         ),
         "## Predicted and measured",
         "Shares of the float baseline's latency and size, as predicted before anything was built, and as measured of "
@@ -86,6 +87,7 @@ def planning(row: Mapping[str, Any]) -> Sequence[str]:
         f"{row['seconds']:.0f}",
         f"{taken(row):.0f}",
         f"{limit(row):.0f}",
+        row["date"],
     )
 
 

@@ -136,7 +136,7 @@ def plan(
 ) -> None:
     """Explain what would be tried and what not, and why: the decision tree, the ladder and the refusals."""
     from autocompress.api import explain
-    from autocompress.report.planned import print_facts, print_ladder, print_probes
+    from autocompress.report.planned import print_facts, print_ladder, print_preflight, print_probes
     from autocompress.report.terminal import TerminalProgress
 
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
@@ -164,6 +164,7 @@ def plan(
         typer.echo(json.dumps(answer, indent=2))
         return
     print_facts(console, planned.facts)
+    print_preflight(console, planned.facts, planned.probes)
     print_probes(console, planned.probes)
     print_ladder(console, planned.ladder, path=True)
 

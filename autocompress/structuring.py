@@ -146,9 +146,10 @@ def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds: float
     measured = _measure_samples(shaping, anatomy, out_of_time)
     if not measured:
         return probes
-    divergence = Divergence(bench.module, bench.example, shaping.part)
+    # what the original gives is asked for only where there is time to order by it
+    divergence = functools.cache(lambda: Divergence(bench.module, bench.example, shaping.part))
     # paths share their beginnings, and a corrected one most of itself
-    diverges = functools.cache(lambda cut: body.with_cut(cut, divergence.of))
+    diverges = functools.cache(lambda cut: body.with_cut(cut, divergence().of))
 
     def way(name: str, *moves: Moves) -> Way:
         while True:

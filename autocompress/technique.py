@@ -79,11 +79,12 @@ class ArtifactTechnique(Technique):
     """Acts on the artifact, after export.
 
     `formats` are the artifact formats it can change; `probed` lists settings to probe on the device, one
-    micro-measurement each.
+    micro-measurement each. `value_bytes` is what it makes of a weight's four bytes.
     """
 
     formats: ClassVar[frozenset[str]]
     probed: ClassVar[tuple[Mapping[str, Setting], ...]]
+    value_bytes: ClassVar[int] = 1
 
     def covers(self, facts: Facts) -> frozenset[Kind]:
         """Kinds of layers whose weights it makes narrower in this model."""

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from autocompress.blocks import (
+    candidate_blocks,
     drop_blocks,
     droppable_blocks,
     is_ignored,
@@ -76,6 +77,32 @@ def test_a_stage_that_keeps_its_shape_is_no_block_but_holds_them() -> None:
 
 def test_encoder_layers_that_give_tuples_are_found_with_that_fact() -> None:
     assert droppable_blocks(Stack(), TOKENS) == {"layers.0": True, "layers.1": True, "layers.2": True}
+
+
+class Handing(nn.Module):
+    """An encoder whose layers hand something more on to each other, as T5's do with the biases of positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Giving() for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x, more = layer(x)
+            x = x + more
+        return x.mean(1)
+
+
+class Giving(Layer):
+    """Gives twice what the layer gives."""
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+        return super().forward(x, mask) * 2
+
+
+def test_a_block_that_the_network_does_not_run_without_cannot_be_dropped() -> None:
+    assert list(candidate_blocks(Handing(), TOKENS)) == ["layers.0", "layers.1", "layers.2"]
+    assert droppable_blocks(Handing(), TOKENS) == {}
 
 
 def test_layers_of_an_mlp_are_no_blocks() -> None:

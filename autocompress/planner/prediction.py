@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from autocompress.facts import Facts, Kind, LayerFact
 from autocompress.probes import ChainProbe, Probe
 
-# bytes of a value in float32 and in int8, and of a channel's scale and zero point
-FLOAT_BYTES, NARROW_BYTES, SCALE_BYTES = 4, 1, 5
+# bytes of a value in float32, and of a channel's scale and zero point
+FLOAT_BYTES, SCALE_BYTES = 4, 5
 # linear layers inside what torch counts as one part
 INSIDE = {Kind.ATTENTION: 4}
 # parts of the names of operators that do the work of these kinds of layers
@@ -61,10 +61,11 @@ def predict_size(
     chains: ChainProbe,
     whole: Whole,
     in_float: Collection[str] = (),
+    value_bytes: int = 1,
 ) -> float:
-    """Size as a share of the model's: weights of these kinds in one byte, a scale for each of their channels, and for
-    each layer what the chains' file has grown by."""
-    saved = FLOAT_BYTES - NARROW_BYTES
+    """Size as a share of the model's: weights of these kinds in `value_bytes`, a scale for each of their channels, and
+    for each layer what the chains' file has grown by."""
+    saved = FLOAT_BYTES - value_bytes
     grown = (probe.size_ratio or 1.0) * chains.size_bytes - (chains.size_bytes - saved * chains.weights)
     per_channel = SCALE_BYTES if probe.settings.get("per_channel") else 0
     per_layer = max(0.0, grown - per_channel * chains.channels) / chains.layers

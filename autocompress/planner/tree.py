@@ -105,4 +105,4 @@ def _predicted(
     facts, patterns = situation.facts, situation.profile.in_float
     in_float = {layer.name for layer in facts.layers if is_declared(layer.name, patterns)}
     known = facts, technique.covers(facts), best, chains, whole, in_float
-    return predict_latency(*known), predict_size(*known)
+    return predict_latency(*known), predict_size(*known, technique.value_bytes)

@@ -2,22 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from autocompress.facts import Facts
+from autocompress.facts import Facts, Kind
 from autocompress.ladder import Ladder
 from autocompress.probes import Probe, Probes
 
 MOST_REPEATS = 4
 MOST_NAMED = 3
+# share of the parameters below which a layer without int8 kernels is not worth a word
+WORTH_NAMING = 0.01
+
+
+def print_preflight(console: Console, facts: Facts, probes: Probes) -> None:
+    """What can be done to the model at all: by layer what cannot, why, and what then. A model that cannot be exported,
+    or whose file computes something else, gets no further than an error."""
+    tree = Tree("[bold]Preflight[/bold]")
+    tree.add("exports, and the file computes what the module does")
+    rest = [layer for layer in facts.layers if layer.parameters >= WORTH_NAMING * facts.parameters]
+    without = [layer.name for layer in rest if layer.kind in (Kind.NORM, Kind.OTHER)]
+    if without:
+        tree.add(Text(f"no int8 for {_some(without)}: they stay in float", style="dim"))
+    if probes.blocks or probes.groups or probes.left_alone:
+        tree.add(f"{len(probes.blocks)} blocks can be left out, {len(probes.groups)} groups of channels can be cut")
+    reasons: dict[str, list[str]] = {}
+    for name, reason in probes.left_alone.items():
+        reasons.setdefault(reason, []).append(name)
+    for reason, names in reasons.items():
+        tree.add(Text(f"left alone: {_some(names)}: {reason}", style="dim"))
+    if reasons:
+        tree.add(
+            Text("everything else goes on; --ignore leaves more alone, --keep-float keeps it from int8", style="dim")
+        )
+    console.print(tree)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"{', '.join(names[:MOST_NAMED])}{more}"
 
 
 def print_probes(console: Console, probes: Probes) -> None:
-    """What was measured of the model's dominant layers, what can be cut, and what cannot with the reason."""
+    """What was measured of the model's dominant layers."""
     tree = Tree(f"[bold]Probes[/bold]  [dim]on {escape(', '.join(probes.layers) or 'no layer')}[/dim]")
     for technique in dict.fromkeys(probe.technique for probe in probes.probes):
         best = next(iter(probes.of(technique)), None)
@@ -27,14 +59,9 @@ def print_probes(console: Console, probes: Probes) -> None:
         tree.add(f"a layer costs at least {1000 * probes.chains.layer_ms:.3g} us a call, however thin it is")
     if probes.channel_multiple is not None:
         tree.add(f"widths pay in steps of {probes.channel_multiple}")
-    if probes.blocks or probes.groups or probes.left_alone:
-        tree.add(f"{len(probes.blocks)} blocks can be left out, {len(probes.groups)} groups of channels can be cut")
-    reasons: dict[str, list[str]] = {}
-    for name, reason in probes.left_alone.items():
-        reasons.setdefault(reason, []).append(name)
-    for reason, names in reasons.items():
-        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-        tree.add(Text(f"left alone: {', '.join(names[:MOST_NAMED])}{more}: {reason}", style="dim"))
+    if probes.operators:
+        slowest = sorted(probes.operators.items(), key=lambda one: -one[1])[:MOST_NAMED]
+        tree.add(f"the model's time: {', '.join(f'{share:.0%} {escape(type_)}' for type_, share in slowest)}")
     console.print(tree)
 
 

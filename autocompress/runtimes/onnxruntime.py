@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,8 @@ from autocompress.source import Array
 
 # share of the largest output that export may change: float32 sums in another order
 PARITY_TOLERANCE = 2e-3
-PROFILED_CALLS = 20
+# calls whose operators are timed, fewer where they take longer than so many seconds
+PROFILED_CALLS, PROFILED_SECONDS = 20, 1.0
 
 
 class OnnxSession(Session):
@@ -127,8 +129,11 @@ class OnnxRuntime(Runtime):
         sizes = [(labels[tensor.name], numpy_helper.to_array(tensor).nbytes) for tensor in model.graph.initializer]
         with scratch("profiling") as folder:
             session = OnnxSession(artifact, threads, options, times_to=folder / "times")
+            start = time.monotonic()
             for _ in range(PROFILED_CALLS):
                 session.run(inputs)
+                if time.monotonic() - start > PROFILED_SECONDS:
+                    break
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         spent: Counter[tuple[str, str]] = Counter()
         for event in events:

@@ -9,10 +9,11 @@ import onnx
 import pytest
 import torch
 from conftest import Exports, labelled, labelled_source
-from technique_suite import ArtifactTechniqueSuite, facts_with, relative_error, suites_of
+from technique_suite import ArtifactTechniqueSuite, facts_with, probed, relative_error, suites_of
 from torch import nn
 
 from autocompress.artifact import Artifact
+from autocompress.budget import Budget
 from autocompress.errors import PlanError, TechniqueError
 from autocompress.facts import Kind
 from autocompress.plan import Setting
@@ -22,7 +23,7 @@ from autocompress.runtime import Example, align
 from autocompress.runtimes import OnnxRuntime
 from autocompress.source import ArraySource, Part, whole
 from autocompress.technique import ArtifactTechnique, Context
-from autocompress.techniques import TECHNIQUES, Int8Dynamic, Int8Static
+from autocompress.techniques import TECHNIQUES, Float16, Int8Dynamic, Int8Static
 
 
 class FourAtATime(nn.Module):
@@ -108,6 +109,49 @@ class TestInt8Dynamic(ArtifactTechniqueSuite):
         artifact = OnnxRuntime().export(nn.ReLU(), Example(labelled("mlp", 4)[0]), tmp_path / "relu.onnx")
         with pytest.raises(TechniqueError, match="quantized nothing"):
             Int8Dynamic().apply(artifact, self.settings(), self.context("mlp", tmp_path / "made"))
+
+
+class TestFloat16(ArtifactTechniqueSuite):
+    technique: ClassVar[type[ArtifactTechnique]] = Float16
+    covers: ClassVar[Kind] = Kind.LINEAR
+    models: ClassVar[Mapping[str, Mapping[str, Setting]]] = {"mlp": {}, "lstm": {}, "transformer": {}, "cnn": {}}
+    share: ClassVar[float] = 0.6
+    error: ClassVar[float] = 1e-3
+
+    def test_weights_are_rounded_and_computed_with_in_float32(self, exports: Exports, tmp_path: Path) -> None:
+        exported = exports(OnnxRuntime(), "cnn")
+        graph = onnx.load(self.apply(exported, "cnn", tmp_path / "made").path).graph
+        before = onnx.load(exported.artifact.path).graph
+        stored = [onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer]
+        wanted = [onnx.numpy_helper.to_array(tensor) for tensor in before.initializer]
+        assert len(stored) == len(wanted)
+        for found, values in zip(stored, wanted, strict=True):
+            assert found.dtype == (np.float16 if values.dtype == np.float32 and values.size > 1 else values.dtype)
+            np.testing.assert_allclose(found.astype(np.float64), values, rtol=1e-3, atol=1e-6)
+        assert [node.op_type for node in graph.node if node.op_type != "Cast"] == [n.op_type for n in before.node]
+
+    def test_weights_beyond_the_range_of_half_precision_stay(self, tmp_path: Path) -> None:
+        module = nn.Linear(24, 24)
+        with torch.no_grad():
+            module.bias.fill_(1e6)
+        artifact = OnnxRuntime().export(module, Example(labelled("mlp", 4)[0]), tmp_path / "large.onnx")
+        made = Float16().apply(artifact, self.settings(), self.context("mlp", tmp_path / "made"))
+        arrays = [onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(made.path).graph.initializer]
+        assert {array.dtype.name: float(array.max()) for array in arrays if array.ndim == 1} == {"float32": 1e6}
+
+    @pytest.mark.parametrize(("limit", "refused"), [(0.25, True), (0.44, True), (0.48, False), (0.6, False)])
+    def test_it_is_refused_where_less_than_half_is_asked(self, limit: float, *, refused: bool) -> None:
+        profile = Profile("small", budgets=(Budget("size_mb", limit, relative=True),))
+        reason = Float16().refuses(facts_with(Kind.LINEAR), Probes(), profile)
+        assert (reason is not None) == refused
+        assert reason is None or reason.fact == f"{limit:g}x is asked"
+
+    def test_it_is_refused_with_its_figures_where_it_saves_no_time(self) -> None:
+        profile = Profile("fast", budgets=(Budget("latency_ms", 0.5, relative=True),))
+        reason = Float16().refuses(facts_with(Kind.LINEAR), probed(Float16, [0.99, 3.0]), profile)
+        assert reason is not None
+        assert reason.fact == "0.99x computed with in float32, 3.00x computed with in float16"
+        assert Float16().refuses(facts_with(Kind.LINEAR), probed(Float16, [0.99, 0.6]), profile) is None
 
 
 class TestInt8Static(ArtifactTechniqueSuite):

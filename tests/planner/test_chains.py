@@ -4,8 +4,9 @@ import torch
 from torch import nn
 
 from autocompress.facts import Facts
+from autocompress.planner import chains as chains_module
 from autocompress.planner import inspect_module
-from autocompress.planner.chains import MOST_COPIES, build, chains_of
+from autocompress.planner.chains import MOST_COPIES, activation_of, build, chains_of
 from autocompress.runtime import Example
 
 
@@ -24,6 +25,7 @@ def facts_of(module: nn.Module, *shape: int) -> Facts:
         (nn.Conv1d(8, 12, 5, padding=2), (8, 20), 3),
         (nn.Linear(24, 12), (24,), 3),
         (nn.Linear(24, 12), (7, 24), 3),
+        (nn.Linear(2100, 2000), (2100,), 1),
         (nn.LSTM(16, 32, batch_first=True), (12, 16), 1),
         (nn.GRU(16, 32, batch_first=True), (12, 16), 1),
         (nn.LSTM(16, 32, 2, batch_first=True), (12, 16), 1),
@@ -58,6 +60,30 @@ def test_layers_that_do_more_work_stand_in_more_chains() -> None:
     assert max(copies.values()) <= MOST_COPIES
     module, inputs = build(chains)
     assert len(inputs) == len(module.chains) == sum(copies.values())
+
+
+def test_chains_that_would_take_long_stand_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = [nn.Linear(32, 32) for _ in range(9)]
+    facts = facts_of(nn.Sequential(nn.Linear(8, 32), *wide, nn.Linear(32, 64), nn.Linear(64, 32)), 8)
+    before = {chain.layer.name: chain.copies for chain in chains_of(facts)}
+    monkeypatch.setattr(chains_module, "MOST_MACS", 1)
+    after = {chain.layer.name: chain.copies for chain in chains_of(facts)}
+    assert after.keys() == before.keys()
+    assert max(before.values()) > max(after.values()) == 1
+
+
+def test_chains_activate_as_the_model_mostly_does() -> None:
+    blocks = [part for _ in range(2) for part in (nn.Conv2d(8, 8, 3, padding=1), nn.Hardswish())]
+    facts = facts_of(nn.Sequential(*blocks, nn.ReLU(), nn.Sigmoid(), nn.Sigmoid(), nn.Sigmoid()), 8, 6, 6)
+    assert facts.activations == {"Hardswish": 2, "ReLU": 1, "Sigmoid": 3}
+    assert activation_of(facts) == "Hardswish"
+    module, _ = build(chains_of(facts))
+    assert any(isinstance(part, nn.Hardswish) for part in module.modules())
+    assert not any(isinstance(part, nn.ReLU) for part in module.modules())
+
+
+def test_chains_of_a_model_that_activates_by_functions_have_relu() -> None:
+    assert activation_of(facts_of(nn.Linear(8, 8), 8)) == "ReLU"
 
 
 def test_the_same_chains_have_the_same_weights_and_random_numbers_go_on_as_before() -> None:

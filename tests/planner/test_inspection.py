@@ -28,6 +28,14 @@ def macs(facts: Facts) -> dict[str, int]:
     return {layer.name: layer.macs for layer in facts.layers if layer.macs}
 
 
+def test_parameters_that_layers_share_count_once() -> None:
+    module = nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 8), nn.Linear(8, 50, bias=False))
+    module[2].weight = module[0].weight
+    facts = inspect_module(module, Example((np.ones((2, 4), np.int64),)))
+    assert {layer.name: layer.parameters for layer in facts.layers} == {"0": 400, "1": 72, "2": 0}
+    assert sum(layer.parameters for layer in facts.layers) == facts.parameters
+
+
 class Attends(nn.Module):
     """One head block written with torch's own function, as timm and Hugging Face do; takes (n, 10, 32)."""
 

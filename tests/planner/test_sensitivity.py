@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from autocompress.blocks import droppable_blocks, skipping
+from autocompress.planner import sensitivity
 from autocompress.planner.sensitivity import Divergence
 from autocompress.runtime import Example
 from autocompress.source import ArraySource, Part, whole
@@ -44,6 +45,18 @@ def test_what_counts_less_moves_the_outputs_less(part: Part, outputs: int) -> No
     assert found["0.1"] < found["0.2"] < found["0.0"]
     assert found["0.1"] < 0.01
     assert divergence.of(module) == 0.0
+
+
+def test_items_are_looked_at_in_portions_with_the_same_result(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    module, other = nn.Linear(8, 3), nn.Linear(8, 3)
+    monkeypatch.setattr(sensitivity, "SECONDS", 1e9)
+    at_once = Divergence(module, EXAMPLE, part).of(other)
+    sizes: list[int] = []
+    other.register_forward_hook(lambda _module, inputs, _outputs: sizes.append(len(inputs[0])))
+    monkeypatch.setattr(sensitivity, "LEAST_ITEMS", 10)
+    assert Divergence(module, EXAMPLE, part).of(other) == pytest.approx(at_once, rel=1e-5)
+    assert sizes == [10, 10, 10, 10, 10, 10, 4]
 
 
 def test_outputs_that_are_not_finite_are_infinitely_far(part: Part) -> None:

@@ -99,3 +99,17 @@ def test_a_step_is_timed_without_the_judging(tmp_path: Path) -> None:
     assert (found.batch, found.bank, found.optimizer) == (64, 40, "sgd")
     assert found.seconds_per_step > 0
     assert measure_training(student, teacher, Task(test=(inputs, labels)), Example((inputs[:2],))) is None
+
+
+def test_training_is_timed_with_fewer_items_where_memory_counts() -> None:
+    inputs = np.random.default_rng(0).standard_normal((256, 6)).astype(np.float32)
+    labels = (inputs[:, 0] > 0).astype(np.int64)
+    sizes: list[int] = []
+    student = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+    student.register_forward_hook(lambda _module, inputs, _outputs: sizes.append(len(inputs[0])))
+    task = Task(test=(inputs, labels), train=(inputs, labels))
+    found = measure_training(student, nn.Linear(6, 2), task, Example((inputs[:2],)), 16)
+    assert found is not None
+    # what will be trained with stays
+    assert (found.batch, found.optimizer) == (64, "adamw")
+    assert set(sizes) == {16}

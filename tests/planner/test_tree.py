@@ -20,7 +20,7 @@ from autocompress.runtime import Example
 from autocompress.source import ArraySource
 from autocompress.task import Task
 from autocompress.technique import ArtifactTechnique, Context, Technique
-from autocompress.techniques import SHELF, TECHNIQUES, Int8Dynamic, Int8Static
+from autocompress.techniques import SHELF, TECHNIQUES, Float16, Int8Dynamic, Int8Static
 from autocompress.verdict import Finding, Standing, Verdict
 
 ONNX = frozenset({"onnx"})
@@ -104,7 +104,13 @@ def situation(**changes: Any) -> Situation:
 
 
 def shelf() -> list[Technique]:
-    return [technique() for technique in TECHNIQUES]
+    """The quantizations to int8."""
+    return [Int8Dynamic(), Int8Static()]
+
+
+def with_structure() -> list[Technique]:
+    """The same and what changes the network."""
+    return [technique() for technique in SHELF if technique is not Float16]
 
 
 def ladder_of(found: Situation, techniques: Sequence[Technique] | None = None) -> Ladder:
@@ -356,7 +362,7 @@ def with_blocks(*blocks: str, training: bool) -> Probes:
 
 
 def test_structure_comes_after_int8_and_training_after_both_each_round_longer_than_the_last() -> None:
-    techniques = [technique() for technique in SHELF[::-1]]
+    techniques = with_structure()[::-1]
     ladder = ladder_of(situation(probes=with_blocks("b1", "b2", training=True)), techniques)
     assert [rung.effort for rung in ladder.rungs] == sorted(rung.effort for rung in ladder.rungs)
     assert names(ladder)[:3] == ["int8_dynamic", "int8_static", "depth + int8_static"]
@@ -378,7 +384,7 @@ def test_a_course_of_smaller_structures_follows_all_rounds_of_the_one_before() -
     probes = with_blocks("b1", "b2", training=True)
     smaller = Course((drop("b1", "b2", "b3"),), (100,), (1,))
     training = probes.training and replace(probes.training, courses=(*probes.training.courses, smaller))
-    made = ladder_of(situation(probes=replace(probes, training=training)), [technique() for technique in SHELF])
+    made = ladder_of(situation(probes=replace(probes, training=training)), with_structure())
     assert [(name.startswith("smaller"), len(rung.rounds)) for name, rung in zip(names(made), made.rungs, strict=True)][
         3:
     ] == [(False, 1), (False, 2), (False, 3), (True, 1)]
@@ -391,7 +397,7 @@ def test_layers_whose_channels_cannot_be_cut_are_named_beside_those_that_are() -
     way = Way("width", (Structure((cut,), 0.1, 0.4, 0.2),))
     alone = {"stem": "a zero-padded shortcut counts on its width.", **{f"l{i}": "why." for i in range(5)}}
     probes = replace(FAST, groups=("a",), left_alone=alone, ways=(way,))
-    rung = ladder_of(situation(probes=probes), [technique() for technique in SHELF]).rungs[2]
+    rung = ladder_of(situation(probes=probes), with_structure()).rungs[2]
     assert "left alone: stem: a zero-padded shortcut counts on its width." in rung.reason.fact
     assert rung.reason.fact.endswith("and 2 more")
 
@@ -399,20 +405,20 @@ def test_layers_whose_channels_cannot_be_cut_are_named_beside_those_that_are() -
 def test_the_structure_that_is_expected_to_fit_is_the_first_below_the_budgets() -> None:
     findings = tuple(Finding(Budget.parse(metric, "0.45x"), Standing.EXCEEDED, 1.0) for metric in ("latency_ms",))
     made = replace(situation(probes=with_blocks("b1", "b2", "b3", training=False)), baseline=Verdict(findings))
-    rung = ladder_of(made, [technique() for technique in SHELF]).rungs[2]
+    rung = ladder_of(made, with_structure()).rungs[2]
     assert rung.likely == 1
     assert (rung.predicted_latency, rung.predicted_size) == (0.4, pytest.approx(0.2))
 
 
 def test_without_training_data_structure_is_tried_untrained() -> None:
     probes = with_blocks("b1", training=False)
-    ladder = ladder_of(situation(task=Task(test=many(3000)), probes=probes), [technique() for technique in SHELF])
+    ladder = ladder_of(situation(task=Task(test=many(3000)), probes=probes), with_structure())
     assert names(ladder) == ["int8_dynamic", "int8_static", "depth + int8_static"]
     assert ladder.refusals["distillation"].rule == "training"
 
 
 def test_without_a_block_that_can_go_structure_and_recovery_are_refused() -> None:
-    ladder = ladder_of(situation(), [technique() for technique in SHELF])
+    ladder = ladder_of(situation(), with_structure())
     assert names(ladder) == ["int8_dynamic", "int8_static"]
     assert ladder.refusals["block_dropping"].rule == "blocks"
     assert ladder.refusals["distillation"].rule == "recovery"
@@ -460,15 +466,23 @@ def test_quantization_aware_training_is_not_available_with_and_without_training_
 
 @pytest.mark.parametrize("given", [case[3] for case in CASES])
 def test_everything_on_the_shelf_is_either_a_rung_or_refused_with_rule_sentence_and_fact(given: Situation) -> None:
-    ladder = ladder_of(given)
-    on_shelf = {technique.name for technique in shelf()}
+    techniques = [technique() for technique in TECHNIQUES]
+    ladder = ladder_of(given, techniques)
+    on_shelf = {technique.name for technique in techniques}
     assert on_shelf == (set(names(ladder)) | set(ladder.refusals)) & on_shelf
     assert not set(names(ladder)) & set(ladder.refusals)
-    known = {rule.name for rule in RULES} | {"probe", "quantizable", "format"}
+    known = {rule.name for rule in RULES} | {"probe", "quantizable", "format", "size"}
     for reason in ladder.refusals.values():
         assert reason.rule in known
         assert reason.sentence.endswith(".")
         assert reason.fact
+
+
+@pytest.mark.parametrize(("limit", "tried"), [(0.6, True), (0.3, False)])
+def test_half_precision_is_tried_where_half_the_bytes_may_do(limit: float, *, tried: bool) -> None:
+    ladder = ladder_of(situation(budgets=(share("size_mb", limit), DROP)), [*shelf(), Float16()])
+    assert ("float16" in names(ladder)) == tried
+    assert ("float16" in ladder.refusals) != tried
 
 
 # warnings

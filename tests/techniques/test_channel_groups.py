@@ -19,7 +19,7 @@ from autocompress.module import call
 from autocompress.runtime import Example
 from autocompress.source import ArraySource, Part, whole
 from autocompress.task import Task
-from autocompress.techniques.channel_groups import cut, prunable_groups
+from autocompress.techniques.channel_groups import UNTRIED, cut, outlined, prunable_groups
 from autocompress.techniques.channel_selection import Selection
 from autocompress.vision import import_torchvision
 
@@ -76,6 +76,22 @@ class TestWhatCanBeCut:
         }
         # one kind a stage, its strided first block included
         assert len({group.kind for group in found.groups}) == 3
+
+    def test_without_time_what_was_not_tried_is_left_alone_by_that_name(self, cifar_resnet: nn.Module) -> None:
+        example = images(size=32)
+        everything = {group.name for group in prunable_groups(cifar_resnet, example).groups}
+        found = prunable_groups(cifar_resnet, example, out_of_time=lambda: True)
+        assert {group.name for group in found.groups} <= everything
+        untried = {name for name, reason in found.left_alone.items() if reason == f"{UNTRIED}."}
+        assert untried
+        assert untried.isdisjoint(group.name for group in found.groups)
+
+    def test_an_outline_has_the_shapes_of_the_cut(self, cifar_resnet: nn.Module) -> None:
+        example = images(size=32)
+        selection = Selection(0.25, groups=("layer1.0.conv1", "layer3.2.conv1"), multiple=4)
+        real, outline = cut(cifar_resnet, example, selection), outlined(cifar_resnet, example, selection)
+        shapes = [[tuple(weight.shape) for weight in module.parameters()] for module in (cifar_resnet, real, outline)]
+        assert shapes[1] == shapes[2] != shapes[0]
 
     def test_also_after_blocks_were_dropped(self, cifar_resnet: nn.Module) -> None:
         module = with_shared_weights(cifar_resnet)

@@ -1,0 +1,124 @@
+"""Half precision: weights in two bytes, computed with in float32 or in float16. Needs no data.
+
+Weights alone lose next to nothing: float16 keeps eleven bits of them (IEEE 754). onnxruntime turns them back into
+float32 once, when it loads the file. Arithmetic in float16: Micikevicius et al., "Mixed precision training", ICLR 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from autocompress.artifact import Artifact
+from autocompress.errors import TechniqueError
+from autocompress.facts import Facts, Kind
+from autocompress.ladder import Choice, Reason, Space, check_settings
+from autocompress.module import first_line
+from autocompress.onnx_file import compact, is_in_float, load_model, save_if_smaller
+from autocompress.plan import Effort, Setting, Stage
+from autocompress.probes import Probe, Probes
+from autocompress.profile import Profile
+from autocompress.quiet import quiet
+from autocompress.technique import ArtifactTechnique, Context
+from autocompress.techniques.paying import paying_settings, refuse_what_does_not_pay
+
+LARGEST = float(np.finfo(np.float16).max)
+WEIGHTY = (Kind.CONVOLUTION, Kind.LINEAR, Kind.ATTENTION, Kind.RECURRENT, Kind.EMBEDDING)
+HALF = 0.5
+# a budget so little below what is expected is worth a try
+JUST_BELOW = 0.9
+
+
+class Float16(ArtifactTechnique):
+    """Weights in half precision."""
+
+    name: ClassVar[str] = "float16"
+    summary: ClassVar[str] = "weights in half precision, no data needed"
+    stage: ClassVar[Stage] = Stage.PRECISION
+    effort: ClassVar[Effort] = Effort.NONE
+    formats: ClassVar[frozenset[str]] = frozenset({"onnx"})
+    value_bytes: ClassVar[int] = 2
+    choices: ClassVar[tuple[Choice, ...]] = (
+        Choice("arithmetic", ("float32", "float16"), describes="what the weights are computed with in"),
+    )
+    probed: ClassVar[tuple[Mapping[str, Setting], ...]] = ({"arithmetic": "float32"}, {"arithmetic": "float16"})
+
+    def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
+        """Arithmetic that pays, fastest first."""
+        return Space(self.choices, paying_settings(self.probed, probes.of(self.name), profile))
+
+    def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
+        """Refused without weights, and where a budget asks for more than it gives."""
+        if not any(layer.kind in WEIGHTY for layer in facts.layers):
+            return Reason("half precision covers no layer of this model.", "quantizable", "no layer with weights")
+        limits = {budget.metric: budget.limit for budget in profile.budgets if budget.relative}
+        if limits.get("size_mb", 1.0) < JUST_BELOW * HALF:
+            return Reason("half precision leaves half of the bytes.", "size", f"{limits['size_mb']:g}x is asked")
+        slower = refuse_what_does_not_pay("half precision", self.name, probes, profile)
+        measured = probes.of(self.name)
+        if slower is not None or not measured:
+            return slower
+        ratio = measured[0].ratio or 0.0
+        if ratio > JUST_BELOW and limits.get("latency_ms", ratio) < JUST_BELOW * ratio:
+            return Reason("half precision saves hardly any time on this device.", "probe", _figures(measured))
+        return None
+
+    def covers(self, facts: Facts) -> frozenset[Kind]:
+        """See `ArtifactTechnique.covers`."""
+        return frozenset(Kind)
+
+    def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
+        """See `ArtifactTechnique.apply`."""
+        check_settings(self.name, self.choices, settings)
+        model = load_model(artifact.path)
+        if settings["arithmetic"] == "float16":
+            model = _computing_in_half(model, self.name)
+        else:
+            _store_in_half(model.graph)
+        return save_if_smaller(compact(model), artifact, context.folder, self.name)
+
+
+def _figures(probes: Sequence[Probe]) -> str:
+    figures = (f"{probe.ratio:.2f}x computed with in {probe.settings['arithmetic']}" for probe in probes)
+    return ", ".join(figures)
+
+
+def _store_in_half(graph: onnx.GraphProto) -> None:
+    """Weights in float16, each followed by a cast, but for those of nodes that stay in float."""
+    fixed = {value.name for value in (*graph.input, *graph.output)}
+    fixed |= {name for node in graph.node if is_in_float(node) for name in node.input}
+    casts = []
+    for tensor in graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if tensor.data_type != TensorProto.FLOAT or tensor.name in fixed or values.size < 2:
+            continue
+        if not np.all(np.abs(values) <= LARGEST):
+            # masks hold the lowest float
+            continue
+        name = tensor.name
+        stored = f"{name}.half"
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
+        casts.append(helper.make_node("Cast", [stored], [name], to=TensorProto.FLOAT))
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
+    del graph.node[:]
+    graph.node.extend([*casts, *nodes])
+
+
+def _computing_in_half(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Everything in float16 that can be; inputs and outputs stay as they are."""
+    stay = [node.name for node in model.graph.node if is_in_float(node)]
+    for place, node in enumerate(model.graph.node):
+        node.name = node.name or f"node{place}"
+    try:
+        with quiet("", "root", "onnxruntime"):
+            result: onnx.ModelProto = convert_float_to_float16(
+                onnx.shape_inference.infer_shapes(model), keep_io_types=True, node_block_list=stay
+            )
+    except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
+        raise TechniqueError(f"onnxruntime cannot convert this model: {first_line(error)}", where=name) from error
+    return result

@@ -68,8 +68,9 @@ def refuse_what_does_not_pay(title: str, technique: str, probes: Probes, profile
     best = measured[0]
     if (best.ratio or 0.0) < worth(profile):
         return None
+    slower = f"{best.ratio:.1f}x slower" if (best.ratio or 0.0) > 1 + SAME_SPEED else "no faster"
     return Reason(
-        f"{title} makes this model's dominant layers {best.ratio:.1f}x slower than float on this device.",
+        f"{title} makes this model's dominant layers {slower} than float on this device.",
         "probe",
         f"{best.ratio:.2f}x the float latency ({best.low:.2f} to {best.high:.2f}), best of {len(measured)} settings",
     )

@@ -57,8 +57,10 @@ class Float16(ArtifactTechnique):
         if not any(layer.kind in WEIGHTY for layer in facts.layers):
             return Reason("half precision covers no layer of this model.", "quantizable", "no layer with weights")
         limits = {budget.metric: budget.limit for budget in profile.budgets if budget.relative}
-        if limits.get("size_mb", 1.0) < JUST_BELOW * HALF:
-            return Reason("half precision leaves half of the bytes.", "size", f"{limits['size_mb']:g}x is asked")
+        if limits.get("size_mb", 1.0) <= HALF:
+            return Reason(
+                "half precision leaves half of the bytes and a little more.", "size", f"{limits['size_mb']:g}x is asked"
+            )
         slower = refuse_what_does_not_pay("half precision", self.name, probes, profile)
         measured = probes.of(self.name)
         if slower is not None or not measured:

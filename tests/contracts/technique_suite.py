@@ -44,7 +44,7 @@ print(technique.apply(OnnxRuntime().read(Path(path)), json.loads(settings), cont
 """
 
 FAST = Profile("fast", budgets=(Budget.parse("latency_ms", "0.5x"),))
-SMALL = Profile("small", budgets=(Budget.parse("size_mb", "0.5x"),))
+SMALL = Profile("small", budgets=(Budget.parse("size_mb", "0.6x"),))
 PROFILES = (Profile("free"), FAST, SMALL, Profile("hurried", objective="latency"))
 
 

@@ -30,9 +30,13 @@ class Skip(nn.Module):
 
 def droppable_blocks(module: nn.Module, example: Example) -> dict[str, bool]:
     """Names of blocks that the network runs without, and whether they give their result in a tuple."""
-    blocks = candidate_blocks(module, example)
+    return not_needed(module, example, candidate_blocks(module, example))
+
+
+def not_needed(module: nn.Module, example: Example, candidates: dict[str, bool]) -> dict[str, bool]:
+    """Those of the candidates that the network runs without."""
     one = example.with_batch(1)
-    return {name: kind for name, kind in blocks.items() if _runs_without(module, name, blocks, one)}
+    return {name: kind for name, kind in candidates.items() if _runs_without(module, name, candidates, one)}
 
 
 def _runs_without(module: nn.Module, name: str, blocks: dict[str, bool], example: Example) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from autocompress.blocks import Skip, droppable_blocks
+from autocompress.blocks import Skip, candidate_blocks
 from autocompress.runtime import Example
 
 
@@ -19,7 +19,7 @@ class FeatureMatching:
     """Hooks on the blocks of student and teacher; `loss` compares what they gave in the last forward passes."""
 
     def __init__(self, student: nn.Module, teacher: nn.Module, example: Example) -> None:
-        names = droppable_blocks(teacher, example)
+        names = candidate_blocks(teacher, example)
         self._names = [name for name in names if not isinstance(student.get_submodule(name), Skip)]
         self._given: dict[tuple[str, str], torch.Tensor] = {}
         self._handles = [

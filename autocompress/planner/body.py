@@ -7,7 +7,7 @@ from itertools import product
 
 from torch import nn
 
-from autocompress.blocks import candidate_blocks, droppable_blocks, is_ignored, skipping
+from autocompress.blocks import candidate_blocks, is_ignored, not_needed, skipping
 from autocompress.errors import ModelError, TechniqueError
 from autocompress.facts import Facts
 from autocompress.planner.anatomy import WIDTH_LEVELS, Anatomy, Cut, block_kinds, channel_step
@@ -39,8 +39,9 @@ class Body:
         out_of_time: Callable[[], bool] = lambda: False,
     ) -> None:
         self._module, self._example, self._multiple = module, example, multiple
-        blocks = droppable_blocks(module, example)
-        needed = (name for name in candidate_blocks(module, example) if name not in blocks)
+        candidates = candidate_blocks(module, example)
+        blocks = not_needed(module, example, candidates)
+        needed = (name for name in candidates if name not in blocks)
         self._blocks = {name: kind for name, kind in blocks.items() if not is_ignored(module, name, ignore)}
         self._narrowed: tuple[tuple[tuple[str, float], ...], nn.Module] = ((), module)
         try:

@@ -12,7 +12,7 @@ from typing import ClassVar
 from torch import nn
 
 from autocompress.batch_norm import reestimate_batch_norm
-from autocompress.blocks import drop_blocks, droppable_blocks, is_ignored, with_own_weights
+from autocompress.blocks import candidate_blocks, drop_blocks, is_ignored, not_needed, with_own_weights
 from autocompress.errors import PlanError, TechniqueError
 from autocompress.facts import Facts
 from autocompress.ladder import Choice, Reason, Space
@@ -59,7 +59,9 @@ class BlockDropping(ModelTechnique):
         for name in names:
             if is_ignored(module, name, context.ignore):
                 raise TechniqueError(f"{name!r} is declared to be ignored, or holds what is.", where=self.name)
-        drop_blocks(module, names, droppable_blocks(module, context.example))
+        # only those that shall go are tried
+        asked = {name: kind for name, kind in candidate_blocks(module, context.example).items() if name in names}
+        drop_blocks(module, names, not_needed(module, context.example, asked))
         # so far the weights are still the original's
         module = with_own_weights(module)
         if context.calibrating is not None:

@@ -16,7 +16,7 @@ from autocompress.examples import example_for, feed_of
 from autocompress.judge import decide_again, judge_by, look_until_clear
 from autocompress.measurement import Measurement, Reading
 from autocompress.profile import Profile
-from autocompress.runtime import Example, HotSpots, Runtime
+from autocompress.runtime import Example, Runtime
 from autocompress.scoring import Scorer
 from autocompress.task import Task
 from autocompress.verdict import Finding, Standing, Verdict
@@ -181,7 +181,7 @@ def check(
         stale = certified.stale(runtime, device.machine().fingerprint)
         notes = [stale] if stale else []
         verdict = verdict if stale else Verdict(tuple(_or_certified(one, certified) for one in verdict.findings))
-    spots = _hot_spots(verdict, artifact, profile, runtime, task)
+    spots = _HotSpots.of(verdict, artifact, profile, runtime, task)
     graded = tuple(
         Graded(finding, rule, grade_of(finding, rule), _why(finding, spots, measurement))
         for finding in verdict.findings
@@ -251,26 +251,35 @@ class Certified:
         return decide_again(unmeasured.budget, earlier, f"certified on {self.issued}")
 
 
-def _hot_spots(
-    verdict: Verdict, artifact: Artifact, profile: Profile, runtime: Runtime, task: Task | None
-) -> HotSpots | None:
-    broken = [finding for finding in verdict.findings if finding.standing is Standing.EXCEEDED]
-    if not any(finding.budget.structural for finding in broken):
-        return None
-    inputs = feed_of(artifact, _example(task), profile.protocol.batch)
-    return runtime.hot_spots(artifact, inputs, profile.runtime.threads, profile.runtime.options)
+@dataclass(frozen=True)
+class _HotSpots:
+    """Where the time and the bytes of an artifact go, in words; empty where no budget on them is broken."""
+
+    time: str = ""
+    size: str = ""
+
+    @staticmethod
+    def of(verdict: Verdict, artifact: Artifact, profile: Profile, runtime: Runtime, task: Task | None) -> _HotSpots:
+        broken = [f.budget for f in verdict.findings if f.standing is Standing.EXCEEDED and f.budget.structural]
+        time = size = ""
+        if any(budget.metric in TIME_METRICS for budget in broken):
+            inputs = feed_of(artifact, _example(task), profile.protocol.batch)
+            options = profile.runtime
+            slowest = runtime.slowest_operators(artifact, inputs, options.threads, options.options)
+            named = [f"{kind} {name} {share:.0%}" for name, kind, share in slowest[:NAMED]]
+            time = f"slowest operators: {', '.join(named)}"
+        if any(budget.metric not in TIME_METRICS for budget in broken):
+            named = [f"{name}: {count / 1e6:.3g} MB" for name, count in runtime.largest_tensors(artifact)[:NAMED]]
+            size = f"largest tensors: {'; '.join(named)}"
+        return _HotSpots(time, size)
 
 
-def _why(finding: Finding, spots: HotSpots | None, measurement: Measurement) -> str:
+def _why(finding: Finding, spots: _HotSpots, measurement: Measurement) -> str:
     if finding.standing is not Standing.EXCEEDED:
         return ""
     metric = finding.budget.metric
-    if metric in TIME_METRICS and spots is not None:
-        named = [f"{kind} {name} {share:.0%}" for name, kind, share in spots.slowest[:NAMED]]
-        return f"slowest operators: {', '.join(named)}"
-    if finding.budget.structural and spots is not None:
-        named = [f"{name}: {size / 1e6:.3g} MB" for name, size in spots.largest[:NAMED]]
-        return f"largest tensors: {'; '.join(named)}"
+    if finding.budget.structural:
+        return spots.time if metric in TIME_METRICS else spots.size
     changes = changes_of(measurement)
     return str(changes) if changes is not None else ""
 

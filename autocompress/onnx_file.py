@@ -6,7 +6,7 @@ import hashlib
 import re
 import string
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -191,7 +191,7 @@ def _share_repeated_weights(graph: onnx.GraphProto) -> None:
     for place in reversed(range(len(graph.initializer))):
         if graph.initializer[place].name in renamed:
             del graph.initializer[place]
-    _rename(graph, renamed)
+    rename(graph, renamed)
 
 
 def _shorten_names(graph: onnx.GraphProto) -> None:
@@ -206,10 +206,11 @@ def _shorten_names(graph: onnx.GraphProto) -> None:
                 renamed[name] = next(short)
     for tensor in graph.initializer:
         tensor.name = renamed.get(tensor.name, tensor.name)
-    _rename(graph, renamed)
+    rename(graph, renamed)
 
 
-def _rename(graph: onnx.GraphProto, renamed: dict[str, str]) -> None:
+def rename(graph: onnx.GraphProto, renamed: Mapping[str, str]) -> None:
+    """Rename values wherever a node of the graph reads or makes them."""
     for node in graph.node:
         for names in (node.input, node.output):
             for place, name in enumerate(names):

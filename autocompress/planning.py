@@ -15,11 +15,13 @@ from autocompress.ladder import Ladder
 from autocompress.measurement import Measurement
 from autocompress.plan import Plan, Step
 from autocompress.planner import (
+    ProbeBench,
     Situation,
     Whole,
     build_ladder,
     fastest,
     inspect_module,
+    probe_whole,
     run_probes,
     with_course,
     with_next_round,
@@ -36,6 +38,7 @@ from autocompress.structuring import (
     time_training,
 )
 from autocompress.technique import ArtifactTechnique, Technique
+from autocompress.techniques.paying import time_matters
 from autocompress.turns import alone, measuring
 from autocompress.workbench import Workbench
 
@@ -174,7 +177,9 @@ def _shaping(
     rung = fastest(finishes)
     finish = next(rung.plans()).finish
     expected = rung.predicted_latency or 1.0, rung.predicted_size or 1.0
-    return Shaping(bench, journal, planned.facts, finish, part, progress, expected, attempt)
+    probe = planned.probes.with_settings(finish[0].technique, finish[0].settings)
+    measured = probe is not None and probe.whole
+    return Shaping(bench, journal, planned.facts, finish, part, progress, expected, measured, attempt)
 
 
 def _probe(bench: Workbench, journal: Journal, facts: Facts, progress: Listener) -> Probes:
@@ -187,7 +192,10 @@ def _probe(bench: Workbench, journal: Journal, facts: Facts, progress: Listener)
     def said(sentence: str) -> None:
         progress(Event("probes", sentence))
 
-    probes = run_probes(facts, techniques, tools.runtime, tools.device, bench.profile, bench.machine, said)
+    probe_bench = ProbeBench(techniques, tools.runtime, tools.device, bench.profile, bench.machine, said)
+    probes = run_probes(facts, probe_bench)
+    if time_matters(bench.profile):
+        probes = probe_whole(bench.baseline, bench.example, facts, probes, probe_bench)
     probes = replace(probes, operators=_operators(bench))
     journal.note("probes", probes.to_json())
     return probes
@@ -199,8 +207,8 @@ def _operators(bench: Workbench) -> dict[str, float]:
     inputs = feed_of(bench.baseline, bench.example, bench.profile.protocol.batch)
     shares: dict[str, float] = {}
     with measuring():
-        spots = bench.tools.runtime.hot_spots(bench.baseline, inputs, options.threads, options.options)
-    for _, type_, share in spots.slowest:
+        slowest = bench.tools.runtime.slowest_operators(bench.baseline, inputs, options.threads, options.options)
+    for _, type_, share in slowest:
         shares[type_] = shares.get(type_, 0.0) + share
     return shares
 

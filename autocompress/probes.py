@@ -11,7 +11,7 @@ from autocompress.plan import Setting, Stage, Step
 
 @dataclass(frozen=True)
 class Probe:
-    """One technique with one choice of settings, measured on the model's dominant layers.
+    """One technique with one choice of settings, measured on the model's dominant layers, or on the `whole` model.
 
     `ratio` is its latency over the float latency (below 1 it pays), with one-sided bounds `low` and `high`;
     `size_ratio` the same for bytes. `failure` says why there is no figure.
@@ -24,6 +24,7 @@ class Probe:
     high: float | None = None
     size_ratio: float | None = None
     failure: str = ""
+    whole: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
@@ -35,6 +36,7 @@ class Probe:
             "high": self.high,
             "size_ratio": self.size_ratio,
             "failure": self.failure,
+            "whole": self.whole,
         }
 
     @staticmethod
@@ -165,9 +167,24 @@ class Probes:
     operators: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, technique: str) -> tuple[Probe, ...]:
-        """The technique's probes that have a figure, fastest first."""
+        """The technique's probes that have a figure: those of the whole model before those of its dominant layers with
+        other settings, fastest first."""
         mine = [probe for probe in self.probes if probe.technique == technique and probe.ratio is not None]
-        return tuple(sorted(mine, key=lambda probe: probe.ratio or 0.0))
+        known = [probe.settings for probe in mine if probe.whole]
+        counting = [probe for probe in mine if probe.whole or probe.settings not in known]
+        return tuple(sorted(counting, key=lambda probe: (not probe.whole, probe.ratio or 0.0)))
+
+    def with_settings(self, technique: str, settings: Mapping[str, Setting]) -> Probe | None:
+        """The technique's probe that fits these settings, else its fastest; None where it has no figure."""
+        found = self.of(technique)
+        fitting = (probe for probe in found if probe.settings.items() <= settings.items())
+        return next(fitting, next(iter(found), None))
+
+    def failure_of(self, technique: str) -> str:
+        """Why the technique cannot be done on this model, empty where it can or was not tried."""
+        mine = [probe for probe in self.probes if probe.technique == technique]
+        tried = [probe for probe in mine if probe.whole] or mine
+        return "" if any(not probe.failure for probe in tried) else next((one.failure for one in tried), "")
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""

@@ -66,15 +66,6 @@ class Contents:
     operators: Mapping[str, int]
 
 
-@dataclass(frozen=True)
-class HotSpots:
-    """Where an artifact's bytes and time go: `largest` stored tensors (what they are, bytes), `slowest` operators
-    (name, type, share of the time), most first."""
-
-    largest: Sequence[tuple[str, int]] = ()
-    slowest: Sequence[tuple[str, str, float]] = ()
-
-
 class Session(ABC):
     """An artifact, loaded."""
 
@@ -128,10 +119,14 @@ class Runtime(ABC):
         """What the artifact holds."""
 
     @abstractmethod
-    def hot_spots(
+    def largest_tensors(self, artifact: Artifact) -> Sequence[tuple[str, int]]:
+        """What the artifact's stored tensors are, with their bytes, the largest first."""
+
+    @abstractmethod
+    def slowest_operators(
         self, artifact: Artifact, inputs: Mapping[str, Array], threads: int, options: Mapping[str, str]
-    ) -> HotSpots:
-        """Where the artifact's bytes and its time on these inputs go.
+    ) -> Sequence[tuple[str, str, float]]:
+        """Name, type and share of the artifact's time on these inputs of its operators, the slowest first.
 
         Raises:
             RuntimeFailureError: when the runtime fails on it.

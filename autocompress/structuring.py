@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from autocompress import probe_cache
 from autocompress.artifact import Artifact
-from autocompress.errors import ArtifactError, RuntimeFailureError, TechniqueError
+from autocompress.errors import ArtifactError, ModelError, RuntimeFailureError, TechniqueError
 from autocompress.facts import Facts
 from autocompress.journal import Journal
 from autocompress.ladder import Ladder
@@ -26,6 +25,7 @@ from autocompress.planner import (
     Divergence,
     LatencyModel,
     Moves,
+    Target,
     measure_training,
     probe_multiple,
     target_of,
@@ -36,10 +36,12 @@ from autocompress.planner import (
 from autocompress.probes import SMALLEST, Probes, Structure, TrainingProbe, Way
 from autocompress.progress import Event, Listener
 from autocompress.runtime import Example
+from autocompress.scratch import scratch
 from autocompress.source import ArraySource, Part, whole
 from autocompress.strategies import fits_with_room
 from autocompress.technique import Context
 from autocompress.techniques.paying import time_matters
+from autocompress.time_limit import TimeLimit
 from autocompress.trial import Trial
 from autocompress.verdict import Verdict
 from autocompress.workbench import Workbench
@@ -62,7 +64,8 @@ LESS = 0.9
 @dataclass(frozen=True, eq=False)
 class Shaping:
     """The run as far as structure needs it. `finish` is what every structure is measured with, `expected` the latency
-    and size that are predicted of it alone; what one `attempt` has measured another does not go by."""
+    and size of it alone, as `expected_measured` or only predicted; what one `attempt` has measured another does not go
+    by."""
 
     bench: Workbench
     journal: Journal
@@ -71,6 +74,7 @@ class Shaping:
     part: Part
     progress: Listener
     expected: tuple[float, float]
+    expected_measured: bool = False
     attempt: int = 1
 
     def said(self, sentence: str) -> None:
@@ -82,13 +86,14 @@ class Shaping:
         part = whole("example", ArraySource(example.inputs, np.zeros(example.batch, dtype=np.int64)))
         return self.bench.tools.finished(artifact, self.finish, Context(None, example, part, folder))
 
-    def measured(self, steps: tuple[Step, ...]) -> tuple[float, float] | None:
+    def measured(self, steps: tuple[Step, ...], time: int = 1) -> tuple[float, float] | None:
         """Latency and size of a structure, not trained, as shares of the baseline; None where it cannot be built.
 
-        What an earlier sitting measured is not measured again.
+        What an earlier sitting measured is not measured again, unless it is for another `time`.
         """
         plan = Plan((steps,) if steps else (), self.finish)
         note = "structures" if self.attempt == 1 else f"structures, attempt {self.attempt}"
+        note += f", measured for time {time}" if time > 1 else ""
         noted = self.journal.noted(note) or {}
         if plan.hash in noted:
             found = noted[plan.hash]
@@ -97,14 +102,16 @@ class Shaping:
         return None if found is None else (found[0], found[1])
 
     def _measure(self, plan: Plan) -> list[float] | None:
-        try:
-            artifact = self.bench.build(plan)
-            latency = self.bench.measure_time(artifact, MEASURE_SECONDS)
-        except (TechniqueError, ArtifactError, RuntimeFailureError):
-            # a structure that cannot be built tells nothing about time; the search meets it again and says why
-            return None
-        ratios = latency.latency_ratios(self.bench.profile.protocol.statistic)
-        return [float(np.median(ratios)), artifact.size_bytes / self.bench.baseline.size_bytes]
+        with scratch("structure") as folder:
+            try:
+                # ranges from the example: time and size do not depend on them
+                artifact = self.finished(self.bench.exported(plan.rounds), self.bench.example, folder)
+                latency = self.bench.measure_time(artifact, MEASURE_SECONDS)
+            except (TechniqueError, ModelError, ArtifactError, RuntimeFailureError):
+                # a structure that cannot be built tells nothing about time; the search meets it again and says why
+                return None
+            ratios = latency.latency_ratios(self.bench.profile.protocol.statistic)
+            return [float(np.median(ratios)), artifact.size_bytes / self.bench.baseline.size_bytes]
 
 
 def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds: float | None) -> Probes:
@@ -117,18 +124,14 @@ def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds: float
     bench = shaping.bench
     asked = target_of(verdict, bench.profile.objective)
     target = asked.tighter(FURTHER ** (shaping.attempt - 1))
-    began = time.monotonic()
+    limit = TimeLimit(seconds, bench.export_seconds + MEASURE_SECONDS)
     shaping.said("looking for blocks and channels that can go")
-
-    def out_of_time() -> bool:
-        return seconds is not None and time.monotonic() - began > seconds
-
     if not time_matters(bench.profile):
         # where only bytes count, every step of widths pays
         multiple = MULTIPLES[0]
     else:
-        multiple = MULTIPLES[-1] if out_of_time() else _multiple(shaping)
-    body = Body(bench.module, bench.example, shaping.facts, multiple, bench.profile.ignore, out_of_time)
+        multiple = MULTIPLES[-1] if limit.is_over() else _multiple(shaping)
+    body = Body(bench.module, bench.example, shaping.facts, multiple, bench.profile.ignore, limit.is_over)
     anatomy = body.anatomy
     names = tuple(name for kind in anatomy.groups.values() for name in kind)
     probes = replace(
@@ -138,12 +141,14 @@ def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds: float
         left_alone=body.left_alone,
         channel_multiple=multiple,
     )
-    if not out_of_time():
-        probes = replace(probes, smallest=_smallest(shaping, anatomy))
+    if not limit.is_too_short():
+        with limit.piece():
+            smallest = _smallest(shaping, anatomy, asked)
+        probes = replace(probes, smallest=smallest)
     if probes.smallest is not None and asked.missed(probes.smallest.latency, probes.smallest.size):
         only = Way(SMALLEST, (probes.smallest,))
         return replace(probes, ways=(only,) if probes.smallest.steps else ())
-    measured = _measure_samples(shaping, anatomy, out_of_time)
+    measured = _measure_samples(shaping, anatomy, limit)
     if not measured:
         return probes
     # what the original gives is asked for only where there is time to order by it
@@ -154,16 +159,16 @@ def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds: float
     def way(name: str, *moves: Moves) -> Way:
         while True:
             descent = Descent(
-                _predictor(anatomy, measured, bench.baseline.size_bytes),
+                _predictor(anatomy, measured, probes.smallest, bench.baseline.size_bytes),
                 diverges,
                 target,
                 bench.profile.objective in SHRINKING,
                 lambda sentence: shaping.said(f"{name}: {sentence}"),
-                out_of_time,
+                limit.is_over,
             )
             path = descent.path(*moves)
             expected = descent.expected(path)
-            if expected is None or len(measured) >= MOST_MEASURED or out_of_time():
+            if expected is None or len(measured) >= MOST_MEASURED or limit.is_too_short():
                 return way_of(name, path, anatomy)
             both = shaping.measured(anatomy.steps(expected.cut))
             if both is None or both[0] <= expected.latency * (1 + CLOSE) or _knows(measured, expected.cut):
@@ -195,19 +200,19 @@ def _knows(measured: Sequence[tuple[Cut, float, float]], cut: Cut) -> bool:
     return any(other == cut for other, _, _ in measured)
 
 
-def _measure_samples(
-    shaping: Shaping, anatomy: Anatomy, out_of_time: Callable[[], bool]
-) -> list[tuple[Cut, float, float]]:
+def _measure_samples(shaping: Shaping, anatomy: Anatomy, limit: TimeLimit) -> list[tuple[Cut, float, float]]:
     """Cuts with their latency and size; begins with no cut. Empty where not even that can be measured.
 
     Where there is no time for any, no cut has what is predicted of it.
     """
-    found: list[tuple[Cut, float, float]] = [(Cut(), *shaping.expected)] if out_of_time() else []
-    for cut in (Cut(), *anatomy.samples()):
-        if len(found) == MOST_SAMPLES or (found and out_of_time()):
+    known = limit.is_too_short() or (shaping.expected_measured and shaping.attempt == 1)
+    found: list[tuple[Cut, float, float]] = [(Cut(), *shaping.expected)] if known else []
+    for cut in (*([] if known else [Cut()]), *anatomy.samples()):
+        if len(found) == MOST_SAMPLES or (found and limit.is_too_short()):
             break
         shaping.said(f"measuring what {_describe(cut)} saves")
-        both = shaping.measured(anatomy.steps(cut))
+        with limit.piece():
+            both = shaping.measured(anatomy.steps(cut))
         if both is not None:
             found.append((cut, *both))
         elif not found:
@@ -215,11 +220,19 @@ def _measure_samples(
     return found
 
 
-def _smallest(shaping: Shaping, anatomy: Anatomy) -> Structure | None:
-    """The smallest structure as it is measured, None where it cannot be built."""
+def _smallest(shaping: Shaping, anatomy: Anatomy, asked: Target) -> Structure | None:
+    """The smallest structure as it is measured, None where it cannot be built.
+
+    Where its latency misses what is asked it is measured once more, and the lower one counts: this answer ends the run,
+    and a neighbour's burst of work must not give it.
+    """
     shaping.said("measuring the smallest structure")
-    steps = anatomy.smallest()
+    _, steps = anatomy.smallest()
     found = shaping.measured(steps)
+    if found is not None and asked.missed(*found) and not asked.missed(0.0, found[1]):
+        shaping.said("measuring the smallest structure once more, since it misses the latency that is asked")
+        again = shaping.measured(steps, time=2) or found
+        found = min(found[0], again[0]), found[1]
     return None if found is None else Structure(steps, None, *found)
 
 
@@ -230,9 +243,13 @@ def _describe(cut: Cut) -> str:
 
 
 def _predictor(
-    anatomy: Anatomy, measured: Sequence[tuple[Cut, float, float]], baseline_bytes: int
+    anatomy: Anatomy, measured: Sequence[tuple[Cut, float, float]], smallest: Structure | None, baseline_bytes: int
 ) -> Callable[[Cut], tuple[float, float]]:
-    model = LatencyModel.fit(anatomy.facts, [(work_of(anatomy.layers(cut)), latency) for cut, latency, _ in measured])
+    known = [(cut, latency) for cut, latency, _ in measured]
+    if smallest is not None:
+        # its size says less: what it narrows beyond its cut does little work but may hold many weights
+        known.append((anatomy.smallest()[0], smallest.latency))
+    model = LatencyModel.fit(anatomy.facts, [(work_of(anatomy.layers(cut)), latency) for cut, latency in known])
     parameters = np.array([sum(layer.parameters for layer in anatomy.layers(cut)) for cut, _, _ in measured])
     sizes = np.array([size for _, _, size in measured])
     if len(np.unique(parameters)) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -81,7 +82,10 @@ class Tools:
 
 
 class Workbench:
-    """One model with its data on one device. Artifacts are kept by the hash of their plan."""
+    """One model with its data on one device. Artifacts are kept by the hash of their plan.
+
+    `export_seconds` is what the export of the untouched model took, 0 where an earlier run made it.
+    """
 
     def __init__(
         self,
@@ -100,6 +104,7 @@ class Workbench:
         self.workspace = workspace
         self.machine: Machine = tools.device.machine()
         self.hears_training: Callable[[int, int, float], None] = lambda step, steps, seconds_left: None
+        self.export_seconds = 0.0
         self._baseline: Artifact | None = None
         self._scorer = Scorer(tools.runtime, task or Task(), self.machine.cores, profile.runtime.options)
 
@@ -121,8 +126,10 @@ class Workbench:
         Raises:
             ModelError: when it cannot be exported.
         """
+        began = time.monotonic()
         with working():
             self._baseline = self._export(self.module, folder / "model.onnx")
+        self.export_seconds = time.monotonic() - began
 
     def _export(self, module: torch.nn.Module, path: Path) -> Artifact:
         return self.tools.runtime.export(module, self.example, path, self.profile.in_float)
@@ -156,7 +163,7 @@ class Workbench:
             return self.baseline
         self.tools.require_possible(plan)
         folder = self._folder(plan)
-        artifact = self._exported(plan.rounds)
+        artifact = self.exported(plan.rounds)
         if not plan.finish:
             return artifact.copy_to(folder / "model.onnx")
         with alone(folder):
@@ -173,8 +180,13 @@ class Workbench:
             self.task, self.example, part, folder, self.module, self.hears_training, shared, self.profile.ignore
         )
 
-    def _exported(self, rounds: Rounds) -> Artifact:
-        """The module after its rounds as a float artifact; exported once."""
+    def exported(self, rounds: Rounds) -> Artifact:
+        """The module after its rounds as a float artifact; exported once.
+
+        Raises:
+            ExportError: when it cannot be exported.
+            TechniqueError: when a step cannot be done on this model.
+        """
         if not rounds:
             return self.baseline
         path = self._folder(Plan(rounds)) / "float.onnx"

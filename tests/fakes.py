@@ -37,7 +37,7 @@ from autocompress.probes import Probes
 from autocompress.profile import Profile, Protocol
 from autocompress.progress import Deadline, Listener, silent
 from autocompress.result import Result
-from autocompress.runtime import Contents, Example, HotSpots, Runtime, Session
+from autocompress.runtime import Contents, Example, Runtime, Session
 from autocompress.runtimes import OnnxRuntime
 from autocompress.search import Search
 from autocompress.source import Array
@@ -220,10 +220,13 @@ class ExportedOnce(Runtime):
     def load(self, artifact: Artifact, threads: int, options: Mapping[str, str]) -> Session:
         return OnnxRuntime().load(artifact, threads, options)
 
-    def hot_spots(
+    def largest_tensors(self, artifact: Artifact) -> Sequence[tuple[str, int]]:
+        return ()
+
+    def slowest_operators(
         self, artifact: Artifact, inputs: Mapping[str, Array], threads: int, options: Mapping[str, str]
-    ) -> HotSpots:
-        return HotSpots()
+    ) -> Sequence[tuple[str, str, float]]:
+        return ()
 
     def contents(self, artifact: Artifact) -> Contents:
         return OnnxRuntime().contents(artifact)

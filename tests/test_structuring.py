@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 from autocompress.budget import Budget
 from autocompress.ladder import Element, Ladder, Reason, Rung, Space
 from autocompress.plan import Effort, Plan, Stage, Step
-from autocompress.structuring import WORTH_ANOTHER, nearly_fitted
+from autocompress.planner import Anatomy, Cut, Target
+from autocompress.structuring import WORTH_ANOTHER, Shaping, _smallest, nearly_fitted
 from autocompress.trial import Outcome, Trial
 from autocompress.verdict import Finding, Standing, Verdict
 
@@ -50,3 +53,55 @@ def test_another_look_is_worth_it_when_nothing_fitted_and_something_came_close(
 def test_what_was_only_quantized_says_nothing_of_structure() -> None:
     quantized = Plan(finish=next(LADDER.rungs[0].plans()).finish)
     assert not nearly_fitted(LADDER, [trial(1.1 * LIMIT, quantized)])
+
+
+class Measuring:
+    """Stands for the run and its network: measures the smallest structure as the list says."""
+
+    def __init__(self, *found: tuple[float, float] | None) -> None:
+        self._found = list(found)
+        self.said: list[str] = []
+
+    def measured(self, steps: tuple[Step, ...], time: int = 1) -> tuple[float, float] | None:
+        assert steps == CUTS[1]
+        return self._found[time - 1]
+
+    def smallest(self) -> tuple[Cut, tuple[Step, ...]]:
+        return Cut(), CUTS[1]
+
+    def told(self, asked: Target) -> tuple[float, float] | None:
+        fake = Saying(self)
+        found = _smallest(cast(Shaping, fake), cast(Anatomy, self), asked)
+        self.said = fake.heard
+        return None if found is None else (found.latency, found.size)
+
+
+class Saying:
+    def __init__(self, measuring: Measuring) -> None:
+        self.measured = measuring.measured
+        self.heard: list[str] = []
+
+    def said(self, sentence: str) -> None:
+        self.heard.append(sentence)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "looks"),
+    [
+        # a burst of work next door
+        ([(0.30, 0.1), (0.22, 0.1)], (0.22, 0.1), 2),
+        ([(0.30, 0.1), (0.31, 0.1)], (0.30, 0.1), 2),
+        ([(0.30, 0.1), None], (0.30, 0.1), 2),
+        # what keeps the budgets is believed
+        ([(0.24, 0.1)], (0.24, 0.1), 1),
+        # and bytes do not change
+        ([(0.30, 0.3)], (0.30, 0.3), 1),
+        ([None], None, 1),
+    ],
+)
+def test_a_smallest_structure_that_misses_the_latency_is_measured_twice(
+    found: list[tuple[float, float] | None], expected: tuple[float, float] | None, looks: int
+) -> None:
+    measuring = Measuring(*found)
+    assert measuring.told(Target(0.25, 0.2)) == expected
+    assert len(measuring.said) == looks

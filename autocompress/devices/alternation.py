@@ -193,7 +193,8 @@ def _warm_up(meter: Meter, precision: float) -> float:
 
 
 def _block_size(call_seconds: float, block_seconds: float) -> int:
-    """At least 25 calls or 20 ms, whichever is more, but no more than 0.25 s or the block's share of the time."""
+    """At least 25 calls or 20 ms, whichever is more, but no more than 0.25 s or the block's share of the time; of slow
+    calls three."""
     wanted = max(25.0, 0.02 / call_seconds)
-    affordable = max(5.0, min(0.25, block_seconds) / call_seconds)
+    affordable = max(3.0, min(0.25, block_seconds) / call_seconds)
     return max(2, int(min(wanted, affordable)))

@@ -9,13 +9,15 @@ from autocompress.planner.climbing import fastest
 from autocompress.planner.inspection import inspect_module
 from autocompress.planner.latency_model import LatencyModel, work_of
 from autocompress.planner.prediction import Whole
+from autocompress.planner.probe_bench import ProbeBench
 from autocompress.planner.probing import run_probes
 from autocompress.planner.rules import Situation
 from autocompress.planner.sensitivity import Divergence
 from autocompress.planner.training import measure_training, with_course, with_next_round
 from autocompress.planner.tree import build_ladder
-from autocompress.planner.ways import Descent, Moves, target_of, way_of
+from autocompress.planner.ways import Descent, Moves, Target, target_of, way_of
 from autocompress.planner.weights import with_weights
+from autocompress.planner.whole_probing import probe_whole
 
 __all__ = [
     "MULTIPLES",
@@ -26,13 +28,16 @@ __all__ = [
     "Divergence",
     "LatencyModel",
     "Moves",
+    "ProbeBench",
     "Situation",
+    "Target",
     "Whole",
     "build_ladder",
     "fastest",
     "inspect_module",
     "measure_training",
     "probe_multiple",
+    "probe_whole",
     "run_probes",
     "target_of",
     "way_of",

@@ -92,9 +92,9 @@ class Anatomy:
             if wider and self._left(self.groups[kind], cut):
                 yield cut.narrowed(kind, wider[0])
 
-    def smallest(self) -> tuple[Step, ...]:
-        """The steps that leave least of the network: as many blocks as may go, those with most work first, and the last
-        level of every group that is left, also of kinds that are not worth a look otherwise."""
+    def smallest(self) -> tuple[Cut, tuple[Step, ...]]:
+        """What leaves least of the network: as many blocks as may go, those with most work first, and the last level of
+        every group that is left. The steps narrow groups of all kinds, the cut only names those worth a look."""
         macs = max(1, sum(layer.macs for layer in self.facts.layers))
         parameters = max(1, sum(layer.parameters for layer in self.facts.layers))
 
@@ -103,10 +103,12 @@ class Anatomy:
             return float(sum(layer.macs / macs + layer.parameters / parameters for layer in inside))
 
         heaviest = sorted(self.blocks, key=lambda block: -weight(block))
-        cut = Cut(tuple(heaviest[: int(LARGEST_SHARE * len(self.blocks))]))
-        names = " ".join(self._left(self.all_groups, cut))
+        blocks = Cut(tuple(heaviest[: int(LARGEST_SHARE * len(self.blocks))]))
+        names = " ".join(self._left(self.all_groups, blocks))
         narrow = (channel_step(names, WIDTH_LEVELS[-1], self.multiple),) if names else ()
-        return (*self.steps(cut), *narrow)
+        # levels ascend, so the last one of a kind stays
+        levels = {kind: level for kind, level in self.shares if self._left(self.groups[kind], blocks)}
+        return replace(blocks, widths=tuple(sorted(levels.items()))), (*self.steps(blocks), *narrow)
 
     def samples(self) -> Iterator[Cut]:
         """Cuts that tell what each kind of block and of groups costs: half of it gone, those with most work first."""

@@ -18,7 +18,7 @@ THIN = 4
 # linear layers of so many MACs or weights stand alone: what comes before and after hardly counts for them
 ALONE_MACS, ALONE_WEIGHTS = 50_000_000, 4_000_000
 # what all copies together may come to, in MACs and weights: beyond, they would take longer than what they are for
-MOST_MACS, MOST_WEIGHTS = 1_000_000_000, 15_000_000
+MOST_MACS, MOST_WEIGHTS = 400_000_000, 15_000_000
 CONVOLUTIONS: Mapping[str, type[nn.Conv1d | nn.Conv2d]] = {"Conv1d": nn.Conv1d, "Conv2d": nn.Conv2d}
 RECURRENT: Mapping[str, Callable[..., nn.Module]] = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
 LINEAR = ("Linear", "Conv1D")
@@ -59,7 +59,7 @@ def chains_of(facts: Facts) -> list[Chain]:
     activation = activation_of(facts)
     for alike in facts.alike():
         layer = alike[0]
-        made = _chain(layer, ACTIVATIONS[activation]) if layer.parameters <= MAX_LAYER_PARAMETERS else None
+        made = _chain(layer, ACTIVATIONS[activation]) if _weights(layer) <= MAX_LAYER_PARAMETERS else None
         if made is not None:
             length, make = made
             found.append((Chain(layer, length, 1, make), sum(one.macs for one in alike) / (length * layer.macs)))
@@ -80,8 +80,13 @@ def activation_of(facts: Facts) -> str:
 def _is_quick(chains: Sequence[Chain], copies: Sequence[int]) -> bool:
     layers = [chain.length * count for chain, count in zip(chains, copies, strict=True)]
     macs = sum(count * chain.layer.macs for count, chain in zip(layers, chains, strict=True))
-    weights = sum(count * chain.layer.parameters for count, chain in zip(layers, chains, strict=True))
+    weights = sum(count * _weights(chain.layer) for count, chain in zip(layers, chains, strict=True))
     return macs <= MOST_MACS and weights <= MOST_WEIGHTS
+
+
+def _weights(layer: LayerFact) -> int:
+    """Weights that the layer computes with, also those that count for another layer, which shares them."""
+    return max(layer.parameters, layer.detail["in"] * layer.detail["out"] if layer.type in LINEAR else 0)
 
 
 def build(chains: Sequence[Chain], width: int | None = None) -> tuple[Chains, dict[str, tuple[int, ...]]]:
@@ -131,7 +136,7 @@ def _chain(layer: LayerFact, activation: type[nn.Module]) -> tuple[int, Callable
         return _convolutions(layer, activation)
     if layer.type in LINEAR and layer.input_shape:
         wide, narrow = layer.detail["in"], layer.detail["out"]
-        if layer.macs > ALONE_MACS or layer.parameters > ALONE_WEIGHTS:
+        if layer.macs > ALONE_MACS or _weights(layer) > ALONE_WEIGHTS:
             return 1, lambda width: nn.Linear(wide, width or narrow)
 
         def linear(width: int | None) -> nn.Module:

@@ -56,15 +56,18 @@ def _asks_accuracy_without_data(s: Situation) -> tuple[bool, str]:
 
 
 def _asks_more_than_int8(s: Situation) -> tuple[bool, str]:
-    ratios = [probe.ratio for probe in s.probes.probes if probe.ratio is not None]
-    sizes = [probe.size_ratio for probe in s.probes.probes if probe.size_ratio is not None]
+    names = dict.fromkeys(probe.technique for probe in s.probes.probes)
+    first = [best for name in names for best in s.probes.of(name)[:1]]
+    ratios = [probe.ratio for probe in first if probe.ratio is not None]
+    sizes = [probe.size_ratio for probe in first if probe.size_ratio is not None]
+    where = "" if any(probe.whole for probe in first) else " on the dominant layers"
     asked: list[str] = []
     if not ratios:
         return False, "nothing was probed"
     for budget in s.profile.budgets:
         best = min(ratios, default=1.0) if budget.metric == "latency_ms" else min(sizes, default=1.0)
         if budget.relative and budget.metric in ("latency_ms", "size_mb") and budget.limit < 0.8 * best:
-            asked.append(f"{budget} where int8 reached {best:.2f}x on the dominant layers")
+            asked.append(f"{budget} where int8 reached {best:.2f}x{where}")
     return bool(asked), "; ".join(asked) or "int8 is within reach of the budgets"
 
 

@@ -75,12 +75,13 @@ def _own_refusal(technique: Technique, situation: Situation, formats: frozenset[
 
 def _rung(technique: ArtifactTechnique, situation: Situation) -> Rung:
     space = technique.space(situation.facts, situation.probes, situation.profile)
-    best: Probe | None = next(iter(situation.probes.of(technique.name)), None)
+    # of the plan that comes first, which need not be the fastest by a hair
+    best = situation.probes.with_settings(technique.name, next(space.grid()))
     if best is None or best.ratio is None:
         reason = Reason(f"{technique.summary}; nothing was probed.", "taken")
     else:
         reason = Reason(
-            f"{best.ratio:.2f}x the float latency on the dominant layers here.",
+            f"{best.ratio:.2f}x the float latency {'of the model' if best.whole else 'on the dominant layers'} here.",
             "probe",
             f"{best.low:.2f} to {best.high:.2f}" if best.low is not None and best.high is not None else "",
         )
@@ -100,6 +101,8 @@ def _predicted(
     chains, whole = situation.probes.chains, situation.whole
     if best is None:
         return None, None
+    if best.whole:
+        return best.ratio, best.size_ratio
     if chains is None or whole is None:
         return best.ratio, best.size_ratio
     facts, patterns = situation.facts, situation.profile.in_float

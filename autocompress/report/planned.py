@@ -49,12 +49,11 @@ def _some(names: Sequence[str]) -> str:
 
 
 def print_probes(console: Console, probes: Probes) -> None:
-    """What was measured of the model's dominant layers."""
+    """What was measured of the model and of its dominant layers."""
     tree = Tree(f"[bold]Probes[/bold]  [dim]on {escape(', '.join(probes.layers) or 'no layer')}[/dim]")
     for technique in dict.fromkeys(probe.technique for probe in probes.probes):
         best = next(iter(probes.of(technique)), None)
-        failure = next((one.failure for one in probes.probes if one.technique == technique and one.failure), "")
-        tree.add(escape(f"{technique}: {_probed(best) if best else failure}"))
+        tree.add(escape(f"{technique}: {probes.failure_of(technique) or (_probed(best) if best else 'not measured')}"))
     if probes.chains is not None:
         tree.add(f"a layer costs at least {1000 * probes.chains.layer_ms:.3g} us a call, however thin it is")
     if probes.channel_multiple is not None:
@@ -67,9 +66,10 @@ def print_probes(console: Console, probes: Probes) -> None:
 
 def _probed(probe: Probe) -> str:
     assert probe.ratio is not None
-    size = "" if probe.size_ratio is None else f", {probe.size_ratio:.2f}x their bytes"
+    whose = "of the model" if probe.whole else "of these layers"
+    size = "" if probe.size_ratio is None else f", {probe.size_ratio:.2f}x the bytes"
     low, high = (probe.ratio if bound is None else bound for bound in (probe.low, probe.high))
-    return f"{probe.ratio:.2f}x the float latency ({low:.2f} to {high:.2f}){size}"
+    return f"{probe.ratio:.2f}x the float latency ({low:.2f} to {high:.2f}){size}, {whose}"
 
 
 def print_ladder(console: Console, ladder: Ladder, *, path: bool) -> None:

@@ -14,8 +14,12 @@ from torch import nn
 from autocompress.declared import is_declared, parts_of
 from autocompress.errors import ExportError
 from autocompress.module import FlatModule, first_line, inference_mode_of
+from autocompress.onnx_file import rename
 from autocompress.quiet import quiet
 from autocompress.runtime import Example
+
+# what outputs are called while the graph is made, and values inside it that have an output's name
+OUTSIDE, INSIDE = ".outside", ".inside"
 
 
 def export_graph(module: nn.Module, example: Example, output_names: tuple[str, ...]) -> onnx.ModelProto:
@@ -66,7 +70,7 @@ def _export(module: nn.Module, example: Example, output_names: tuple[str, ...], 
                 dynamo=True,
                 dynamic_shapes={"arrays": dims},
                 input_names=list(tensors),
-                output_names=list(output_names),
+                output_names=[f"{name}{OUTSIDE}" for name in output_names],
                 external_data=False,
                 verbose=False,
             )
@@ -80,7 +84,18 @@ def _export(module: nn.Module, example: Example, output_names: tuple[str, ...], 
         ) from error
     if program is None:
         raise ExportError("cannot be exported to ONNX: torch.onnx gave nothing back.", where="model")
-    return program.model_proto
+    return _with_output_names(program.model_proto, output_names)
+
+
+def _with_output_names(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """The exporter gives outputs their names whether or not something inside has them already: `mean`, `add`."""
+    graph = model.graph
+    renamed = {name: f"{name}{INSIDE}" for name in names}
+    renamed |= {value.name: name for value, name in zip(graph.output, names, strict=True)}
+    rename(graph, renamed)
+    for named in (*graph.initializer, *graph.value_info, *graph.output):
+        named.name = renamed.get(named.name, named.name)
+    return model
 
 
 def nodes_of(model: onnx.ModelProto, module: nn.Module, layers: Sequence[str]) -> list[int]:

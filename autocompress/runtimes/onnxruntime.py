@@ -19,7 +19,7 @@ from autocompress.artifact import Artifact
 from autocompress.errors import ExportError, RuntimeFailureError
 from autocompress.module import call, first_line
 from autocompress.onnx_file import compact, describe, load_model, mark_float, save_model, weight_labels
-from autocompress.runtime import Contents, Example, HotSpots, Runtime, Session, align
+from autocompress.runtime import Contents, Example, Runtime, Session, align
 from autocompress.runtimes.onnx_export import export_graph, nodes_of
 from autocompress.scratch import scratch
 from autocompress.source import Array
@@ -76,31 +76,14 @@ class OnnxRuntime(Runtime):
         """See `Runtime.export`."""
         expected = call(module, example)
         artifact = _export(module, example, tuple(expected), destination, keep_float)
-        self._check_parity(artifact, example, expected)
+        session = self.load(artifact, threads=1, options={})
+        _check_parity(session, artifact, example, expected)
         if artifact.fixed_batch is None:
             # what depends on the size of the batch shows at another one
-            for size in (1, 3):
+            for size in {1, 3} - {example.batch}:
                 other = example.with_batch(size)
-                self._check_parity(artifact, other, call(module, other))
+                _check_parity(session, artifact, other, call(module, other))
         return artifact
-
-    def _check_parity(self, artifact: Artifact, example: Example, expected: Mapping[str, torch.Tensor]) -> None:
-        feed = align(example.inputs, artifact.inputs, where="example inputs")
-        outputs = self.load(artifact, threads=1, options={}).run(feed)
-        for (name, tensor), found in zip(expected.items(), outputs, strict=True):
-            wanted = tensor.detach().cpu().numpy()
-            if wanted.shape != found.shape:
-                raise ExportError(
-                    f"output {name!r} has shape {found.shape} after export, {wanted.shape} before.", where="model"
-                )
-            scale = max(float(np.abs(wanted).max(initial=0.0)), 1e-6)
-            gap = float(np.abs(wanted.astype(np.float64) - found.astype(np.float64)).max(initial=0.0))
-            if not gap <= PARITY_TOLERANCE * scale:
-                raise ExportError(
-                    f"output {name!r} differs by {gap:.3g} after export (largest value {scale:.3g}).",
-                    where="model",
-                    hint="Look for randomness, or branches on data or batch size, in forward().",
-                )
 
     def read(self, path: Path) -> Artifact:
         """See `Runtime.read`."""
@@ -120,13 +103,17 @@ class OnnxRuntime(Runtime):
             dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
         )
 
-    def hot_spots(
-        self, artifact: Artifact, inputs: Mapping[str, Array], threads: int, options: Mapping[str, str]
-    ) -> HotSpots:
-        """See `Runtime.hot_spots`; operators as onnxruntime fuses and times them."""
+    def largest_tensors(self, artifact: Artifact) -> Sequence[tuple[str, int]]:
+        """See `Runtime.largest_tensors`."""
         model = onnx.load(artifact.path)
         labels = weight_labels(model)
         sizes = [(labels[tensor.name], numpy_helper.to_array(tensor).nbytes) for tensor in model.graph.initializer]
+        return sorted(sizes, key=lambda one: -one[1])
+
+    def slowest_operators(
+        self, artifact: Artifact, inputs: Mapping[str, Array], threads: int, options: Mapping[str, str]
+    ) -> Sequence[tuple[str, str, float]]:
+        """See `Runtime.slowest_operators`; operators as onnxruntime fuses and times them."""
         with scratch("profiling") as folder:
             session = OnnxSession(artifact, threads, options, times_to=folder / "times")
             start = time.monotonic()
@@ -141,10 +128,7 @@ class OnnxRuntime(Runtime):
             if event.get("cat") == "Node" and kind and event["name"].endswith("_kernel_time"):
                 spent[event["name"].removesuffix("_kernel_time"), kind] += event["dur"]
         total = sum(spent.values()) or 1
-        return HotSpots(
-            sorted(sizes, key=lambda one: -one[1]),
-            [(name, kind, micros / total) for (name, kind), micros in spent.most_common()],
-        )
+        return [(name, kind, micros / total) for (name, kind), micros in spent.most_common()]
 
     @property
     def versions(self) -> Mapping[str, str]:
@@ -154,6 +138,24 @@ class OnnxRuntime(Runtime):
             "onnx": onnx.__version__,
             "torch": torch.__version__,
         }
+
+
+def _check_parity(session: Session, artifact: Artifact, example: Example, expected: Mapping[str, torch.Tensor]) -> None:
+    feed = align(example.inputs, artifact.inputs, where="example inputs")
+    for (name, tensor), found in zip(expected.items(), session.run(feed), strict=True):
+        wanted = tensor.detach().cpu().numpy()
+        if wanted.shape != found.shape:
+            raise ExportError(
+                f"output {name!r} has shape {found.shape} after export, {wanted.shape} before.", where="model"
+            )
+        scale = max(float(np.abs(wanted).max(initial=0.0)), 1e-6)
+        gap = float(np.abs(wanted.astype(np.float64) - found.astype(np.float64)).max(initial=0.0))
+        if not gap <= PARITY_TOLERANCE * scale:
+            raise ExportError(
+                f"output {name!r} differs by {gap:.3g} after export (largest value {scale:.3g}).",
+                where="model",
+                hint="Look for randomness, or branches on data or batch size, in forward().",
+            )
 
 
 def _export(

@@ -25,6 +25,7 @@ from autocompress.profile import Profile
 from autocompress.quiet import quiet
 from autocompress.technique import ArtifactTechnique, Context
 from autocompress.techniques.paying import int8_space, refuse_what_does_not_pay
+from autocompress.techniques.tied_embeddings import share_tied_tables, tied_tables
 
 TYPES: Mapping[Setting, Any] = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 WITHOUT_CONVOLUTIONS = ["MatMul", "Gemm", "LSTM", "Gather", "EmbedLayerNormalization", "Attention"]
@@ -80,6 +81,7 @@ class Int8Dynamic(ArtifactTechnique):
         """See `ArtifactTechnique.apply`."""
         check_settings(self.name, self.choices, settings)
         model = _with_constants_folded(artifact.path, context.folder / "folded.onnx")
+        tied = tied_tables(model)
         quantized = context.folder / "quantizing.onnx"
         try:
             with quiet("", "root", "onnxruntime"):
@@ -100,6 +102,7 @@ class Int8Dynamic(ArtifactTechnique):
         quantized.unlink()
         if not any(node.op_type in QUANTIZED for node in result.graph.node):
             raise TechniqueError("quantized nothing in this model.", where=self.name)
+        share_tied_tables(result, tied)
         return save_if_smaller(compact(result), artifact, context.folder, self.name)
 
 

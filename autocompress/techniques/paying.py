@@ -50,27 +50,34 @@ def paying_settings(
     """The listed settings that pay, fastest first; all of them, as listed, where nothing was probed."""
     if not probes:
         return tuple(listed)
-    ratios = {str(dict(probe.settings)): probe.ratio or 0.0 for probe in probes}
-    known = [settings for settings in listed if str(dict(settings)) in ratios]
-    known = [settings for settings in known if ratios[str(dict(settings))] < worth(profile)] or known[:1]
-    best = min(ratios.values())
-    return tuple(sorted(known, key=lambda settings: round((ratios[str(dict(settings))] / best - 1.0) / SAME_SPEED)))
+    by_settings = {str(dict(probe.settings)): probe for probe in probes}
+    known = [settings for settings in listed if str(dict(settings)) in by_settings]
+    paying = [one for one in known if (by_settings[str(dict(one))].ratio or 0.0) < worth(profile)] or known[:1]
+
+    def order(settings: Mapping[str, Setting]) -> tuple[bool, int]:
+        # what was measured of the whole model comes first, and is compared with nothing else
+        probe = by_settings[str(dict(settings))]
+        best = min(other.ratio or 0.0 for other in probes if other.whole == probe.whole)
+        return not probe.whole, round(((probe.ratio or 0.0) / best - 1.0) / SAME_SPEED)
+
+    return tuple(sorted(paying, key=order))
 
 
 def refuse_what_does_not_pay(title: str, technique: str, probes: Probes, profile: Profile) -> Reason | None:
     """A reason with its figure when every probe of the technique is slower than float and time matters."""
     measured = probes.of(technique)
-    failures = [probe.failure for probe in probes.probes if probe.technique == technique and probe.failure]
-    if not measured and failures:
-        return Reason(f"{title} fails on this model's layers: {failures[0]}", "probe", failures[0])
+    failure = probes.failure_of(technique)
+    if failure:
+        return Reason(f"{title} fails on this model: {failure}", "probe", failure)
     if not measured:
         return None
     best = measured[0]
     if (best.ratio or 0.0) < worth(profile):
         return None
     slower = f"{best.ratio:.1f}x slower" if (best.ratio or 0.0) > 1 + SAME_SPEED else "no faster"
+    what = "this model" if best.whole else "this model's dominant layers"
     return Reason(
-        f"{title} makes this model's dominant layers {slower} than float on this device.",
+        f"{title} makes {what} {slower} than float on this device.",
         "probe",
         f"{best.ratio:.2f}x the float latency ({best.low:.2f} to {best.high:.2f}), best of {len(measured)} settings",
     )

@@ -290,6 +290,16 @@ class RuntimeSuite:
         assert_same_numbers(self.run(artifact, example), wanted)
         assert_same_numbers(self.run(artifact, swapped), wanted)
 
+    @pytest.mark.parametrize("name", ["mean", "relu", "linear"])
+    def test_an_output_may_have_the_name_of_what_the_exporter_calls_a_step_inside(
+        self, tmp_path: Path, name: str
+    ) -> None:
+        def forward(self: Any, features: torch.Tensor) -> Any:
+            return {name: torch.relu(self.layer(features)).mean(1) + 1.0, "other": features + 2.0}
+
+        artifact = self.export(Calling(forward, layer=linear()), (numbers(2, WIDTH),), tmp_path)
+        assert [spec.name for spec in artifact.outputs] == [name, "other"]
+
     def test_dict_outputs_keep_their_names_and_order(self, tmp_path: Path) -> None:
         module = Calling(lambda self, x: {"b": self.layer(x), "a": x.mean(1), "note": "text"}, layer=linear())
         artifact = self.export(module, (numbers(4, WIDTH),), tmp_path)

@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,12 +10,13 @@ from fakes import FakeDevice, Variant, answering
 from torch import nn
 
 from autocompress.artifact import Artifact
+from autocompress.device import Device
 from autocompress.devices import LocalDevice
 from autocompress.errors import TechniqueError
 from autocompress.facts import Facts
 from autocompress.ladder import Choice, Reason, Space
 from autocompress.plan import Effort, Setting, Stage
-from autocompress.planner import inspect_module, run_probes
+from autocompress.planner import ProbeBench, inspect_module, run_probes
 from autocompress.probes import Probes
 from autocompress.profile import Profile
 from autocompress.runtime import Example
@@ -51,6 +52,12 @@ class Picky(ArtifactTechnique):
         return answering(context.folder / "picky.onnx", variant)
 
 
+def bench_of(
+    techniques: Sequence[ArtifactTechnique], device: Device, said: Callable[[str], None] = lambda sentence: None
+) -> ProbeBench:
+    return ProbeBench(techniques, OnnxRuntime(), device, PROFILE, device.machine(), said)
+
+
 def facts_of(module: nn.Module, *shape: int) -> Facts:
     generator = np.random.default_rng(0)
     return inspect_module(module.eval(), Example((generator.standard_normal((2, *shape)).astype(np.float32),)))
@@ -71,7 +78,7 @@ def real(cnn: Facts, said: list[str]) -> Probes:
     """Both techniques probed in earnest on this machine."""
     device = LocalDevice()
     techniques = [Int8Dynamic(), Int8Static()]
-    return run_probes(cnn, techniques, OnnxRuntime(), device, PROFILE, device.machine(), said.append)
+    return run_probes(cnn, bench_of(techniques, device, said.append))
 
 
 @pytest.mark.parametrize("technique", [Int8Dynamic, Int8Static])
@@ -128,21 +135,21 @@ def test_probes_of_an_earlier_run_are_not_measured_again(
 ) -> None:
     monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path))
     first, second, said = FakeDevice(), FakeDevice(), []
-    measured = run_probes(cnn, [Picky()], OnnxRuntime(), first, PROFILE, first.machine())
-    again = run_probes(cnn, [Picky()], OnnxRuntime(), second, PROFILE, second.machine(), said.append)
+    measured = run_probes(cnn, bench_of([Picky()], first))
+    again = run_probes(cnn, bench_of([Picky()], second, said.append))
     assert again == measured
     assert first.measured
     assert not second.measured
     assert said == ["the probes of an earlier run on this device hold"]
     for path in tmp_path.rglob("*.json"):
         path.write_text('{"date": "2026-01-01", "probes": [{}]}')
-    run_probes(cnn, [Picky()], OnnxRuntime(), second, PROFILE, second.machine())
+    run_probes(cnn, bench_of([Picky()], second))
     assert second.measured
 
 
 def test_a_setting_that_fails_is_kept_with_its_failure_and_does_not_hide_the_others(cnn: Facts) -> None:
     device = FakeDevice()
-    probes = run_probes(cnn, [Picky()], OnnxRuntime(), device, PROFILE, device.machine())
+    probes = run_probes(cnn, bench_of([Picky()], device))
     works, fails, dies = probes.probes
     # the scripted device takes 2.5 ms for what the technique made and 10 ms for all else
     assert (works.ratio, works.low, works.high, works.failure) == (0.25, 0.25, 0.25, "")
@@ -160,14 +167,14 @@ def test_the_times_of_few_blocks_are_bounded_by_the_fastest_and_the_slowest(cnn:
         probed: ClassVar[tuple[Mapping[str, Setting], ...]] = ({"way": "works"},)
 
     device = FakeDevice(blocks=3)
-    (probe,) = run_probes(cnn, [OneWay()], OnnxRuntime(), device, PROFILE, device.machine()).probes
+    (probe,) = run_probes(cnn, bench_of([OneWay()], device)).probes
     assert (probe.low, probe.ratio, probe.high) == (0.25, 0.25, 0.25)
 
 
 def test_layers_that_no_probe_is_made_of_are_not_probed() -> None:
     device = FakeDevice()
     facts = facts_of(nn.Conv3d(4, 6, 5, padding=2), 4, 6, 6, 6)
-    probes = run_probes(facts, [Picky()], OnnxRuntime(), device, PROFILE, device.machine())
+    probes = run_probes(facts, bench_of([Picky()], device))
     assert probes.probes == ()
     assert device.measured == []
 
@@ -186,7 +193,7 @@ def test_layers_that_no_probe_is_made_of_are_not_probed() -> None:
 def test_convolutions_of_any_kernel_are_probed_or_kept_with_a_failure(kernel: int, stride: int) -> None:
     device = FakeDevice()
     facts = facts_of(nn.Conv2d(6, 6, kernel, stride, padding=kernel // 2), 6, 9, 9)
-    probes = run_probes(facts, [Picky()], OnnxRuntime(), device, PROFILE, device.machine())
+    probes = run_probes(facts, bench_of([Picky()], device))
     assert [probe.technique for probe in probes.probes] == ["picky"] * 3
 
 
@@ -194,7 +201,7 @@ def test_probing_leaves_the_random_numbers_of_torch_and_numpy_as_they_were(cnn: 
     torch.manual_seed(5)
     np.random.seed(5)
     device = FakeDevice()
-    run_probes(cnn, [Picky()], OnnxRuntime(), device, PROFILE, device.machine())
+    run_probes(cnn, bench_of([Picky()], device))
     after = torch.rand(3), np.random.rand(3)
     torch.manual_seed(5)
     np.random.seed(5)

@@ -100,9 +100,10 @@ def test_what_misses_its_limit_is_said_and_latency_is_given_a_little(
 
 def test_the_smallest_structure_lacks_four_fifths_of_the_blocks_and_three_quarters_of_every_group(facts: Facts) -> None:
     anatomy = Anatomy(facts, block_kinds(facts, NAMES), {}, {}, 4, ("1", "0.0.body", "0.4.body"))
-    blocks, channels = anatomy.smallest()
+    cut, (blocks, channels) = anatomy.smallest()
     gone = str(blocks.settings["blocks"]).split()
     assert len(gone) == 4
+    assert sorted(cut.blocks) == sorted(gone)
     left = [name for name in anatomy.all_groups if name.removesuffix(".body") not in gone]
     assert channels.settings["groups"] == " ".join(left)
     assert channels.settings["ratio"] == 0.75
@@ -119,7 +120,16 @@ def test_a_group_whose_first_layer_went_with_its_block_is_named_by_its_next(fact
 
 
 def test_where_nothing_can_go_the_smallest_structure_has_no_steps(facts: Facts) -> None:
-    assert Anatomy(facts, {}, {}, {}, 4).smallest() == ()
+    assert Anatomy(facts, {}, {}, {}, 4).smallest() == (Cut(), ())
+
+
+def test_the_smallest_cut_has_the_last_level_of_every_kind_that_is_left(facts: Facts) -> None:
+    shares = {(kind, level): {"1": (0.5, 0.5)} for level in (0.25, 0.5) for kind in ("inside", "last")}
+    groups = {"inside": ("0.0.body",), "last": ("1",)}
+    anatomy = Anatomy(facts, block_kinds(facts, NAMES), groups, shares, 4)
+    cut, _ = anatomy.smallest()
+    inside_is_left = "0.0" not in cut.blocks
+    assert dict(cut.widths) == ({"inside": 0.5, "last": 0.5} if inside_is_left else {"last": 0.5})
 
 
 def test_a_tighter_target_asks_for_less_of_what_is_asked() -> None:

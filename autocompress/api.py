@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 MOST_ATTEMPTS = 2
 # of the time that is left, what looking for structure may take; and all that planning without a run may take, about
 SHARE_OF_TIME = 0.25
-PLANNING_SECONDS = 45.0
+PLANNING_SECONDS = 38.0
 # what it gets for structure of large networks, whose baseline and probes took most of that
 LEAST_SECONDS = 4.0
 # what is only planned is measured no longer than this, a few times

@@ -179,7 +179,11 @@ def _shaping(
     expected = rung.predicted_latency or 1.0, rung.predicted_size or 1.0
     probe = planned.probes.with_settings(finish[0].technique, finish[0].settings)
     measured = probe is not None and probe.whole
-    return Shaping(bench, journal, planned.facts, finish, part, progress, expected, measured, attempt)
+    chains, layer_share = planned.probes.chains, None
+    if chains is not None:
+        latency = planned.baseline.readings["latency_ms"].statistic(bench.profile.protocol.statistic)
+        layer_share = chains.layer_ms * sum(1 for layer in planned.facts.layers if layer.macs) / latency
+    return Shaping(bench, journal, planned.facts, finish, part, progress, expected, measured, attempt, layer_share)
 
 
 def _probe(bench: Workbench, journal: Journal, facts: Facts, progress: Listener) -> Probes:

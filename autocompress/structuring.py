@@ -25,6 +25,7 @@ from autocompress.planner import (
     Divergence,
     LatencyModel,
     Moves,
+    SizeModel,
     Target,
     measure_training,
     probe_multiple,
@@ -61,11 +62,22 @@ SHRINKING = ("latency", "size", "serving_cost")
 LESS = 0.9
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A cut, or what comes close to it, with the steps that make it, and its latency and size as shares of the
+    baseline's."""
+
+    cut: Cut
+    steps: tuple[Step, ...]
+    latency: float
+    size: float
+
+
 @dataclass(frozen=True, eq=False)
 class Shaping:
     """The run as far as structure needs it. `finish` is what every structure is measured with, `expected` the latency
     and size of it alone, as `expected_measured` or only predicted; what one `attempt` has measured another does not go
-    by."""
+    by. `layer_share` is what layers cost that have hardly any channels, as a share of the baseline's latency."""
 
     bench: Workbench
     journal: Journal
@@ -76,6 +88,7 @@ class Shaping:
     expected: tuple[float, float]
     expected_measured: bool = False
     attempt: int = 1
+    layer_share: float | None = None
 
     def said(self, sentence: str) -> None:
         """Tell the listener."""
@@ -141,10 +154,11 @@ def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds: float
         left_alone=body.left_alone,
         channel_multiple=multiple,
     )
+    ends: list[Measured] = []
     if not limit.is_too_short():
         with limit.piece():
-            smallest = _smallest(shaping, anatomy, asked)
-        probes = replace(probes, smallest=smallest)
+            ends = _ends(shaping, anatomy, asked)
+        probes = replace(probes, smallest=_smallest(ends))
     if probes.smallest is not None and asked.missed(probes.smallest.latency, probes.smallest.size):
         only = Way(SMALLEST, (probes.smallest,))
         return replace(probes, ways=(only,) if probes.smallest.steps else ())
@@ -159,7 +173,7 @@ def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds: float
     def way(name: str, *moves: Moves) -> Way:
         while True:
             descent = Descent(
-                _predictor(anatomy, measured, probes.smallest, bench.baseline.size_bytes),
+                _predictor(shaping, anatomy, measured, ends),
                 diverges,
                 target,
                 bench.profile.objective in SHRINKING,
@@ -174,7 +188,7 @@ def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds: float
             if both is None or both[0] <= expected.latency * (1 + CLOSE) or _knows(measured, expected.cut):
                 return way_of(name, path, anatomy)
             # the model was too hopeful here: what was just measured corrects it
-            measured.append((expected.cut, *both))
+            measured.append(Measured(expected.cut, anatomy.steps(expected.cut), *both))
 
     ways = [way("depth", anatomy.block_moves), way("width", anatomy.width_moves)]
     if all(found.structures for found in ways):
@@ -196,17 +210,17 @@ def _multiple(shaping: Shaping) -> int:
     return multiple
 
 
-def _knows(measured: Sequence[tuple[Cut, float, float]], cut: Cut) -> bool:
-    return any(other == cut for other, _, _ in measured)
+def _knows(measured: Sequence[Measured], cut: Cut) -> bool:
+    return any(one.cut == cut for one in measured)
 
 
-def _measure_samples(shaping: Shaping, anatomy: Anatomy, limit: TimeLimit) -> list[tuple[Cut, float, float]]:
+def _measure_samples(shaping: Shaping, anatomy: Anatomy, limit: TimeLimit) -> list[Measured]:
     """Cuts with their latency and size; begins with no cut. Empty where not even that can be measured.
 
     Where there is no time for any, no cut has what is predicted of it.
     """
     known = limit.is_too_short() or (shaping.expected_measured and shaping.attempt == 1)
-    found: list[tuple[Cut, float, float]] = [(Cut(), *shaping.expected)] if known else []
+    found = [Measured(Cut(), (), *shaping.expected)] if known else []
     for cut in (*([] if known else [Cut()]), *anatomy.samples()):
         if len(found) == MOST_SAMPLES or (found and limit.is_too_short()):
             break
@@ -214,26 +228,38 @@ def _measure_samples(shaping: Shaping, anatomy: Anatomy, limit: TimeLimit) -> li
         with limit.piece():
             both = shaping.measured(anatomy.steps(cut))
         if both is not None:
-            found.append((cut, *both))
+            found.append(Measured(cut, anatomy.steps(cut), *both))
         elif not found:
             return []
     return found
 
 
-def _smallest(shaping: Shaping, anatomy: Anatomy, asked: Target) -> Structure | None:
-    """The smallest structure as it is measured, None where it cannot be built.
+def _ends(shaping: Shaping, anatomy: Anatomy, asked: Target) -> list[Measured]:
+    """The smallest structure as it is measured; nothing where it cannot be built.
 
-    Where its latency misses what is asked it is measured once more, and the lower one counts: this answer ends the run,
-    and a neighbour's burst of work must not give it.
+    Where it misses the latency that is asked it is measured once more: this answer ends the run, and a neighbour's
+    burst of work must not give it. So is the one with all channels: thin layers can be slower than wide ones.
     """
     shaping.said("measuring the smallest structure")
-    _, steps = anatomy.smallest()
+    cut, steps = anatomy.smallest()
     found = shaping.measured(steps)
-    if found is not None and asked.missed(*found) and not asked.missed(0.0, found[1]):
-        shaping.said("measuring the smallest structure once more, since it misses the latency that is asked")
-        again = shaping.measured(steps, time=2) or found
-        found = min(found[0], again[0]), found[1]
-    return None if found is None else Structure(steps, None, *found)
+    ends = [] if found is None else [Measured(cut, steps, *found)]
+    if found is None or not asked.missed(*found) or asked.missed(0.0, found[1]):
+        return ends
+    shaping.said("measuring the smallest structure once more, since it misses the latency that is asked")
+    wide = Cut(cut.blocks)
+    others = [(cut, steps, shaping.measured(steps, time=2))]
+    if wide != cut and wide.blocks:
+        others.append((wide, anatomy.steps(wide), shaping.measured(anatomy.steps(wide))))
+    return [*ends, *(Measured(other, made, *both) for other, made, both in others if both is not None)]
+
+
+def _smallest(ends: Sequence[Measured]) -> Structure | None:
+    """The fastest of the smallest structures, with the least size that any of them has."""
+    if not ends:
+        return None
+    fastest = min(ends, key=lambda one: one.latency)
+    return Structure(fastest.steps, None, fastest.latency, min(one.size for one in ends))
 
 
 def _describe(cut: Cut) -> str:
@@ -243,26 +269,16 @@ def _describe(cut: Cut) -> str:
 
 
 def _predictor(
-    anatomy: Anatomy, measured: Sequence[tuple[Cut, float, float]], smallest: Structure | None, baseline_bytes: int
+    shaping: Shaping, anatomy: Anatomy, measured: Sequence[Measured], ends: Sequence[Measured]
 ) -> Callable[[Cut], tuple[float, float]]:
-    known = [(cut, latency) for cut, latency, _ in measured]
-    if smallest is not None:
-        # its size says less: what it narrows beyond its cut does little work but may hold many weights
-        known.append((anatomy.smallest()[0], smallest.latency))
-    model = LatencyModel.fit(anatomy.facts, [(work_of(anatomy.layers(cut)), latency) for cut, latency in known])
-    parameters = np.array([sum(layer.parameters for layer in anatomy.layers(cut)) for cut, _, _ in measured])
-    sizes = np.array([size for _, _, size in measured])
-    if len(np.unique(parameters)) > 1:
-        slope, fixed = np.polyfit(parameters, sizes, 1)
-    else:
-        # a parameter more is a byte more, and the rest stays
-        slope = min(1 / baseline_bytes, sizes[0] / parameters[0])
-        fixed = sizes[0] - slope * parameters[0]
+    works = [(work_of(anatomy.layers(one.cut)), one.latency) for one in (*measured, *ends)]
+    latencies = LatencyModel.fit(anatomy.facts, works, shaping.layer_share)
+    # what the smallest structures narrow beyond their cuts does little work but may hold many weights
+    sizes = SizeModel.fit([(anatomy.layers(one.cut), one.size) for one in measured], shaping.bench.baseline.size_bytes)
 
     def predict(cut: Cut) -> tuple[float, float]:
         layers = anatomy.layers(cut)
-        size = fixed + slope * sum(layer.parameters for layer in layers)
-        return model.predict(work_of(layers)), float(size)
+        return latencies.predict(work_of(layers)), sizes.predict(layers)
 
     return predict
 

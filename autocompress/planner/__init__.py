@@ -13,6 +13,7 @@ from autocompress.planner.probe_bench import ProbeBench
 from autocompress.planner.probing import run_probes
 from autocompress.planner.rules import Situation
 from autocompress.planner.sensitivity import Divergence
+from autocompress.planner.size_model import SizeModel
 from autocompress.planner.training import measure_training, with_course, with_next_round
 from autocompress.planner.tree import build_ladder
 from autocompress.planner.ways import Descent, Moves, Target, target_of, way_of
@@ -30,6 +31,7 @@ __all__ = [
     "Moves",
     "ProbeBench",
     "Situation",
+    "SizeModel",
     "Target",
     "Whole",
     "build_ladder",

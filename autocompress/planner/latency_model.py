@@ -14,7 +14,9 @@ from autocompress.planner.inspection import WORK
 # a measurement errs by a hundredth of the baseline, and a coefficient may well be twice its prior
 MEASUREMENT_ERROR = 0.01
 PRIOR_WIDTH = 1.0
-FIXED_SHARE = 0.1
+FIXED_SHARE = 0.04
+# what layers cost however thin they are, where that was not measured, and bounds where it was
+LAYER_SHARE, LEAST_LAYER_SHARE = 0.5, 0.05
 
 Work = Mapping[str, float]
 
@@ -41,23 +43,30 @@ class LatencyModel:
     """Latency as a fixed part and a part for each kind of work, all at least 0; shares of the baseline's latency.
 
     Least squares with non-negative coefficients (Lawson and Hanson 1974) and a Gaussian prior: without measurements
-    time follows layers and MACs in equal parts.
+    time follows MACs, but for the share of it that layers cost however thin they are.
     """
 
     whole: Work
     coefficients: Mapping[str, float]
 
     @staticmethod
-    def fit(facts: Facts, measured: Sequence[tuple[Work, float]]) -> LatencyModel:
-        """The model of a network with these facts; `measured` begins with the whole network's latency."""
+    def fit(facts: Facts, measured: Sequence[tuple[Work, float]], layer_share: float | None = None) -> LatencyModel:
+        """The model of a network with these facts; `measured` begins with the whole network's latency.
+
+        `layer_share` is what its layers cost however thin they are, a share of the baseline's latency as well.
+        """
         whole = work_of(facts.layers)
         names = ["fixed", *whole]
         full = measured[0][1]
         macs = sum(value for name, value in whole.items() if name.endswith("MACs"))
         layers = sum(value for name, value in whole.items() if name.endswith("layers"))
-        half = full * (1 - FIXED_SHARE) / 2
+        rest = full * (1 - FIXED_SHARE)
+        thin = LAYER_SHARE if layer_share is None else min(LAYER_SHARE, max(LEAST_LAYER_SHARE, layer_share / full))
         prior = [full * FIXED_SHARE]
-        prior += [half * value / (macs if name.endswith("MACs") else layers) for name, value in whole.items()]
+        prior += [
+            rest * ((1 - thin) * value / macs if name.endswith("MACs") else thin * value / layers)
+            for name, value in whole.items()
+        ]
         rows = np.array([[1.0, *(_share(work, whole, name) for name in whole)] for work, _ in measured])
         targets = np.array([latency for _, latency in measured])
         weight = MEASUREMENT_ERROR / PRIOR_WIDTH

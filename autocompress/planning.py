@@ -29,9 +29,9 @@ from autocompress.planner import (
 )
 from autocompress.probes import Probes
 from autocompress.progress import Event, Listener
+from autocompress.shaping import Shaping
 from autocompress.structuring import (
     SHRINKING,
-    Shaping,
     find_ways,
     fitting_structures,
     smaller_structure,
@@ -172,13 +172,17 @@ def _shaping(
 ) -> Shaping | None:
     part = bench.task.calibrating if bench.task else None
     finishes = [rung for rung in planned.ladder.rungs if not rung.structures]
-    if part is None or not finishes:
+    if part is None:
         return None
-    rung = fastest(finishes)
-    finish = next(rung.plans()).finish
-    expected = rung.predicted_latency or 1.0, rung.predicted_size or 1.0
-    probe = planned.probes.with_settings(finish[0].technique, finish[0].settings)
-    measured = probe is not None and probe.whole
+    # in float, whose latency and size are known, where no quantization pays
+    finish: tuple[Step, ...] = ()
+    expected, measured = (1.0, 1.0), True
+    if finishes:
+        rung = fastest(finishes)
+        finish = next(rung.plans()).finish
+        expected = rung.predicted_latency or 1.0, rung.predicted_size or 1.0
+        probe = planned.probes.with_settings(finish[0].technique, finish[0].settings)
+        measured = probe is not None and probe.whole
     chains, layer_share = planned.probes.chains, None
     if chains is not None:
         latency = planned.baseline.readings["latency_ms"].statistic(bench.profile.protocol.statistic)

@@ -8,7 +8,7 @@ from autocompress.planner.channel_multiple import MULTIPLES, probe_multiple
 from autocompress.planner.climbing import fastest
 from autocompress.planner.inspection import inspect_module
 from autocompress.planner.latency_model import LatencyModel, work_of
-from autocompress.planner.prediction import Whole
+from autocompress.planner.prediction import FLOAT_BYTES, Whole
 from autocompress.planner.probe_bench import ProbeBench
 from autocompress.planner.probing import run_probes
 from autocompress.planner.rules import Situation
@@ -21,6 +21,7 @@ from autocompress.planner.weights import with_weights
 from autocompress.planner.whole_probing import probe_whole
 
 __all__ = [
+    "FLOAT_BYTES",
     "MULTIPLES",
     "Anatomy",
     "Body",

@@ -16,15 +16,13 @@ MOST_NAMED = 4
 
 
 def structure_rungs(finishes: Sequence[Rung], taken: Sequence[Technique], situation: Situation) -> list[Rung]:
-    """Rungs with structures in front of the fastest finish; none where nothing can go."""
-    if not finishes:
-        return []
+    """Rungs with structures in front of the fastest finish, or in float without one; none where nothing can go."""
     shelf = {technique.name: technique for technique in taken}
-    finish = fastest(finishes)
-    elements = tuple(Element(e.technique, e.stage, _first_only(e.space)) for e in finish.finish)
+    finish = fastest(finishes).finish if finishes else ()
+    elements = tuple(Element(e.technique, e.stage, _first_only(e.space)) for e in finish)
     target = target_of(situation.baseline)
     rungs = [
-        _untrained(way, elements, finish.name, target, situation.probes)
+        _untrained(way, elements, target, situation.probes)
         for way in situation.probes.ways
         if all(step.technique in shelf for structure in way.structures for step in structure.steps)
     ]
@@ -51,7 +49,11 @@ def _first_only(space: Space) -> Space:
     return Space(tuple(Choice(c.name, (first[c.name],), c.structural, c.describes) for c in space.choices))
 
 
-def _untrained(way: Way, finish: tuple[Element, ...], finish_name: str, target: Target, probes: Probes) -> Rung:
+def _name(*parts: str, finish: Sequence[Element]) -> str:
+    return " + ".join([*parts, *(element.technique for element in finish)])
+
+
+def _untrained(way: Way, finish: tuple[Element, ...], target: Target, probes: Probes) -> Rung:
     likely, fits = target.expected([(one.latency, one.size) for one in way.structures])
     expected = way.structures[likely]
     if way.name == SMALLEST:
@@ -59,7 +61,7 @@ def _untrained(way: Way, finish: tuple[Element, ...], finish_name: str, target: 
     else:
         sentence = f"of {len(way.structures)} nested structures, the one that leaves most and fits; nothing is trained."
     return Rung(
-        f"{way.name} + {finish_name}",
+        _name(way.name, finish=finish),
         Effort.CALIBRATION,
         finish,
         Reason(
@@ -93,7 +95,6 @@ def _trained(
 ) -> list[Rung]:
     """The rounds of one course of training."""
     space = recovery.space(situation.facts, situation.probes, situation.profile)
-    finish_name = " + ".join(element.technique for element in finish)
     course = training.courses[place]
     known = {one.steps: one for way in situation.probes.ways for one in way.structures}
     ways = [known[steps] for steps in course.structures if steps in known]
@@ -108,7 +109,7 @@ def _trained(
         seen = sum(course.rounds[: number + 1]) * training.batch
         rungs.append(
             Rung(
-                f"{'smaller ' * (place > 0)}structure + {recovery.name} x{number + 1} + {finish_name}",
+                _name(f"{'smaller ' * (place > 0)}structure", f"{recovery.name} x{number + 1}", finish=finish),
                 Effort.TRAINING,
                 finish,
                 Reason(

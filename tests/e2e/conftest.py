@@ -17,10 +17,11 @@ import torch
 from conftest import Exports, labelled
 from torch import nn
 
+from autocompress import shaping
 from autocompress.data_spec import load_data
 from autocompress.devices import alternation
 from autocompress.plan import Plan
-from autocompress.planner import probing
+from autocompress.planner import probing, whole_probing
 from autocompress.profile import Profile, load_profile
 from autocompress.runtimes import OnnxRuntime
 from e2e import blocks
@@ -73,6 +74,8 @@ def _brief_measurements(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
         patch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(alternation, "WARM_UP_SECONDS", 0.05)
         patch.setattr(probing, "PROBE_SECONDS", 0.15)
+        patch.setattr(whole_probing, "PROBE_SECONDS", 0.2)
+        patch.setattr(shaping, "MEASURE_SECONDS", 1.0)
         yield
 
 

@@ -19,6 +19,7 @@ from autocompress.plan import Plan, Stage, Step
 from autocompress.profile import Protocol, load_profile
 from autocompress.progress import Event
 from autocompress.result import Result
+from autocompress.shaping import Shaping
 from autocompress.techniques import Int8Static
 from e2e.blocks import Block, network
 
@@ -120,7 +121,7 @@ def test_where_nothing_fits_because_the_prediction_was_too_hopeful_the_way_is_lo
     attempts: list[int] = []
     find_ways, predictor = planning.find_ways, structuring._predictor
 
-    def counted(shaping: structuring.Shaping, *rest: Any) -> Any:
+    def counted(shaping: Shaping, *rest: Any) -> Any:
         attempts.append(shaping.attempt)
         return find_ways(shaping, *rest)
 

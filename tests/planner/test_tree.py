@@ -334,6 +334,18 @@ def test_a_rung_predicts_what_its_best_probe_measured() -> None:
     assert static.reason == Reason("0.40x the float latency on the dominant layers here.", "probe", "0.36 to 0.44")
 
 
+def test_a_rung_predicts_of_the_whole_model_what_its_first_plan_measured_there() -> None:
+    first, second = (
+        replace(probe, ratio=ratio, size_ratio=size, whole=True)
+        for probe, ratio, size in zip(FAST.probes[2:4], (0.62, 0.61), (0.27, 0.26), strict=True)
+    )
+    ladder = ladder_of(situation(probes=replace(FAST, probes=(*FAST.probes, first, second))))
+    static = next(rung for rung in ladder.rungs if rung.name == "int8_static")
+    # the second is faster by less than tells them apart
+    assert (static.predicted_latency, static.predicted_size) == (0.62, 0.27)
+    assert static.reason.sentence == "0.62x the float latency of the model here."
+
+
 def test_rungs_are_ordered_by_effort_before_speed() -> None:
     everything = [Training(), Int8Static(), Int8Dynamic()]
     for techniques in (everything, everything[::-1]):
@@ -378,6 +390,17 @@ def test_structure_comes_after_int8_and_training_after_both_each_round_longer_th
         for plan in rung.plans():
             assert rung.holds(plan)
             assert [step.technique for steps in plan.rounds for step in steps].count("distillation") == len(rung.rounds)
+
+
+def test_where_no_quantization_pays_structure_and_training_are_tried_in_float() -> None:
+    probes = replace(with_blocks("b1", "b2", training=True), probes=SLOW.probes)
+    ladder = ladder_of(situation(probes=probes), with_structure())
+    assert {"int8_dynamic", "int8_static"} <= ladder.refusals.keys()
+    assert names(ladder) == ["depth", *(f"structure + distillation x{number}" for number in (1, 2, 3))]
+    for rung in ladder.rungs:
+        for plan in rung.plans():
+            assert plan.finish == ()
+            assert rung.holds(plan)
 
 
 def test_a_course_of_smaller_structures_follows_all_rounds_of_the_one_before() -> None:

@@ -44,7 +44,8 @@ class SizeModel:
         weight = SIZE_ERROR * sizes[0] / PRIOR_WIDTH
         rows = np.vstack([counts * scale, weight * np.eye(2)])
         found, _ = nnls(rows, np.concatenate([sizes, weight * prior / scale]))
-        return SizeModel(*map(float, found * scale), value_bytes)
+        per_byte, per_layer = map(float, found * scale)
+        return SizeModel(per_byte, per_layer, value_bytes)
 
     def predict(self, layers: Sequence[LayerFact]) -> float:
         """Size of a structure with these layers, as a share of the baseline's."""

@@ -58,6 +58,11 @@ class Whole(ArtifactTechnique):
         return answering(context.folder / "whole.onnx", Variant(4, SCRIPT[str(settings["way"])]))
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOCOMPRESS_CACHE", "off")
+
+
 @pytest.fixture(scope="module")
 def facts() -> Facts:
     return inspect_module(small_model("cnn"), Example(labelled("cnn", 2)[0]))

@@ -121,7 +121,8 @@ def test_the_terminal_lists_the_front_unless_the_cheapest_plan_was_asked_for(res
     assert "Pareto front" in said
     # no., latency, size, score, points lost, and the techniques without their settings
     assert "  0   0.20x 0.51x  96.00%     4.00 scripted" in said
-    assert max(map(len, said.splitlines())) <= 80
+    # but for the line with the folder, which the test cannot shorten
+    assert max(len(line) for line in said.splitlines() if str(result.folder) not in line) <= 80
     again = printed(Summary.read(result.folder))
     assert again[: again.index("took")] == said[: said.index("took")]
 

@@ -204,13 +204,13 @@ def _shorten_names(graph: onnx.GraphProto) -> None:
         for name in node.output:
             if name and name not in fixed:
                 renamed[name] = next(short)
-    for tensor in graph.initializer:
-        tensor.name = renamed.get(tensor.name, tensor.name)
     rename(graph, renamed)
 
 
 def rename(graph: onnx.GraphProto, renamed: Mapping[str, str]) -> None:
-    """Rename values wherever a node of the graph reads or makes them."""
+    """Rename values where they are stored and wherever a node of the graph reads or makes them."""
+    for tensor in graph.initializer:
+        tensor.name = renamed.get(tensor.name, tensor.name)
     for node in graph.node:
         for names in (node.input, node.output):
             for place, name in enumerate(names):

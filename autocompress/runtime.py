@@ -12,7 +12,7 @@ import numpy as np
 
 from autocompress.artifact import Artifact, TensorSpec
 from autocompress.errors import DataError
-from autocompress.source import Array, Inputs, Part
+from autocompress.source import Array, ArraySource, Inputs, Part, whole
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +49,10 @@ class Example:
         if isinstance(self.inputs, dict):
             return Example({name: array[take] for name, array in self.inputs.items()})
         return Example(tuple(array[take] for array in self.inputs))
+
+    def as_part(self, name: str = "example") -> Part:
+        """Its items as calibration data, with targets that mean nothing."""
+        return whole(name, ArraySource(self.inputs, np.zeros(self.batch, dtype=np.int64)))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The arrays as tensors, by name."""

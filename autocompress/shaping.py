@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from autocompress import probe_cache
 from autocompress.artifact import Artifact
 from autocompress.declared import is_declared
 from autocompress.errors import ArtifactError, ModelError, RuntimeFailureError, TechniqueError
-from autocompress.facts import Facts, LayerFact
+from autocompress.facts import Facts
 from autocompress.journal import Journal
 from autocompress.plan import Plan, Step
 from autocompress.planner import FLOAT_BYTES, MULTIPLES, Anatomy, Cut, Target, probe_multiple
@@ -20,7 +21,7 @@ from autocompress.probes import Structure
 from autocompress.progress import Event, Listener
 from autocompress.runtime import Example
 from autocompress.scratch import scratch
-from autocompress.source import ArraySource, Part, whole
+from autocompress.source import Part
 from autocompress.technique import ArtifactTechnique, Context
 from autocompress.time_limit import TimeLimit
 from autocompress.workbench import Workbench
@@ -58,17 +59,17 @@ class Shaping:
     attempt: int = 1
     layer_share: float | None = None
 
-    def value_bytes(self, layer: LayerFact) -> float:
-        """Bytes of a weight of this layer after the finish."""
+    @cached_property
+    def value_bytes(self) -> Mapping[str, int]:
+        """Bytes of a weight of each layer after the finish, by the layer's name."""
         techniques = [self.bench.tools.technique(step.technique) for step in self.finish]
-        covering = [
-            one.value_bytes for one in techniques if isinstance(one, ArtifactTechnique) and self._covers(one, layer)
-        ]
-        return float(min(covering, default=FLOAT_BYTES))
-
-    def _covers(self, technique: ArtifactTechnique, layer: LayerFact) -> bool:
-        in_float = is_declared(layer.name, self.bench.profile.in_float)
-        return layer.kind in technique.covers(self.facts) and not in_float
+        narrow = [(one.covers(self.facts), one.value_bytes) for one in techniques if isinstance(one, ArtifactTechnique)]
+        return {
+            layer.name: FLOAT_BYTES
+            if is_declared(layer.name, self.bench.profile.in_float)
+            else min((bytes_ for kinds, bytes_ in narrow if layer.kind in kinds), default=FLOAT_BYTES)
+            for layer in self.facts.layers
+        }
 
     def said(self, sentence: str) -> None:
         """Tell the listener."""
@@ -76,8 +77,7 @@ class Shaping:
 
     def finished(self, artifact: Artifact, example: Example, folder: Path) -> Artifact:
         """An artifact of random weights with the finish, calibrated on the example."""
-        part = whole("example", ArraySource(example.inputs, np.zeros(example.batch, dtype=np.int64)))
-        return self.bench.tools.finished(artifact, self.finish, Context(None, example, part, folder))
+        return self.bench.tools.finished(artifact, self.finish, Context(None, example, example.as_part(), folder))
 
     def measured(self, steps: tuple[Step, ...], time: int = 1) -> tuple[float, float] | None:
         """Latency and size of a structure, not trained, as shares of the baseline; None where it cannot be built.
@@ -132,10 +132,11 @@ def measure_samples(shaping: Shaping, anatomy: Anatomy, limit: TimeLimit) -> lis
         if len(found) == MOST_SAMPLES or (found and limit.is_too_short()):
             break
         shaping.said(f"measuring what {_describe(cut)} saves")
+        steps = anatomy.steps(cut)
         with limit.piece():
-            both = shaping.measured(anatomy.steps(cut))
+            both = shaping.measured(steps)
         if both is not None:
-            found.append(Measured(cut, anatomy.steps(cut), *both))
+            found.append(Measured(cut, steps, *both))
         elif not found:
             return []
     return found
@@ -155,10 +156,11 @@ def measure_ends(shaping: Shaping, anatomy: Anatomy, asked: Target, limit: TimeL
     if found is None or not asked.missed(*found) or asked.missed(0.0, found[1]):
         return ends
     shaping.said("measuring the smallest structure once more, since it misses the latency that is asked")
-    wide = Cut(cut.blocks)
     others = [(cut, steps, shaping.measured(steps, time=2))]
+    wide = Cut(cut.blocks)
     if wide != cut and wide.blocks:
-        others.append((wide, anatomy.steps(wide), shaping.measured(anatomy.steps(wide))))
+        blocks_alone = anatomy.steps(wide)
+        others.append((wide, blocks_alone, shaping.measured(blocks_alone)))
     return [*ends, *(Measured(other, made, *both) for other, made, both in others if both is not None)]
 
 

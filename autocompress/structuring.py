@@ -109,11 +109,12 @@ def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds: float
             expected = descent.expected(path)
             if expected is None or len(measured) >= MOST_MEASURED or limit.is_too_short():
                 return way_of(name, path, anatomy)
-            both = shaping.measured(anatomy.steps(expected.cut))
+            steps = anatomy.steps(expected.cut)
+            both = shaping.measured(steps)
             if both is None or both[0] <= expected.latency * (1 + CLOSE) or _knows(measured, expected.cut):
                 return way_of(name, path, anatomy)
             # the model was too hopeful here: what was just measured corrects it
-            measured.append(Measured(expected.cut, anatomy.steps(expected.cut), *both))
+            measured.append(Measured(expected.cut, steps, *both))
 
     ways = [way("depth", anatomy.block_moves), way("width", anatomy.width_moves)]
     if all(found.structures for found in ways):
@@ -132,7 +133,8 @@ def _predictor(
     latencies = LatencyModel.fit(anatomy.facts, works, shaping.layer_share)
     # what the smallest structures narrow beyond their cuts does little work but may hold many weights
     known = [(anatomy.layers(one.cut), one.size) for one in measured]
-    sizes = SizeModel.fit(known, shaping.bench.baseline.size_bytes, shaping.value_bytes)
+    value_bytes = shaping.value_bytes
+    sizes = SizeModel.fit(known, shaping.bench.baseline.size_bytes, lambda layer: value_bytes[layer.name])
 
     def predict(cut: Cut) -> tuple[float, float]:
         layers = anatomy.layers(cut)

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from autocompress.progress import Deadline
+
 
 class TimeLimit:
     """Begins when it is made and ends after so many `seconds`, never where they are None.
@@ -14,16 +16,17 @@ class TimeLimit:
     """
 
     def __init__(self, seconds: float | None, expected: float = 0.0) -> None:
-        self._end = None if seconds is None else time.monotonic() + seconds
+        self._deadline = Deadline.start(seconds)
         self._longest = expected
 
     def is_over(self) -> bool:
         """True when nothing is left."""
-        return self._left() <= 0.0
+        return self._deadline.over
 
     def is_too_short(self) -> bool:
         """True when what is left is not enough for one more piece of work."""
-        return self._left() <= self._longest
+        left = self._deadline.left
+        return left is not None and left <= self._longest
 
     @contextmanager
     def piece(self) -> Iterator[None]:
@@ -31,6 +34,3 @@ class TimeLimit:
         began = time.monotonic()
         yield
         self._longest = max(self._longest, time.monotonic() - began)
-
-    def _left(self) -> float:
-        return float("inf") if self._end is None else self._end - time.monotonic()

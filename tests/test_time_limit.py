@@ -1,6 +1,6 @@
 import pytest
 
-from autocompress import time_limit
+from autocompress import progress, time_limit
 from autocompress.time_limit import TimeLimit
 
 
@@ -18,6 +18,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(time_limit, "time", clock)
+    monkeypatch.setattr(progress, "time", clock)
     return clock
 
 

@@ -44,17 +44,19 @@ class ProbeBench:
         """The name under which what is `probed` is kept."""
         return probe_cache.key_of(self.machine, self.runtime.versions, self.profile, probed)
 
-    def pairs(self, baseline: Artifact, artifacts: Sequence[Artifact], example: Example, seconds: float) -> list[Pair]:
-        """The baseline's measurement with that of each artifact, in turn for so many `seconds` each, or why there is
+    def pairs(
+        self, baseline: Artifact, artifacts: Sequence[Artifact], example: Example, seconds: float
+    ) -> dict[Artifact, Pair]:
+        """For each artifact the baseline's measurement and its own, in turn for so many `seconds` each, or why there is
         none."""
         if not artifacts:
-            return []
+            return {}
         try:
             before, *after = self._measure([baseline, *artifacts], example, seconds)
         except RuntimeFailureError:
             # one that fails in the runtime must not hide the others
-            return [self._pair(baseline, artifact, example, seconds) for artifact in artifacts]
-        return [(before, one) for one in after]
+            return {one: self._pair(baseline, one, example, seconds) for one in artifacts}
+        return {artifact: (before, one) for artifact, one in zip(artifacts, after, strict=True)}
 
     def _pair(self, baseline: Artifact, artifact: Artifact, example: Example, seconds: float) -> Pair:
         try:

@@ -17,7 +17,6 @@ from autocompress.planner.probe_bench import Pair, ProbeBench, Tried, tried, wit
 from autocompress.probes import ChainProbe, Probe, Probes
 from autocompress.runtime import Example, Runtime
 from autocompress.scratch import scratch
-from autocompress.source import ArraySource, whole
 from autocompress.technique import ArtifactTechnique, Context
 from autocompress.turns import working
 
@@ -70,7 +69,7 @@ def _run(chains: Sequence[Chain], bench: ProbeBench) -> tuple[tuple[Probe, ...],
         for name, shape in inputs.items()
     }
     example = Example({name: array[:1] for name, array in items.items()})
-    part = whole("random values", ArraySource(dict(items), np.zeros(CALIBRATION_ITEMS, dtype=np.int64)))
+    part = Example(dict(items)).as_part("random values")
     with scratch("probe") as folder:
         try:
             with working():
@@ -86,7 +85,7 @@ def _run(chains: Sequence[Chain], bench: ProbeBench) -> tuple[tuple[Probe, ...],
         thin = _thin(chains, bench.runtime, context)
         bench.said("measuring these probes in turn")
         artifacts = [one for one in (thin, *(one for _, one in found)) if one is not None]
-        pairs = dict(zip(artifacts, bench.pairs(baseline, artifacts, example, PROBE_SECONDS), strict=True))
+        pairs = bench.pairs(baseline, artifacts, example, PROBE_SECONDS)
         probes = tuple(with_figures(found, pairs, baseline))
         summary = None if thin is None else _summary(chains, module, pairs[thin], baseline.size_bytes)
     return probes, summary

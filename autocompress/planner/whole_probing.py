@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from autocompress import probe_cache
 from autocompress.artifact import BYTES_PER_MB, Artifact
 from autocompress.facts import Facts
@@ -20,7 +18,6 @@ from autocompress.planner.probe_bench import ProbeBench, Tried, tried, with_figu
 from autocompress.probes import Probe, Probes
 from autocompress.runtime import Example
 from autocompress.scratch import scratch
-from autocompress.source import ArraySource, whole
 from autocompress.technique import ArtifactTechnique, Context
 
 # larger files take longer to quantize than planning may take; their time lies in large layers, which chains stand for
@@ -72,14 +69,13 @@ def _others(space: Space) -> dict[str, Setting]:
 def _run(
     baseline: Artifact, example: Example, spaces: Mapping[ArtifactTechnique, Space], bench: ProbeBench
 ) -> list[Probe]:
-    part = whole("example", ArraySource(example.inputs, np.zeros(example.batch, dtype=np.int64)))
     with scratch("probe") as folder:
-        context = Context(None, example, part, folder)
+        context = Context(None, example, example.as_part(), folder)
         found: list[Tried] = []
         for technique, space in spaces.items():
             bench.said(f"probing {technique.name} on the whole model")
             found += tried(technique, _wanted(space), _others(space), baseline, context)
         bench.said("measuring these probes in turn")
         artifacts = [one for _, one in found if one is not None]
-        pairs = dict(zip(artifacts, bench.pairs(baseline, artifacts, example, PROBE_SECONDS), strict=True))
+        pairs = bench.pairs(baseline, artifacts, example, PROBE_SECONDS)
         return [replace(probe, whole=True) for probe in with_figures(found, pairs, baseline)]

@@ -93,7 +93,7 @@ def _with_output_names(model: onnx.ModelProto, names: Sequence[str]) -> onnx.Mod
     renamed = {name: f"{name}{INSIDE}" for name in names}
     renamed |= {value.name: name for value, name in zip(graph.output, names, strict=True)}
     rename(graph, renamed)
-    for named in (*graph.initializer, *graph.value_info, *graph.output):
+    for named in (*graph.value_info, *graph.output):
         named.name = renamed.get(named.name, named.name)
     return model
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from time import sleep
 
 from autocompress.journal import Journal
 from autocompress.progress import Deadline, Event, Listener
@@ -26,7 +26,7 @@ def await_others(journal: Journal, deadline: Deadline, listener: Listener) -> bo
     while not deadline.over and not journal.release_dead_claims():
         if {trial.number for trial in _claims(journal)} != numbers:
             break
-        time.sleep(POLL_S if deadline.left is None else min(POLL_S, deadline.left))
+        sleep(POLL_S if deadline.left is None else min(POLL_S, deadline.left))
     return True
 
 

@@ -53,7 +53,7 @@ def test_a_search_waits_for_what_another_worker_has_claimed_and_then_hands_it_ou
             other.finish(Trial(number, plan, Outcome.FAILED, reason="elsewhere"))
 
         # the other comes to its end while this one sleeps
-        monkeypatch.setattr(joining.time, "sleep", ends)
+        monkeypatch.setattr(joining, "sleep", ends)
         found = list(made.search(events.append).contenders())
     assert [trial.plan for trial in found] == [plan_of(made, "one")]
     assert [event.sentence for event in events if "waiting" in event.sentence] == [
@@ -69,7 +69,7 @@ def test_the_plan_of_a_worker_that_dies_meanwhile_is_taken_up(
     plan_file.write_text(plan_of(made, "two").to_yaml(), encoding="utf-8")
     command = [sys.executable, "-c", DIES_WITH_A_CLAIM, str(made.bench.workspace.journal), str(plan_file)]
     assert subprocess.run(command, env=child_environment(), check=False, timeout=60).returncode == 9
-    monkeypatch.setattr(joining.time, "sleep", lambda seconds: pytest.fail("the dead are not waited for"))
+    monkeypatch.setattr(joining, "sleep", lambda seconds: pytest.fail("the dead are not waited for"))
     assert len(list(made.search().contenders())) == 2
     assert sorted(made.tried()) == ["one", "two"]
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from autocompress.errors import DataError
 from autocompress.runtime import Example
-from autocompress.source import Inputs, Part
+from autocompress.source import Part
 from autocompress.task import Augment
 from autocompress.training_state import load_checkpoint
 from autocompress.workspace import write_whole
@@ -75,16 +75,29 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def _gather(part: Part) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    read: list[tuple[Inputs, Any]] = list(part.batches(512))
-    first = read[0][0]
-    keys: list[Any] = list(first) if isinstance(first, dict) else list(range(len(first)))
-    arrays = {}
-    for key in keys:
-        name = key if isinstance(key, str) else ("input" if key == 0 else f"input_{key}")
-        columns: list[Any] = [inputs for inputs, _ in read]
-        joined = np.concatenate([column[key] for column in columns])
-        arrays[name] = joined.astype(np.float32) if joined.dtype == np.float64 else joined
-    return arrays, np.concatenate([targets for _, targets in read])
+    arrays: dict[str, np.ndarray] = {}
+    labels, start = np.empty(0), 0
+    for inputs, targets in part.batches(512):
+        for name, column in Example(inputs).arrays.items():
+            rows = column.astype(np.float32) if column.dtype == np.float64 else column
+            arrays[name] = _put(arrays.get(name), rows, start, len(part), name)
+        labels = _put(labels if start else None, targets, start, len(part), "targets")
+        start += len(targets)
+    return arrays, labels
+
+
+def _put(array: np.ndarray | None, rows: np.ndarray, start: int, length: int, name: str) -> np.ndarray:
+    # put together at the end they would be held twice
+    if array is None:
+        array = np.empty((length, *rows.shape[1:]), rows.dtype)
+    if rows.shape[1:] != array.shape[1:]:
+        raise DataError(
+            f"items have shape {array.shape[1:]}, and from item {start} on {rows.shape[1:]}.",
+            where=f"data: {name}",
+            hint="Pad them to one shape.",
+        )
+    array[start : start + len(rows)] = rows
+    return array
 
 
 class Answers:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ import torch
 
 from autocompress import views as views_module
 from autocompress.augmentation import crop_flip
+from autocompress.errors import DataError
 from autocompress.runtime import Example
-from autocompress.source import ArraySource, whole
+from autocompress.source import Array, ArraySource, Inputs, whole
 from autocompress.views import Answers, Batch, Views
 
 ITEMS = np.random.default_rng(0).standard_normal((50, 1, 8, 8)).astype(np.float32)
@@ -94,3 +96,23 @@ def test_beyond_what_may_be_kept_answers_are_asked_for_each_time(
     for _ in range(2):
         answers.to(0, lambda: torch.ones(asked.append(1) or 100))
     assert len(asked) == 2
+
+
+def test_items_of_many_reads_keep_their_places_and_doubles_become_floats() -> None:
+    values = np.arange(1200, dtype=np.float64).reshape(-1, 1)
+    held = Views(whole("train", ArraySource((values,), values[:, 0])), Example((values[:1],)), batch=1200, seed=0).at(0)
+    assert held.inputs["input"].dtype == torch.float32
+    assert torch.equal(held.inputs["input"][:, 0].double(), held.targets)
+    assert sorted(held.targets.tolist()) == list(range(1200))
+
+
+def test_items_of_another_shape_are_named() -> None:
+    class Ragged:
+        def __len__(self) -> int:
+            return 513
+
+        def read(self, indices: Sequence[int]) -> tuple[Inputs, Array]:
+            return (np.zeros((len(indices), 1 if len(indices) == 1 else 8), np.float32),), np.zeros(len(indices))
+
+    with pytest.raises(DataError, match=r"data: input: items have shape \(8,\), and from item 512 on \(1,\)"):
+        Views(whole("train", Ragged()), EXAMPLE, batch=10, seed=0)

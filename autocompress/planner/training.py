@@ -15,6 +15,7 @@ from autocompress.probes import Course, TrainingProbe
 from autocompress.recovery import Files, Schedule, recover
 from autocompress.runtime import Example
 from autocompress.scratch import scratch
+from autocompress.source import ArraySource, whole
 from autocompress.task import Task
 from autocompress.techniques.distillation import VIEWS
 from autocompress.turns import measuring
@@ -56,9 +57,11 @@ def measure_training(
     rate = SGD_RATE_PER_ITEM * batch if sgd else ADAMW_RATE
     optimizer = "sgd" if sgd else "adamw"
     bank = VIEWS * max(1, items // batch)
-    # judging on the selecting data takes as long in a few steps as in many
-    alone = replace(task, test=None, val=None)
     timed = min(batch, most_items or batch)
+    # no more items than the steps show are read, and judging on the selecting data takes as long in a few steps as in
+    # many
+    shown = whole("train", task.train).first(timed * TIMED_STEPS)
+    alone = replace(task, test=None, val=None, train=ArraySource(*next(shown.batches(len(shown)))))
     seconds = {}
     with scratch("training") as folder, measuring():
         # the first steps pay for memory and kernels that all later ones share; those that come last find the teacher's

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from autocompress.plan import Stage, Step
 from autocompress.planner.training import (
     GROWTH,
     ROUNDS,
+    TIMED_STEPS,
     TRAINING_SHARE,
     measure_training,
     with_course,
@@ -19,6 +21,7 @@ from autocompress.planner.training import (
 )
 from autocompress.probes import Course, TrainingProbe
 from autocompress.runtime import Example
+from autocompress.source import Array, Inputs
 from autocompress.task import Task
 
 ITEMS = 12_800
@@ -113,3 +116,23 @@ def test_training_is_timed_with_fewer_items_where_memory_counts() -> None:
     # what will be trained with stays
     assert (found.batch, found.optimizer) == (64, "adamw")
     assert set(sizes) == {16}
+
+
+def test_only_the_items_that_the_timed_steps_show_are_read() -> None:
+    read: set[int] = set()
+
+    class Counted:
+        def __len__(self) -> int:
+            return 5000
+
+        def read(self, indices: Sequence[int]) -> tuple[Inputs, Array]:
+            read.update(indices)
+            values = np.random.default_rng(0).standard_normal((len(indices), 6)).astype(np.float32)
+            return (values,), (values[:, 0] > 0).astype(np.int64)
+
+    found = measure_training(
+        nn.Linear(6, 2), nn.Linear(6, 2), Task(train=Counted()), Example((np.zeros((2, 6), np.float32),)), 8
+    )
+    assert found is not None
+    assert found.batch == 128
+    assert 16 <= len(read) <= 8 * TIMED_STEPS

@@ -53,7 +53,11 @@ def print_probes(console: Console, probes: Probes) -> None:
     tree = Tree(f"[bold]Probes[/bold]  [dim]on {escape(', '.join(probes.layers) or 'no layer')}[/dim]")
     for technique in dict.fromkeys(probe.technique for probe in probes.probes):
         best = next(iter(probes.of(technique)), None)
-        tree.add(escape(f"{technique}: {probes.failure_of(technique) or (_probed(best) if best else 'not measured')}"))
+        failure = probes.failure_of(technique)
+        branch = tree.add(escape(f"{technique}: {failure or (_probed(best) if best else 'not measured')}"))
+        for probe in probes.probes:
+            if probe.technique == technique and probe.failure and not failure:
+                branch.add(f"[dim]{escape(_settings(probe))}: {escape(probe.failure)}[/dim]")
     if probes.chains is not None:
         tree.add(f"a layer costs at least {1000 * probes.chains.layer_ms:.3g} us a call, however thin it is")
     if probes.channel_multiple is not None:
@@ -62,6 +66,10 @@ def print_probes(console: Console, probes: Probes) -> None:
         slowest = sorted(probes.operators.items(), key=lambda one: -one[1])[:MOST_NAMED]
         tree.add(f"the model's time: {', '.join(f'{share:.0%} {escape(type_)}' for type_, share in slowest)}")
     console.print(tree)
+
+
+def _settings(probe: Probe) -> str:
+    return ", ".join(f"{name}={value}" for name, value in probe.settings.items())
 
 
 def _probed(probe: Probe) -> str:

@@ -1,18 +1,26 @@
-"""Half precision: weights in two bytes, computed with in float32 or in float16. Needs no data.
+"""Half precision: weights in two bytes, computed with in float32, float16 or bfloat16. Needs no data.
 
 Weights alone lose next to nothing: float16 keeps eleven bits of them (IEEE 754). onnxruntime turns them back into
-float32 once, when it loads the file. Arithmetic in float16: Micikevicius et al., "Mixed precision training", ICLR 2018.
+float32 once, when it loads the file. Arithmetic in float16: Micikevicius et al., "Mixed precision training", ICLR 2018;
+in bfloat16, which has float32's range and eight bits: Kalamkar et al., "A study of BFLOAT16 for deep learning
+training", 2019.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+import ml_dtypes
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplementedOperator
 from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
 
 from autocompress.artifact import Artifact
 from autocompress.errors import TechniqueError
@@ -44,9 +52,9 @@ class Float16(ArtifactTechnique):
     formats: ClassVar[frozenset[str]] = frozenset({"onnx"})
     value_bytes: ClassVar[int] = 2
     choices: ClassVar[tuple[Choice, ...]] = (
-        Choice("arithmetic", ("float32", "float16"), describes="what the weights are computed with in"),
+        Choice("arithmetic", ("float32", "float16", "bfloat16"), describes="what the weights are computed with in"),
     )
-    probed: ClassVar[tuple[Mapping[str, Setting], ...]] = ({"arithmetic": "float32"}, {"arithmetic": "float16"})
+    probed: ClassVar[tuple[Mapping[str, Setting], ...]] = tuple({"arithmetic": one} for one in choices[0].options)
 
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
         """Arithmetic that pays, fastest first."""
@@ -78,10 +86,14 @@ class Float16(ArtifactTechnique):
         """See `ArtifactTechnique.apply`."""
         check_settings(self.name, self.choices, settings)
         model = load_model(artifact.path)
-        if settings["arithmetic"] == "float16":
-            model = _computing_in_half(model, self.name)
-        else:
+        if settings["arithmetic"] == "float32":
             _store_in_half(model.graph)
+        else:
+            weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+            model = _computing_in_half(model, self.name)
+            if settings["arithmetic"] == "bfloat16":
+                _as_bfloat16(model.graph, weights)
+                _require_kernels(model, self.name)
         return save_if_smaller(compact(model), artifact, context.folder, self.name)
 
 
@@ -123,4 +135,38 @@ def _computing_in_half(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
             )
     except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
         raise TechniqueError(f"onnxruntime cannot convert this model: {first_line(error)}", where=name) from error
+    # it appends its casts
+    OnnxModel.graph_topological_sort(result.graph, is_deterministic=True)
     return result
+
+
+def _as_bfloat16(graph: onnx.GraphProto, weights: Mapping[str, np.ndarray]) -> None:
+    """What is in float16 in bfloat16 instead; `weights` are those before they were cut to float16's range, by name."""
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT16:
+            _retype(tensor, weights.get(tensor.name, numpy_helper.to_array(tensor)))
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.name in ("to", "dtype") and attribute.i == TensorProto.FLOAT16:
+                attribute.i = TensorProto.BFLOAT16
+            if attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type == TensorProto.FLOAT16:
+                _retype(attribute.t, numpy_helper.to_array(attribute.t))
+            for inner in (attribute.g, *attribute.graphs):
+                _as_bfloat16(inner, weights)
+    for value in graph.value_info:
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
+            value.type.tensor_type.elem_type = TensorProto.BFLOAT16
+
+
+def _retype(tensor: onnx.TensorProto, values: np.ndarray) -> None:
+    tensor.CopyFrom(numpy_helper.from_array(values.astype(ml_dtypes.bfloat16), tensor.name))
+
+
+def _require_kernels(model: onnx.ModelProto, name: str) -> None:
+    # float16 is computed in float32 where there are no kernels; for bfloat16 onnxruntime does not do that
+    try:
+        onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    except (InvalidGraph, NotImplementedOperator) as error:
+        missing = re.search(r"(?:implementation for|of operator) \(?(\w+)", str(error))
+        what = missing.group(1) if missing else "this model"
+        raise TechniqueError(f"onnxruntime has no kernel that computes {what} in bfloat16 here.", where=name) from error

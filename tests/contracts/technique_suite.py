@@ -17,7 +17,7 @@ from conftest import Exported, Exports, labelled_source, run_python
 
 from autocompress.artifact import Artifact
 from autocompress.budget import Budget
-from autocompress.errors import PlanError
+from autocompress.errors import PlanError, TechniqueError
 from autocompress.facts import Facts, Family, Kind, LayerFact
 from autocompress.ladder import check_settings
 from autocompress.plan import FINISH_STAGES, Effort, Setting, Stage
@@ -79,6 +79,7 @@ class ArtifactTechniqueSuite:
     """The contract of `Technique` and `ArtifactTechnique`.
 
     `models` are the small models that it must work on; `share` bounds the size that it leaves of each.
+    `beyond_this_runtime` are probed settings that the runtime on the CPU has no kernels for.
     """
 
     technique: ClassVar[type[ArtifactTechnique]]
@@ -86,6 +87,7 @@ class ArtifactTechniqueSuite:
     covers: ClassVar[Kind]
     share: ClassVar[float] = 0.5
     error: ClassVar[float] = 0.1
+    beyond_this_runtime: ClassVar[Sequence[Mapping[str, Setting]]] = ()
 
     @classmethod
     def settings(cls, **changed: Setting) -> dict[str, Setting]:
@@ -267,8 +269,14 @@ class ArtifactTechniqueSuite:
         model, extra = next(iter(self.models.items()))
         exported = exports(OnnxRuntime(), model)
         settings = self.settings(**{**extra, **probed_settings})
+        if probed_settings in self.beyond_this_runtime:
+            with pytest.raises(TechniqueError, match="kernel"):
+                self.apply(exported, model, tmp_path / "made", settings)
+            return
         result = self.apply(exported, model, tmp_path / "made", settings)
         assert result.size_bytes < self.share * exported.artifact.size_bytes
+        # what ships is read back by the gate, which takes valid files only
+        assert OnnxRuntime().read(result.path).hash == result.hash
 
     def test_the_same_settings_give_the_same_bytes(self, exported: Exported, model: str, tmp_path: Path) -> None:
         first = self.apply(exported, model, tmp_path / "first")

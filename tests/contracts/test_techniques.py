@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from conftest import Exports, labelled, labelled_source
+from onnx.reference import ReferenceEvaluator
 from technique_suite import ArtifactTechniqueSuite, facts_with, probed, relative_error, suites_of
 from torch import nn
 
@@ -23,7 +24,7 @@ from autocompress.runtime import Example, align
 from autocompress.runtimes import OnnxRuntime
 from autocompress.source import ArraySource, Part, whole
 from autocompress.technique import ArtifactTechnique, Context
-from autocompress.techniques import TECHNIQUES, Float16, Int8Dynamic, Int8Static
+from autocompress.techniques import TECHNIQUES, Float16, Int8Dynamic, Int8Static, float16
 
 
 class FourAtATime(nn.Module):
@@ -117,6 +118,7 @@ class TestFloat16(ArtifactTechniqueSuite):
     models: ClassVar[Mapping[str, Mapping[str, Setting]]] = {"mlp": {}, "lstm": {}, "transformer": {}, "cnn": {}}
     share: ClassVar[float] = 0.6
     error: ClassVar[float] = 1e-3
+    beyond_this_runtime: ClassVar[Sequence[Mapping[str, Setting]]] = ({"arithmetic": "bfloat16"},)
 
     def test_weights_are_rounded_and_computed_with_in_float32(self, exports: Exports, tmp_path: Path) -> None:
         exported = exports(OnnxRuntime(), "cnn")
@@ -139,6 +141,24 @@ class TestFloat16(ArtifactTechniqueSuite):
         arrays = [onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(made.path).graph.initializer]
         assert {array.dtype.name: float(array.max()) for array in arrays if array.ndim == 1} == {"float32": 1e6}
 
+    @pytest.mark.parametrize("name", ["mlp", "cnn"])
+    def test_bfloat16_computes_what_float_does_to_its_eight_bits(
+        self, exports: Exports, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        exported = exports(OnnxRuntime(), name)
+        with pytest.raises(TechniqueError, match=r"no kernel that computes (Conv|Gemm) in bfloat16"):
+            self.apply(exported, name, tmp_path / "refused", {"arithmetic": "bfloat16"})
+        # without kernels, onnx's own slow evaluation shows what is computed
+        monkeypatch.setattr(float16, "_require_kernels", lambda model, name: None)
+        made = self.apply(exported, name, tmp_path / "made", {"arithmetic": "bfloat16"})
+        assert made.size_bytes < 0.6 * exported.artifact.size_bytes
+        feed = align(labelled(name, 4)[0], exported.artifact.inputs)
+        found, wanted = (
+            np.asarray(ReferenceEvaluator(str(artifact.path)).run(None, feed)[0], np.float32)
+            for artifact in (made, exported.artifact)
+        )
+        assert 0 < np.abs(found - wanted).max() < 0.05 * np.abs(wanted).max()
+
     @pytest.mark.parametrize(("limit", "refused"), [(0.25, True), (0.5, True), (0.55, False)])
     def test_it_is_refused_where_half_or_less_is_asked(self, limit: float, *, refused: bool) -> None:
         profile = Profile("small", budgets=(Budget("size_mb", limit, relative=True),))
@@ -148,10 +168,11 @@ class TestFloat16(ArtifactTechniqueSuite):
 
     def test_it_is_refused_with_its_figures_where_it_saves_no_time(self) -> None:
         profile = Profile("fast", budgets=(Budget("latency_ms", 0.5, relative=True),))
-        reason = Float16().refuses(facts_with(Kind.LINEAR), probed(Float16, [0.99, 3.0]), profile)
+        reason = Float16().refuses(facts_with(Kind.LINEAR), probed(Float16, [0.99, 3.0, 4.0]), profile)
         assert reason is not None
-        assert reason.fact == "0.99x computed with in float32, 3.00x computed with in float16"
-        assert Float16().refuses(facts_with(Kind.LINEAR), probed(Float16, [0.99, 0.6]), profile) is None
+        figures = (("0.99x", "float32"), ("3.00x", "float16"), ("4.00x", "bfloat16"))
+        assert reason.fact == ", ".join(f"{ratio} computed with in {arithmetic}" for ratio, arithmetic in figures)
+        assert Float16().refuses(facts_with(Kind.LINEAR), probed(Float16, [0.99, 0.6, 4.0]), profile) is None
 
 
 class TestInt8Static(ArtifactTechniqueSuite):

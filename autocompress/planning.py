@@ -163,7 +163,8 @@ def _planned(
     whole = Whole(latency, bench.baseline.size_bytes, probes.operators)
     situation = Situation(facts, probes, bench.profile, bench.task, judge_by(bench.profile, baseline), whole)
     ladder = build_ladder(situation, techniques, frozenset({bench.tools.runtime.format}))
-    progress(Event("ladder", f"{len(ladder.rungs)} rungs, {len(ladder.refusals)} techniques refused"))
+    rungs = ", ".join(rung.name for rung in ladder.rungs) or "none"
+    progress(Event("ladder", f"rungs: {rungs}; refused: {', '.join(ladder.refusals) or 'none'}"))
     return Planned(baseline, facts, probes, ladder, structured)
 
 

@@ -80,7 +80,7 @@ def _run(chains: Sequence[Chain], bench: ProbeBench) -> tuple[tuple[Probe, ...],
         context = Context(None, example, part, folder)
         found: list[Tried] = []
         for technique in bench.techniques:
-            bench.said(f"probing {technique.name} on {len(chains)} kinds of layers")
+            bench.said(f"probing {technique.name} on {len(chains)} kind{'s' if len(chains) > 1 else ''} of layers")
             found += tried(technique, technique.probed, _settings(technique), baseline, context)
         thin = _thin(chains, bench.runtime, context)
         bench.said("measuring these probes in turn")

@@ -111,8 +111,8 @@ def test_the_probes_of_a_technique_come_fastest_first(real: Probes) -> None:
 def test_progress_names_each_technique(real: Probes, said: list[str]) -> None:
     assert real.probes
     assert said == [
-        "probing int8_dynamic on 1 kinds of layers",
-        "probing int8_static on 1 kinds of layers",
+        "probing int8_dynamic on 1 kind of layers",
+        "probing int8_static on 1 kind of layers",
         "measuring these probes in turn",
     ]
 

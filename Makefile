@@ -17,7 +17,7 @@ demo: $(STAMP)
 		--size-mb 0.15x --max-accuracy-drop-pp 2 --out runs/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m 'slow or not slow'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,8 +22,6 @@ from autocompress.techniques.pruning_graph import WHERE, Coupling, PruningGraph,
 
 IGNORED = "it is declared to be ignored"
 UNTRIED = "there was no time to try whether it can be cut"
-# copies of networks of more parameters are not left to wait for the garbage collector
-LARGE = 1_000_000
 # copies in double precision of larger ones would take more memory than they are worth
 DOUBLED = 10_000_000
 # items in the trials; more would only cost time
@@ -123,13 +120,15 @@ def outlined(module: nn.Module, example: Example, selection: Selection) -> nn.Mo
     """
     smaller = own_copy(module)
     graph = PruningGraph(smaller, example.with_batch(min(TRIAL_BATCH, example.batch)))
-    couplings = [coupling for coupling in graph.couplings()[0] if coupling.name in selection.groups]
-    # how many go depends on the ratio alone
-    scores = {coupling.name: torch.zeros(coupling.channels) for coupling in couplings}
     try:
+        couplings = [coupling for coupling in graph.couplings()[0] if coupling.name in selection.groups]
+        # how many go depends on the ratio alone
+        scores = {coupling.name: torch.zeros(coupling.channels) for coupling in couplings}
         graph.cut(select(couplings, scores, selection))
     except CannotCutError as reason:
         raise TechniqueError(f"these channels cannot be cut together: {reason}.", where=WHERE) from reason
+    finally:
+        graph.release()
     return smaller
 
 
@@ -141,7 +140,6 @@ class _Trials:
         self.plain_example = example.with_batch(min(TRIAL_BATCH, example.batch))
         reference = _without_zeros(own_copy(module).eval())
         parameters = sum(weight.numel() for weight in module.parameters())
-        self.large = parameters > LARGE
         doubled = None if parameters > DOUBLED else _doubled(reference, self.plain_example)
         if doubled is None:
             self.example, self.precise = self.plain_example, False
@@ -153,15 +151,13 @@ class _Trials:
 
     def trial(self, cuts: Mapping[str, Sequence[int]]) -> str | None:
         """Why these channels cannot be cut, None when they can."""
-        try:
-            return self._trial(cuts)
-        finally:
-            if self.large:
-                # nodes of a graph hold each other, and the copy's weights with them
-                gc.collect()
-
-    def _trial(self, cuts: Mapping[str, Sequence[int]]) -> str | None:
         graph = PruningGraph(own_copy(self.graph.module), self.example)
+        try:
+            return self._trial(graph, cuts)
+        finally:
+            graph.release()
+
+    def _trial(self, graph: PruningGraph, cuts: Mapping[str, Sequence[int]]) -> str | None:
         try:
             silenced = call(self.graph.silenced(cuts), self.example)
             graph.cut(cuts)

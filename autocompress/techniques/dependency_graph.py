@@ -97,6 +97,13 @@ class DependencyGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-prunin
             for dependency in node.dependencies:
                 dependency.index_mapping = _Bounded(dependency.index_mapping, self)
 
+    def release(self) -> None:
+        """Let go of modules and tensors: nodes hold each other, and would hold these until garbage is collected."""
+        for node in self.module2node.values():
+            node.module = node.grad_fn = None
+            for others in (node.inputs, node.outputs, node.dependencies):
+                others.clear()
+
     def _build_dependency(self, module2node: Any) -> None:
         for node in module2node.values():
             if node.type is OPTYPE.CONCAT:

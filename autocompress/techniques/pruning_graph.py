@@ -148,6 +148,10 @@ class PruningGraph:
                 raise CannotCutError("a layer would be left without channels")
             group.prune(record_history=False)
 
+    def release(self) -> None:
+        """Let go of the module; nothing can be asked or cut any more."""
+        self.graph.release()
+
     def silenced(self, cuts: Mapping[str, Sequence[int]]) -> nn.Module:
         """A copy of the whole module in which these channels count for nothing: weights that read them are zero, and
         norms over channels pass over them."""

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import importlib.util
 import sys
+import weakref
 from pathlib import Path
 from types import ModuleType
 
@@ -19,6 +21,7 @@ from autocompress.module import call
 from autocompress.runtime import Example
 from autocompress.source import ArraySource, Part, whole
 from autocompress.task import Task
+from autocompress.techniques import channel_groups
 from autocompress.techniques.channel_groups import UNTRIED, cut, outlined, prunable_groups
 from autocompress.techniques.channel_selection import Selection
 from autocompress.vision import import_torchvision
@@ -92,6 +95,27 @@ class TestWhatCanBeCut:
         real, outline = cut(cifar_resnet, example, selection), outlined(cifar_resnet, example, selection)
         shapes = [[tuple(weight.shape) for weight in module.parameters()] for module in (cifar_resnet, real, outline)]
         assert shapes[1] == shapes[2] != shapes[0]
+
+    def test_copies_do_not_wait_for_the_garbage_collector(
+        self, cifar_resnet: nn.Module, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        copies: list[weakref.ref[nn.Module]] = []
+        own_copy = channel_groups.own_copy
+
+        def noted(module: nn.Module) -> nn.Module:
+            copy = own_copy(module)
+            copies.append(weakref.ref(copy))
+            return copy
+
+        monkeypatch.setattr(channel_groups, "own_copy", noted)
+        example = images(size=32)
+        gc.disable()
+        try:
+            for _ in range(3):
+                outlined(cifar_resnet, example, Selection(0.25, groups=("layer1.0.conv1",), multiple=4))
+            assert [copy() for copy in copies] == [None] * 3
+        finally:
+            gc.enable()
 
     def test_also_after_blocks_were_dropped(self, cifar_resnet: nn.Module) -> None:
         module = with_shared_weights(cifar_resnet)

@@ -174,7 +174,8 @@ def test_time_that_is_left_goes_into_smaller_structures_and_the_best_so_far_is_r
 
 @pytest.fixture(scope="module")
 def unreachable(trained: nn.Module, task: Task, tmp_path_factory: pytest.TempPathFactory) -> Result:
-    budgets = {"size_mb": "0.03x", "latency_ms": "3x", "max_accuracy_drop_pp": 6.0}
+    # below what any step of widths leaves: which steps pay is measured, and differs on a busy machine
+    budgets = {"size_mb": "0.01x", "latency_ms": "3x", "max_accuracy_drop_pp": 6.0}
     return autocompress(trained, BRIEF, task, budgets=budgets, out=tmp_path_factory.mktemp("unreachable"))
 
 

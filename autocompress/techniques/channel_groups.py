@@ -120,15 +120,13 @@ def outlined(module: nn.Module, example: Example, selection: Selection) -> nn.Mo
     """
     smaller = own_copy(module)
     graph = PruningGraph(smaller, example.with_batch(min(TRIAL_BATCH, example.batch)))
+    couplings = [coupling for coupling in graph.couplings()[0] if coupling.name in selection.groups]
+    # how many go depends on the ratio alone
+    scores = {coupling.name: torch.zeros(coupling.channels) for coupling in couplings}
     try:
-        couplings = [coupling for coupling in graph.couplings()[0] if coupling.name in selection.groups]
-        # how many go depends on the ratio alone
-        scores = {coupling.name: torch.zeros(coupling.channels) for coupling in couplings}
         graph.cut(select(couplings, scores, selection))
     except CannotCutError as reason:
         raise TechniqueError(f"these channels cannot be cut together: {reason}.", where=WHERE) from reason
-    finally:
-        graph.release()
     return smaller
 
 
@@ -152,12 +150,6 @@ class _Trials:
     def trial(self, cuts: Mapping[str, Sequence[int]]) -> str | None:
         """Why these channels cannot be cut, None when they can."""
         graph = PruningGraph(own_copy(self.graph.module), self.example)
-        try:
-            return self._trial(graph, cuts)
-        finally:
-            graph.release()
-
-    def _trial(self, graph: PruningGraph, cuts: Mapping[str, Sequence[int]]) -> str | None:
         try:
             silenced = call(self.graph.silenced(cuts), self.example)
             graph.cut(cuts)

@@ -88,12 +88,10 @@ class Float16(ArtifactTechnique):
         model = load_model(artifact.path)
         if settings["arithmetic"] == "float32":
             _store_in_half(model.graph)
-        else:
-            weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        elif settings["arithmetic"] == "float16":
             model = _computing_in_half(model, self.name)
-            if settings["arithmetic"] == "bfloat16":
-                _as_bfloat16(model.graph, weights)
-                _require_kernels(model, self.name)
+        else:
+            model = _computing_in_bfloat16(model, self.name)
         return save_if_smaller(compact(model), artifact, context.folder, self.name)
 
 
@@ -138,6 +136,14 @@ def _computing_in_half(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     # it appends its casts
     OnnxModel.graph_topological_sort(result.graph, is_deterministic=True)
     return result
+
+
+def _computing_in_bfloat16(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    model = _computing_in_half(model, name)
+    _as_bfloat16(model.graph, weights)
+    _require_kernels(model, name)
+    return model
 
 
 def _as_bfloat16(graph: onnx.GraphProto, weights: Mapping[str, np.ndarray]) -> None:

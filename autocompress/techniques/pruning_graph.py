@@ -8,6 +8,7 @@ alone would let a channel shuffle or a reshape pass, after which weights meet th
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +60,10 @@ class Coupling:
 
 
 class PruningGraph:
-    """The couplings of a module, and the way to cut them. The module's own weights are traced, so give a copy."""
+    """The couplings of a module, and the way to cut them. The module's own weights are traced, so give a copy.
+
+    Couplings tell what they know for as long as this is there; what was traced goes with it.
+    """
 
     def __init__(self, module: nn.Module, example: Example) -> None:
         """Trace the module.
@@ -77,6 +81,7 @@ class PruningGraph:
             raise TechniqueError(
                 f"the model cannot be traced for channels that hang together ({what(error)}).", where=WHERE
             ) from error
+        weakref.finalize(self, self.graph.release)
 
     def couplings(self) -> tuple[list[Coupling], dict[str, str]]:
         """All groups of coupled channels, in the order of their first layers, and what speaks against others."""
@@ -147,10 +152,6 @@ class PruningGraph:
             if not self.graph.check_pruning_group(group):
                 raise CannotCutError("a layer would be left without channels")
             group.prune(record_history=False)
-
-    def release(self) -> None:
-        """Let go of the module; nothing can be asked or cut any more."""
-        self.graph.release()
 
     def silenced(self, cuts: Mapping[str, Sequence[int]]) -> nn.Module:
         """A copy of the whole module in which these channels count for nothing: weights that read them are zero, and

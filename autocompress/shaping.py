@@ -107,8 +107,9 @@ class Shaping:
             return [float(np.median(ratios)), artifact.size_bytes / self.bench.baseline.size_bytes]
 
 
-def multiple_of(shaping: Shaping) -> int:
-    """See `probe_multiple`; what an earlier run found on this device for such layers holds."""
+def multiple_of(shaping: Shaping, limit: TimeLimit) -> int:
+    """See `probe_multiple`; what an earlier run found on this device for such layers holds, and where there is no time
+    to measure any the widest step is safe."""
     tools, profile = shaping.bench.tools, shaping.bench.profile
     layers = [[one.type, list(one.input_shape), dict(one.detail)] for one in shaping.facts.dominant()]
     asked = ["multiple", layers, str(Plan((), shaping.finish))]
@@ -116,6 +117,8 @@ def multiple_of(shaping: Shaping) -> int:
     known = (probe_cache.read(key) or {}).get("multiple")
     if known in MULTIPLES:
         return int(known)
+    if limit.is_too_short():
+        return MULTIPLES[-1]
     multiple = probe_multiple(shaping.facts, shaping.finished, tools.runtime, tools.device, profile)
     probe_cache.write(key, {"multiple": multiple}, shaping.said)
     return multiple

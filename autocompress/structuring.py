@@ -65,11 +65,8 @@ def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds: float
     target = asked.tighter(FURTHER ** (shaping.attempt - 1))
     limit = TimeLimit(seconds, bench.export_seconds + MEASURE_SECONDS)
     shaping.said("looking for blocks and channels that can go")
-    if not time_matters(bench.profile):
-        # where only bytes count, every step of widths pays
-        multiple = MULTIPLES[0]
-    else:
-        multiple = MULTIPLES[-1] if limit.is_over() else multiple_of(shaping)
+    # where only bytes count, every step of widths pays
+    multiple = multiple_of(shaping, limit) if time_matters(bench.profile) else MULTIPLES[0]
     body = Body(bench.module, bench.example, shaping.facts, multiple, bench.profile.ignore, limit.is_over)
     anatomy = body.anatomy
     names = tuple(name for kind in anatomy.groups.values() for name in kind)

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
+from fakes import Scripted, Stand, Variant, ramp, task_of
+from torch import nn
 
+from autocompress import shaping as shaping_module
 from autocompress.plan import Stage, Step
-from autocompress.planner import Anatomy, Cut, Target
-from autocompress.shaping import Shaping, measure_ends, smallest_of
+from autocompress.planner import Anatomy, Cut, Target, inspect_module
+from autocompress.progress import silent
+from autocompress.runtime import Example
+from autocompress.shaping import Shaping, measure_ends, multiple_of, smallest_of
 from autocompress.time_limit import TimeLimit
 
 DROPPED = (Step("block_dropping", Stage.STRUCTURE, {"blocks": "a b"}),)
@@ -69,3 +76,17 @@ def test_a_smallest_structure_that_cannot_be_built_says_nothing() -> None:
     fake = cast(Shaping, Measuring({(NARROW, 1): None}))
     assert measure_ends(fake, cast(Anatomy, Two()), Target(0.25, 0.2), TimeLimit(None)) == []
     assert smallest_of([]) is None
+
+
+def test_without_time_a_multiple_that_is_known_holds_and_else_the_widest_is_safe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(shaping_module, "probe_multiple", lambda *_: 4)
+    task = task_of(ramp(40), ramp(100))
+    stand = Stand(tmp_path, [Scripted("scripted", {"one": Variant()})], {"size_mb": "0.7x"}, task)
+    facts = inspect_module(nn.Sequential(nn.Linear(32, 64)), Example((np.zeros((1, 32), np.float32),)))
+    shaping = Shaping(stand.bench, stand.journal, facts, (), task.selecting, silent, (1.0, 1.0))
+    assert multiple_of(shaping, TimeLimit(1.0, expected=2.0)) == 16
+    assert multiple_of(shaping, TimeLimit(None)) == 4
+    assert multiple_of(shaping, TimeLimit(1.0, expected=2.0)) == 4

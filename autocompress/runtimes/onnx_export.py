@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import gc
 import traceback
 from collections.abc import Iterator, Sequence
 
@@ -62,6 +63,7 @@ def _export(module: nn.Module, example: Example, output_names: tuple[str, ...], 
             inference_mode_of(module),
             quiet("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch.fx.experimental.symbolic_shapes"),
             _tracking(module, entered),
+            _uncollected(),
         ):
             flat.eval()
             program = torch.onnx.export(
@@ -155,6 +157,18 @@ def _tracking(module: nn.Module, entered: list[str]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """No looking for garbage: among millions of new objects that are in use it takes up to a sixth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

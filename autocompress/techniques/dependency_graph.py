@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ import torch
 import torch_pruning as tp
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch_pruning._helpers import GroupItem, _HybridIndex
+from torch_pruning.dependency import Dependency, Group
+from torch_pruning.dependency.index_mapping import update_index_mapping
 from torch_pruning.ops import OPTYPE
 
 from autocompress.module import first_line, flatten_outputs, unfused_encoder_layers
@@ -40,7 +44,7 @@ class _Bounded(list[Any]):
             yield mapping and self._bounded(mapping)
 
     def _bounded(self, mapping: Any) -> Any:
-        def apply(indices: Sequence[Any]) -> Sequence[Any]:
+        def apply(indices: list[Any]) -> list[Any]:
             if len(indices) > self.graph.widest:
                 raise CannotCutError("its channels are coupled in circles")
             return mapping(indices)  # type: ignore[no-any-return]  # torch-pruning's
@@ -58,6 +62,7 @@ class DependencyGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-prunin
         self.spatial: dict[nn.Module, tuple[int, ...]] = {}
         self.widest = 0
         self.steps_left = 0
+        self.changed = False
 
     @property
     def _2d_4d(self) -> bool:
@@ -131,12 +136,61 @@ class DependencyGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-prunin
         """
         self.steps_left = STEPS_PER_DEPENDENCY * sum(len(node.dependencies) for node in self.module2node.values())
         try:
-            return self.get_pruning_group(root, self.get_pruner_of_module(root).prune_out_channels, list(indices))
+            return self._followed(root, indices)
         except CannotCutError:
             raise
         except Exception as error:
             # an operation that splits or moves channels in a way that torch-pruning has no map for
             raise CannotCutError(f"its channels cannot be followed ({what(error)})") from error
+
+    def cut(self, group: Any) -> None:
+        """Take the channels of a group out of the module."""
+        self.changed = True
+        group.prune(record_history=False)
+
+    def _followed(self, root: nn.Module, indices: Sequence[int]) -> Any:
+        """As `get_pruning_group`, which asks anew each time how every operation of the network moves channels. That
+        takes longer than the rest and only cuts change it; where channels were is looked up instead of searched."""
+        if self.changed:
+            update_index_mapping(self)
+            self.changed = False
+        cut = self.get_pruner_of_module(root).prune_out_channels
+        first = Dependency(cut, cut, source=self.module2node[root], target=self.module2node[root])
+        start = [_HybridIndex(idx=index, root_idx=index) for index in indices]
+        reached = {(first.target, cut): (first, [start])}
+        visited = set()
+        waiting = [(first, start)]
+        while waiting:
+            came, here = waiting.pop()
+            visited.add(came.target)
+            for dependency in came.target.dependencies:
+                there = _mapped(dependency, here) if dependency.is_triggered_by(came.handler) else []
+                if not there:
+                    continue
+                _, known = reached.setdefault((dependency.target, dependency.handler), (dependency, []))
+                if dependency.target not in visited or there not in known:
+                    known.append(there)
+                    waiting.append((dependency, there))
+        group = Group()
+        group._DG = self
+        group._group = [_item(dependency, ways) for dependency, ways in reached.values()]
+        return group
+
+
+def _mapped(dependency: Any, indices: list[Any]) -> list[Any]:
+    for mapping in dependency.index_mapping:
+        indices = mapping(indices) if mapping else indices
+    return indices
+
+
+def _item(dependency: Any, ways: Iterable[Sequence[Any]]) -> Any:
+    """All indices that a dependency was reached with, every one once."""
+    roots: dict[int, int | None] = {}
+    for index in itertools.chain.from_iterable(ways):
+        roots.setdefault(index.idx, index.root_idx)
+    item = GroupItem(dependency, list(roots))
+    item.root_idxs = list(roots.values())
+    return item
 
 
 def _not_kept(_: None) -> torch.Tensor:

@@ -151,7 +151,7 @@ class PruningGraph:
                 raise CannotCutError("its channels are coupled with one another")
             if not self.graph.check_pruning_group(group):
                 raise CannotCutError("a layer would be left without channels")
-            group.prune(record_history=False)
+            self.graph.cut(group)
 
     def silenced(self, cuts: Mapping[str, Sequence[int]]) -> nn.Module:
         """A copy of the whole module in which these channels count for nothing: weights that read them are zero, and

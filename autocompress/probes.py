@@ -147,10 +147,11 @@ class Probes:
     """All probes of one model on one device. `layers` names the layers that they were taken from.
 
     `blocks` can be left out and channels of `groups` cut; `left_alone` says why others cannot. `ways` are the
-    structures worth measuring; `channel_multiple` is the step of widths that pays here; `training` is None before
-    anything that fits was found, or without training data. `smallest` is the least that can be left of the network,
-    with latency and size as measured; None before it was. `chains` is None where the chains could not be measured.
-    `operators` is the share of the model's time by type of operator, as the runtime names them.
+    structures worth measuring; `channel_multiple` is the step of widths that pays here, None where that was not
+    measured; `training` is None before anything that fits was found, or without training data. `smallest` is the least
+    that can be left of the network, with latency and size as measured; None before it was. `chains` is None where the
+    chains could not be measured. `operators` is the share of the model's time by type of operator, as the runtime
+    names them.
     """
 
     probes: tuple[Probe, ...] = ()

@@ -107,9 +107,9 @@ class Shaping:
             return [float(np.median(ratios)), artifact.size_bytes / self.bench.baseline.size_bytes]
 
 
-def multiple_of(shaping: Shaping, limit: TimeLimit) -> int:
-    """See `probe_multiple`; what an earlier run found on this device for such layers holds, and where there is no time
-    to measure any the widest step is safe."""
+def multiple_of(shaping: Shaping, limit: TimeLimit) -> int | None:
+    """See `probe_multiple`; what an earlier run found on this device for such layers holds. None where there is no time
+    to measure any."""
     tools, profile = shaping.bench.tools, shaping.bench.profile
     layers = [[one.type, list(one.input_shape), dict(one.detail)] for one in shaping.facts.dominant()]
     asked = ["multiple", layers, str(Plan((), shaping.finish))]
@@ -118,7 +118,7 @@ def multiple_of(shaping: Shaping, limit: TimeLimit) -> int:
     if known in MULTIPLES:
         return int(known)
     if limit.is_too_short():
-        return MULTIPLES[-1]
+        return None
     multiple = probe_multiple(shaping.facts, shaping.finished, tools.runtime, tools.device, profile)
     probe_cache.write(key, {"multiple": multiple}, shaping.said)
     return multiple

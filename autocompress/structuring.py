@@ -67,7 +67,9 @@ def find_ways(shaping: Shaping, probes: Probes, verdict: Verdict, seconds: float
     shaping.said("looking for blocks and channels that can go")
     # where only bytes count, every step of widths pays
     multiple = multiple_of(shaping, limit) if time_matters(bench.profile) else MULTIPLES[0]
-    body = Body(bench.module, bench.example, shaping.facts, multiple, bench.profile.ignore, limit.is_over)
+    # where it was not measured, the widest is safe
+    step = multiple or MULTIPLES[-1]
+    body = Body(bench.module, bench.example, shaping.facts, step, bench.profile.ignore, limit.is_over)
     anatomy = body.anatomy
     names = tuple(name for kind in anatomy.groups.values() for name in kind)
     probes = replace(

@@ -78,7 +78,7 @@ def test_a_smallest_structure_that_cannot_be_built_says_nothing() -> None:
     assert smallest_of([]) is None
 
 
-def test_without_time_a_multiple_that_is_known_holds_and_else_the_widest_is_safe(
+def test_without_time_a_multiple_that_is_known_holds_and_else_there_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path / "cache"))
@@ -87,6 +87,6 @@ def test_without_time_a_multiple_that_is_known_holds_and_else_the_widest_is_safe
     stand = Stand(tmp_path, [Scripted("scripted", {"one": Variant()})], {"size_mb": "0.7x"}, task)
     facts = inspect_module(nn.Sequential(nn.Linear(32, 64)), Example((np.zeros((1, 32), np.float32),)))
     shaping = Shaping(stand.bench, stand.journal, facts, (), task.selecting, silent, (1.0, 1.0))
-    assert multiple_of(shaping, TimeLimit(1.0, expected=2.0)) == 16
+    assert multiple_of(shaping, TimeLimit(1.0, expected=2.0)) is None
     assert multiple_of(shaping, TimeLimit(None)) == 4
     assert multiple_of(shaping, TimeLimit(1.0, expected=2.0)) == 4

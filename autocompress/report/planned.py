@@ -62,6 +62,8 @@ def print_probes(console: Console, probes: Probes) -> None:
         tree.add(f"a layer costs at least {1000 * probes.chains.layer_ms:.3g} us a call, however thin it is")
     if probes.channel_multiple is not None:
         tree.add(f"widths pay in steps of {probes.channel_multiple}")
+    elif probes.groups:
+        tree.add("which widths pay was not measured: no time was left")
     if probes.operators:
         slowest = sorted(probes.operators.items(), key=lambda one: -one[1])[:MOST_NAMED]
         tree.add(f"the model's time: {', '.join(f'{share:.0%} {escape(type_)}' for type_, share in slowest)}")

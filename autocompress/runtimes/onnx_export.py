@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 
 import onnx
 import torch
-from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, RemoveUnusedNodesPass
-from onnxscript.optimizer import fold_constants
 from torch import nn
 
 from autocompress.declared import is_declared, parts_of
@@ -97,6 +95,10 @@ def _export(module: nn.Module, example: Example, output_names: tuple[str, ...], 
 def _optimize(program: torch.onnx.ONNXProgram) -> None:
     """As the exporter would, without constants and what is not used: one of its rules looks at all nodes for every
     node, and took up to a fifth of a large network's export."""
+    # half a second that what only loads files, like the gate, need not wait for
+    from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, RemoveUnusedNodesPass
+    from onnxscript.optimizer import fold_constants
+
     InlinePass()(program.model)
     fold_constants(program.model)
     RemoveUnusedNodesPass()(program.model)

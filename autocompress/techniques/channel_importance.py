@@ -26,6 +26,7 @@ from autocompress.module import call_by, first_line, inference_mode_of, unfused_
 from autocompress.runtime import Example
 from autocompress.source import Part
 from autocompress.task import Task
+from autocompress.techniques.dependency_graph import group_item
 from autocompress.techniques.pruning_graph import READERS, WHERE, Coupling, PruningGraph
 from autocompress.views import Views
 
@@ -109,10 +110,8 @@ def _score(measure: Callable[[Any], torch.Tensor | None], group: Any, importance
 def _in_order(group: Any) -> Any:
     """The group with the places of each layer in order: torch-pruning sorts some of them without their roots."""
     for number, item in enumerate(group.items):
-        order = sorted(range(len(item.idxs)), key=item.idxs.__getitem__)
-        roots = item.root_idxs
-        group[number] = tp._helpers.GroupItem(item.dep, [item.idxs[i] for i in order])
-        group[number].root_idxs = [roots[i] for i in order]
+        roots = dict(zip(item.idxs, item.root_idxs, strict=True))
+        group[number] = group_item(item.dep, {index: roots[index] for index in sorted(roots)})
     return group
 
 

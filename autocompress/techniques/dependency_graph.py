@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -188,6 +188,12 @@ def _item(dependency: Any, ways: Iterable[Sequence[Any]]) -> Any:
     roots: dict[int, int | None] = {}
     for index in itertools.chain.from_iterable(ways):
         roots.setdefault(index.idx, index.root_idx)
+    return group_item(dependency, roots)
+
+
+def group_item(dependency: Any, roots: Mapping[int, int | None]) -> Any:
+    """An item of a group: the indices that go by a dependency, each with the one of the first layer that it goes
+    with."""
     item = GroupItem(dependency, list(roots))
     item.root_idxs = list(roots.values())
     return item

@@ -6,44 +6,43 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autocompress.aggregate import Aggregate
-    from autocompress.api import autocompress
-    from autocompress.artifact import Artifact
-    from autocompress.budget import Budget
+    from autocompress.api import autocompress, resolve
+    from autocompress.core.aggregate import Aggregate
+    from autocompress.core.artifact import Artifact
+    from autocompress.core.budget import Budget
+    from autocompress.core.plan import Plan, Step
+    from autocompress.core.profile import Profile, load_profile
+    from autocompress.core.task import Task
+    from autocompress.core.trial import Trial
+    from autocompress.core.verdict import Finding, Standing, Status, Verdict
     from autocompress.errors import AutocompressError, BudgetsNotMetError, UndecidedError
-    from autocompress.plan import Plan, Step
-    from autocompress.profile import Profile, load_profile
-    from autocompress.progress import Event
-    from autocompress.resolution import resolve
-    from autocompress.result import Result
-    from autocompress.task import Task
-    from autocompress.trial import Trial
-    from autocompress.verdict import Finding, Standing, Status, Verdict
+    from autocompress.run.result import Result
+    from autocompress.system.progress import Event
 
 __version__ = "0.1.0"
 
 # resolved on first use (PEP 562): importing the package imports neither torch nor onnxruntime
 _HOMES = {
-    "Aggregate": "aggregate",
-    "Artifact": "artifact",
+    "Aggregate": "core.aggregate",
+    "Artifact": "core.artifact",
     "AutocompressError": "errors",
-    "Budget": "budget",
+    "Budget": "core.budget",
     "BudgetsNotMetError": "errors",
-    "Event": "progress",
-    "Finding": "verdict",
-    "Plan": "plan",
-    "Profile": "profile",
-    "Result": "result",
-    "Standing": "verdict",
-    "Status": "verdict",
-    "Step": "plan",
-    "Task": "task",
-    "Trial": "trial",
+    "Event": "system.progress",
+    "Finding": "core.verdict",
+    "Plan": "core.plan",
+    "Profile": "core.profile",
+    "Result": "run.result",
+    "Standing": "core.verdict",
+    "Status": "core.verdict",
+    "Step": "core.plan",
+    "Task": "core.task",
+    "Trial": "core.trial",
     "UndecidedError": "errors",
-    "Verdict": "verdict",
+    "Verdict": "core.verdict",
     "autocompress": "api",
-    "load_profile": "profile",
-    "resolve": "resolution",
+    "load_profile": "core.profile",
+    "resolve": "api",
 }
 
 __all__ = [

@@ -8,25 +8,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autocompress.conclusion import conclude, conclude_so_far
-from autocompress.confirm import MAX_LOOKS, Confirmation, confirm, remember, remembered
-from autocompress.ladder import Ladder
-from autocompress.opening import open_run, tools_at_hand
-from autocompress.plan import Plan
-from autocompress.planner import inspect_module
-from autocompress.planning import Planned, measure_baseline, plan_run, with_structure, with_training
-from autocompress.profile import Profile, load_profile
-from autocompress.progress import Event, Listener, silent
+from autocompress.analysis.inspection import inspect_module
+from autocompress.core.plan import Plan
+from autocompress.core.profile import Profile, load_profile
+from autocompress.core.search_space import Ladder
+from autocompress.core.trial import Trial
+from autocompress.core.verdict import Status
 from autocompress.report import trials_frame, write_files
-from autocompress.result import Result
-from autocompress.scratch import scratch
-from autocompress.search import Search
+from autocompress.resolution.resolve import resolve_run
+from autocompress.run.answer import conclude, conclude_so_far
+from autocompress.run.confirm import MAX_LOOKS, Confirmation, confirm, remember, remembered
+from autocompress.run.result import Result
+from autocompress.run.search import Search
+from autocompress.run.setup import open_run, tools_at_hand
+from autocompress.run.stages import Planned, measure_baseline, plan_run, with_structure, with_training
 from autocompress.strategies import Boundary
-from autocompress.structuring import nearly_fitted
-from autocompress.trial import Trial
-from autocompress.turns import alone
-from autocompress.verdict import Status
-from autocompress.workspace import DEFAULT_FOLDER
+from autocompress.structure.candidates import nearly_fitted
+from autocompress.system.locks import alone
+from autocompress.system.progress import Event, Listener, silent
+from autocompress.system.scratch import scratch
+from autocompress.system.workspace import DEFAULT_FOLDER
 
 if TYPE_CHECKING:
     import torch
@@ -275,3 +276,35 @@ def apply_plan(
     finally:
         journal.release()
         journal.close()
+
+
+def resolve(
+    folder: str | Path,
+    *,
+    budgets: Mapping[str, float | str] | None = None,
+    objective: str | None = None,
+    data: Any = None,
+    data_dir: Path | None = None,
+    out: str | Path | None = None,
+    progress: Listener = silent,
+) -> Result:
+    """The cheapest file of an earlier run that meets other budgets, within about a minute; nothing is trained or built.
+
+    Args:
+        folder: of the run.
+        budgets: replace the run's budgets of the same metrics; the others stay.
+        objective: replaces the run's.
+        data: the data of the run, as `autocompress` takes them. Left out, a built-in name or a `.npz` file that the
+            run was started with is loaded again; code never is.
+        data_dir: folder of torchvision's data sets.
+        out: folder of the answer, by default one in `folder/resolved` that is named after the budgets.
+        progress: called with an `Event` for each thing worth telling.
+
+    Raises:
+        AutocompressError: for a folder that holds no run (exit code 2), other data than the run's (2), and another
+            machine (4). Budgets that are not met are a value, not an exception.
+    """
+    result = resolve_run(
+        folder, budgets=budgets, objective=objective, data=data, data_dir=data_dir, out=out, progress=progress
+    )
+    return _finish(result)

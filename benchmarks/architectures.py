@@ -34,14 +34,14 @@ from torch import nn
 
 from autocompress import Plan, Task
 from autocompress.api import explain
-from autocompress.budget import Budget
+from autocompress.core.budget import Budget
+from autocompress.core.profile import Profile, load_profile
+from autocompress.core.search_space import Rung
+from autocompress.core.source import ArraySource
+from autocompress.data.vision import import_torchvision, prepare_torchvision
 from autocompress.errors import AutocompressError
-from autocompress.ladder import Rung
-from autocompress.opening import open_run
-from autocompress.profile import Profile, load_profile
-from autocompress.source import ArraySource
-from autocompress.vision import import_torchvision, prepare_torchvision
-from autocompress.workbench import Workbench
+from autocompress.evaluation.workbench import Workbench
+from autocompress.run.setup import open_run
 
 RESULTS = HERE / "results" / "architectures.json"
 ITEMS, TOKENS, CLASSES = 24, 64, 1000

@@ -20,12 +20,12 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from autocompress import Result, Task, autocompress, load_profile
-from autocompress.artifact import Artifact
+from autocompress.core.artifact import Artifact
 from autocompress.devices import LocalDevice
-from autocompress.gate import check
-from autocompress.judge import judge_by
+from autocompress.evaluation.scorer import Scorer
+from autocompress.run.gate import check
 from autocompress.runtimes import OnnxRuntime
-from autocompress.scoring import Scorer
+from autocompress.statistics.judging import judge_by
 
 HERE = Path(__file__).parent
 BUDGETS: dict[str, float | str] = {"latency_ms": "0.5x", "size_mb": "0.35x", "max_accuracy_drop_pp": 1.0}

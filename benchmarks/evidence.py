@@ -17,9 +17,9 @@ from cifar10 import HERE, stamp
 from networks import cifar10, cifar_resnet
 
 from autocompress import Task, autocompress
+from autocompress.core.profile import load_profile
 from autocompress.devices import LocalDevice
-from autocompress.gate import check
-from autocompress.profile import load_profile
+from autocompress.run.gate import check
 from autocompress.runtimes import OnnxRuntime
 
 BUDGETS: dict[str, float | str] = {"latency_ms": "0.6x", "size_mb": "0.35x", "max_accuracy_drop_pp": 1.0}

@@ -28,13 +28,13 @@ from cifar10 import stamp
 from networks import cifar_resnet
 from onnx import helper
 
-from autocompress.artifact import Artifact
+from autocompress.core.artifact import Artifact
+from autocompress.core.measurement import Measurement
+from autocompress.core.profile import load_profile
+from autocompress.core.runtime import Example
 from autocompress.devices import LocalDevice, alternation
-from autocompress.measurement import Measurement
-from autocompress.profile import load_profile
-from autocompress.runtime import Example
 from autocompress.runtimes import OnnxRuntime
-from autocompress.statistics import median_bounds
+from autocompress.statistics.bounds import median_bounds
 
 RESULTS = Path(__file__).parent / "results" / "latency_trust.json"
 SECONDS, SAME_SECONDS = 5.0, 2.5

@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn import functional
 
 from autocompress import Task
-from autocompress.normalize import Normalize
-from autocompress.source import ArraySource
-from autocompress.vision import import_torchvision
+from autocompress.core.source import ArraySource
+from autocompress.data.normalize import Normalize
+from autocompress.data.vision import import_torchvision
 
 WIDTH, HEADS, HIDDEN, LAYERS = 384, 12, 1536, 6
 IMAGENET = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -108,7 +108,7 @@ def normalize(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def cifar10() -> Task:
     """All 10,000 test images and 15,000 training images."""
-    from autocompress.source import ArraySource
+    from autocompress.core.source import ArraySource
 
     folder = require_data("cifar10")
     parts = {}

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from autocompress import Task
-from autocompress.augmentation import crop_flip
+from autocompress.data.augmentation import crop_flip
 
 BATCH = 128
 RATE = 0.05

@@ -22,16 +22,16 @@ from cifar10 import HERE, stamp
 from networks import cifar10, cifar_resnet
 
 from autocompress import Task
+from autocompress.analysis.divergence import Divergence
 from autocompress.api import apply_plan
-from autocompress.augmentation import crop_flip
-from autocompress.blocks import droppable_blocks, skipping
+from autocompress.core.plan import Plan, Stage, Step
+from autocompress.data.augmentation import crop_flip
+from autocompress.data.example_inputs import example_for
 from autocompress.devices import LocalDevice
-from autocompress.examples import example_for
-from autocompress.plan import Plan, Stage, Step
-from autocompress.planner import Divergence
+from autocompress.evaluation.scorer import Scorer
+from autocompress.pruning.blocks import droppable_blocks, skipping
 from autocompress.runtimes import OnnxRuntime
-from autocompress.scoring import Scorer
-from autocompress.statistics import drop_bounds
+from autocompress.statistics.bounds import drop_bounds
 
 DROPPED = 10
 INT8 = Step(

@@ -23,8 +23,8 @@ from networks import cifar10, cifar_resnet
 from plain_script import pruned_and_distilled
 
 from autocompress import Task, autocompress
-from autocompress.augmentation import crop_flip
-from autocompress.examples import example_for
+from autocompress.data.augmentation import crop_flip
+from autocompress.data.example_inputs import example_for
 from autocompress.runtimes import OnnxRuntime
 
 RESULTS = HERE / "results" / "structure.json"

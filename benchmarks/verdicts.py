@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autocompress.confirm import MAX_LOOKS
-from autocompress.sequential import readings
-from autocompress.statistics import drop_bounds, spend
+from autocompress.run.confirm import MAX_LOOKS
+from autocompress.statistics.bounds import drop_bounds, spend
+from autocompress.statistics.sequential import readings
 
 RESULTS = Path(__file__).parent / "results" / "verdicts.json"
 LIMIT = 0.01

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from autocompress.data_spec import load_data
-from autocompress.source import Source
+from autocompress.core.source import Source
+from autocompress.data.data_spec import load_data
 
 WEIGHTS = Path("runs/digits_cnn.pt")
 EPOCHS = 12

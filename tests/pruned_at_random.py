@@ -12,16 +12,16 @@ from random_blocks import Pick
 from random_networks import CLASSES, random_network
 from torch import nn
 
-from autocompress.blocks import drop_blocks, droppable_blocks, with_shared_weights
+from autocompress.core.plan import Setting
+from autocompress.core.runtime import Example
+from autocompress.core.source import ArraySource, whole
+from autocompress.core.technique import Context
+from autocompress.data.module import call
 from autocompress.errors import TechniqueError
-from autocompress.module import call
-from autocompress.plan import Setting
-from autocompress.runtime import Example
+from autocompress.pruning.blocks import drop_blocks, droppable_blocks, with_shared_weights
+from autocompress.pruning.channel_groups import prunable_groups
+from autocompress.pruning.importance import IMPORTANCES
 from autocompress.runtimes import OnnxRuntime
-from autocompress.source import ArraySource, whole
-from autocompress.technique import Context
-from autocompress.techniques.channel_groups import prunable_groups
-from autocompress.techniques.channel_importance import IMPORTANCES
 from autocompress.techniques.channel_pruning import ChannelPruning
 
 FAMILIES = ("image", "image", "image", "image", "text", "vector", "sequence")

@@ -12,8 +12,8 @@ from random_blocks import Pick, conv, image_block
 from torch import nn
 from torch.nn import functional
 
-from autocompress.runtime import Example
-from autocompress.vision import import_torchvision
+from autocompress.core.runtime import Example
+from autocompress.data.vision import import_torchvision
 
 CLASSES = 5
 VISION = (

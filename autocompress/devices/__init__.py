@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autocompress.device import Device
+from autocompress.core.device import Device
 from autocompress.devices.local import LocalDevice
 
 DEVICES: tuple[type[Device], ...] = (LocalDevice,)

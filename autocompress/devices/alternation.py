@@ -18,9 +18,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from autocompress.measurement import Reading
-from autocompress.profile import Profile
-from autocompress.statistics import median_bounds
+from autocompress.core.measurement import Reading
+from autocompress.core.profile import Profile
+from autocompress.statistics.bounds import median_bounds
 
 FLOATS = NDArray[np.float64]
 MIN_ROUNDS = 9

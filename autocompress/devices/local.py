@@ -14,19 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from autocompress import meter
-from autocompress.artifact import Artifact
-from autocompress.device import Device
+from autocompress.core.artifact import Artifact
+from autocompress.core.device import Device
+from autocompress.core.machine import Machine
+from autocompress.core.measurement import Conditions, Measurement, Reading
+from autocompress.core.profile import Profile
+from autocompress.core.runtime import Example
+from autocompress.data.example_inputs import feed_of
+from autocompress.devices import meter
 from autocompress.devices.alternation import LOADING_SEED, Rounds, alternate
-from autocompress.devices.process import MeterProcess
+from autocompress.devices.processes import MeterProcess
 from autocompress.errors import DeviceError
-from autocompress.examples import feed_of
-from autocompress.machine import Machine
-from autocompress.measurement import Conditions, Measurement, Reading
-from autocompress.profile import Profile
-from autocompress.runtime import Example
-from autocompress.scratch import scratch
-from autocompress.turns import measuring
+from autocompress.system.locks import measuring
+from autocompress.system.scratch import scratch
 
 METER = Path(meter.__file__).parent
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from autocompress.budget import ACCURACY_METRICS, SIZE_METRICS, TIME_METRICS
-from autocompress.facts import Family
-from autocompress.judge import last_level
-from autocompress.plan import Effort
+from autocompress.core.budget import ACCURACY_METRICS, SIZE_METRICS, TIME_METRICS
+from autocompress.core.facts import Family
+from autocompress.core.plan import Effort
+from autocompress.core.verdict import Status
 from autocompress.planner.rules import Branch, Effect, Rule, Situation, otherwise, yes_or_no
-from autocompress.planner.ways import target_of
-from autocompress.statistics import smallest_drop_shown, spend
-from autocompress.verdict import Status
+from autocompress.planner.target import target_of
+from autocompress.statistics.bounds import smallest_drop_shown, spend
+from autocompress.statistics.judging import last_level
 
 SPARSE_UNITS = ("sparse_2_4",)
 # times smaller or faster than the model as it is

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from autocompress.facts import Facts
-from autocompress.plan import Effort
-from autocompress.planner.prediction import Whole
-from autocompress.probes import Probes
-from autocompress.profile import Profile
-from autocompress.task import Task
-from autocompress.verdict import Verdict
+from autocompress.analysis.prediction import Whole
+from autocompress.core.facts import Facts
+from autocompress.core.plan import Effort
+from autocompress.core.probes import Probes
+from autocompress.core.profile import Profile
+from autocompress.core.task import Task
+from autocompress.core.verdict import Verdict
 
 
 @dataclass(frozen=True, eq=False)

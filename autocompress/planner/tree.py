@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from autocompress.declared import is_declared
-from autocompress.ladder import NOT_AVAILABLE, Answer, Element, Ladder, Reason, Rung
-from autocompress.planner.climbing import structure_rungs
-from autocompress.planner.expectations import expected_drop
-from autocompress.planner.prediction import predict_latency, predict_size
+from autocompress.analysis.prediction import predict_latency, predict_size
+from autocompress.core.layer_patterns import is_declared
+from autocompress.core.probes import Probe
+from autocompress.core.search_space import NOT_AVAILABLE, Answer, Element, Ladder, Reason, Rung
+from autocompress.core.technique import ArtifactTechnique, Technique
+from autocompress.planner.expected_drop import expected_drop
 from autocompress.planner.questions import RULES
 from autocompress.planner.rules import Branch, Situation
-from autocompress.probes import Probe
-from autocompress.technique import ArtifactTechnique, Technique
+from autocompress.planner.structure_recipes import structure_rungs
 
 
 def build_ladder(situation: Situation, techniques: Sequence[Technique], formats: frozenset[str]) -> Ladder:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from autocompress.report.frame import trials_frame
 from autocompress.report.html import html_report
-from autocompress.result import Result
-from autocompress.workspace import Workspace, write_json, write_text
+from autocompress.run.result import Result
+from autocompress.system.workspace import Workspace, write_json, write_text
 
 
 def write_files(result: Result) -> None:

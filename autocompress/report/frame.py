@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from autocompress.trial import Outcome, Trial
+from autocompress.core.trial import Outcome, Trial
 
 COLUMNS = (
     "number", "plan", "plan_hash", "outcome", "stopped_by", "size_mb", "size_ratio", "latency_p50_ms",

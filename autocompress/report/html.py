@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from autocompress.report.frame import front_rows, trials_frame
-from autocompress.report.picture import picture
+from autocompress.report.pictures import picture
 from autocompress.report.wording import (
     PREDICTED_HEADINGS,
     STAGE_HEADINGS,
@@ -20,7 +20,7 @@ from autocompress.report.wording import (
     predicted_cells,
     stage_cells,
 )
-from autocompress.result import Result
+from autocompress.run.result import Result
 
 
 def html_report(result: Result) -> str:

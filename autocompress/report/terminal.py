@@ -18,13 +18,13 @@ from rich.status import Status as Spinner
 from rich.table import Table
 from rich.text import Text
 
-from autocompress.changes import Changes
+from autocompress.core.verdict import Standing, Status, Verdict
 from autocompress.errors import UsageError
-from autocompress.progress import Event
 from autocompress.report.frame import FrontRow, front_rows, trials_frame
 from autocompress.report.wording import STAGE_HEADINGS, duration, front_cells, front_headings, stage_cells
-from autocompress.result import SCHEMA, Result, StageRow
-from autocompress.verdict import Standing, Status, Verdict
+from autocompress.run.result import SCHEMA, Result, StageRow
+from autocompress.statistics.prediction_flips import Changes
+from autocompress.system.progress import Event
 
 COLOURS = {Standing.MET: "green", Standing.EXCEEDED: "red", Standing.UNDECIDED: "yellow", Standing.UNMEASURED: "yellow"}
 # a plan is printed with the names of its techniques alone

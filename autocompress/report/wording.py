@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from autocompress.predictions import Predicted
 from autocompress.report.frame import FrontRow
-from autocompress.result import StageRow
+from autocompress.run.predicted_vs_measured import Predicted
+from autocompress.run.result import StageRow
 
 STAGE_HEADINGS = (
     "", "MB", "parameters", "non-zero", "score", "mean ms", "p50", "p95", "latency", "size",

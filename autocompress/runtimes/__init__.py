@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autocompress.runtime import Runtime
+from autocompress.core.runtime import Runtime
 from autocompress.runtimes.onnxruntime import OnnxRuntime
 
 RUNTIMES: tuple[type[Runtime], ...] = (OnnxRuntime,)

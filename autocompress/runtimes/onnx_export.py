@@ -12,12 +12,12 @@ import onnx
 import torch
 from torch import nn
 
-from autocompress.declared import is_declared, parts_of
+from autocompress.core.layer_patterns import is_declared, parts_of
+from autocompress.core.runtime import Example
+from autocompress.data.module import FlatModule, first_line, inference_mode_of
 from autocompress.errors import ExportError
-from autocompress.module import FlatModule, first_line, inference_mode_of
-from autocompress.onnx_file import rename
-from autocompress.quiet import quiet
-from autocompress.runtime import Example
+from autocompress.runtimes.onnx_file import rename
+from autocompress.system.quiet import quiet
 
 # what outputs are called while the graph is made, and values inside it that have an output's name
 OUTSIDE, INSIDE = ".outside", ".inside"

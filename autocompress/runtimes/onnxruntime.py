@@ -15,14 +15,14 @@ import onnxruntime
 import torch
 from onnx import numpy_helper
 
-from autocompress.artifact import Artifact
+from autocompress.core.artifact import Artifact
+from autocompress.core.runtime import Contents, Example, Runtime, Session, align
+from autocompress.core.source import Array
+from autocompress.data.module import call, first_line
 from autocompress.errors import ExportError, RuntimeFailureError
-from autocompress.module import call, first_line
-from autocompress.onnx_file import compact, describe, load_model, mark_float, save_model, weight_labels
-from autocompress.runtime import Contents, Example, Runtime, Session, align
 from autocompress.runtimes.onnx_export import export_graph, nodes_of
-from autocompress.scratch import scratch
-from autocompress.source import Array
+from autocompress.runtimes.onnx_file import compact, describe, load_model, mark_float, save_model, weight_labels
+from autocompress.system.scratch import scratch
 
 # share of the largest output that export may change: float32 sums in another order
 PARITY_TOLERANCE = 2e-3

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from autocompress.strategies.boundary import Boundary, fits_with_room
+from autocompress.core.strategy import Strategy
+from autocompress.strategies.bisection import Boundary, fits_with_room
 from autocompress.strategies.random import Random
-from autocompress.strategy import Strategy
 
 STRATEGIES: tuple[type[Strategy], ...] = (Boundary, Random)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from autocompress.ladder import Ladder
-from autocompress.plan import Plan
-from autocompress.strategy import Strategy
-from autocompress.trial import Trial
+from autocompress.core.plan import Plan
+from autocompress.core.search_space import Ladder
+from autocompress.core.strategy import Strategy
+from autocompress.core.trial import Trial
 
 
 class Random(Strategy):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autocompress.technique import ArtifactTechnique, ModelTechnique, Technique
+from autocompress.core.technique import ArtifactTechnique, ModelTechnique, Technique
 from autocompress.techniques.block_dropping import BlockDropping
 from autocompress.techniques.channel_pruning import ChannelPruning
 from autocompress.techniques.distillation import Distillation

@@ -11,15 +11,15 @@ from typing import ClassVar
 
 from torch import nn
 
-from autocompress.batch_norm import reestimate_batch_norm
-from autocompress.blocks import candidate_blocks, drop_blocks, is_ignored, not_needed, with_own_weights
+from autocompress.core.facts import Facts
+from autocompress.core.plan import Effort, Setting, Stage
+from autocompress.core.probes import Probes
+from autocompress.core.profile import Profile
+from autocompress.core.search_space import Choice, Reason, Space
+from autocompress.core.technique import Context, ModelTechnique
 from autocompress.errors import PlanError, TechniqueError
-from autocompress.facts import Facts
-from autocompress.ladder import Choice, Reason, Space
-from autocompress.plan import Effort, Setting, Stage
-from autocompress.probes import Probes
-from autocompress.profile import Profile
-from autocompress.technique import Context, ModelTechnique
+from autocompress.pruning.blocks import candidate_blocks, drop_blocks, is_ignored, not_needed, with_own_weights
+from autocompress.training.batch_norm import reestimate_batch_norm
 
 
 class BlockDropping(ModelTechnique):

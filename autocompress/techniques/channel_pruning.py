@@ -1,7 +1,7 @@
 """Channel pruning: the channels of convolutions and neurons of linear layers that matter least are taken out.
 
 Which channels can only go together: Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023. The ways to
-tell which matter are described, with their sources, in `autocompress.techniques.channel_importance`.
+tell which matter are described, with their sources, in `autocompress.pruning.importance`.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import ClassVar
 
 from torch import nn
 
-from autocompress.batch_norm import reestimate_batch_norm
+from autocompress.core.facts import Facts, Kind
+from autocompress.core.plan import Effort, Setting, Stage
+from autocompress.core.probes import Probes
+from autocompress.core.profile import Profile
+from autocompress.core.search_space import Choice, Reason, Space, check_settings
+from autocompress.core.technique import Context, ModelTechnique
 from autocompress.errors import PlanError
-from autocompress.facts import Facts, Kind
-from autocompress.ladder import Choice, Reason, Space, check_settings
-from autocompress.plan import Effort, Setting, Stage
-from autocompress.probes import Probes
-from autocompress.profile import Profile
-from autocompress.technique import Context, ModelTechnique
-from autocompress.techniques.channel_groups import cut
-from autocompress.techniques.channel_importance import IMPORTANCES
-from autocompress.techniques.channel_selection import SCOPES, Selection
+from autocompress.pruning.channel_groups import cut
+from autocompress.pruning.importance import IMPORTANCES
+from autocompress.pruning.selection import SCOPES, Selection
+from autocompress.training.batch_norm import reestimate_batch_norm
 
 SCOPE = Choice("scope", SCOPES, describes="whether each group loses the ratio, or all together")
 # under a global scope it decides how many channels each group loses, so it is structural

@@ -1,4 +1,4 @@
-"""Distillation from the original network; the method is described in `autocompress.recovery`."""
+"""Distillation from the original network; the method is described in `autocompress.training.recovery`."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from typing import ClassVar
 
 from torch import nn
 
-from autocompress.blocks import with_own_weights
+from autocompress.core.facts import Facts
+from autocompress.core.plan import Effort, Setting, Stage
+from autocompress.core.probes import Probes
+from autocompress.core.profile import Profile
+from autocompress.core.search_space import Choice, Reason, Space
+from autocompress.core.source import whole
+from autocompress.core.task import Task
+from autocompress.core.technique import Context, ModelTechnique
 from autocompress.errors import PlanError, TechniqueError
-from autocompress.facts import Facts
-from autocompress.ladder import Choice, Reason, Space
-from autocompress.plan import Effort, Setting, Stage
-from autocompress.probes import Probes
-from autocompress.profile import Profile
-from autocompress.recovery import Files, Schedule, recover
-from autocompress.source import whole
-from autocompress.task import Task
-from autocompress.technique import Context, ModelTechnique
+from autocompress.pruning.blocks import with_own_weights
+from autocompress.training.cost import VIEWS
+from autocompress.training.recovery import Files, Schedule, recover
 
 NEEDED = ("steps", "batch", "seed", "learning_rate", "optimizer")
 KNOWN = (*NEEDED, "views", "feature_weight")
-# views of each item; a run that trains longer sees them again, and asks the teacher nothing new
-VIEWS = 10
 
 
 class Distillation(ModelTechnique):

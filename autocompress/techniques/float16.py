@@ -22,18 +22,18 @@ from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImp
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from autocompress.artifact import Artifact
+from autocompress.core.artifact import Artifact
+from autocompress.core.facts import Facts, Kind
+from autocompress.core.plan import Effort, Setting, Stage
+from autocompress.core.probes import Probe, Probes
+from autocompress.core.profile import Profile
+from autocompress.core.profitable_settings import paying_settings, refuse_what_does_not_pay
+from autocompress.core.search_space import Choice, Reason, Space, check_settings
+from autocompress.core.technique import ArtifactTechnique, Context
+from autocompress.data.module import first_line
 from autocompress.errors import TechniqueError
-from autocompress.facts import Facts, Kind
-from autocompress.ladder import Choice, Reason, Space, check_settings
-from autocompress.module import first_line
-from autocompress.onnx_file import compact, is_in_float, load_model, save_if_smaller
-from autocompress.plan import Effort, Setting, Stage
-from autocompress.probes import Probe, Probes
-from autocompress.profile import Profile
-from autocompress.quiet import quiet
-from autocompress.technique import ArtifactTechnique, Context
-from autocompress.techniques.paying import paying_settings, refuse_what_does_not_pay
+from autocompress.runtimes.onnx_file import compact, is_in_float, load_model, save_if_smaller
+from autocompress.system.quiet import quiet
 
 LARGEST = float(np.finfo(np.float16).max)
 WEIGHTY = (Kind.CONVOLUTION, Kind.LINEAR, Kind.ATTENTION, Kind.RECURRENT, Kind.EMBEDDING)

@@ -13,19 +13,19 @@ import onnx
 import onnxruntime
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from autocompress.artifact import Artifact
+from autocompress.core.artifact import Artifact
+from autocompress.core.facts import Facts, Kind
+from autocompress.core.plan import Effort, Setting, Stage
+from autocompress.core.probes import Probes
+from autocompress.core.profile import Profile
+from autocompress.core.profitable_settings import int8_space, refuse_what_does_not_pay
+from autocompress.core.search_space import Choice, Reason, Space, check_settings
+from autocompress.core.technique import ArtifactTechnique, Context
+from autocompress.data.module import first_line
 from autocompress.errors import TechniqueError
-from autocompress.facts import Facts, Kind
-from autocompress.ladder import Choice, Reason, Space, check_settings
-from autocompress.module import first_line
-from autocompress.onnx_file import compact, is_in_float, load_model, save_if_smaller
-from autocompress.plan import Effort, Setting, Stage
-from autocompress.probes import Probes
-from autocompress.profile import Profile
-from autocompress.quiet import quiet
-from autocompress.technique import ArtifactTechnique, Context
-from autocompress.techniques.paying import int8_space, refuse_what_does_not_pay
-from autocompress.techniques.tied_embeddings import share_tied_tables, tied_tables
+from autocompress.runtimes.onnx_file import compact, is_in_float, load_model, save_if_smaller
+from autocompress.runtimes.tied_embeddings import share_tied_tables, tied_tables
+from autocompress.system.quiet import quiet
 
 TYPES: Mapping[Setting, Any] = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 WITHOUT_CONVOLUTIONS = ["MatMul", "Gemm", "LSTM", "Gather", "EmbedLayerNormalization", "Attention"]

@@ -23,20 +23,20 @@ from onnxruntime.quantization import (
     save_tensors_data,
 )
 
-from autocompress.artifact import Artifact
+from autocompress.core.artifact import Artifact
+from autocompress.core.facts import Facts, Kind
+from autocompress.core.plan import Effort, Setting, Stage
+from autocompress.core.probes import Probes
+from autocompress.core.profile import Profile
+from autocompress.core.profitable_settings import int8_space, refuse_what_does_not_pay
+from autocompress.core.runtime import feeds
+from autocompress.core.search_space import Choice, Reason, Space, check_settings
+from autocompress.core.source import Array, Part
+from autocompress.core.technique import ArtifactTechnique, Context
+from autocompress.data.module import first_line
 from autocompress.errors import TechniqueError
-from autocompress.facts import Facts, Kind
-from autocompress.ladder import Choice, Reason, Space, check_settings
-from autocompress.module import first_line
-from autocompress.onnx_file import compact, is_in_float, load_model, save_if_smaller
-from autocompress.plan import Effort, Setting, Stage
-from autocompress.probes import Probes
-from autocompress.profile import Profile
-from autocompress.quiet import quiet
-from autocompress.runtime import feeds
-from autocompress.source import Array, Part
-from autocompress.technique import ArtifactTechnique, Context
-from autocompress.techniques.paying import int8_space, refuse_what_does_not_pay
+from autocompress.runtimes.onnx_file import compact, is_in_float, load_model, save_if_smaller
+from autocompress.system.quiet import quiet
 
 TYPES: Mapping[Setting, Any] = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 METHODS: Mapping[Setting, Any] = {

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from autocompress.budget import Budget
+from autocompress.core.budget import Budget
+from autocompress.core.profile import Profile, Protocol
 from autocompress.devices import alternation
 from autocompress.devices.alternation import MIN_ROUNDS, Block, alternate
-from autocompress.profile import Profile, Protocol
-from autocompress.statistics import median_bounds
+from autocompress.statistics.bounds import median_bounds
 
 Clock = Callable[[int], float]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from autocompress.meter.program import energy_between, energy_counters, read_energy
+from autocompress.devices.meter.program import energy_between, energy_counters, read_energy
 
 
 def zone(folder: Path, place: str, name: str, used: str, limit: str = "1000") -> Path:

@@ -4,10 +4,13 @@ import os
 
 import torch
 
-from autocompress import recovery, shaping
-from autocompress.cli import main
+from autocompress.analysis import layer_probes as probing
+from autocompress.analysis import model_probes as whole_probing
+from autocompress.cli.commands import main
 from autocompress.devices import alternation
-from autocompress.planner import probing, training, whole_probing
+from autocompress.structure import measuring as shaping
+from autocompress.training import cost as training
+from autocompress.training import recovery
 
 torch.set_num_threads(1)
 recovery.CHECKPOINT_SECONDS = 0.3

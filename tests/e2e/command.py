@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-from autocompress.cli import main
+from autocompress.cli.commands import main
 
 WIDE = 240
 # how an advice begins, and what says by itself what would be right
@@ -64,7 +64,7 @@ def start(*arguments: str | Path, folder: Path, log: Path) -> subprocess.Popen[b
     """`autocompress ARGUMENTS` in a process of its own that writes to `log`."""
     with log.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "autocompress.cli", *map(str, arguments)],
+            [sys.executable, "-m", "autocompress.cli.commands", *map(str, arguments)],
             cwd=folder,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -76,7 +76,7 @@ def process(*arguments: str | Path, folder: Path, timeout: float = 120) -> Done:
     """`autocompress ARGUMENTS` in a process of its own, waited for."""
     begun = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "autocompress.cli", *map(str, arguments)],
+        [sys.executable, "-m", "autocompress.cli.commands", *map(str, arguments)],
         cwd=folder,
         capture_output=True,
         text=True,

@@ -14,16 +14,17 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from conftest import Exports, labelled
 from torch import nn
 
-from autocompress import shaping
-from autocompress.data_spec import load_data
+from autocompress.analysis import layer_probes as probing
+from autocompress.analysis import model_probes as whole_probing
+from autocompress.core.plan import Plan
+from autocompress.core.profile import Profile, load_profile
+from autocompress.data.data_spec import load_data
 from autocompress.devices import alternation
-from autocompress.plan import Plan
-from autocompress.planner import probing, whole_probing
-from autocompress.profile import Profile, load_profile
 from autocompress.runtimes import OnnxRuntime
+from autocompress.structure import measuring as shaping
+from autocompress.testing.networks import Exports, labelled
 from e2e import blocks
 from e2e.command import Done, command
 

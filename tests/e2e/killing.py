@@ -15,8 +15,8 @@ from pathlib import Path
 import onnx
 import torch
 
-from autocompress.journal import Journal
-from autocompress.trial import Outcome, Trial
+from autocompress.core.record import Journal
+from autocompress.core.trial import Outcome, Trial
 from e2e import blocks
 from e2e.command import WIDE
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from autocompress import Task
-from autocompress.data_spec import load_data
-from autocompress.source import third
+from autocompress.core.source import third
+from autocompress.data.data_spec import load_data
 
 
 def _test() -> tuple[np.ndarray, np.ndarray]:

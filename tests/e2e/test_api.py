@@ -17,16 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import autocompress as package
-from autocompress import (
-    BudgetsNotMetError,
-    Event,
-    Profile,
-    Result,
-    Status,
-    Task,
-    UndecidedError,
-    autocompress,
-)
+from autocompress import BudgetsNotMetError, Event, Profile, Result, Status, Task, UndecidedError, autocompress
 from e2e.conftest import digits, fit, user_file
 
 PUBLIC = [

@@ -13,11 +13,12 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
-from conftest import child_environment
+
+from autocompress.testing.python_processes import child_environment
 
 ROOT = Path(__file__).parents[2]
 # `autocompress` as the tests' own Python runs it
-SHIM = f'#!/bin/sh\nexec "{sys.executable}" -m autocompress.cli "$@"\n'
+SHIM = f'#!/bin/sh\nexec "{sys.executable}" -m autocompress.cli.commands "$@"\n'
 
 
 def read(name: str) -> Any:

@@ -15,11 +15,11 @@ import torch
 import yaml
 from onnx import TensorProto, helper
 
-from autocompress.budget import Budget
-from autocompress.probes import Probe, Probes
-from autocompress.profile import load_profile, shipped_profiles
+from autocompress.core.budget import Budget
+from autocompress.core.probes import Probe, Probes
+from autocompress.core.profile import load_profile, shipped_profiles
+from autocompress.core.profitable_settings import refuse_what_does_not_pay
 from autocompress.runtimes import OnnxRuntime
-from autocompress.techniques.paying import refuse_what_does_not_pay
 from e2e.command import Done, command, process
 from e2e.conftest import Run
 
@@ -314,7 +314,7 @@ def test_every_command_that_judges_takes_every_budget(name: str, work: Path) -> 
 def test_help_comes_from_a_process_that_imports_no_heavy_library(work: Path) -> None:
     script = (
         "import sys; sys.argv = ['autocompress', 'run', '--help']\n"
-        "from autocompress.cli import main\n"
+        "from autocompress.cli.commands import main\n"
         "try:\n    main()\nexcept SystemExit as stop:\n    code = stop.code\n"
         "heavy = ('torch', 'onnxruntime', 'onnx', 'pandas', 'scipy', 'optuna')\n"
         "print('HEAVY', code, [name for name in heavy if name in sys.modules])"

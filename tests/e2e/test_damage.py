@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from autocompress.data_spec import load_data
-from autocompress.opening import open_run
-from autocompress.plan import Plan, Stage, Step
+from autocompress.core.plan import Plan, Stage, Step
+from autocompress.data.data_spec import load_data
+from autocompress.run.setup import open_run
 from autocompress.techniques import Int8Static
 from e2e.conftest import one_thread
 from e2e.killing import trained

@@ -223,7 +223,7 @@ def test_a_clock_that_jumps_changes_nothing(shop: Path, monkeypatch: pytest.Monk
 
 def run_apart(shop: Path, *more: str, **options: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "autocompress.cli", "check", *USUAL, *more],
+        [sys.executable, "-m", "autocompress.cli.commands", "check", *USUAL, *more],
         cwd=shop, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
     )  # type: ignore[call-overload]  # fmt: skip
 

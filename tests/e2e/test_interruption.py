@@ -57,7 +57,7 @@ def test_any_command_that_is_stopped_says_so_and_nothing_else(work: Path, tmp_pa
     slow.write_text("import time\ndef model():\n    print('begun', flush=True)\n    time.sleep(60)\n", encoding="utf-8")
     with log.open("wb") as file:
         running = subprocess.Popen(
-            [sys.executable, "-m", "autocompress.cli", "inspect", "--model", f"{slow}:model"],
+            [sys.executable, "-m", "autocompress.cli.commands", "inspect", "--model", f"{slow}:model"],
             cwd=work,
             stdout=file,
             stderr=subprocess.STDOUT,

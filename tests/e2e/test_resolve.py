@@ -10,10 +10,10 @@ import pytest
 
 import autocompress as package
 from autocompress import Status
-from autocompress.data_spec import load_data
-from autocompress.journal import Journal
+from autocompress.core.record import Journal
+from autocompress.data.data_spec import load_data
 from autocompress.runtimes import OnnxRuntime
-from autocompress.statistics import spend
+from autocompress.statistics.bounds import spend
 from e2e.command import Done, command
 from e2e.conftest import Run, digits
 

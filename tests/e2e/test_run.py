@@ -16,11 +16,11 @@ import onnxruntime
 import pandas as pd
 import pytest
 
-from autocompress.data_spec import load_data
-from autocompress.journal import Journal
-from autocompress.plan import Plan
+from autocompress.core.plan import Plan
+from autocompress.core.record import Journal
+from autocompress.core.trial import Outcome, Trial
+from autocompress.data.data_spec import load_data
 from autocompress.runtimes import OnnxRuntime
-from autocompress.trial import Outcome, Trial
 from e2e.command import Done, alive, children, command, process, start, wait_for
 from e2e.conftest import EXAMPLE, Run
 

@@ -12,14 +12,16 @@ import pytest
 import torch
 from torch import nn
 
-from autocompress import Status, Task, autocompress, planning, structuring
+from autocompress import Status, Task, autocompress
 from autocompress.api import apply_plan
-from autocompress.data_spec import load_data
-from autocompress.plan import Plan, Stage, Step
-from autocompress.profile import Protocol, load_profile
-from autocompress.progress import Event
-from autocompress.result import Result
-from autocompress.shaping import Shaping
+from autocompress.core.plan import Plan, Stage, Step
+from autocompress.core.profile import Protocol, load_profile
+from autocompress.data.data_spec import load_data
+from autocompress.run import stages as planning
+from autocompress.run.result import Result
+from autocompress.structure import candidates as structuring
+from autocompress.structure.measuring import Shaping
+from autocompress.system.progress import Event
 from autocompress.techniques import Int8Static
 from e2e.blocks import Block, network
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autocompress.journal import Journal
+from autocompress.core.record import Journal
 from e2e.killing import require_answer, start
 
 

@@ -5,23 +5,25 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from conftest import labelled, labelled_source, small_model
 
-from autocompress.artifact import Artifact
-from autocompress.budget import Budget
-from autocompress.facts import Facts, Family
-from autocompress.ladder import Answer, Choice, Ladder, Reason, Space
-from autocompress.plan import Effort, Setting, Stage, Step
-from autocompress.planner import Situation, build_ladder, inspect_module
+from autocompress.analysis.inspection import inspect_module
+from autocompress.core.artifact import Artifact
+from autocompress.core.budget import Budget
+from autocompress.core.facts import Facts, Family
+from autocompress.core.plan import Effort, Setting, Stage, Step
+from autocompress.core.probes import Course, Probe, Probes, Structure, TrainingProbe, Way
+from autocompress.core.profile import DeviceProfile, Profile
+from autocompress.core.runtime import Example
+from autocompress.core.search_space import Answer, Choice, Ladder, Reason, Space
+from autocompress.core.source import ArraySource
+from autocompress.core.task import Task
+from autocompress.core.technique import ArtifactTechnique, Context, Technique
+from autocompress.core.verdict import Finding, Standing, Verdict
 from autocompress.planner.questions import RULES
-from autocompress.probes import Course, Probe, Probes, Structure, TrainingProbe, Way
-from autocompress.profile import DeviceProfile, Profile
-from autocompress.runtime import Example
-from autocompress.source import ArraySource
-from autocompress.task import Task
-from autocompress.technique import ArtifactTechnique, Context, Technique
+from autocompress.planner.rules import Situation
+from autocompress.planner.tree import build_ladder
 from autocompress.techniques import SHELF, TECHNIQUES, Float16, Int8Dynamic, Int8Static
-from autocompress.verdict import Finding, Standing, Verdict
+from autocompress.testing.networks import labelled, labelled_source, small_model
 
 ONNX = frozenset({"onnx"})
 DROP = Budget("max_accuracy_drop_pp", 1.0)

@@ -5,19 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import Scripted, Stand, Variant, ramp, task_of
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from autocompress.measurement import Measurement, Reading
-from autocompress.plan import Plan, Stage, Step
+from autocompress.core.measurement import Measurement, Reading
+from autocompress.core.plan import Plan, Stage, Step
+from autocompress.core.trial import Outcome, Trial
 from autocompress.report import write_files
 from autocompress.report.frame import front_rows, trials_frame, undominated
 from autocompress.report.html import html_report
 from autocompress.report.terminal import Summary, print_result
-from autocompress.result import Result
-from autocompress.trial import Outcome, Trial
+from autocompress.run.result import Result
+from autocompress.testing.fakes import Scripted, Stand, Variant, ramp, task_of
 
 VARIANTS = {
     "quick": Variant(kilobytes=20, latency_ms=2.0, wrong_below=0.04),

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from autocompress.artifact import Artifact
-from autocompress.budget import Budget, GateRule
-from autocompress.gate import Check, Grade, Graded, grade_of, margin, worst
-from autocompress.measurement import Measurement
-from autocompress.report.gate_report import checks_json, junit, markdown, print_checks, remarks
-from autocompress.verdict import Finding, Standing
+from autocompress.core.artifact import Artifact
+from autocompress.core.budget import Budget, GateRule
+from autocompress.core.measurement import Measurement
+from autocompress.core.verdict import Finding, Standing
+from autocompress.report.gate import checks_json, junit, markdown, print_checks, remarks
+from autocompress.run.gate import Check, Grade, Graded, grade_of, margin, worst
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "check.schema.json").read_text(encoding="utf-8"))
 STANDINGS = list(Standing)

@@ -10,23 +10,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import labelled, small_model
-from fakes import FakeDevice, Scripted, Stand, Variant, ramp, task_of
 
+from autocompress.analysis import layer_probes as probing
 from autocompress.api import autocompress
-from autocompress.budget import Budget
-from autocompress.ladder import Reason
-from autocompress.plan import Plan, Stage, Step
-from autocompress.planner import probing
-from autocompress.profile import Profile, Protocol
+from autocompress.core.budget import Budget
+from autocompress.core.plan import Plan, Stage, Step
+from autocompress.core.profile import Profile, Protocol
+from autocompress.core.search_space import Reason
+from autocompress.core.trial import Outcome, Trial
+from autocompress.core.verdict import Status
 from autocompress.report import write_files
 from autocompress.report.frame import COLUMNS, trials_frame
 from autocompress.report.html import html_report
 from autocompress.report.wording import duration
-from autocompress.result import Result
-from autocompress.trial import Outcome, Trial
-from autocompress.verdict import Status
-from autocompress.workspace import RESULT_FILES
+from autocompress.run.result import Result
+from autocompress.system.workspace import RESULT_FILES
+from autocompress.testing.fakes import FakeDevice, Scripted, Stand, Variant, ramp, task_of
+from autocompress.testing.networks import labelled, small_model
 
 HOSTILE = '<script>alert("1")</script><img src=x onerror=alert(2)> & </style></td></svg>{{ 7*7 }}'
 KEYS = {"changes",

@@ -1,0 +1,1 @@
+"""What the model is, and what pays on this device."""

@@ -1,0 +1,96 @@
+"""Which widths this device is fast at: a probe of the network's dominant layer, narrowed to different multiples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from autocompress.core.artifact import Artifact
+from autocompress.core.device import Device
+from autocompress.core.facts import Facts, LayerFact
+from autocompress.core.profile import Profile
+from autocompress.core.runtime import Example, Runtime
+from autocompress.errors import ArtifactError, ModelError, RuntimeFailureError, TechniqueError
+from autocompress.system.locks import working
+from autocompress.system.scratch import scratch
+
+MULTIPLES = (4, 8, 16)
+# of the time that the MACs saved would take, the share that has to be saved indeed
+WORTH = 0.5
+COPIES = 4
+SECONDS_EACH = 0.5
+
+Finish = Callable[[Artifact, Example, Path], Artifact]
+
+
+def probe_multiple(facts: Facts, finish: Finish, runtime: Runtime, device: Device, profile: Profile) -> int:
+    """The smallest multiple of channels at which a cut turns into time, 16 where none was seen to.
+
+    Chains of the layer with most MACs are measured with the finish that the artifact will have: for each multiple at
+    about three quarters of the layer's width, and one step wider. Kernels work on 4, 8, 16 or more channels at a
+    time: what lies in between costs as much as the next step, or more.
+    """
+    layer = next((one for one in facts.dominant() if _can_be_narrowed(one)), None)
+    if layer is None:
+        return MULTIPLES[-1]
+    widths = {multiple: _width(layer.detail["out"], multiple) for multiple in MULTIPLES}
+    tried = {multiple: width for multiple, width in widths.items() if width}
+    wanted = sorted({width + step for multiple, width in tried.items() for step in (0, multiple)})
+    inputs = np.random.default_rng(0).standard_normal((8, *layer.input_shape)).astype(np.float32)
+    example = Example((inputs[:1],))
+    with scratch("multiple") as folder:
+        try:
+            with working():
+                artifacts = [
+                    finish(_exported(layer, width, runtime, example, folder / str(width)), example, folder / str(width))
+                    for width in wanted
+                ]
+            quiet = replace(profile, budgets=())
+            measured = device.measure(artifacts, quiet, example, SECONDS_EACH * len(artifacts))
+        except (ModelError, TechniqueError, ArtifactError, RuntimeFailureError):
+            # a chain that cannot be made says nothing: the widest step is safe
+            return MULTIPLES[-1]
+    times = (float(np.median(one.readings["latency_ms"].block_statistic("p50"))) for one in measured)
+    latency = dict(zip(wanted, times, strict=True))
+    for multiple, width in tried.items():
+        if latency[width] <= latency[width + multiple] * (1 - WORTH * multiple / (width + multiple)):
+            return multiple
+    return MULTIPLES[-1]
+
+
+def _can_be_narrowed(layer: LayerFact) -> bool:
+    plain = layer.type in ("Conv2d", "Linear") and layer.detail.get("groups", 1) == 1
+    return plain and layer.detail["out"] >= 2 * MULTIPLES[0] and len(layer.input_shape) in (1, 3)
+
+
+def _width(channels: int, multiple: int) -> int:
+    """The widest width of at most three quarters that is a multiple of this and of nothing wider; 0 without one."""
+    widths = range(multiple, int(0.75 * channels) + 1, multiple)
+    odd = [width for width in widths if multiple == MULTIPLES[-1] or width % (2 * multiple)]
+    return max(odd, default=0)
+
+
+def _exported(layer: LayerFact, width: int, runtime: Runtime, example: Example, folder: Path) -> Artifact:
+    folder.mkdir()
+    return runtime.export(_chain(layer, width).eval(), example, folder / "float.onnx")
+
+
+def _chain(layer: LayerFact, width: int) -> nn.Module:
+    entering = layer.input_shape[0]
+    if layer.type == "Linear":
+        return nn.Sequential(
+            nn.Linear(entering, width), nn.ReLU(), *_repeated(lambda: (nn.Linear(width, width), nn.ReLU()))
+        )
+    kernel = layer.detail["kernel"]
+    first = nn.Conv2d(entering, width, kernel, layer.detail["stride"], kernel // 2)
+    return nn.Sequential(
+        first, nn.ReLU(), *_repeated(lambda: (nn.Conv2d(width, width, kernel, padding=kernel // 2), nn.ReLU()))
+    )
+
+
+def _repeated(make: Callable[[], tuple[nn.Module, ...]]) -> list[nn.Module]:
+    return [part for _ in range(COPIES) for part in make()]

@@ -1,0 +1,192 @@
+"""Chains of the model's dominant layers: what techniques are probed on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from autocompress.core.facts import Facts, LayerFact
+
+# larger layers would make the probe take longer than what it saves
+MAX_LAYER_PARAMETERS = 10_000_000
+# how often a chain may stand beside itself, so that chains weigh what their layers do in the model
+MOST_COPIES = 4
+THIN = 4
+# linear layers of so many MACs or weights stand alone: what comes before and after hardly counts for them
+ALONE_MACS, ALONE_WEIGHTS = 50_000_000, 4_000_000
+# what all copies together may come to, in MACs and weights: beyond, they would take longer than what they are for
+MOST_MACS, MOST_WEIGHTS = 400_000_000, 15_000_000
+CONVOLUTIONS: Mapping[str, type[nn.Conv1d | nn.Conv2d]] = {"Conv1d": nn.Conv1d, "Conv2d": nn.Conv2d}
+RECURRENT: Mapping[str, Callable[..., nn.Module]] = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
+LINEAR = ("Linear", "Conv1D")
+# those that follow layers; gates are something else
+ACTIVATIONS: Mapping[str, type[nn.Module]] = {
+    one.__name__: one for one in (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
+}
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A few layers like one of the model's, `length` of them, which pass their outputs on to each other.
+
+    It stands `copies` times beside itself. `make(width)` builds it; with a width its inner channels are so many.
+    """
+
+    layer: LayerFact
+    length: int
+    copies: int
+    make: Callable[[int | None], nn.Module]
+
+
+class Chains(nn.Module):
+    """Chains of layers side by side, each with an input of its own, named as in the example."""
+
+    def __init__(self, chains: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.chains = nn.ModuleDict(dict(chains))
+
+    def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """One output per chain."""
+        return {f"{name}_out": chain(inputs[name]) for name, chain in self.chains.items()}
+
+
+def chains_of(facts: Facts) -> list[Chain]:
+    """A chain for each kind of dominant layer that one can be made of, as often as the kind does work."""
+    found = []
+    activation = activation_of(facts)
+    for alike in facts.alike():
+        layer = alike[0]
+        made = _chain(layer, ACTIVATIONS[activation]) if _weights(layer) <= MAX_LAYER_PARAMETERS else None
+        if made is not None:
+            length, make = made
+            found.append((Chain(layer, length, 1, make), sum(one.macs for one in alike) / (length * layer.macs)))
+    least = min((work for _, work in found), default=1.0)
+    copies = [min(MOST_COPIES, max(1, round(work / least))) for _, work in found]
+    chains = [chain for chain, _ in found]
+    while max(copies, default=1) > 1 and not _is_quick(chains, copies):
+        copies = [max(1, count - 1) for count in copies]
+    return [replace(chain, copies=count) for chain, count in zip(chains, copies, strict=True)]
+
+
+def activation_of(facts: Facts) -> str:
+    """The activation that chains have between their layers: the most frequent one, which int8 may make slower."""
+    known = [name for name in facts.activations if name in ACTIVATIONS]
+    return max(known, key=lambda name: facts.activations[name], default=nn.ReLU.__name__)
+
+
+def _is_quick(chains: Sequence[Chain], copies: Sequence[int]) -> bool:
+    layers = [chain.length * count for chain, count in zip(chains, copies, strict=True)]
+    macs = sum(count * chain.layer.macs for count, chain in zip(layers, chains, strict=True))
+    weights = sum(count * _weights(chain.layer) for count, chain in zip(layers, chains, strict=True))
+    return macs <= MOST_MACS and weights <= MOST_WEIGHTS
+
+
+def _weights(layer: LayerFact) -> int:
+    """Weights that the layer computes with, also those that count for another layer, which shares them."""
+    return max(layer.parameters, layer.detail["in"] * layer.detail["out"] if layer.type in LINEAR else 0)
+
+
+def build(chains: Sequence[Chain], width: int | None = None) -> tuple[Chains, dict[str, tuple[int, ...]]]:
+    """The chains as a module, always with the same weights, and the shapes of its inputs; see `Chain` for `width`."""
+    parts: dict[str, nn.Module] = {}
+    inputs: dict[str, tuple[int, ...]] = {}
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        for place, chain in enumerate(chains):
+            for copy in range(chain.copies):
+                parts[f"layer{place}_{copy}"] = chain.make(width)
+                inputs[f"layer{place}_{copy}"] = chain.layer.input_shape
+    return Chains(parts).eval(), inputs
+
+
+class _Residual(nn.Module):
+    """Two convolutions and the addition around them: some int8 types are fast in one and slow in the other."""
+
+    def __init__(self, first: nn.Module, second: nn.Module, activation: type[nn.Module]) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+        self.inside, self.after = activation(), activation()
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Same shape as `values`."""
+        result: torch.Tensor = self.after(values + self.second(self.inside(self.first(values))))
+        return result
+
+
+class _FirstOutput(nn.Module):
+    """A recurrent layer's sequence without its state."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """The sequence."""
+        result: torch.Tensor = self.layer(values)[0]
+        return result
+
+
+def _chain(layer: LayerFact, activation: type[nn.Module]) -> tuple[int, Callable[[int | None], nn.Module]] | None:
+    """There, back and there again, so that most tensors pass from layer to layer as in the model and not from or to
+    float; with the number of layers."""
+    if layer.type in CONVOLUTIONS and layer.input_shape:
+        return _convolutions(layer, activation)
+    if layer.type in LINEAR and layer.input_shape:
+        wide, narrow = layer.detail["in"], layer.detail["out"]
+        if layer.macs > ALONE_MACS or _weights(layer) > ALONE_WEIGHTS:
+            return 1, lambda width: nn.Linear(wide, width or narrow)
+
+        def linear(width: int | None) -> nn.Module:
+            inner = width or narrow
+            layers = (nn.Linear(wide, inner), activation(), nn.Linear(inner, wide), activation())
+            return nn.Sequential(*layers, nn.Linear(wide, inner))
+
+        return 3, linear
+    recurrent = RECURRENT.get(layer.type)
+    if recurrent is not None and len(layer.input_shape) == 2:
+        size, state = layer.detail["in"], layer.detail["out"]
+        layers = layer.detail["layers"]
+        return 1, lambda width: _FirstOutput(recurrent(size, width or state, layers, batch_first=True))
+    return None
+
+
+def _convolutions(
+    layer: LayerFact, activation: type[nn.Module]
+) -> tuple[int, Callable[[int | None], nn.Module]] | None:
+    type_, detail = CONVOLUTIONS[layer.type], layer.detail
+    if len(layer.input_shape) != (2 if type_ is nn.Conv1d else 3):
+        return None
+    entering, leaving, kernel, stride = detail["in"], detail["out"], detail["kernel"], detail["stride"]
+
+    def convolution(source: int, target: int, stride: int = 1) -> nn.Module:
+        # too few channels for the groups are in one group
+        groups = detail["groups"] if source % detail["groups"] == target % detail["groups"] == 0 else 1
+        padding = "same" if stride == 1 else kernel // 2
+        return type_(source, target, kernel, stride, padding, groups=groups)
+
+    if stride > 1:
+
+        def strided(width: int | None) -> nn.Module:
+            inner = width or leaving
+            return nn.Sequential(
+                convolution(entering, inner, stride), activation(), convolution(inner, entering), activation()
+            )
+
+        return 2, strided
+    if entering == leaving:
+
+        def residual(width: int | None) -> nn.Module:
+            inner = width or leaving
+            return _Residual(convolution(entering, inner), convolution(inner, leaving), activation)
+
+        return 2, residual
+
+    def plain(width: int | None) -> nn.Module:
+        inner = width or leaving
+        layers = (convolution(entering, inner), activation(), convolution(inner, entering), activation())
+        return nn.Sequential(*layers, convolution(entering, inner))
+
+    return 3, plain

@@ -1,0 +1,81 @@
+"""Probes of the whole model: what techniques make of it, where that takes only seconds.
+
+What chains of a model's dominant layers say of int8 holds where these layers take the time. Depthwise convolutions,
+concatenations and gates between them may take as much, and gain nothing or lose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from autocompress.analysis import probe_cache
+from autocompress.analysis.probe_measuring import ProbeBench, Tried, tried, with_figures
+from autocompress.core.artifact import BYTES_PER_MB, Artifact
+from autocompress.core.facts import Facts
+from autocompress.core.plan import Setting
+from autocompress.core.probes import Probe, Probes
+from autocompress.core.runtime import Example
+from autocompress.core.search_space import Space
+from autocompress.core.technique import ArtifactTechnique, Context
+from autocompress.system.scratch import scratch
+
+# larger files take longer to quantize than planning may take; their time lies in large layers, which chains stand for
+MOST_MB = 60.0
+# of the settings of a technique, those that were fastest on the chains
+MOST_SETTINGS = 2
+PROBE_SECONDS = 0.8
+
+
+def probe_whole(baseline: Artifact, example: Example, facts: Facts, probes: Probes, bench: ProbeBench) -> Probes:
+    """The probes with those of the whole model, for techniques that pay on the chains; unchanged for large files.
+
+    Ranges are taken from the example: time and size do not depend on them.
+    """
+    if baseline.size_bytes > MOST_MB * BYTES_PER_MB:
+        return probes
+    spaces = {
+        technique: technique.space(facts, probes, bench.profile)
+        for technique in bench.techniques
+        if probes.of(technique.name) and technique.refuses(facts, probes, bench.profile) is None
+    }
+    if not spaces:
+        return probes
+    asked = [[technique.name, _others(space), list(_wanted(space))] for technique, space in spaces.items()]
+    key = bench.key(["whole", baseline.hash, asked])
+    found = _known(key)
+    if found is None:
+        found = _run(baseline, example, spaces, bench)
+        probe_cache.write(key, {"probes": [probe.to_json() for probe in found]}, bench.said)
+    return replace(probes, probes=(*probes.probes, *found))
+
+
+def _known(key: str) -> list[Probe] | None:
+    try:
+        return [Probe.from_json(probe) for probe in (probe_cache.read(key) or {})["probes"]]
+    except (KeyError, TypeError):
+        # not there, or of another version: measured and written anew
+        return None
+
+
+def _wanted(space: Space) -> Sequence[Mapping[str, Setting]]:
+    return [dict(settings) for settings in space.combinations[:MOST_SETTINGS]] or [{}]
+
+
+def _others(space: Space) -> dict[str, Setting]:
+    return {choice.name: choice.options[0] for choice in space.choices}
+
+
+def _run(
+    baseline: Artifact, example: Example, spaces: Mapping[ArtifactTechnique, Space], bench: ProbeBench
+) -> list[Probe]:
+    with scratch("probe") as folder:
+        context = Context(None, example, example.as_part(), folder)
+        found: list[Tried] = []
+        for technique, space in spaces.items():
+            bench.said(f"probing {technique.name} on the whole model")
+            found += tried(technique, _wanted(space), _others(space), baseline, context)
+        bench.said("measuring these probes in turn")
+        artifacts = [one for _, one in found if one is not None]
+        pairs = bench.pairs(baseline, artifacts, example, PROBE_SECONDS)
+        return [replace(probe, whole=True) for probe in with_figures(found, pairs, baseline)]

@@ -1,0 +1,116 @@
+"""Where techniques are tried on an artifact, and what they make of it is measured beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from autocompress.analysis import probe_cache
+from autocompress.core.artifact import Artifact
+from autocompress.core.device import Device
+from autocompress.core.machine import Machine
+from autocompress.core.measurement import Measurement
+from autocompress.core.plan import Setting
+from autocompress.core.probes import Probe
+from autocompress.core.profile import Profile
+from autocompress.core.runtime import Example, Runtime
+from autocompress.core.technique import ArtifactTechnique, Context
+from autocompress.errors import RuntimeFailureError, TechniqueError
+from autocompress.statistics.bounds import median_bounds
+from autocompress.system.locks import working
+
+PROBE_ALPHA = 0.05
+# measurements in turn, or why there are none
+Pair = tuple[Measurement, Measurement] | RuntimeFailureError
+# a probe with the file that it is about, None where that could not be made
+Tried = tuple[Probe, Artifact | None]
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeBench:
+    """Techniques, and where what they make is measured: one runtime on one device, as the profile says."""
+
+    techniques: Sequence[ArtifactTechnique]
+    runtime: Runtime
+    device: Device
+    profile: Profile
+    machine: Machine
+    said: Callable[[str], None] = lambda sentence: None
+
+    def key(self, probed: Any) -> str:
+        """The name under which what is `probed` is kept."""
+        return probe_cache.key_of(self.machine, self.runtime.versions, self.profile, probed)
+
+    def pairs(
+        self, baseline: Artifact, artifacts: Sequence[Artifact], example: Example, seconds: float
+    ) -> dict[Artifact, Pair]:
+        """For each artifact the baseline's measurement and its own, in turn for so many `seconds` each, or why there is
+        none."""
+        if not artifacts:
+            return {}
+        try:
+            before, *after = self._measure([baseline, *artifacts], example, seconds)
+        except RuntimeFailureError:
+            # one that fails in the runtime must not hide the others
+            return {one: self._pair(baseline, one, example, seconds) for one in artifacts}
+        return {artifact: (before, one) for artifact, one in zip(artifacts, after, strict=True)}
+
+    def _pair(self, baseline: Artifact, artifact: Artifact, example: Example, seconds: float) -> Pair:
+        try:
+            before, after = self._measure([baseline, artifact], example, seconds)
+        except RuntimeFailureError as error:
+            return error
+        return before, after
+
+    def _measure(self, artifacts: Sequence[Artifact], example: Example, seconds: float) -> Sequence[Measurement]:
+        # the budgets are the model's, not the probe's: no need to measure until they are decided
+        profile = replace(self.profile, budgets=())
+        return self.device.measure(list(artifacts), profile, example, seconds * (len(artifacts) - 1))
+
+
+def tried(
+    technique: ArtifactTechnique,
+    wanted: Iterable[Mapping[str, Setting]],
+    others: Mapping[str, Setting],
+    baseline: Artifact,
+    context: Context,
+) -> list[Tried]:
+    """A probe, still without figures, for each of the wanted settings, with its failure where there is no file.
+
+    `others` are the settings that do not vary.
+    """
+    found: list[Tried] = []
+    for place, settings in enumerate(wanted):
+        folder = context.folder / f"{technique.name}-{place}"
+        folder.mkdir()
+        inside = Context(context.task, context.example, context.calibrating, folder)
+        try:
+            with working():
+                artifact = technique.apply(baseline, {**others, **settings}, inside)
+            found.append((Probe(technique.name, settings, None), artifact))
+        except (TechniqueError, RuntimeFailureError) as error:
+            found.append((Probe(technique.name, settings, None, failure=error.message), None))
+    return found
+
+
+def with_figures(found: Sequence[Tried], pairs: Mapping[Artifact, Pair], baseline: Artifact) -> list[Probe]:
+    """The probes with what was measured of their files beside the baseline."""
+    return [probe if one is None else _compared(probe, pairs[one], one, baseline) for probe, one in found]
+
+
+def _compared(probe: Probe, pair: Pair, artifact: Artifact, baseline: Artifact) -> Probe:
+    if isinstance(pair, RuntimeFailureError):
+        return replace(probe, failure=pair.message)
+    before, after = (side.readings["latency_ms"].block_statistic("p50") for side in pair)
+    ratios = after / before
+    low, high = median_bounds(ratios, PROBE_ALPHA)
+    return replace(
+        probe,
+        ratio=float(np.median(ratios)),
+        low=low if np.isfinite(low) else float(ratios.min()),
+        high=high if np.isfinite(high) else float(ratios.max()),
+        size_ratio=artifact.size_bytes / baseline.size_bytes,
+    )

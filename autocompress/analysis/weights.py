@@ -1,0 +1,71 @@
+"""How weights are distributed: what quantization, pruning and low rank would meet."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from autocompress.analysis.inspection import WORK
+from autocompress.core.facts import Facts, WeightFact
+
+NEAR_ZERO = 0.01
+OUTLIER = 6.0
+ENERGY = 0.9
+# spectra take time with the cube of the narrower side: the largest layers are looked at, up to this width
+MOST_SPECTRA = 8
+WIDEST = 1024
+
+
+def with_weights(facts: Facts, module: nn.Module) -> Facts:
+    """The facts with the distribution of every working layer's largest tensor of weights, output channels first.
+
+    The spectrum is that of the matrix of output channels by everything else, of the largest layers that are not
+    depthwise, through the eigenvalues of its Gram matrix in double precision.
+    """
+    found: dict[str, WeightFact] = {}
+    tensors: dict[str, torch.Tensor] = {}
+    for layer in facts.layers:
+        if layer.kind in WORK:
+            weight = _largest(module.get_submodule(layer.name))
+            if weight is not None:
+                tensors[layer.name] = weight
+                found[layer.name] = _distribution(weight)
+    for name in sorted(tensors, key=lambda name: -tensors[name].numel())[:MOST_SPECTRA]:
+        matrix = tensors[name].flatten(1)
+        if 1 < min(matrix.shape) <= WIDEST:
+            found[name] = replace(found[name], rank=_rank(matrix))
+    return replace(facts, weights=found)
+
+
+def _largest(part: nn.Module) -> torch.Tensor | None:
+    weights = [tensor.detach() for tensor in part.parameters() if tensor.dim() > 1 and tensor.is_floating_point()]
+    return max(weights, key=torch.numel, default=None)
+
+
+def _distribution(weight: torch.Tensor) -> WeightFact:
+    rows = weight.flatten(1)
+    std, mean = torch.std_mean(rows.float(), correction=0)
+    ranges = rows.abs().amax(dim=1).float()
+    largest, median = float(ranges.max()), float(ranges.median())
+    near_zero = int((rows.abs() < NEAR_ZERO * largest).sum()) if largest > 0 else rows.numel()
+    return WeightFact(
+        float(mean),
+        float(std),
+        near_zero / rows.numel(),
+        float((ranges > OUTLIER * float(std)).float().mean()) if float(std) > 0 else 0.0,
+        largest / median if median > 0 else 1.0,
+    )
+
+
+def _rank(matrix: torch.Tensor) -> float | None:
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    # float32 sums of long rows lose what small singular values are
+    energy = torch.linalg.eigvalsh((wide @ wide.T).double()).flip(0).clamp(min=0)
+    total = float(energy.sum())
+    if not math.isfinite(total) or total <= 0:
+        return None
+    needed = int((energy.cumsum(0) < ENERGY * total).sum()) + 1
+    return needed / len(energy)

@@ -1,0 +1,441 @@
+"""The command line: thin commands over the package, one clear error and a proper exit code each."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from autocompress.cli import profile_commands as cli_profile
+from autocompress.cli.options import (
+    AsJson,
+    Augment,
+    DataDir,
+    DataSpec,
+    Download,
+    Ignore,
+    InputSpec,
+    KeepFloat,
+    MaxTime,
+    ModelSpec,
+    Objective,
+    OutDir,
+    ProfileSpec,
+    Resume,
+    Weights,
+    takes_budgets,
+)
+from autocompress.errors import AutocompressError, InterruptedRunError, TerminatedRunError, UsageError
+from autocompress.system.interruption import Interruption, interruptible
+from autocompress.system.workspace import DEFAULT_FOLDER, Workspace
+
+if TYPE_CHECKING:
+    import torch
+
+    from autocompress.core.task import Task
+
+app = typer.Typer(
+    name="autocompress",
+    help="The cheapest measured compression plan that meets your budgets, as a file that ships.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(cli_profile.app, name="profile")
+INTERNAL = 4
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Exit codes: 0 met, 1 not met, 2 usage or input error, 3 undecided, 4 device or runtime failure."""
+
+
+@app.command()
+@takes_budgets
+def run(
+    model: ModelSpec,
+    data: DataSpec = None,
+    profile: ProfileSpec = "local",
+    weights: Weights = None,
+    data_dir: DataDir = None,
+    download: Download = False,
+    augment: Augment = "none",
+    input_: InputSpec = None,
+    ignore: Ignore = None,
+    keep_float: KeepFloat = None,
+    out: OutDir = DEFAULT_FOLDER,
+    objective: Objective = None,
+    max_time: MaxTime = None,
+    resume: Resume = False,
+    budgets: Mapping[str, str] | None = None,
+) -> None:
+    """Find the cheapest plan that meets the budgets, and write the file that ships with its evidence."""
+    from autocompress.api import autocompress
+    from autocompress.report.plan import print_ladder
+    from autocompress.report.terminal import Summary, TerminalProgress, print_result
+
+    console = Console(highlight=False)
+    _check_early(profile, budgets, objective, max_time)
+    with _says_what_is_kept(out), TerminalProgress(console) as progress:
+        module, task = _load(model, weights, data, data_dir, augment, download=download)
+        result = autocompress(
+            module,
+            profile,
+            task,
+            inputs=_specs(input_),
+            out=out,
+            budgets=budgets,
+            objective=objective,
+            ignore=ignore or (),
+            keep_float=keep_float or (),
+            max_time=max_time,
+            resume=resume,
+            named=_named(
+                model=model,
+                weights=weights,
+                data=data,
+                data_dir=data_dir,
+                augment=augment,
+                input=input_,
+                profile=profile,
+            ),
+            progress=progress,
+        )
+    print_ladder(console, result.ladder, path=False)
+    print_result(console, Summary.of(result))
+    raise typer.Exit(result.status.exit_code)
+
+
+@app.command()
+@takes_budgets
+def plan(
+    model: ModelSpec,
+    data: DataSpec = None,
+    profile: ProfileSpec = "local",
+    weights: Weights = None,
+    data_dir: DataDir = None,
+    download: Download = False,
+    augment: Augment = "none",
+    input_: InputSpec = None,
+    ignore: Ignore = None,
+    keep_float: KeepFloat = None,
+    objective: Objective = None,
+    as_json: AsJson = False,
+    budgets: Mapping[str, str] | None = None,
+) -> None:
+    """Explain what would be tried and what not, and why: the decision tree, the ladder and the refusals."""
+    from autocompress.api import explain
+    from autocompress.report.plan import print_facts, print_ladder, print_preflight, print_probes
+    from autocompress.report.terminal import TerminalProgress
+
+    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    _check_early(profile, budgets, objective, None)
+    with _only_json(as_json), TerminalProgress(errors if as_json else console) as progress:
+        module, task = _load(model, weights, data, data_dir, augment, download=download)
+        planned = explain(
+            module,
+            profile,
+            task,
+            inputs=_specs(input_),
+            budgets=budgets,
+            objective=objective,
+            ignore=ignore or (),
+            keep_float=keep_float or (),
+            progress=progress,
+        )
+    if as_json:
+        answer = {
+            "schema": 1,
+            "facts": planned.facts.to_json(),
+            "probes": planned.probes.to_json(),
+            "ladder": planned.ladder.to_json(),
+        }
+        typer.echo(json.dumps(answer, indent=2))
+        return
+    print_facts(console, planned.facts)
+    print_preflight(console, planned.facts, planned.probes)
+    print_probes(console, planned.probes)
+    print_ladder(console, planned.ladder, path=True)
+
+
+@app.command()
+@takes_budgets
+def apply(
+    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="plan.yaml of a run.")],
+    model: ModelSpec,
+    data: DataSpec = None,
+    profile: ProfileSpec = "local",
+    weights: Weights = None,
+    data_dir: DataDir = None,
+    download: Download = False,
+    augment: Augment = "none",
+    input_: InputSpec = None,
+    ignore: Ignore = None,
+    keep_float: KeepFloat = None,
+    out: OutDir = DEFAULT_FOLDER,
+    budgets: Mapping[str, str] | None = None,
+) -> None:
+    """Replay a plan exactly: the same model, data and machine give the same bytes; then judge the file."""
+    from autocompress.api import apply_plan
+    from autocompress.core.plan import Plan
+    from autocompress.report.terminal import Summary, TerminalProgress, print_result
+
+    console = Console(highlight=False)
+    replayed = Plan.read(plan_file)
+    module, task = _load(model, weights, data, data_dir, augment, download=download)
+    with TerminalProgress(console) as progress:
+        result = apply_plan(
+            replayed,
+            module,
+            profile,
+            task,
+            inputs=_specs(input_),
+            out=out,
+            budgets=budgets,
+            ignore=ignore or (),
+            keep_float=keep_float or (),
+            progress=progress,
+        )
+    print_result(console, Summary.of(result))
+    raise typer.Exit(result.status.exit_code)
+
+
+@app.command()
+@takes_budgets
+def resolve(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")],
+    objective: Objective = None,
+    data: DataSpec = None,
+    data_dir: DataDir = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the answer, by default in DIR/resolved.", metavar="DIR")
+    ] = None,
+    budgets: Mapping[str, str] | None = None,
+) -> None:
+    """Answer other budgets from the files of a run, within a minute: nothing is trained or built."""
+    from autocompress.api import resolve as answer
+    from autocompress.report.terminal import Summary, TerminalProgress, print_result
+
+    console = Console(highlight=False)
+    with _says_what_is_kept(folder, "Ask again."), TerminalProgress(console) as progress:
+        result = answer(
+            folder, budgets=budgets, objective=objective, data=data, data_dir=data_dir, out=out, progress=progress
+        )
+    print_result(console, Summary.of(result))
+    raise typer.Exit(result.status.exit_code)
+
+
+@app.command()
+def measure(
+    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An ONNX file.")],
+    profile: ProfileSpec = "local",
+    baseline: Annotated[Path | None, typer.Option("--baseline", help="Measure beside it.", metavar="ARTIFACT")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Size, latency with its interval, and memory of a file, in the profile's runtime on this device."""
+    from autocompress.core.profile import load_profile
+    from autocompress.devices import LocalDevice
+    from autocompress.report.measurement import measured_json, print_measurement
+    from autocompress.run import gate
+    from autocompress.runtimes import OnnxRuntime
+
+    target = load_profile(profile)
+    runtime = OnnxRuntime()
+    found = runtime.read(artifact)
+    before = runtime.read(baseline) if baseline else None
+    measurement, machine = gate.measure(found, before, target, LocalDevice(), None)
+    if as_json:
+        typer.echo(json.dumps(measured_json(measurement, target, machine), indent=2))
+    else:
+        print_measurement(Console(highlight=False), measurement, target, machine)
+
+
+@app.command()
+@takes_budgets
+def check(
+    artifact: Annotated[list[Path], typer.Argument(metavar="ARTIFACT", help="The files that are about to ship.")],
+    profile: Annotated[
+        list[str] | None,
+        typer.Option("--profile", help="Profile file, or the name of a shipped one; may be repeated.", metavar="FILE"),
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option("--baseline", help="What relative budgets compare with.", metavar="ARTIFACT")
+    ] = None,
+    data: DataSpec = None,
+    data_dir: DataDir = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option("--certificate", help="certificate.json of the run; must be of this file.", metavar="FILE"),
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the verdict there.", metavar="FILE")] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML there.", metavar="FILE")] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option("--markdown", help="Write a table there; GITHUB_STEP_SUMMARY always gets it.", metavar="FILE"),
+    ] = None,
+    budgets: Mapping[str, str] | None = None,
+) -> None:
+    """Judge files against the budgets; anything that could not be measured is not met."""
+    from autocompress.core.device import require_described
+    from autocompress.core.profile import load_profile
+    from autocompress.data.data_spec import load_data
+    from autocompress.devices import LocalDevice
+    from autocompress.report.gate import print_checks, write_reports
+    from autocompress.run import gate
+    from autocompress.run.setup import replacements
+    from autocompress.runtimes import OnnxRuntime
+    from autocompress.system.workspace import read_json
+
+    targets = [load_profile(name).with_budgets(replacements(budgets)) for name in profile or ["local"]]
+    runtime, device = OnnxRuntime(), LocalDevice()
+    for target in targets:
+        # before anything is measured for the others
+        require_described(device, target)
+    task = load_data(data, data_dir=data_dir) if data else None
+    files = [runtime.read(path) for path in artifact]
+    before = runtime.read(baseline) if baseline else None
+    claimed = read_json(certificate) if certificate else None
+    checks = []
+    for file in files:
+        certified = gate.Certified.verify(claimed, str(certificate), file, before) if certificate else None
+        checks += [gate.check(file, before, target, runtime, device, task, certified) for target in targets]
+    print_checks(Console(highlight=False), checks)
+    write_reports(checks, json_file, junit, markdown, os.environ.get("GITHUB_STEP_SUMMARY"))
+    raise typer.Exit(gate.worst(checks))
+
+
+@app.command()
+def inspect(
+    model: ModelSpec,
+    weights: Weights = None,
+    data: DataSpec = None,
+    data_dir: DataDir = None,
+    input_: InputSpec = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a model is: layers, parameters, sparsity, multiply-accumulates, kind of architecture."""
+    from autocompress.analysis.inspection import inspect_module
+    from autocompress.analysis.weights import with_weights
+    from autocompress.data.example_inputs import example_for
+    from autocompress.report.plan import print_facts, print_layers
+
+    with _only_json(as_json):
+        module, task = _load(model, weights, data, data_dir, "none", download=False)
+        facts = with_weights(inspect_module(module, example_for(module, task, _specs(input_), ())), module)
+    if as_json:
+        typer.echo(json.dumps({"schema": 1, **facts.to_json()}, indent=2))
+        return
+    console = Console(highlight=False)
+    print_facts(console, facts)
+    print_layers(console, facts)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.")]) -> None:
+    """Show a finished run again."""
+    from autocompress.report.terminal import Summary, print_result
+
+    print_result(Console(highlight=False), Summary.read(folder))
+
+
+def _check_early(profile: str, budgets: Mapping[str, str] | None, objective: str | None, max_time: str | None) -> None:
+    """What needs neither model nor data is checked before they are loaded."""
+    from autocompress.core.profile import load_profile
+    from autocompress.system.progress import parse_duration
+
+    parse_duration(max_time)
+    target = load_profile(profile).with_objective(objective)
+    if not target.budgets and not budgets:
+        raise UsageError(
+            "sets no budget, so nothing could ever be met.",
+            where=f"profile {target.name}",
+            hint="Add budgets to it, or give one as an option, for example --latency-ms 0.5x.",
+        )
+
+
+@contextlib.contextmanager
+def _says_what_is_kept(out: Path, hint: str = "Go on with the same command and --resume.") -> Iterator[None]:
+    try:
+        yield
+    except (Interruption, KeyboardInterrupt) as stop:
+        terminated = isinstance(stop, Interruption) and stop.exit_code == TerminatedRunError.exit_code
+        kind = TerminatedRunError if terminated else InterruptedRunError
+        if Workspace(out).journal.exists():
+            kept = f"interrupted; finished trials and training so far are kept in {out}."
+        else:
+            kept = "interrupted before anything was measured."
+        raise kind(kept, hint=hint) from None
+
+
+@contextlib.contextmanager
+def _only_json(as_json: bool) -> Iterator[None]:
+    """Keep what a user's file prints off the output that a program will read."""
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        yield
+
+
+def _specs(texts: list[str] | None) -> Any:
+    if not texts:
+        return None
+    from autocompress.core.artifact import TensorSpec
+
+    return tuple(TensorSpec.parse(text, "input" if i == 0 else f"input_{i}") for i, text in enumerate(texts))
+
+
+def _named(**options: Any) -> dict[str, str]:
+    """How the inputs were named, as texts; what was left out is not there."""
+    texts = {name: ", ".join(value) if isinstance(value, list) else value for name, value in options.items()}
+    return {name: str(text) for name, text in texts.items() if text is not None}
+
+
+def _load(
+    model: str, weights: Path | None, data: str | None, data_dir: Path | None, augment: str, *, download: bool
+) -> tuple[torch.nn.Module, Task | None]:
+    from autocompress.data.data_spec import load_data
+    from autocompress.data.model_spec import load_model
+
+    task = load_data(data, data_dir=data_dir, augment=augment, download=download) if data else None
+    return load_model(model, weights), task
+
+
+def main() -> None:
+    """Run the command line; never ends with a traceback unless `--debug` is given."""
+    # wherever it stands: the advice "run again with --debug" is followed by adding it at the end
+    debug = "--debug" in sys.argv
+    sys.argv = [word for word in sys.argv if word != "--debug"]
+    errors = Console(stderr=True, highlight=False)
+    try:
+        with interruptible():
+            app()
+    except Interruption as stop:
+        errors.print("[red]error[/red] interrupted.")
+        sys.exit(stop.exit_code)
+    except AutocompressError as error:
+        if debug:
+            traceback.print_exc()
+        errors.print(f"[red]error[/red] {escape(str(error))}", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: one line and a code that is never 0
+        if debug:
+            traceback.print_exc()
+        errors.print(
+            f"[red]error[/red] internal: {type(error).__name__}: {escape(str(error)[:300])}. "
+            "This is a defect of autocompress; run again with --debug and report it.",
+            soft_wrap=True,
+        )
+        sys.exit(INTERNAL)
+
+
+if __name__ == "__main__":
+    main()

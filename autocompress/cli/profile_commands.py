@@ -1,0 +1,67 @@
+"""`autocompress profile`: list, show, validate and detect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Device profiles.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.command("list")
+def list_() -> None:
+    """Names of the shipped profiles, and what each is for."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from autocompress.core.profile import load_profile, shipped_profiles
+
+    table = Table("profile", "for", "budgets", box=None, pad_edge=False, header_style="bold")
+    for name in shipped_profiles():
+        profile = load_profile(name)
+        table.add_row(name, profile.description, ", ".join(map(str, profile.budgets)))
+    Console(highlight=False).print(table)
+
+
+@app.command()
+def show(profile: Annotated[str, typer.Argument(metavar="PROFILE", help="File or name.")]) -> None:
+    """The file of a profile, as it is."""
+    from autocompress.core.profile import load_profile, shipped_profiles
+
+    load_profile(profile)
+    path = Path(profile) if Path(profile).is_file() else shipped_profiles()[profile]
+    typer.echo(path.read_text(encoding="utf-8").rstrip())
+
+
+@app.command()
+def validate(profile: Annotated[str, typer.Argument(metavar="PROFILE", help="File or name.")]) -> None:
+    """Check a profile, and tell whether this machine is the one that it describes."""
+    from autocompress.core.profile import load_profile
+    from autocompress.devices import LocalDevice
+
+    target = load_profile(profile)
+    machine = LocalDevice().machine()
+    fingerprint = target.device.fingerprint
+    mismatches = fingerprint.mismatches(machine) if fingerprint else []
+    typer.echo(f"{target.name}: valid; budgets {', '.join(map(str, target.budgets)) or 'none'}")
+    typer.echo(f"this machine is another: {'; '.join(mismatches)}" if mismatches else f"fits this machine: {machine}")
+
+
+@app.command()
+def detect(
+    out: Annotated[Path | None, typer.Option("--out", help="Write it there.", metavar="FILE")] = None,
+    name: Annotated[str, typer.Option("--name", help="Name of the profile.")] = "detected",
+) -> None:
+    """The profile of the present machine: CPU, cores, memory, int8 dot product, bf16."""
+    from autocompress.core.profile import detected_profile
+    from autocompress.devices import LocalDevice
+    from autocompress.system.workspace import write_text
+
+    text = detected_profile(LocalDevice().machine(), name)
+    if out is None:
+        typer.echo(text.rstrip())
+    else:
+        write_text(out, text)
+        typer.echo(f"wrote {out}")

@@ -1,0 +1,1 @@
+"""The types and the contracts, each in a file of its own."""

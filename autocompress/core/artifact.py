@@ -1,0 +1,122 @@
+"""Artifacts: the files that ship."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+from autocompress.errors import ArtifactError, UsageError
+from autocompress.system.workspace import make_folder, write_whole
+
+DTYPES = ("float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool")
+BYTES_PER_MB = 1_000_000
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, dtype and shape of an input or output; None marks a free dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}={'x'.join('?' if size is None else str(size) for size in self.shape)}:{self.dtype}"
+
+    def with_batch(self, batch: int) -> tuple[int, ...]:
+        """The shape with a free first dimension set to `batch` and other free dimensions to 1."""
+        sizes: list[int] = []
+        for place, size in enumerate(self.shape):
+            sizes.append(size if size is not None else batch if place == 0 else 1)
+        return tuple(sizes)
+
+    @staticmethod
+    def parse(text: str, default_name: str = "input", where: str = "--input") -> TensorSpec:
+        """A spec from `1x3x32x32:float32` or `ids=1x128:int64`; the dtype defaults to float32.
+
+        Raises:
+            UsageError: when the text is not of this form.
+        """
+        name, _, rest = text.rpartition("=")
+        shape_text, _, dtype = rest.partition(":")
+        dtype = dtype or "float32"
+        sizes = shape_text.split("x")
+        if dtype not in DTYPES or not all(size.isdecimal() and int(size) > 0 for size in sizes):
+            raise UsageError(
+                f"{text!r} is not an input spec.",
+                where=where,
+                hint=f"Write 1x3x32x32:float32, with one of {', '.join(DTYPES)}.",
+            )
+        return TensorSpec(name or default_name, dtype, tuple(int(size) for size in sizes))
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A set of files with an entry point; what is measured is what ships.
+
+    Args:
+        root: folder that holds the files.
+        entry: name of the file that a runtime opens.
+        files: names of all files, the entry included.
+        format: `onnx`, ...
+        inputs, outputs: specs in the order of the graph.
+    """
+
+    root: Path
+    entry: str
+    files: tuple[str, ...]
+    format: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def path(self) -> Path:
+        """The entry point."""
+        return self.root / self.entry
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum((self.root / name).stat().st_size for name in self.files)
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 over names (the entry's name aside) and contents of all files, 64 hex digits."""
+        digest = hashlib.sha256()
+        for name in sorted(self.files, key=lambda name: (name != self.entry, name)):
+            digest.update(b"entry" if name == self.entry else name.encode())
+            digest.update(hashlib.sha256((self.root / name).read_bytes()).digest())
+        return digest.hexdigest()
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The batch that the artifact is bound to, None when the first dimension of its inputs is free."""
+        sizes = {spec.shape[0] for spec in self.inputs if spec.shape}
+        return next((size for size in sizes if size is not None), None)
+
+    def copy_to(self, entry: Path) -> Artifact:
+        """A copy with its entry point at `entry`; each file is written whole or not at all."""
+        make_folder(entry.parent)
+        renamed = {name: (entry.name if name == self.entry else name) for name in self.files}
+        for name, new_name in renamed.items():
+            write_whole(entry.parent / new_name, partial(shutil.copyfile, self.root / name))
+        return Artifact(entry.parent, entry.name, tuple(renamed.values()), self.format, self.inputs, self.outputs)
+
+
+def require_file(path: Path) -> None:
+    """Raises ArtifactError when `path` is no readable, non-empty file."""
+    if not path.exists():
+        raise ArtifactError("does not exist.", where=str(path), hint="Give the path of an ONNX file.")
+    if not path.is_file():
+        raise ArtifactError("is not a file.", where=str(path), hint="Give the path of the artifact itself.")
+    if path.stat().st_size == 0:
+        raise ArtifactError("is empty.", where=str(path), hint="Write it again; the file was cut off.")
+
+
+def describe_specs(specs: Sequence[TensorSpec]) -> str:
+    """All specs in one line."""
+    return ", ".join(map(str, specs))

@@ -1,0 +1,411 @@
+"""Profiles: the device, the runtime, how to measure, and the budgets. Read from YAML, unknown keys refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from autocompress.core.artifact import TensorSpec
+from autocompress.core.budget import METRICS, Budget, GateRule, merge
+from autocompress.core.machine import Fingerprint, Machine
+from autocompress.errors import AutocompressError, ProfileError, nearest
+
+Objective = Literal["effort", "latency", "size", "accuracy", "serving_cost"]
+Statistic = Literal["p50", "mean", "p90", "p95", "p99"]
+Severity = Literal["error", "warn", "off"]
+OnUndecided = Literal["fail", "warn"]
+Items = Literal["as_needed", "all"]
+DeviceClass = Literal["server", "desktop", "edge", "mobile"]
+OBJECTIVES: tuple[str, ...] = get_args(Objective)
+
+
+@dataclass(frozen=True)
+class DeviceProfile:
+    """The device: how to reach it, what it is, and what marks it. No fingerprint means any machine."""
+
+    connection: str = "local"
+    device_class: str = "server"
+    arch: str | None = None
+    cpu: str = ""
+    cores: int | None = None
+    memory_mb: int | None = None
+    features: tuple[str, ...] = ()
+    fingerprint: Fingerprint | None = None
+    price_per_hour: float | None = None
+
+
+@dataclass(frozen=True)
+class RuntimeProfile:
+    """The runtime that will run the artifact. `options` are the runtime's own session settings."""
+
+    name: str = "onnxruntime"
+    threads: int = 1
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How latency is measured: the statistic of a call at `batch`, until the interval's half width is within
+    `precision` (a share) of the value or clear of the budget, for at most `max_seconds`. `items`: accuracy is
+    confirmed on as many items as it takes (`as_needed`) or on `all`."""
+
+    batch: int = 1
+    statistic: str = "p50"
+    precision: float = 0.02
+    max_seconds: float = 15.0
+    items: str = "as_needed"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Everything that is declared about the target. Layers of the model that are in `ignore` are left alone, those in
+    `keep_float` are not quantized; see `autocompress.core.layer_patterns` for how they are named."""
+
+    name: str
+    device: DeviceProfile = DeviceProfile()
+    runtime: RuntimeProfile = RuntimeProfile()
+    protocol: Protocol = Protocol()
+    budgets: tuple[Budget, ...] = ()
+    objective: str = "effort"
+    confidence: float = 0.95
+    rules: Mapping[str, GateRule] = field(default_factory=dict)
+    inputs: tuple[TensorSpec, ...] = ()
+    description: str = ""
+    sources: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    keep_float: tuple[str, ...] = ()
+
+    @property
+    def alpha(self) -> float:
+        """The error probability that one verdict may spend."""
+        return 1.0 - self.confidence
+
+    def rule(self, metric: str) -> GateRule:
+        """How the gate takes the metric's budget."""
+        return self.rules.get(metric, GateRule())
+
+    def limits(self, *metrics: str) -> bool:
+        """True when one of `metrics` has a budget."""
+        return any(budget.metric in metrics for budget in self.budgets)
+
+    def with_budgets(self, budgets: Sequence[Budget]) -> Profile:
+        """The profile with the budgets of the same metrics replaced; the others stay.
+
+        A limit on the loss of score takes the place of one in points of accuracy: a score that is limited so is hardly
+        one that has points.
+        """
+        in_scores = any(budget.metric == "max_score_drop" for budget in budgets)
+        kept = [b for b in self.budgets if not (in_scores and b.metric == "max_accuracy_drop_pp")]
+        return replace(self, budgets=merge(kept, budgets))
+
+    def with_objective(self, objective: str | None) -> Profile:
+        """The profile with another objective.
+
+        Raises:
+            ProfileError: when it is not one of `OBJECTIVES`.
+        """
+        if objective is None:
+            return self
+        if objective not in OBJECTIVES:
+            raise ProfileError(
+                f"{objective!r} is not an objective.", where="objective", hint=f"Known: {', '.join(OBJECTIVES)}."
+            )
+        return replace(self, objective=objective)
+
+    @property
+    def in_float(self) -> tuple[str, ...]:
+        """Layers that are not quantized."""
+        return (*self.keep_float, *self.ignore)
+
+    def with_layers(self, ignore: Sequence[str], keep_float: Sequence[str]) -> Profile:
+        """The profile with more layers to ignore or to keep in float.
+
+        Raises:
+            ProfileError: when one text was given in place of several.
+        """
+        for where, names in (("ignore", ignore), ("keep_float", keep_float)):
+            if isinstance(names, str):
+                raise ProfileError("is one text.", where=where, hint="Give a list of names.")
+        both = [tuple(dict.fromkeys(names)) for names in ((*self.ignore, *ignore), (*self.keep_float, *keep_float))]
+        return replace(self, ignore=both[0], keep_float=both[1])
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of a profile file that says the same, example inputs aside; `parse_profile` reads it."""
+        device = asdict(self.device)
+        device["class"] = device.pop("device_class")
+        runtime = self.runtime
+        return {
+            "name": self.name,
+            "description": self.description,
+            "device": device,
+            "runtime": {"name": runtime.name, "threads": runtime.threads, "options": dict(runtime.options)},
+            "protocol": asdict(self.protocol),
+            "budgets": {b.metric: self._budget_to_json(b) for b in self.budgets},
+            "objective": self.objective,
+            "confidence": self.confidence,
+            "sources": list(self.sources),
+            "ignore": list(self.ignore),
+            "keep_float": list(self.keep_float),
+        }
+
+    def _budget_to_json(self, budget: Budget) -> Any:
+        limit = f"{budget.limit!r}x" if budget.relative else budget.limit
+        rule = self.rules.get(budget.metric)
+        return limit if rule is None else {"limit": limit, **vars(rule)}
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, allow_inf_nan=False)
+
+
+class _FingerprintFile(_File):
+    arch: str | None = None
+    cpu_model: str | None = None
+    board: str | None = None
+    cores: int | None = Field(None, ge=1)
+    min_memory_mb: int | None = Field(None, ge=1)
+    features: tuple[str, ...] = ()
+
+
+class _DeviceFile(_File):
+    connection: Literal["local"] = "local"
+    device_class: DeviceClass = Field("server", alias="class")
+    arch: str | None = None
+    cpu: str = ""
+    cores: int | None = Field(None, ge=1)
+    memory_mb: int | None = Field(None, ge=1)
+    features: tuple[str, ...] = ()
+    fingerprint: _FingerprintFile | None = None
+    price_per_hour: float | None = Field(None, gt=0)
+
+
+class _RuntimeFile(_File):
+    name: Literal["onnxruntime"] = "onnxruntime"
+    threads: int = Field(1, ge=1, le=1024, strict=True)
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+
+
+class _ProtocolFile(_File):
+    batch: int = Field(1, ge=1, strict=True)
+    statistic: Statistic = "p50"
+    precision: float = Field(0.02, gt=0, lt=1)
+    max_seconds: float = Field(15.0, gt=0)
+    items: Items = "as_needed"
+
+
+class _BudgetFile(_File):
+    limit: float | str
+    severity: Severity = "error"
+    on_undecided: OnUndecided = "fail"
+    message: str = ""
+
+
+class _ProfileFile(_File):
+    name: str = Field(min_length=1)
+    description: str = ""
+    device: _DeviceFile = _DeviceFile()
+    runtime: _RuntimeFile = _RuntimeFile()
+    protocol: _ProtocolFile = _ProtocolFile()
+    budgets: dict[str, Any] = Field(default_factory=dict)
+    objective: Objective = "effort"
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    inputs: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    keep_float: tuple[str, ...] = ()
+
+
+def shipped_profiles() -> dict[str, Path]:
+    """Names and files of the profiles that come with the package."""
+    package = Path(__file__).parents[1]
+    # inside a wheel they are package data; in a checkout they stand beside the package
+    folder = next((f for f in (package / "profiles", package.parent / "profiles") if f.is_dir()), package)
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_profile(source: str | Path | Profile) -> Profile:
+    """A profile from a file, or by the name of one that is shipped (`local`).
+
+    Raises:
+        ProfileError: when there is no such profile, it is not YAML, or a key or value is not allowed.
+    """
+    if isinstance(source, Profile):
+        return source
+    path = Path(source)
+    if not _exists(path):
+        shipped = shipped_profiles()
+        if str(source) not in shipped:
+            raise ProfileError(
+                "there is no such profile.",
+                where=str(source),
+                hint=f"Give a YAML file or one of: {', '.join(shipped)}.",
+            )
+        path = shipped[str(source)]
+    return parse_profile(_read_yaml(path), where=str(path))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a text that no file system takes for a name
+        return False
+
+
+def parse_profile(data: Any, where: str) -> Profile:
+    """A profile from the content of a file.
+
+    Raises:
+        ProfileError: when a key or value is not allowed; an unknown key is answered with the nearest known one.
+    """
+    if not isinstance(data, Mapping):
+        raise ProfileError("is not a profile: expected keys and values.", where=where)
+    try:
+        file = _ProfileFile.model_validate(data)
+    except ValidationError as error:
+        raise _explain(error, where) from None
+    try:
+        return _from_file(file)
+    except AutocompressError as error:
+        raise ProfileError(error.message, where=f"{where}: {error.where}", hint=error.hint) from None
+
+
+def detected_profile(machine: Machine, name: str) -> str:
+    """The YAML of a profile that fits this machine alone, with the budgets of `local`."""
+    local = load_profile("local")
+    content = {
+        "name": name,
+        "description": f"{machine}.",
+        "device": {
+            "connection": "local",
+            "class": "server",
+            "arch": machine.arch,
+            "cpu": machine.cpu_model,
+            "cores": machine.cores,
+            "memory_mb": machine.memory_mb,
+            "features": list(machine.features),
+            "fingerprint": {
+                "arch": machine.arch,
+                "cpu_model": machine.cpu_model or None,
+                "board": machine.board or None,
+                "cores": machine.cores,
+                "features": list(machine.features),
+            },
+        },
+        "runtime": {"name": local.runtime.name, "threads": 1},
+        "protocol": {"batch": 1, "statistic": "p50", "precision": 0.02, "max_seconds": 15},
+        "budgets": {
+            budget.metric: f"{budget.limit:g}x" if budget.relative else budget.limit for budget in local.budgets
+        },
+        "objective": local.objective,
+        "confidence": local.confidence,
+    }
+    return "# Written by `autocompress profile detect`.\n" + yaml.safe_dump(content, sort_keys=False)
+
+
+def _from_file(file: _ProfileFile) -> Profile:
+    for metric in file.budgets:
+        if metric not in METRICS:
+            raise ProfileError(
+                f"there is no budget named {metric!r}.", where=f"budgets.{metric}", hint=nearest(metric, METRICS)
+            )
+    if file.device.fingerprint is not None and not any(file.device.fingerprint.model_dump().values()):
+        raise ProfileError(
+            "is empty and would fit any machine.", where="device.fingerprint", hint="State a fact, or leave it out."
+        )
+    budgets, rules = _budgets(file.budgets)
+    device = file.device.model_dump()
+    fingerprint = device.pop("fingerprint")
+    options = {key: _option_text(value) for key, value in file.runtime.options.items()}
+    return Profile(
+        name=file.name,
+        device=DeviceProfile(**device, fingerprint=Fingerprint(**fingerprint) if fingerprint else None),
+        runtime=RuntimeProfile(file.runtime.name, file.runtime.threads, options),
+        protocol=Protocol(**file.protocol.model_dump()),
+        budgets=budgets,
+        rules=rules,
+        objective=file.objective,
+        confidence=file.confidence,
+        inputs=tuple(
+            TensorSpec.parse(text, "input" if i == 0 else f"input_{i}", where=f"inputs.{i}")
+            for i, text in enumerate(file.inputs)
+        ),
+        description=file.description,
+        sources=file.sources,
+        ignore=file.ignore,
+        keep_float=file.keep_float,
+    )
+
+
+def _budgets(given: Mapping[str, Any]) -> tuple[tuple[Budget, ...], dict[str, GateRule]]:
+    """The budgets, without those that are off, and the rules of those that have some."""
+    found, rules = [], {}
+    for metric, value in given.items():
+        limit = value
+        if isinstance(value, Mapping):
+            try:
+                entry = _BudgetFile.model_validate(value)
+            except ValidationError as error:
+                raise _explain(error, f"budgets.{metric}", _BudgetFile) from None
+            limit = entry.limit
+            rules[metric] = GateRule(entry.severity, entry.on_undecided, entry.message)
+        budget = Budget.parse(metric, limit)
+        if metric not in rules or rules[metric].severity != "off":
+            found.append(budget)
+    return merge((), found), {metric: rule for metric, rule in rules.items() if rule.severity != "off"}
+
+
+def _option_text(value: str | float | bool) -> str:
+    # session options are texts; YAML reads 0 and true as numbers and booleans
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Safe YAML in which a key that stands twice is an error, not a silent choice of the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> Any:
+    if not path.is_file():
+        raise ProfileError("is not a file.", where=str(path), hint="Give the YAML file of a profile.")
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProfileError(f"cannot be read ({error}).", where=str(path)) from None
+    except ValueError as error:
+        raise ProfileError(f"is not YAML ({error}).", where=str(path)) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"{path}, line {mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or "malformed"
+        raise ProfileError(f"is not YAML ({problem}).", where=line) from None
+
+
+def _explain(error: ValidationError, where: str, model: type[BaseModel] = _ProfileFile) -> ProfileError:
+    # a misspelt key is also a missing one; the spelling is the better advice
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        hint = nearest(str(first["loc"][-1]), _keys_at(model, first["loc"][:-1]))
+        return ProfileError(f"there is no key {first['loc'][-1]!r}.", where=f"{where}: {key}", hint=hint)
+    if first["type"] == "missing":
+        return ProfileError("is missing.", where=f"{where}: {key}")
+    return ProfileError(f"{first['msg']}, not {first['input']!r}.", where=f"{where}: {key}")
+
+
+def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation
+        options = [annotation, *get_args(annotation)]
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return [entry.alias or name for name, entry in model.model_fields.items()]

@@ -1,0 +1,215 @@
+"""Contract Runtime: turns a module into the file that ships, and runs that file."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from autocompress.core.artifact import Artifact, TensorSpec
+from autocompress.core.source import Array, ArraySource, Inputs, Part, whole
+from autocompress.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """Example inputs of a model: arrays in the order of its arguments, or by argument name, with a batch
+    axis first."""
+
+    inputs: Inputs
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """The arrays by the names that the artifact's inputs will have."""
+        if isinstance(self.inputs, dict):
+            return dict(self.inputs)
+        names = ["input", *(f"input_{i}" for i in range(1, len(self.inputs)))]
+        return dict(zip(names, self.inputs, strict=True))
+
+    @property
+    def by_name(self) -> bool:
+        """True when the model is called with keyword arguments."""
+        return isinstance(self.inputs, dict)
+
+    @property
+    def batch(self) -> int:
+        """Items in the batch."""
+        return next(len(array) for array in self.arrays.values())
+
+    def with_batch(self, size: int) -> Example:
+        """The first items, repeated as often as it takes to make `size`."""
+        take = np.arange(size) % self.batch
+        if isinstance(self.inputs, dict):
+            return Example({name: array[take] for name, array in self.inputs.items()})
+        return Example(tuple(array[take] for array in self.inputs))
+
+    def as_part(self, name: str = "example") -> Part:
+        """Its items as calibration data, with targets that mean nothing."""
+        return whole(name, ArraySource(self.inputs, np.zeros(self.batch, dtype=np.int64)))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The arrays as tensors, by name."""
+        import torch
+
+        return {name: torch.from_numpy(np.array(array)) for name, array in self.arrays.items()}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What an artifact holds: stored weights, those that are not zero, and its operators by type."""
+
+    parameters: int
+    nonzero: int
+    operators: Mapping[str, int]
+
+
+class Session(ABC):
+    """An artifact, loaded."""
+
+    @abstractmethod
+    def run(self, inputs: Mapping[str, Array]) -> tuple[Array, ...]:
+        """Outputs for one batch, in the order of the artifact's outputs.
+
+        Raises:
+            RuntimeFailureError: when the runtime fails on these inputs.
+        """
+
+
+class Runtime(ABC):
+    """A runtime that ships."""
+
+    name: ClassVar[str]
+    format: ClassVar[str]
+
+    @abstractmethod
+    def export(
+        self, module: torch.nn.Module, example: Example, destination: Path, keep_float: Sequence[str] = ()
+    ) -> Artifact:
+        """The module as an artifact at `destination`, in inference mode, with a free batch where it allows one.
+
+        The module is left as it was. What layers that `keep_float` names do is marked in the artifact, and quantization
+        leaves it in float.
+
+        Raises:
+            ExportError: when it cannot be exported (the layer is named), the artifact computes other values, or what
+                one of the layers to keep in float does cannot be told apart in it.
+        """
+
+    @abstractmethod
+    def read(self, path: Path) -> Artifact:
+        """The artifact in a file.
+
+        Raises:
+            ArtifactError: when the file is missing, damaged or of another format.
+        """
+
+    @abstractmethod
+    def load(self, artifact: Artifact, threads: int, options: Mapping[str, str]) -> Session:
+        """A session with `threads` threads and the runtime's own options.
+
+        Raises:
+            RuntimeFailureError: when the runtime refuses the artifact or an option.
+        """
+
+    @abstractmethod
+    def contents(self, artifact: Artifact) -> Contents:
+        """What the artifact holds."""
+
+    @abstractmethod
+    def largest_tensors(self, artifact: Artifact) -> Sequence[tuple[str, int]]:
+        """What the artifact's stored tensors are, with their bytes, the largest first."""
+
+    @abstractmethod
+    def slowest_operators(
+        self, artifact: Artifact, inputs: Mapping[str, Array], threads: int, options: Mapping[str, str]
+    ) -> Sequence[tuple[str, str, float]]:
+        """Name, type and share of the artifact's time on these inputs of its operators, the slowest first.
+
+        Raises:
+            RuntimeFailureError: when the runtime fails on it.
+        """
+
+    @property
+    @abstractmethod
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the libraries that a measurement depends on."""
+
+
+def align(inputs: Inputs, specs: Sequence[TensorSpec], where: str = "data") -> dict[str, Array]:
+    """A batch as the artifact takes it: by name, in its dtypes.
+
+    Raises:
+        DataError: when names, number, shapes or dtypes do not fit, or a value is not finite.
+    """
+    named = inputs if isinstance(inputs, dict) else _by_position(inputs, specs, where)
+    aligned = {}
+    for spec in specs:
+        if spec.name not in named:
+            raise DataError(f"has no input {spec.name!r}.", where=where, hint=f"It has {', '.join(named)}.")
+        aligned[spec.name] = _fit(named[spec.name], spec, where)
+    return aligned
+
+
+def feeds(part: Part, artifact: Artifact, size: int) -> Iterator[tuple[dict[str, Array], Array]]:
+    """Batches of a part as the artifact takes them, with their targets.
+
+    An artifact with a fixed batch gets full batches only: the last one is filled up with its own items, so
+    there may be more rows in the feed than targets.
+    """
+    fixed = artifact.fixed_batch
+    for inputs, targets in part.batches(fixed or size):
+        feed = align(inputs, artifact.inputs, where=f"data ({part.name})")
+        rows = len(targets)
+        if fixed and rows < fixed:
+            fill = np.arange(fixed) % rows
+            feed = {name: array[fill] for name, array in feed.items()}
+        yield feed, targets
+
+
+def _by_position(inputs: tuple[Array, ...], specs: Sequence[TensorSpec], where: str) -> dict[str, Array]:
+    if len(inputs) != len(specs):
+        raise DataError(f"has {len(inputs)} inputs, the model takes {len(specs)}.", where=where)
+    return {spec.name: array for spec, array in zip(specs, inputs, strict=True)}
+
+
+def _fit(array: Array, spec: TensorSpec, where: str) -> Array:
+    fits = array.ndim == len(spec.shape) and all(
+        wanted is None or axis == 0 or wanted == found
+        for axis, (wanted, found) in enumerate(zip(spec.shape, array.shape, strict=False))
+    )
+    if not fits:
+        raise DataError(
+            f"input {spec.name!r} has shape {_sizes(array.shape)}, the model takes {_sizes(spec.shape)}.",
+            where=where,
+            hint="Give data in the model's shape.",
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        item = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0])
+        raise DataError(
+            f"input {spec.name!r} holds values that are not finite (first in item {item} of a batch).", where=where
+        )
+    kinds = {"f": "f", "i": "iub", "u": "iub", "b": "b"}
+    wanted_dtype = np.dtype(spec.dtype)
+    if array.dtype.kind not in kinds[wanted_dtype.kind]:
+        raise DataError(
+            f"input {spec.name!r} holds {array.dtype}, the model takes {spec.dtype}.",
+            where=where,
+            hint="Convert the data; autocompress does not guess a scale.",
+        )
+    with np.errstate(over="ignore"):
+        fitted = np.ascontiguousarray(array, dtype=wanted_dtype)
+    kept = np.isfinite(fitted).all() if wanted_dtype.kind == "f" else np.array_equal(fitted, array)
+    if not kept:
+        raise DataError(f"input {spec.name!r} holds values beyond {spec.dtype}.", where=where)
+    return fitted
+
+
+def _sizes(shape: Sequence[Any]) -> str:
+    return "(" + ", ".join("n" if size is None else str(size) for size in shape) + ")"

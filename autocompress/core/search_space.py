@@ -1,0 +1,268 @@
+"""The ladder: what will be tried, cheapest effort first, and what will not, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from autocompress.core.plan import Effort, Plan, Setting, Stage, Step
+from autocompress.errors import PlanError
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A setting with its options, the most promising first.
+
+    `structural` settings change the artifact's size or latency; the others change only what its numbers are,
+    so a candidate that missed a size or latency budget need not be tried again with another of their options.
+    """
+
+    name: str
+    options: tuple[Setting, ...]
+    structural: bool = True
+    describes: str = ""
+
+
+@dataclass(frozen=True)
+class Space:
+    """The settings that a technique may be given.
+
+    `combinations` restricts some settings to these joint values (most promising first), for example to the
+    type pairs that a probe found to pay.
+    """
+
+    choices: tuple[Choice, ...] = ()
+    combinations: tuple[Mapping[str, Setting], ...] = ()
+
+    def grid(self) -> Iterator[dict[str, Setting]]:
+        """All settings, most promising first: structural settings vary slowest."""
+        joint = {name for combination in self.combinations for name in combination}
+        free = sorted((c for c in self.choices if c.name not in joint), key=lambda choice: not choice.structural)
+        for combination in self.combinations or ({},):
+            for values in product(*(choice.options for choice in free)):
+                yield {**combination, **dict(zip((choice.name for choice in free), values, strict=True))}
+
+    def structural(self, settings: Mapping[str, Setting]) -> dict[str, Setting]:
+        """The part of `settings` that decides size and latency."""
+        names = {choice.name for choice in self.choices if choice.structural}
+        return {name: value for name, value in settings.items() if name in names}
+
+
+def check_settings(technique: str, choices: Sequence[Choice], settings: Mapping[str, Setting]) -> None:
+    """Raises PlanError when a setting is unknown, missing or not one of its options."""
+    known = {choice.name: choice for choice in choices}
+    for name, value in settings.items():
+        if name not in known:
+            raise PlanError(f"has no setting {name!r}.", where=technique, hint=f"Known: {', '.join(known)}.")
+        options = known[name].options
+        if not any(value == option and type(value) is type(option) for option in options):
+            raise PlanError(
+                f"{name} cannot be {value!r}.", where=technique, hint=f"Options: {', '.join(map(str, options))}."
+            )
+    missing = [name for name in known if name not in settings]
+    if missing:
+        raise PlanError(f"lacks the setting {missing[0]!r}.", where=technique)
+
+
+# the sentence of a refusal of what a rule names and the shelf does not hold
+NOT_AVAILABLE = "not available in this version."
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a technique was taken or refused: the sentence, the rule that decided and the fact behind it."""
+
+    sentence: str
+    rule: str
+    fact: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {"sentence": self.sentence, "rule": self.rule, "fact": self.fact}
+
+
+@dataclass(frozen=True)
+class Element:
+    """A technique inside a rung with the settings to try."""
+
+    technique: str
+    stage: Stage
+    space: Space
+
+
+@dataclass(frozen=True)
+class ExpectedDrop:
+    """Points of accuracy that plans like this usually lose, from `low` to `high`, and who says so."""
+
+    low: float
+    high: float
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g} points"
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One kind of plan. Predictions are shares of the baseline, None where nothing is known yet.
+
+    `structures` are the steps, one tuple of them for each structure, that the first round begins with. Where they are
+    `nested`, each leaves less of the network than the one before, so that the first that fits can be found by
+    halving; `likely` is where it is expected. `predictions` hold latency and size of each of them, empty where they are
+    those of the rung. `promotes` is how many trials of the rung before, one round shorter, go on here; None lets all.
+    """
+
+    name: str
+    effort: Effort
+    finish: tuple[Element, ...]
+    reason: Reason
+    predicted_latency: float | None = None
+    predicted_size: float | None = None
+    rounds: tuple[tuple[Element, ...], ...] = ()
+    predicted_seconds: float | None = None
+    structures: tuple[tuple[Step, ...], ...] = ()
+    nested: bool = False
+    likely: int | None = None
+    promotes: int | None = None
+    predictions: tuple[tuple[float, float], ...] = ()
+    expected_drop: ExpectedDrop | None = None
+
+    @property
+    def elements(self) -> tuple[Element, ...]:
+        """All elements in the order they are applied."""
+        return (*(element for elements in self.rounds for element in elements), *self.finish)
+
+    @property
+    def techniques(self) -> list[str]:
+        """Names of all techniques that its plans may have, in order."""
+        structural = dict.fromkeys(step.technique for structure in self.structures for step in structure)
+        return [*structural, *(element.technique for element in self.elements)]
+
+    def plans(self) -> Iterator[Plan]:
+        """All plans of the rung, most promising first."""
+        for structure in self.structures or ((),):
+            for settings in product(*(list(element.space.grid()) for element in self.elements)):
+                steps = iter(
+                    Step(element.technique, element.stage, chosen)
+                    for element, chosen in zip(self.elements, settings, strict=True)
+                )
+                rounds = [tuple(next(steps) for _ in elements) for elements in self.rounds]
+                if structure:
+                    rounds[:1] = [(*structure, *(rounds[0] if rounds else ()))]
+                yield Plan(tuple(rounds), tuple(next(steps) for _ in self.finish))
+
+    def structure_of(self, plan: Plan) -> tuple[Step, ...]:
+        """The steps in front of the first round that are one of the rung's structures; none without structures."""
+        return plan.structure if self.structures else ()
+
+    def place(self, plan: Plan) -> int | None:
+        """Where the plan's structure stands among the rung's, None where it is none of them."""
+        structure = self.structure_of(plan)
+        return self.structures.index(structure) if structure in self.structures else None
+
+    def holds(self, plan: Plan) -> bool:
+        """True when the plan has one of the rung's structures and its techniques, round by round."""
+        if bool(self.structures) and self.place(plan) is None:
+            return False
+        taken = len(self.structure_of(plan))
+        mine = [[element.technique for element in elements] for elements in (self.rounds or ((),) * bool(taken))]
+        rounds = [list(steps) for steps in plan.rounds]
+        if rounds:
+            rounds[0] = rounds[0][taken:]
+        found = [[step.technique for step in steps] for steps in (*rounds, plan.finish)]
+        return found == [*mine, [element.technique for element in self.finish]]
+
+    def predicted(self, plan: Plan) -> tuple[float | None, float | None]:
+        """Latency and size that are predicted of a plan of this rung."""
+        place = self.place(plan)
+        if place is not None and self.predictions:
+            return self.predictions[place]
+        return self.predicted_latency, self.predicted_size
+
+    def fixed_by(self, plan: Plan) -> tuple[Step, ...]:
+        """The plan's steps without the settings that leave size and latency as they are."""
+        structure = self.structure_of(plan)
+        rest = list(plan.steps)[len(structure) :]
+        return (
+            *structure,
+            *(
+                Step(step.technique, step.stage, element.space.structural(step.settings))
+                for element, step in zip(self.elements, rest, strict=True)
+            ),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {
+            "name": self.name,
+            "effort": self.effort.name.lower(),
+            "techniques": self.techniques,
+            "plans": sum(1 for _ in self.plans()),
+            "reason": self.reason.to_json(),
+            "predicted_latency": self.predicted_latency,
+            "predicted_size": self.predicted_size,
+            "predicted_seconds": self.predicted_seconds,
+            "expected_drop_pp": vars(self.expected_drop) if self.expected_drop else None,
+        }
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One rule of the tree, evaluated: the question, its answer, by what it was found, and what follows from it.
+
+    `others` are the branches that were not taken, by their answer.
+    """
+
+    rule: str
+    question: str
+    answer: str
+    found: str
+    sentence: str
+    others: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {
+            "rule": self.rule,
+            "question": self.question,
+            "answer": self.answer,
+            "found": self.found,
+            "sentence": self.sentence,
+            "not_taken": dict(self.others),
+            "source": self.source,
+        }
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Rungs from cheap to dear, refusals with reasons, and the path through the decision tree."""
+
+    rungs: tuple[Rung, ...]
+    refusals: Mapping[str, Reason]
+    path: tuple[Answer, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def out_of_reach(self) -> bool:
+        """True when not even the smallest structure that can be made keeps the budgets on size and time."""
+        return self.affirms("reachable")
+
+    def affirms(self, rule: str) -> bool:
+        """True when the tree asked this rule's question and the answer was yes."""
+        return any(answer.rule == rule and answer.answer == "yes" for answer in self.path)
+
+    def rung_of(self, plan: Plan) -> Rung | None:
+        """The rung whose techniques the plan uses."""
+        return next((rung for rung in self.rungs if rung.holds(plan)), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {
+            "rungs": [rung.to_json() for rung in self.rungs],
+            "refusals": {name: reason.to_json() for name, reason in self.refusals.items()},
+            "path": [answer.to_json() for answer in self.path],
+            "warnings": list(self.warnings),
+        }

@@ -1,0 +1,224 @@
+"""Tasks: the data in its parts and what counts as a good answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autocompress.core.aggregate import AGGREGATES, Aggregate, first_output
+from autocompress.core.source import Array, Part, as_source, third, to_array, whole
+from autocompress.errors import DataError
+
+Score = Callable[[Any, Array], Any]
+Loss = Callable[[Any, Any], Any]
+Augment = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """The data in its parts and what counts as a good answer.
+
+    Args:
+        test: what accuracy is certified on. Sources are `(inputs, targets)` arrays, a Dataset or a DataLoader;
+            several inputs are a tuple of arrays or a dict by argument name.
+        train: what may be trained on and calibrated with.
+        val: what selects between candidates. Without it, a third of `test` selects and the rest confirms.
+        score: `score(outputs, targets) -> (n,)`, higher is better; by name (`top1`, `top5`, `negative_error`,
+            `token_accuracy`) or a callable on numpy arrays. `outputs` is one array, or a tuple for several. A figure of
+            all items together is an `Aggregate`, or one by name: `macro_f1`, `spearman`, `negative_perplexity`.
+        loss: `loss(outputs, targets)` on tensors, for training.
+        augment: a function on a batch of input tensors, for training.
+    """
+
+    test: Any = None
+    train: Any = None
+    val: Any = None
+    score: str | Score | Aggregate = "top1"
+    loss: Loss | None = None
+    augment: Augment | None = None
+    name: str = "data"
+
+    def __post_init__(self) -> None:
+        for field in ("test", "train", "val"):
+            source = as_source(getattr(self, field))
+            if source is not None and len(source) == 0:
+                raise DataError("is empty.", where=f"{self.name}: {field}")
+            object.__setattr__(self, field, source)
+        known = (*SCORES, *AGGREGATES)
+        if isinstance(self.score, str) and self.score not in known:
+            raise DataError(
+                f"there is no score named {self.score!r}.", where="score", hint=f"Known: {', '.join(known)}."
+            )
+
+    @property
+    def selecting(self) -> Part | None:
+        """What selects between candidates: `val`, else a third of `test`."""
+        if self.val is not None:
+            return whole("val", self.val)
+        if self.test is None:
+            return None
+        return Part("test, selecting third", self.test, third(len(self.test), selects=True))
+
+    @property
+    def confirming(self) -> Part | None:
+        """What only confirms: `test`, without the third that selects when there is no `val`."""
+        if self.test is None:
+            return None
+        if self.val is not None:
+            return whole("test", self.test)
+        return Part("test, confirming two thirds", self.test, third(len(self.test), selects=False))
+
+    @property
+    def everything(self) -> Part:
+        """All test items, for judging an artifact that was not chosen with them.
+
+        Raises:
+            DataError: when there are no test items.
+        """
+        if self.test is None:
+            raise DataError("has no test items.", where=self.name)
+        return whole("test", self.test)
+
+    @property
+    def calibrating(self) -> Part | None:
+        """What ranges are calibrated on: `train`, else what selects; never what confirms."""
+        return whole("train", self.train) if self.train is not None else self.selecting
+
+    @property
+    def aggregate(self) -> Aggregate | None:
+        """The score as a figure of all items together, None where every item has a score of its own."""
+        if isinstance(self.score, str):
+            return AGGREGATES.get(self.score)
+        return self.score if isinstance(self.score, Aggregate) else None
+
+    def scores(self, outputs: Any, targets: Array) -> NDArray[np.float64]:
+        """The score of each item, shape `(n,)`; of an aggregate what each item brings to it, shape `(n, k)`.
+
+        Raises:
+            DataError: when the score function raises or returns something else.
+        """
+        aggregate = self.aggregate
+        if aggregate is not None:
+            function = aggregate.records
+        else:
+            function = SCORES[self.score] if isinstance(self.score, str) else cast("Score", self.score)
+        try:
+            result = to_array(function(outputs, targets)).astype(np.float64)
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(f"raised {type(error).__name__}: {error}.", where="score") from error
+        if aggregate is not None and result.ndim == 1:
+            result = result[:, None]
+        if result.ndim != (1 if aggregate is None else 2) or len(result) != len(targets):
+            raise DataError(
+                f"returned shape {result.shape} for {len(targets)} items.", where="score", hint="One score per item."
+            )
+        if not np.isfinite(result).all():
+            raise DataError("returned values that are not finite.", where="score")
+        return result
+
+    def columns(self, outputs: Any, targets: Array) -> dict[str, NDArray[np.float64]]:
+        """`score` of each item and, where it chooses one of several classes, `answer` and `label`."""
+        found = {"score": self.scores(outputs, targets)}
+        if self.chooses_classes:
+            found["answer"] = first_output(outputs).argmax(1).astype(np.float64)
+            found["label"] = np.asarray(targets).astype(np.float64)
+        return found
+
+    @property
+    def score_name(self) -> str:
+        """The score by name; for a callable, where it is defined."""
+        if isinstance(self.score, str):
+            return self.score
+        if isinstance(self.score, Aggregate):
+            return self.score.name
+        kind = self.score if hasattr(self.score, "__qualname__") else type(self.score)
+        return f"{kind.__module__}.{kind.__qualname__}"
+
+    def value(self, scores: NDArray[np.float64]) -> float:
+        """The figure that scores of `scores` come to: their mean, or what the aggregate makes of them."""
+        return float(scores.mean()) if self.aggregate is None else self.aggregate.value(scores)
+
+    @property
+    def chooses_classes(self) -> bool:
+        """True when every item has one right class out of several."""
+        return self.score in CLASS_SCORES
+
+    @property
+    def score_is_rate(self) -> bool:
+        """True when the score lies between 0 and 1 as a share of right answers does."""
+        return self.chooses_classes or (self.aggregate is not None and self.aggregate.is_rate)
+
+
+def _class_scores(outputs: Any, targets: Array, k: int) -> Array:
+    logits = first_output(outputs)
+    if logits.ndim != 2:
+        raise DataError(
+            f"top-{k} needs outputs of shape (n, classes), not {logits.shape}.",
+            where="score",
+            hint="Pass a score function that fits the model's outputs.",
+        )
+    if targets.ndim != 1 or targets.dtype.kind not in "iub":
+        raise DataError(
+            f"labels are {targets.dtype} of shape {targets.shape}, not whole numbers of shape (n,).", where="labels"
+        )
+    if len(logits) != len(targets):
+        raise DataError(f"{len(logits)} outputs for {len(targets)} labels.", where="score")
+    classes = logits.shape[1]
+    wrong = np.flatnonzero((targets < 0) | (targets >= classes))
+    if len(wrong):
+        raise DataError(
+            f"label {targets[wrong[0]]} is out of range: the model has {classes} classes, 0 to {classes - 1}.",
+            where="labels",
+            hint="Check the labels, or that the model is the one for these data.",
+        )
+    rows = np.arange(len(targets))
+    # an item is in the top k when fewer than k classes score higher; ties count for the lower index
+    own = logits[rows, targets.astype(np.int64)][:, None]
+    ahead = (logits > own).sum(1) + ((logits == own) & (np.arange(classes) < targets[:, None])).sum(1)
+    return np.asarray(ahead < k)
+
+
+def top1(outputs: Any, targets: Array) -> Array:
+    """1 where the label's class scores highest, shape `(n,)`."""
+    return _class_scores(outputs, targets, 1)
+
+
+def top5(outputs: Any, targets: Array) -> Array:
+    """1 where the label's class is among the five highest, shape `(n,)`."""
+    return _class_scores(outputs, targets, 5)
+
+
+def negative_error(outputs: Any, targets: Array) -> Array:
+    """Minus the mean absolute error of each item, shape `(n,)`."""
+    values = first_output(outputs)
+    if values.shape != targets.shape and (values.size != targets.size or values.shape[:1] != (len(targets),)):
+        raise DataError(f"outputs have shape {values.shape}, targets {targets.shape}.", where="score")
+    return np.asarray(-np.abs(values.reshape(len(targets), -1) - targets.reshape(len(targets), -1)).mean(1))
+
+
+def token_accuracy(outputs: Any, targets: Array) -> Array:
+    """Share of an item's tokens predicted right, shape `(n,)`; targets below 0 are padding."""
+    values = first_output(outputs)
+    if values.ndim < 3 or values.shape[:-1] != targets.shape:
+        raise DataError(
+            f"outputs have shape {values.shape}, targets {targets.shape}.",
+            where="score",
+            hint="Expected (n, tokens, classes) and (n, tokens).",
+        )
+    right = (values.argmax(-1) == targets) & (targets >= 0)
+    return np.asarray(right.sum(1) / np.maximum((targets >= 0).sum(1), 1))
+
+
+CLASS_SCORES = ("top1", "top5", "macro_f1")
+SCORES: Mapping[str, Score] = {
+    "top1": top1,
+    "top5": top5,
+    "negative_error": negative_error,
+    "token_accuracy": token_accuracy,
+}

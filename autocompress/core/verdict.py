@@ -1,0 +1,145 @@
+"""Verdicts: what the measurements say about each budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from autocompress.core.budget import Budget
+
+
+class Standing(StrEnum):
+    """Where a measurement stands against a budget, at the stated confidence."""
+
+    MET = "met"
+    EXCEEDED = "exceeded"
+    UNDECIDED = "undecided"
+    UNMEASURED = "unmeasured"
+
+
+class Status(StrEnum):
+    """The answer over all budgets."""
+
+    MET = "met"
+    NOT_MET = "not met"
+    UNDECIDED = "undecided"
+
+    @property
+    def exit_code(self) -> int:
+        """The command line's exit code for this answer."""
+        return {Status.MET: 0, Status.NOT_MET: 1, Status.UNDECIDED: 3}[self]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One budget judged.
+
+    `value`, `limit`, `low`, `high` are in the metric's unit (or shares of the baseline for a relative budget);
+    `low` and `high` bound the true value, each one-sided at the stated confidence. `needed` is the number of
+    further items that would decide at the observed rates.
+    """
+
+    budget: Budget
+    standing: Standing
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    needed: int | None = None
+    samples: int = 0
+    sentence: str = ""
+
+    @property
+    def limit(self) -> float:
+        """The limit in the unit of `value`."""
+        return self.budget.limit
+
+    @property
+    def overshoot(self) -> float:
+        """How far past the limit, as a ratio: 1.0 is exactly at it, above 1 is past it.
+
+        Accuracy drops may be zero or negative, so theirs is 1 + (value - limit) / max(limit, 1).
+        """
+        if self.value is None:
+            return float("inf")
+        if not self.budget.structural:
+            gap = self.value - self.limit if self.budget.metric != "min_accuracy" else self.limit - self.value
+            return max(0.0, 1.0 + gap / max(self.limit if self.budget.metric != "min_accuracy" else 1.0, 1.0))
+        ratio = self.value / self.limit
+        if self.budget.metric == "throughput_per_s":
+            return 1.0 / ratio if ratio > 0 else float("inf")
+        return ratio
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {
+            "metric": self.budget.metric,
+            "budget": self.budget.text,
+            "limit": self.limit,
+            "relative": self.budget.relative,
+            "standing": str(self.standing),
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "needed": self.needed,
+            "samples": self.samples,
+            "sentence": self.sentence,
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Finding:
+        """The finding that `to_json` wrote."""
+        return Finding(
+            Budget(data["metric"], data["limit"], data["relative"]),
+            Standing(data["standing"]),
+            *(data[key] for key in ("value", "low", "high", "needed", "samples", "sentence")),
+        )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All findings. Nothing fails open: without findings, or with one unmeasured, it is not met."""
+
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def status(self) -> Status:
+        """Met only if there is at least one finding and all are met; any exceeded makes it not met."""
+        standings = {finding.standing for finding in self.findings}
+        if Standing.EXCEEDED in standings:
+            return Status.NOT_MET
+        return Status.MET if standings == {Standing.MET} else Status.UNDECIDED
+
+    @property
+    def structural(self) -> Verdict:
+        """The findings on budgets that structure alone decides: size, time, memory, energy."""
+        return Verdict(tuple(finding for finding in self.findings if finding.budget.structural))
+
+    @property
+    def binding(self) -> Finding | None:
+        """The finding that stands farthest from being met, None when all are met."""
+        open_ones = [finding for finding in self.findings if finding.standing is not Standing.MET]
+        ranks = {Standing.EXCEEDED: 2, Standing.UNDECIDED: 1, Standing.UNMEASURED: 0}
+        return max(
+            open_ones, key=lambda f: (ranks[f.standing], f.overshoot if f.value is not None else 0.0), default=None
+        )
+
+    @property
+    def overshoot(self) -> float:
+        """The worst ratio of a value to its limit over the budgets that were measured; above 1 is a miss."""
+        known = (finding.overshoot for finding in self.findings if finding.value is not None)
+        return max(known, default=float("inf"))
+
+    def of(self, metric: str) -> Finding | None:
+        """The finding on a metric, None when it has no budget."""
+        return next((finding for finding in self.findings if finding.budget.metric == metric), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {"status": str(self.status), "findings": [finding.to_json() for finding in self.findings]}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Verdict:
+        """The verdict that `to_json` wrote; the status is derived again."""
+        return Verdict(tuple(Finding.from_json(finding) for finding in data["findings"]))

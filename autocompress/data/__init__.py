@@ -1,0 +1,1 @@
+"""Data and models as the user names them, and what is read of them."""

@@ -1,0 +1,94 @@
+"""A seeded bank of augmented views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from autocompress.core.runtime import Example
+from autocompress.core.source import Part
+from autocompress.core.task import Augment
+from autocompress.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One batch of a view. `key` is the same whenever the same items come with the same augmentation."""
+
+    key: int
+    inputs: dict[str, torch.Tensor]
+    targets: torch.Tensor
+
+
+class Views:
+    """Batches of a part, augmented, the same for the same seed and step: a run that resumes sees what it would have
+    seen.
+
+    An epoch shows one of `views` views of all items: a view fixes which items meet in a batch and how they are
+    augmented, so that a teacher's answers can be kept. Later epochs show the views again, their batches in another
+    order. 0 views means a fresh one for every epoch. Items are held in memory as the model takes them.
+    """
+
+    def __init__(self, part: Part, example: Example, *, batch: int, seed: int, views: int = 0) -> None:
+        inputs, self._targets = _gather(part)
+        self._inputs = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        self.by_name = example.by_name
+        self._seed, self._views, self._batch = seed, views, min(batch, len(self._targets))
+        self.per_epoch = max(1, len(self._targets) // self._batch)
+
+    def at(self, step: int, augment: Augment | None = None) -> Batch:
+        """The batch of one step, with tensors by input name; images are augmented."""
+        epoch, place = divmod(step, self.per_epoch)
+        view = epoch % self._views if self._views else epoch
+        if view != epoch:
+            place = int(self._order(self.per_epoch, 7_368_787 + epoch)[place])
+        items = self._order(len(self._targets), view)[place * self._batch : (place + 1) * self._batch]
+        inputs = {name: tensor[items] for name, tensor in self._inputs.items()}
+        key = view * self.per_epoch + place
+        if augment is not None:
+            # augmentation draws from torch's global generator, which is left as it was found
+            with seeded(self._seed * 1_000_003 + key):
+                inputs = {name: augment(tensor) if tensor.ndim == 4 else tensor for name, tensor in inputs.items()}
+        return Batch(key, inputs, torch.from_numpy(self._targets)[items])
+
+    def _order(self, n: int, number: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + number)
+        return torch.randperm(n, generator=generator)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """torch's global generator with this seed, and as it was afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _gather(part: Part) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    labels, start = np.empty(0), 0
+    for inputs, targets in part.batches(512):
+        for name, column in Example(inputs).arrays.items():
+            rows = column.astype(np.float32) if column.dtype == np.float64 else column
+            arrays[name] = _put(arrays.get(name), rows, start, len(part), name)
+        labels = _put(labels if start else None, targets, start, len(part), "targets")
+        start += len(targets)
+    return arrays, labels
+
+
+def _put(array: np.ndarray | None, rows: np.ndarray, start: int, length: int, name: str) -> np.ndarray:
+    # put together at the end they would be held twice
+    if array is None:
+        array = np.empty((length, *rows.shape[1:]), rows.dtype)
+    if rows.shape[1:] != array.shape[1:]:
+        raise DataError(
+            f"items have shape {array.shape[1:]}, and from item {start} on {rows.shape[1:]}.",
+            where=f"data: {name}",
+            hint="Pad them to one shape.",
+        )
+    array[start : start + len(rows)] = rows
+    return array

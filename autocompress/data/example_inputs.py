@@ -1,0 +1,118 @@
+"""Example inputs: from the data, from the caller, from the profile, or from the model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from autocompress.core.artifact import Artifact, TensorSpec
+from autocompress.core.runtime import Example, align
+from autocompress.core.source import Array, Inputs, to_array
+from autocompress.core.task import Task
+from autocompress.errors import DataError, ModelError, RuntimeFailureError
+
+
+def as_task(data: Any) -> Task | None:
+    """A task from a Task, `(inputs, targets)` arrays, a Dataset, a DataLoader, or a dict of train, val, test.
+
+    Raises:
+        DataError: when the object is none of these, or a part is empty.
+    """
+    if data is None or isinstance(data, Task):
+        return data
+    if isinstance(data, Mapping):
+        unknown = set(data) - {"train", "val", "test"}
+        if unknown:
+            raise DataError(
+                f"has the key {sorted(map(str, unknown))[0]!r}.", where="data", hint="Known: train, val, test."
+            )
+        return Task(**data)
+    return Task(test=data)
+
+
+def example_for(model: Any, task: Task | None, inputs: Any, specs: Sequence[TensorSpec]) -> Example:
+    """Example inputs, the first of: `inputs` as given, items of the data, the profile's specs, the model's own
+    `example_input_array` (Lightning) or `dummy_inputs` (Hugging Face).
+
+    Raises:
+        ModelError: when there is none of them.
+    """
+    if inputs is not None:
+        return _given(inputs)
+    part = task.calibrating or task.confirming if task else None
+    if part is not None:
+        read, _ = next(iter(part.first(2).batches(2)))
+        return Example(_as_model_takes(read))
+    if specs:
+        return made_up(specs)
+    for attribute in ("example_input_array", "dummy_inputs"):
+        own = getattr(model, attribute, None)
+        if own is not None:
+            return _given(own)
+    raise ModelError(
+        "there is nothing to call it with.",
+        where="model",
+        hint='Give data, inputs="1x3x32x32:float32" (--input), or `inputs:` in the profile.',
+    )
+
+
+def made_up_arrays(specs: Sequence[TensorSpec], batch: int) -> dict[str, Array]:
+    """One batch by the specs: normal values for floats, ones (which any table of embeddings has) for whole numbers."""
+    generator = np.random.default_rng(0)
+    arrays: dict[str, Array] = {}
+    for spec in specs:
+        shape = spec.with_batch(batch)
+        is_float = np.dtype(spec.dtype).kind == "f"
+        values = generator.standard_normal(shape) if is_float else np.ones(shape)
+        arrays[spec.name] = values.astype(spec.dtype)
+    return arrays
+
+
+def feed_of(artifact: Artifact, example: Example | None, batch: int) -> dict[str, Array]:
+    """What an artifact is measured with: one batch of the example, made up where there is none, by input name.
+
+    Raises:
+        RuntimeFailureError: when it takes batches of another size only.
+        DataError: when the example does not fit its inputs.
+    """
+    if artifact.fixed_batch not in (None, batch):
+        raise RuntimeFailureError(
+            f"takes batches of {artifact.fixed_batch} only, the profile measures at {batch}.",
+            where=str(artifact.path),
+            hint="Export it with a free batch, or set protocol.batch.",
+        )
+    if example is None:
+        return made_up_arrays(artifact.inputs, batch)
+    return align(example.with_batch(batch).inputs, artifact.inputs, where="example inputs")
+
+
+def made_up(specs: Sequence[TensorSpec]) -> Example:
+    """Inputs by their specs, for a model that nothing else is known of."""
+    arrays = made_up_arrays(specs, batch=1)
+    named = any(name != "input" and not name.startswith("input_") for name in arrays)
+    return Example(arrays if named else tuple(arrays.values()))
+
+
+def _given(inputs: Any) -> Example:
+    if isinstance(inputs, str):
+        return made_up([TensorSpec.parse(inputs)])
+    if isinstance(inputs, TensorSpec):
+        return made_up([inputs])
+    if isinstance(inputs, Mapping):
+        return Example(_as_model_takes({str(name): to_array(value) for name, value in inputs.items()}))
+    parts = inputs if isinstance(inputs, tuple | list) else (inputs,)
+    if parts and all(isinstance(part, TensorSpec) for part in parts):
+        return made_up(list(parts))
+    return Example(_as_model_takes(tuple(to_array(part) for part in parts)))
+
+
+def _as_model_takes(inputs: Inputs) -> Inputs:
+    # numpy's default float64 is never what a float32 model was trained on
+    def narrow(array: Any) -> Any:
+        return array.astype(np.float32) if array.dtype == np.float64 else array
+
+    if isinstance(inputs, dict):
+        return {name: narrow(array) for name, array in inputs.items()}
+    return tuple(narrow(array) for array in inputs)

@@ -1,0 +1,130 @@
+"""Models by their spec: `file.py:callable`, `package.module:callable` or `torchvision:resnet18`."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from autocompress.data.module import first_line
+from autocompress.data.spec_import import Maker, split_spec
+from autocompress.data.vision import import_torchvision
+from autocompress.errors import ModelError, nearest
+
+FORMS = "file.py:callable, package.module:callable or torchvision:resnet18"
+_SAVING = "Save one with torch.save(model.state_dict(), FILE)."
+_makes_modules = Maker(nn.Module, "an nn.Module", ModelError)
+
+
+def load_model(spec: str, weights: Path | None = None) -> nn.Module:
+    """The module that a spec names, on the CPU.
+
+    Args:
+        spec: `file.py:callable` or `package.module:callable`, where the callable is a function or an
+            `nn.Module` class that is called without arguments; or `torchvision:NAME`, a classification model
+            of torchvision with 1,000 classes. Without `weights` that one is initialised at random with seed
+            0, so that it is the same in every run.
+        weights: a state dict saved with `torch.save`, alone or under the key `state_dict`; the prefix
+            `module.` that DataParallel leaves is dropped. Nothing else is unpickled from it.
+
+    Raises:
+        ModelError: when the module cannot be found, imported or built, or the weights do not fit it.
+        MissingExtraError: when torchvision is needed and not installed.
+    """
+    parts = split_spec(spec)
+    if parts is None:
+        raise ModelError("names no callable.", where=repr(spec), hint=f"Write {FORMS}.")
+    target, name = parts
+    module = _from_torchvision(name) if target == "torchvision" else _makes_modules.make(target, name)
+    if weights is not None:
+        _fill(module, read_weights(weights), weights)
+    return module
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """The state dict in a file, on the CPU, without the wrapper and the prefix that training left around it.
+
+    Raises:
+        ModelError: when the file is missing or holds anything else than tensors by name.
+    """
+    if not path.is_file():
+        what = "is not a file." if path.exists() else "does not exist."
+        raise ModelError(what, where=str(path), hint=f"Give a state dict. {_SAVING}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice on files that are refused below
+            content = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:
+        held = re.search(r"GLOBAL (\S+)", str(error))
+        if held:
+            what = f"holds a Python object ({held[1]}), which is not unpickled, as that could run code."
+        else:
+            what = "is not a checkpoint of PyTorch, or is damaged."
+        raise ModelError(what, where=str(path), hint=_SAVING) from error
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not any(isinstance(v, torch.Tensor) for v in content.values()):
+        keys = f" with the keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
+        raise ModelError(f"holds a {type(content).__name__}{keys}, not a state dict.", where=str(path), hint=_SAVING)
+    state = {str(key): value for key, value in content.items()}
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return state
+
+
+def _from_torchvision(name: str) -> nn.Module:
+    import_torchvision()
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name.lower() not in known:
+        raise ModelError(
+            f"has no classification model {name!r}.", where="torchvision", hint=nearest(name.lower(), known)
+        )
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # googlenet and inception_v3 announce that their initialisation will change
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.manual_seed(0)
+        module: nn.Module = models.get_model(name.lower(), weights=None)
+    return module
+
+
+def _fill(module: nn.Module, state: dict[str, Any], path: Path) -> None:
+    own = module.state_dict()
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    if missing or unexpected:
+        differences = [
+            f"{_count(keys, 'key')} {what}, the first is {keys[0]!r}"
+            for keys, what in ((missing, "of the model missing"), (unexpected, "the model does not have"))
+            if keys
+        ]
+        raise ModelError(
+            f"does not fit the model: {'; '.join(differences)}.",
+            where=str(path),
+            hint="Give the weights of this architecture.",
+        )
+    for key, value in own.items():
+        given = state[key]
+        if not isinstance(value, torch.Tensor) or nn.parameter.is_lazy(value):
+            continue
+        if getattr(given, "shape", None) != value.shape:
+            shape = tuple(given.shape) if isinstance(given, torch.Tensor) else type(given).__name__
+            raise ModelError(
+                f"does not fit the model: {key!r} is {shape}, the model's is {tuple(value.shape)}.",
+                where=str(path),
+                hint="Give the weights of this architecture, or build the model with their sizes.",
+            )
+    try:
+        module.load_state_dict(state, strict=True)
+    except Exception as error:
+        raise ModelError(f"does not fit the model: {first_line(error)}", where=str(path)) from error
+
+
+def _count(keys: list[str], noun: str) -> str:
+    return f"{len(keys)} {noun}{'' if len(keys) == 1 else 's'}"

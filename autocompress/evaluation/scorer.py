@@ -1,0 +1,92 @@
+"""Scores of an artifact, item by item, in the runtime that will run it; nothing is scored twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autocompress.core.artifact import Artifact
+from autocompress.core.measurement import Measurement, Reading
+from autocompress.core.runtime import Runtime, feeds
+from autocompress.core.source import Part
+from autocompress.core.task import Task
+from autocompress.errors import RuntimeFailureError
+from autocompress.statistics.bootstrap import replicates
+from autocompress.system.locks import working
+
+BATCH = 64
+
+
+@dataclass(eq=False)
+class _Sheet:
+    """What is known of one artifact on one part: rows by the index of their item."""
+
+    items: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    columns: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    def add(self, items: NDArray[np.int64], columns: Mapping[str, NDArray[np.float64]]) -> None:
+        """Rows of further items."""
+        every = np.concatenate([self.items, items])
+        order = np.argsort(every, kind="stable")
+        joined = {
+            name: np.concatenate([self.columns[name], rows]) if name in self.columns else rows
+            for name, rows in columns.items()
+        }
+        self.items, self.columns = every[order], {name: rows[order] for name, rows in joined.items()}
+
+
+@dataclass(eq=False)
+class Scorer:
+    """Scores artifacts on parts of a task's data, shape `(n,)` in the order of the part's items."""
+
+    runtime: Runtime
+    task: Task
+    threads: int
+    options: Mapping[str, str]
+    _sheets: dict[tuple[str, str], _Sheet] = field(default_factory=dict)
+
+    def measurement(self, artifact: Artifact, baseline: Artifact | None, part: Part) -> Measurement:
+        """The readings of an artifact beside its baseline's on the same items; raises as `readings` does."""
+        before = {} if baseline is None else self.readings(baseline, part)
+        return Measurement(self.readings(artifact, part), before)
+
+    def readings(self, artifact: Artifact, part: Part) -> dict[str, Reading]:
+        """`score`, and where the task is one of classes `answer` and `label`: the class given and the right one.
+
+        Raises:
+            DataError: when the data do not fit the artifact or its outputs.
+            RuntimeFailureError: when outputs are not finite.
+        """
+        sheet = self._sheets.setdefault((artifact.hash, part.name), _Sheet())
+        missing = part.without(sheet.items)
+        if len(missing) or not sheet.columns:
+            sheet.add(missing.indices, self._scored(artifact, missing))
+        places = np.searchsorted(sheet.items, part.indices)
+        units = {"score": "score", "answer": "class", "label": "class"}
+        found = {name: Reading(units[name], rows[places]) for name, rows in sheet.columns.items()}
+        aggregate = self.task.aggregate
+        if aggregate is not None:
+            drawn = replicates(found["score"].samples, aggregate.value)
+            found["score"] = Reading(aggregate.name, drawn, len(part))
+        return found
+
+    def _scored(self, artifact: Artifact, part: Part) -> dict[str, NDArray[np.float64]]:
+        session = self.runtime.load(artifact, self.threads, self.options)
+        found: dict[str, list[Any]] = {}
+        for feed, targets in feeds(part, artifact, BATCH):
+            with working():
+                outputs = tuple(output[: len(targets)] for output in session.run(feed))
+            if not all(np.isfinite(output).all() for output in outputs if output.dtype.kind == "f"):
+                raise RuntimeFailureError(
+                    "gives outputs that are not finite (NaN or infinity).",
+                    where=str(artifact.path),
+                    hint="Check the model.",
+                )
+            given = outputs[0] if len(outputs) == 1 else outputs
+            for name, rows in self.task.columns(given, targets).items():
+                found.setdefault(name, []).append(rows)
+        return {name: np.concatenate(rows) for name, rows in found.items()} or {"score": np.zeros(0)}

@@ -1,0 +1,34 @@
+"""What accuracy a kind of plan usually costs, with the source of every range. It orders nothing and decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from autocompress.core.facts import Family
+from autocompress.core.plan import Effort
+from autocompress.core.search_space import ExpectedDrop
+
+QUANTIZED: dict[Family, ExpectedDrop] = {
+    Family.CNN: ExpectedDrop(0.0, 2.0, "Krishnamoorthi, Quantizing deep convolutional networks, 2018: within 2 points"),
+    Family.TRANSFORMER: ExpectedDrop(0.0, 2.1, "benchmarks/tasks.py: MiniLM on SST-2 lost 0.0, at most 2.05"),
+    Family.RNN: ExpectedDrop(0.0, 1.1, "benchmarks/tasks.py: an LSTM on HAR lost 0.3, at most 1.06"),
+}
+RECOVERED: dict[Family, ExpectedDrop] = {
+    Family.CNN: ExpectedDrop(0.5, 2.0, "benchmarks/structure.py: ResNets on CIFAR-10, 10 to 60 minutes"),
+    Family.MLP: ExpectedDrop(0.0, 1.0, "benchmarks/tasks.py: an MLP on MNIST lost 0.5, at most 0.93, at a ninth"),
+    Family.TRANSFORMER: ExpectedDrop(
+        0.0, 2.0, "Sajjad et al., On the effect of dropping layers, 2023: 98 % of the score without 40 % of the layers"
+    ),
+}
+
+
+def expected_drop(family: Family, techniques: Collection[str], effort: Effort) -> ExpectedDrop | None:
+    """Points of accuracy that a plan of these techniques is expected to lose; None where no source says anything.
+
+    Nothing is known of structure that is cut and not trained: it costs anything from nothing to all.
+    """
+    if effort is Effort.TRAINING:
+        return RECOVERED.get(family)
+    if all(name.startswith("int8") for name in techniques):
+        return QUANTIZED.get(family)
+    return None

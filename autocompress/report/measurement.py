@@ -1,0 +1,79 @@
+"""What `autocompress measure` shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from autocompress.core.measurement import STATISTICS, Measurement, Reading
+from autocompress.core.profile import Profile
+from autocompress.report.wording import bound_text
+from autocompress.statistics.bounds import median_bounds
+
+
+def measured_json(measurement: Measurement, profile: Profile, machine: str) -> dict[str, Any]:
+    """A JSON object: statistics with intervals and the conditions; each bound one-sided at the profile's confidence."""
+    readings = measurement.readings
+    latency = readings["latency_ms"]
+    low, high = _bounds(latency, profile)
+    found: dict[str, Any] = {
+        "schema": 1,
+        "machine": machine,
+        "size_mb": readings["size_mb"].value,
+        "memory_mb": readings["memory_mb"].value,
+        "energy_mj": float(np.median(readings["energy_mj"].samples)) if "energy_mj" in readings else None,
+        "latency_ms": {name: latency.statistic(name) for name in STATISTICS},
+        "latency_interval_ms": {"statistic": profile.protocol.statistic, "low": low, "high": high},
+        "blocks": list(latency.samples.shape),
+        "throughput_per_s": 1000 * profile.protocol.batch / latency.statistic(profile.protocol.statistic),
+        "conditions": measurement.conditions.to_json() if measurement.conditions else None,
+    }
+    if "latency_ms" in measurement.baseline:
+        statistic = profile.protocol.statistic
+        ratios = measurement.latency_ratios(statistic)
+        bounds = median_bounds(ratios, profile.alpha)
+        found["latency_ratio"] = {"value": float(np.median(ratios)), **_finite(bounds)}
+        found["size_ratio"] = readings["size_mb"].value / measurement.baseline["size_mb"].value
+    return found
+
+
+def _bounds(latency: Reading, profile: Profile) -> tuple[float | None, float | None]:
+    bounds = _finite(median_bounds(latency.block_statistic(profile.protocol.statistic), profile.alpha))
+    return bounds["low"], bounds["high"]
+
+
+def _finite(bounds: tuple[float, float]) -> dict[str, float | None]:
+    low, high = (bound if np.isfinite(bound) else None for bound in bounds)
+    return {"low": low, "high": high}
+
+
+def print_measurement(console: Console, measurement: Measurement, profile: Profile, machine: str) -> None:
+    """The same as a table."""
+    found = measured_json(measurement, profile, machine)
+    statistic = profile.protocol.statistic
+    interval = found["latency_interval_ms"]
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_row("size", f"{found['size_mb']:.3f} MB")
+    bounds = f" ({bound_text(interval['low'], 4)} to {bound_text(interval['high'], 4)})"
+    table.add_row(f"latency {statistic}", f"{found['latency_ms'][statistic]:.4g} ms{bounds}")
+    others = ", ".join(f"{name} {value:.4g}" for name, value in found["latency_ms"].items() if name != statistic)
+    table.add_row("", f"{others} ms")
+    if "latency_ratio" in found:
+        ratio = found["latency_ratio"]
+        table.add_row(
+            "beside the baseline",
+            f"{ratio['value']:.3f}x latency ({bound_text(ratio['low'], 4)} to {bound_text(ratio['high'], 4)}), "
+            f"{found['size_ratio']:.3f}x size",
+        )
+    table.add_row("throughput", f"{found['throughput_per_s']:.4g} items/s at batch {profile.protocol.batch}")
+    table.add_row("memory", f"{found['memory_mb']:.1f} MB above an empty runtime")
+    if found["energy_mj"] is not None:
+        table.add_row("energy", f"{found['energy_mj']:.4g} mJ a call, of the whole processor")
+    blocks, calls = found["blocks"]
+    loads = found["conditions"]["loads"] if found["conditions"] else 1
+    anew = f", loaded anew {loads - 1} times" if loads > 1 else ""
+    table.add_row("measured", f"{blocks} blocks of {calls} calls{anew}, {profile.runtime.threads} thread(s), {machine}")
+    console.print(table)

@@ -1,0 +1,151 @@
+"""What is printed of a plan: facts, what was probed, the decision tree and the ladder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from autocompress.core.facts import Facts, Kind
+from autocompress.core.probes import Probe, Probes
+from autocompress.core.search_space import Ladder
+
+MOST_REPEATS = 4
+MOST_NAMED = 3
+# share of the parameters below which a layer without int8 kernels is not worth a word
+WORTH_NAMING = 0.01
+
+
+def print_preflight(console: Console, facts: Facts, probes: Probes) -> None:
+    """What can be done to the model at all: by layer what cannot, why, and what then. A model that cannot be exported,
+    or whose file computes something else, gets no further than an error."""
+    tree = Tree("[bold]Preflight[/bold]")
+    tree.add("exports, and the file computes what the module does")
+    rest = [layer for layer in facts.layers if layer.parameters >= WORTH_NAMING * facts.parameters]
+    without = [layer.name for layer in rest if layer.kind in (Kind.NORM, Kind.OTHER)]
+    if without:
+        tree.add(Text(f"no int8 for {_some(without)}: they stay in float", style="dim"))
+    if probes.blocks or probes.groups or probes.left_alone:
+        tree.add(f"{len(probes.blocks)} blocks can be left out, {len(probes.groups)} groups of channels can be cut")
+    reasons: dict[str, list[str]] = {}
+    for name, reason in probes.left_alone.items():
+        reasons.setdefault(reason, []).append(name)
+    for reason, names in reasons.items():
+        tree.add(Text(f"left alone: {_some(names)}: {reason}", style="dim"))
+    if reasons:
+        tree.add(
+            Text("everything else goes on; --ignore leaves more alone, --keep-float keeps it from int8", style="dim")
+        )
+    console.print(tree)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"{', '.join(names[:MOST_NAMED])}{more}"
+
+
+def print_probes(console: Console, probes: Probes) -> None:
+    """What was measured of the model and of its dominant layers."""
+    tree = Tree(f"[bold]Probes[/bold]  [dim]on {escape(', '.join(probes.layers) or 'no layer')}[/dim]")
+    for technique in dict.fromkeys(probe.technique for probe in probes.probes):
+        best = next(iter(probes.of(technique)), None)
+        failure = probes.failure_of(technique)
+        branch = tree.add(escape(f"{technique}: {failure or (_probed(best) if best else 'not measured')}"))
+        for probe in probes.probes:
+            if probe.technique == technique and probe.failure and not failure:
+                branch.add(f"[dim]{escape(_settings(probe))}: {escape(probe.failure)}[/dim]")
+    if probes.chains is not None:
+        tree.add(f"a layer costs at least {1000 * probes.chains.layer_ms:.3g} us a call, however thin it is")
+    if probes.channel_multiple is not None:
+        tree.add(f"widths pay in steps of {probes.channel_multiple}")
+    elif probes.groups:
+        tree.add("which widths pay was not measured: no time was left")
+    if probes.operators:
+        slowest = sorted(probes.operators.items(), key=lambda one: -one[1])[:MOST_NAMED]
+        tree.add(f"the model's time: {', '.join(f'{share:.0%} {escape(type_)}' for type_, share in slowest)}")
+    console.print(tree)
+
+
+def _settings(probe: Probe) -> str:
+    return ", ".join(f"{name}={value}" for name, value in probe.settings.items())
+
+
+def _probed(probe: Probe) -> str:
+    assert probe.ratio is not None
+    whose = "of the model" if probe.whole else "of these layers"
+    size = "" if probe.size_ratio is None else f", {probe.size_ratio:.2f}x the bytes"
+    low, high = (probe.ratio if bound is None else bound for bound in (probe.low, probe.high))
+    return f"{probe.ratio:.2f}x the float latency ({low:.2f} to {high:.2f}){size}, {whose}"
+
+
+def print_ladder(console: Console, ladder: Ladder, *, path: bool) -> None:
+    """The rungs and refusals as a tree; `path` adds the questions of the decision tree."""
+    if path:
+        tree = Tree("[bold]Decision tree[/bold]")
+        for answer in ladder.path:
+            chosen = f"[green]{escape(answer.answer)}[/green]"
+            branch = tree.add(f"{escape(answer.question)} {chosen}  [dim]{escape(answer.found)}[/dim]")
+            branch.add(escape(answer.sentence))
+            # the opposite of yes or no says nothing new
+            if set(answer.others) - {"yes", "no"}:
+                branch.add(Text(f"not taken: {', '.join(answer.others)}", style="dim"))
+        console.print(tree)
+    tree = Tree("[bold]Ladder, cheapest effort first[/bold]")
+    for number, rung in enumerate(ladder.rungs, start=1):
+        plans = sum(1 for _ in rung.plans())
+        branch = tree.add(
+            f"{number}. [bold]{rung.name}[/bold]  effort {rung.effort.name.lower()}, {plans} plans, "
+            f"size about {_share(rung.predicted_size)}, latency about {_share(rung.predicted_latency)}"
+        )
+        branch.add(Text(f"{rung.reason.sentence} {rung.reason.fact}".strip(), style="dim"))
+        if path and rung.expected_drop:
+            branch.add(Text(f"usually loses {rung.expected_drop} ({rung.expected_drop.source})", style="dim"))
+    if not ladder.rungs:
+        tree.add("nothing to try")
+    for name, reason in ladder.refusals.items():
+        fact = f" ({reason.fact})" if reason.fact else ""
+        tree.add(f"[red]refused[/red] {name}: {escape(reason.sentence)}[dim]{escape(fact)}[/dim]")
+    console.print(tree)
+    for warning in ladder.warnings:
+        console.print(f"[yellow]note[/yellow] {escape(warning)}", soft_wrap=True)
+
+
+def _share(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f}x"
+
+
+def print_facts(console: Console, facts: Facts) -> None:
+    """What the model is, in one paragraph."""
+    said = [
+        f"[bold]{facts.family}[/bold]: {escape(facts.evidence)}",
+        f"{facts.parameters:,} parameters ({facts.nonzero / max(facts.parameters, 1):.1%} non-zero, "
+        f"{facts.quantizable:.0%} in layers with int8 kernels)",
+        f"{facts.macs:,} multiply-accumulates and at most {facts.largest_activation:,} values at a time per item",
+    ]
+    kinds = ", ".join(f"{share:.0%} {kind}" for kind, share in facts.convolution.items())
+    if len(facts.convolution) > 1:
+        said.append(f"convolutions: {kinds}")
+    if facts.repeats:
+        said.append(", ".join(f"{len(one.names)} x {escape(one.type)}" for one in facts.repeats[:MOST_REPEATS]))
+    console.print("; ".join(said), soft_wrap=True)
+
+
+def print_layers(console: Console, facts: Facts) -> None:
+    """A line per layer."""
+    headings = ("layer", "type", "input", "output", "parameters", "MACs", "near 0", "spread", "rank")
+    table = Table(*headings, box=None, pad_edge=False)
+    for layer in facts.layers:
+        shapes = ("x".join(map(str, shape)) for shape in (layer.input_shape, layer.output_shape))
+        weights = facts.weights.get(layer.name)
+        spread = ("", "", "")
+        if weights is not None:
+            rank = "" if weights.rank is None else f"{weights.rank:.0%}"
+            spread = (f"{weights.near_zero:.0%}", f"{weights.channel_spread:.1f}x", rank)
+        table.add_row(layer.name, layer.type, *shapes, f"{layer.parameters:,}", f"{layer.macs:,}", *spread)
+    for column in table.columns[4:]:
+        column.justify = "right"
+    console.print(table)

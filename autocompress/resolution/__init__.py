@@ -1,0 +1,1 @@
+"""Other budgets, answered from a finished run."""

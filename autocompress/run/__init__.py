@@ -1,0 +1,1 @@
+"""The stages of a run, from what was given to the answer."""

@@ -1,0 +1,89 @@
+"""What to do about budgets that are not met: how far each can be met, what to relax, what would open the way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from autocompress.core.budget import Budget, Direction
+from autocompress.core.search_space import NOT_AVAILABLE, Ladder
+from autocompress.core.trial import Trial
+from autocompress.core.verdict import Finding, Standing, Verdict
+
+# rules of the tree that refuse a technique for want of something that the user may have
+WANTING = ("calibration", "training")
+DIGITS = 2
+
+
+def advice(verdict: Verdict, history: Sequence[Trial], ladder: Ladder) -> list[str]:
+    """Sentences on the broken budgets of the nearest miss's verdict.
+
+    Where size and time are out of reach, accuracy is left aside: it is that of a structure that nobody trained.
+    """
+    if ladder.out_of_reach:
+        verdict = verdict.structural
+    broken = [finding for finding in verdict.findings if finding.standing is Standing.EXCEEDED]
+    said = [sentence for finding in broken if (sentence := _best(finding, history))]
+    if ladder.out_of_reach:
+        said.append(
+            "Nothing that this version can cut reaches the budgets on size and time; nothing was trained, and the "
+            "nearest miss is the smallest structure as it was cut."
+        )
+    relaxed = relaxed_budgets(verdict)
+    if relaxed:
+        said.append(f"The nearest miss would keep {', '.join(map(str, relaxed))}.")
+    refused = ladder.refusals.items()
+    wanting = [f"{name} ({reason.sentence.rstrip('.')})" for name, reason in refused if reason.rule in WANTING]
+    if wanting:
+        said.append(f"Refused, and may open the way: {'; '.join(wanting)}.")
+    missing = [name for name, reason in refused if reason.sentence == NOT_AVAILABLE]
+    if missing:
+        said.append(f"Not available in this version, and usual here: {', '.join(missing)}.")
+    return said
+
+
+def in_the_way(verdict: Verdict, ladder: Ladder) -> Finding | None:
+    """The budget that stands in the way; where size and time are out of reach one of them: nothing was trained."""
+    structural = verdict.structural.binding if ladder.out_of_reach else None
+    return structural or verdict.binding
+
+
+def relaxed_budgets(verdict: Verdict) -> list[Budget]:
+    """For each budget that is not met, the tightest one of two digits that the same measurement meets.
+
+    Empty where one of them has no such limit: it was not measured, or nothing bounds it.
+    """
+    found = []
+    for finding in verdict.findings:
+        if finding.standing is Standing.MET:
+            continue
+        at_most = finding.budget.direction is Direction.AT_MOST
+        bound = finding.high if at_most else finding.low
+        if bound is None or not math.isfinite(bound):
+            return []
+        found.append(Budget(finding.budget.metric, _rounded(bound, up=at_most), finding.budget.relative))
+    return found
+
+
+def _rounded(value: float, *, up: bool) -> float:
+    """The nearest number of two digits that is not tighter."""
+    if value <= 0:
+        return 0.0
+    unit = 10.0 ** (math.floor(math.log10(value)) - DIGITS + 1)
+    steps = round(value / unit)
+    near = float(f"{steps * unit:.{DIGITS}g}")
+    # a number of two digits stays that number, whatever floats make of it
+    if near >= value if up else near <= value:
+        return near
+    return float(f"{(steps + 1 if up else steps - 1) * unit:.{DIGITS}g}")
+
+
+def _best(finding: Finding, history: Sequence[Trial]) -> str:
+    """The best value that any candidate reached on a broken budget."""
+    found = (trial.verdict.of(finding.budget.metric) for trial in history)
+    values = [other.value for other in (*found, finding) if other is not None and other.value is not None]
+    if not values:
+        return ""
+    best = min(values) if finding.budget.direction is Direction.AT_MOST else max(values)
+    unit = "x" if finding.budget.relative else f" {finding.budget.unit}"
+    return f"{finding.budget.metric}: the best that was reached is {best:.3g}{unit}, asked {finding.budget.text}."

@@ -1,0 +1,290 @@
+"""The CI gate: measures the artifact that is about to ship and judges it. Nothing passes because something failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from autocompress.core.artifact import Artifact
+from autocompress.core.budget import ACCURACY_METRICS, TIME_METRICS, Direction, GateRule
+from autocompress.core.device import Device, require_described
+from autocompress.core.measurement import Measurement, Reading
+from autocompress.core.profile import Profile
+from autocompress.core.runtime import Example, Runtime
+from autocompress.core.task import Task
+from autocompress.core.verdict import Finding, Standing, Verdict
+from autocompress.data.example_inputs import example_for, feed_of
+from autocompress.errors import ArtifactError, AutocompressError, UsageError
+from autocompress.evaluation.scorer import Scorer
+from autocompress.evaluation.workbench import sizes
+from autocompress.statistics.judging import decide_again, judge_by, look_until_clear
+from autocompress.statistics.prediction_flips import Changes, changes_of
+
+SCHEMA = 2
+# layers and operators that are named when a budget breaks
+NAMED = 3
+
+
+class Grade(StrEnum):
+    """What a finding counts as at the gate."""
+
+    PASSED = "passed"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Graded:
+    """A finding with the rule it was graded by, and why a broken budget is broken."""
+
+    finding: Finding
+    rule: GateRule
+    grade: Grade
+    why: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {
+            **self.finding.to_json(),
+            "margin": margin(self.finding),
+            "severity": self.rule.severity,
+            "on_undecided": self.rule.on_undecided,
+            "message": self.rule.message,
+            "grade": str(self.grade),
+            "why": self.why,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Check:
+    """An artifact judged against one profile's budgets. `notes` are worth saying beside the findings."""
+
+    profile: str
+    confidence: float
+    artifact: Artifact
+    baseline: Artifact | None
+    measurement: Measurement
+    graded: tuple[Graded, ...]
+    machine: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """All findings."""
+        return Verdict(tuple(one.finding for one in self.graded))
+
+    @property
+    def changes(self) -> Changes | None:
+        """The answers that turned."""
+        return changes_of(self.measurement)
+
+    @property
+    def exit_code(self) -> int:
+        """0 only when there is a finding and none of them failed; 1 for a broken budget, 3 for one left open."""
+        failed = [one.finding.standing for one in self.graded if one.grade is Grade.FAILED]
+        if Standing.EXCEEDED in failed:
+            return 1
+        return 3 if failed or not self.graded else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object, by docs/check.schema.json."""
+        conditions = self.measurement.conditions
+        return {
+            "artifact": str(self.artifact.path),
+            "artifact_sha256": self.artifact.hash,
+            "baseline_sha256": self.baseline.hash if self.baseline else None,
+            "profile": self.profile,
+            "confidence": self.confidence,
+            "machine": self.machine,
+            "exit_code": self.exit_code,
+            "status": str(self.verdict.status),
+            "findings": [one.to_json() for one in self.graded],
+            "changes": self.changes.to_json() if self.changes else None,
+            "conditions": conditions.to_json() if conditions else None,
+            "notes": list(self.notes),
+        }
+
+
+def margin(finding: Finding) -> float | None:
+    """What is left to the limit, as a share of it, from the bound that counts; negative when it is passed."""
+    at_most = finding.budget.direction is Direction.AT_MOST
+    bound = finding.high if at_most else finding.low
+    if bound is None or finding.limit == 0:
+        return None
+    left = (finding.limit - bound) / abs(finding.limit)
+    return left if at_most else -left
+
+
+def grade_of(finding: Finding, rule: GateRule) -> Grade:
+    """What a finding counts as: only what is met passes without a word."""
+    if finding.standing is Standing.MET:
+        return Grade.PASSED
+    lenient = rule.severity == "warn" or (finding.standing is Standing.UNDECIDED and rule.on_undecided == "warn")
+    return Grade.WARNING if lenient else Grade.FAILED
+
+
+def measure(
+    artifact: Artifact, baseline: Artifact | None, profile: Profile, device: Device, task: Task | None
+) -> tuple[Measurement, str]:
+    """Size, latency and memory of an artifact, beside the baseline's where there is one, and the machine.
+
+    Raises:
+        DeviceError: when the machine is not the profile's.
+        RuntimeFailureError: when the artifact fails in the runtime.
+    """
+    machine = require_described(device, profile)
+    together = [artifact] if baseline is None else [baseline, artifact]
+    measured = device.measure(together, profile, _example(task))
+    after = measured[-1]
+    before: dict[str, Reading] = {}
+    if baseline is not None:
+        before = {**measured[0].readings, **sizes(baseline, profile)}
+    return Measurement({**after.readings, **sizes(artifact, profile)}, before, after.conditions), str(machine)
+
+
+def _example(task: Task | None) -> Example | None:
+    return example_for(None, task, None, ()) if task is not None else None
+
+
+def check(
+    artifact: Artifact,
+    baseline: Artifact | None,
+    profile: Profile,
+    runtime: Runtime,
+    device: Device,
+    task: Task | None,
+    certified: Certified | None = None,
+) -> Check:
+    """Judge an artifact. Accuracy may use all test items: nothing was chosen with them here.
+    Without data a certificate of the same file, machine and versions stands in for accuracy.
+
+    Raises:
+        DataError: when the data do not fit the artifact.
+        DeviceError, RuntimeFailureError: when it cannot be measured.
+    """
+    measurement, machine = measure(artifact, baseline, profile, device, task)
+    level = profile.alpha
+    if task is not None and task.test is not None:
+        part = task.everything
+        scorer = Scorer(runtime, task, device.machine().cores, profile.runtime.options)
+
+        def take(count: int) -> Measurement:
+            return scorer.measurement(artifact, baseline, part.first(count))
+
+        scores, level = look_until_clear(profile, len(part), profile.alpha, take)
+        measurement = measurement.with_(scores)
+    verdict = judge_by(profile, measurement, level)
+    notes = []
+    if certified is not None and "score" not in measurement.readings:
+        stale = certified.stale(runtime, device.machine().fingerprint)
+        notes = [stale] if stale else []
+        verdict = verdict if stale else Verdict(tuple(_or_certified(one, certified) for one in verdict.findings))
+    spots = _HotSpots.of(verdict, artifact, profile, runtime, task)
+    graded = tuple(
+        Graded(finding, rule, grade_of(finding, rule), _why(finding, spots, measurement))
+        for finding in verdict.findings
+        for rule in [profile.rule(finding.budget.metric)]
+    )
+    return Check(profile.name, profile.confidence, artifact, baseline, measurement, graded, machine, tuple(notes))
+
+
+def _or_certified(finding: Finding, certified: Certified) -> Finding:
+    open_accuracy = finding.standing is Standing.UNMEASURED and finding.budget.metric in ACCURACY_METRICS
+    return certified.finding(finding) if open_accuracy else finding
+
+
+@dataclass(frozen=True, eq=False)
+class Certified:
+    """A certificate that vouches for the very file at hand; `where` is the file it was read from."""
+
+    verdict: Verdict
+    issued: str
+    versions: Mapping[str, str]
+    where: str
+
+    @staticmethod
+    def verify(content: Any, where: str, artifact: Artifact, baseline: Artifact | None) -> Certified:
+        """The certificate, if it is one, of this file, and was met.
+
+        Raises:
+            ArtifactError: when it is of another file or another baseline.
+            UsageError: when it is no certificate, or says that the budgets were not met.
+        """
+        try:
+            issued_for, compared_with = str(content["artifact_sha256"]), str(content["baseline_sha256"])
+            status, issued = content["status"], str(content["issued"])
+            verdict = Verdict.from_json({"findings": content["findings"]})
+            versions = {**content["versions"], "machine": content["machine_fingerprint"]}
+        except (KeyError, TypeError, ValueError, AttributeError, AutocompressError):
+            raise UsageError("is no certificate of this version of autocompress.", where=where) from None
+        if issued_for != artifact.hash:
+            raise ArtifactError(
+                f"is not the file that {where} vouches for (sha256 {artifact.hash[:12]}, there {issued_for[:12]}).",
+                where=str(artifact.path),
+                hint="Compress again, or give the certificate of this file.",
+            )
+        if baseline is not None and compared_with != baseline.hash:
+            raise ArtifactError(
+                f"is not the baseline that {where} compares with.",
+                where=str(baseline.path),
+                hint="Give baseline.onnx of the same run.",
+            )
+        if status != "met":
+            raise UsageError(f"says {status!r} of {issued}: it certifies nothing.", where=where)
+        return Certified(verdict, issued, versions, where)
+
+    def stale(self, runtime: Runtime, fingerprint: str) -> str:
+        """What has changed since: then its accuracy is no evidence any more. Empty when nothing has."""
+        now = {**runtime.versions, "machine": fingerprint}
+        changed = [
+            f"{name} {then}, now {now.get(name)}" for name, then in self.versions.items() if now.get(name) != then
+        ]
+        return f"{self.where} is stale ({'; '.join(changed)}): measure accuracy again with --data." if changed else ""
+
+    def finding(self, unmeasured: Finding) -> Finding:
+        """What it says about an accuracy budget that was not measured now."""
+        earlier = self.verdict.of(unmeasured.budget.metric)
+        if earlier is None:
+            return unmeasured
+        return decide_again(unmeasured.budget, earlier, f"certified on {self.issued}")
+
+
+@dataclass(frozen=True)
+class _HotSpots:
+    """Where the time and the bytes of an artifact go, in words; empty where no budget on them is broken."""
+
+    time: str = ""
+    size: str = ""
+
+    @staticmethod
+    def of(verdict: Verdict, artifact: Artifact, profile: Profile, runtime: Runtime, task: Task | None) -> _HotSpots:
+        broken = [f.budget for f in verdict.findings if f.standing is Standing.EXCEEDED and f.budget.structural]
+        time = size = ""
+        if any(budget.metric in TIME_METRICS for budget in broken):
+            inputs = feed_of(artifact, _example(task), profile.protocol.batch)
+            options = profile.runtime
+            slowest = runtime.slowest_operators(artifact, inputs, options.threads, options.options)
+            named = [f"{kind} {name} {share:.0%}" for name, kind, share in slowest[:NAMED]]
+            time = f"slowest operators: {', '.join(named)}"
+        if any(budget.metric not in TIME_METRICS for budget in broken):
+            named = [f"{name}: {count / 1e6:.3g} MB" for name, count in runtime.largest_tensors(artifact)[:NAMED]]
+            size = f"largest tensors: {'; '.join(named)}"
+        return _HotSpots(time, size)
+
+
+def _why(finding: Finding, spots: _HotSpots, measurement: Measurement) -> str:
+    if finding.standing is not Standing.EXCEEDED:
+        return ""
+    metric = finding.budget.metric
+    if finding.budget.structural:
+        return spots.time if metric in TIME_METRICS else spots.size
+    changes = changes_of(measurement)
+    return str(changes) if changes is not None else ""
+
+
+def worst(checks: Sequence[Check]) -> int:
+    """The exit code of several checks: a broken budget outweighs an open one."""
+    codes = {one.exit_code for one in checks}
+    return next((code for code in (1, 3) if code in codes), 0 if codes else 3)

@@ -1,0 +1,256 @@
+"""The search: climbs the ladder, one plan at a time, cheapest measurement first. Knows contracts only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from autocompress.core.artifact import Artifact
+from autocompress.core.measurement import Measurement
+from autocompress.core.plan import Effort, Plan
+from autocompress.core.record import Journal
+from autocompress.core.search_space import Ladder
+from autocompress.core.strategy import Strategy
+from autocompress.core.trial import Outcome, Trial
+from autocompress.core.verdict import Standing, Status
+from autocompress.errors import ArtifactError, RuntimeFailureError, TechniqueError
+from autocompress.evaluation.workbench import Workbench
+from autocompress.run.waiting import await_others
+from autocompress.statistics.judging import forecast, judge_by
+from autocompress.system.progress import Deadline, Event, Listener
+
+# near misses of each kind of plan that are measured to the end before the nearest is named
+NEAREST = 2
+# training that was predicted to end a little after the deadline is begun all the same
+LATENESS = 1.1
+
+
+@dataclass(eq=False)
+class Search:
+    """A search over one ladder, with everything it does in the journal."""
+
+    workbench: Workbench
+    ladder: Ladder
+    strategy: Strategy
+    journal: Journal
+    deadline: Deadline
+    listener: Listener
+    out_of_time: bool = False
+    _seconds: list[float] = field(default_factory=list)
+
+    def contenders(self, known: Collection[str] = (), *, last: bool = True) -> Iterator[Trial]:
+        """Trials worth confirming, best first by the profile's objective.
+
+        `effort` hands out the first that is expected to be confirmed before it spends more; other objectives try all
+        plans that time allows first. Unless this is the `last` ladder, one that may well fail to be confirmed waits:
+        each look costs certainty. On the last, candidates that the selecting data leave undecided come at the end.
+        Plans whose hashes are `known` are not handed out again.
+        """
+        given = set(known)
+        first_is_enough = self.workbench.profile.objective == "effort"
+        while not self.out_of_time:
+            if first_is_enough:
+                yield from self._hand_out(given, self.expected)
+            # read after handing out: a confirmation takes long, and other workers go on meanwhile
+            history = self.journal.trials()
+            plan = self.strategy.propose(self.ladder, history)
+            if plan is None:
+                if not await_others(self.journal, self.deadline, self.listener):
+                    break
+                self.out_of_time = self.deadline.over
+                continue
+            rung = self.ladder.rung_of(plan)
+            needed = rung.predicted_seconds if rung and rung.predicted_seconds else 0.0
+            if self.deadline.over or (self.deadline.left is not None and needed > LATENESS * self.deadline.left):
+                self.out_of_time = True
+                break
+            self._try(plan, history)
+        if not (last or self.out_of_time):
+            return
+        yield from self._hand_out(given, lambda trial: trial.promising)
+        # each look costs certainty: the one that is closest to its budgets first
+        undecided = [t for t in self.journal.trials() if _undecided(t) and t.plan.hash not in given]
+        yield from sorted(undecided, key=lambda trial: trial.verdict.overshoot)
+
+    @property
+    def structure_suffices(self) -> bool:
+        """True when a plan without structure keeps all size and time budgets: what it lacks, structure cannot give."""
+        unchanged = (trial for trial in self.journal.trials() if not trial.plan.rounds)
+        return any(trial.verdict.structural.status is Status.MET for trial in unchanged)
+
+    def expected(self, trial: Trial) -> bool:
+        """True for a promising trial whose like would be confirmed more often than not.
+
+        What only quantizes is cheap to confirm and is expected to be. For others the forecast is the verdict on as
+        many confirming items as there are, at the rates of the selecting ones and the next look's error probability.
+        """
+        task = self.workbench.task
+        part = task.confirming if task else None
+        if not trial.promising or part is None or not trial.plan.rounds:
+            return trial.promising
+        return forecast(self.workbench.profile, trial.measurement, len(part), self.journal.looks + 1)
+
+    def reached(self) -> list[Trial]:
+        """Trials that are expected to be confirmed, best first by the profile's objective."""
+        return sorted(filter(self.expected, self.journal.trials()), key=lambda trial: cost(trial, self.workbench))
+
+    def _hand_out(self, given: set[str], wanted: Callable[[Trial], bool]) -> Iterator[Trial]:
+        trials = [trial for trial in self.journal.trials() if wanted(trial) and trial.plan.hash not in given]
+        for trial in sorted(trials, key=lambda trial: cost(trial, self.workbench)):
+            given.add(trial.plan.hash)
+            yield trial
+
+    def _try(self, plan: Plan, history: Sequence[Trial]) -> None:
+        start = time.monotonic()
+        total = sum(1 for rung in self.ladder.rungs for _ in rung.plans())
+        best = min((t for t in history if t.promising), key=lambda trial: cost(trial, self.workbench), default=None)
+
+        def tell(doing: str) -> None:
+            seconds = sum(self._seconds) / len(self._seconds) if self._seconds else None
+            rest = None if seconds is None else seconds * (total - len(history))
+            limits = [limit for limit in (rest, self.deadline.left) if limit is not None]
+            said = f"{doing} {plan.brief}"
+            self.listener(Event("search", said, len(history), total, best_text(), min(limits, default=None)))
+
+        def hears_training(step: int, steps: int, seconds_left: float) -> None:
+            limits = [limit for limit in (seconds_left, self.deadline.left) if limit is not None]
+            said = f"training {plan.brief}, step {step} of {steps}"
+            # a training that is killed has been paid for all the same
+            self.journal.spend_time(self.deadline.spent)
+            self.listener(Event("search", said, len(history), total, best_text(), min(limits)))
+
+        def best_text() -> str:
+            return best.plan.brief if best else ""
+
+        self.workbench.hears_training = hears_training
+        with self.journal.claim(plan) as number:
+            if number is not None:
+                self.journal.finish(evaluate(self.workbench, plan, number, tell))
+        self._seconds.append(time.monotonic() - start)
+        self.journal.spend_time(self.deadline.spent)
+
+    def nearest_miss(self) -> Trial | None:
+        """The candidate that comes closest to its budgets, with the measurements that its trial left out.
+
+        The closest of every kind of plan, by what was measured, are measured to the end before they are compared: a
+        trial that was stopped at once has not shown what else it breaks. Where the budgets on size and time are out of
+        reach, the closest to these is the nearest: its accuracy is that of a structure that nobody trained.
+        """
+        near = _structural_distance if self.ladder.out_of_reach else distance
+        judged = (Outcome.MEASURED, Outcome.STOPPED)
+        closest: dict[str, list[Trial]] = {}
+        for trial in self.journal.trials():
+            if trial.outcome in judged and trial.verdict.findings:
+                closest.setdefault(trial.plan.brief, []).append(trial)
+        full = [
+            self._measured_to_the_end(trial)
+            for trials in closest.values()
+            for trial in sorted(trials, key=near)[:NEAREST]
+        ]
+        return min(full, key=near, default=None)
+
+    def _measured_to_the_end(self, trial: Trial) -> Trial:
+        noted = (self.journal.noted("nearest_misses") or {}).get(str(trial.number))
+        if noted:
+            return Trial.from_json(trial.number, noted)
+        artifact = self.workbench.built(trial.plan)
+        if artifact is None:
+            return trial
+        self.listener(Event("search", f"measuring a near miss to the end, {trial.plan.brief}"))
+        measurement = trial.measurement
+        try:
+            for name, take in measurements(self.workbench, artifact):
+                if name not in measurement.readings:
+                    measurement = measurement.with_(take())
+        except RuntimeFailureError as error:
+            return replace(trial, reason=f"{trial.reason} {error}")
+        full = replace(trial, measurement=measurement, verdict=judge_by(self.workbench.profile, measurement))
+        stands = self.journal.note_first("nearest_misses", str(trial.number), full.to_json())
+        return Trial.from_json(trial.number, stands)
+
+
+def measurements(
+    workbench: Workbench, artifact: Artifact, max_seconds: float | None = None
+) -> list[tuple[str, Callable[[], Measurement]]]:
+    """The measurements of a trial, cheapest first, by the name of their main reading."""
+    steps: list[tuple[str, Callable[[], Measurement]]] = [
+        ("size_mb", lambda: workbench.measure_size(artifact)),
+        ("latency_ms", lambda: workbench.measure_time(artifact, max_seconds)),
+    ]
+    part = workbench.task.selecting if workbench.task else None
+    if part is not None:
+        steps.append(("score", lambda: workbench.measure_score(artifact, part)))
+    return steps
+
+
+def evaluate(workbench: Workbench, plan: Plan, number: int, tell: Callable[[str], None] = lambda doing: None) -> Trial:
+    """Build a plan and measure it, cheapest measurement first, until a budget is broken.
+
+    What a technique or the runtime cannot do ends the trial with its sentence, not the run.
+    """
+    seconds: dict[str, float] = {}
+    clock = time.monotonic()
+    tell("building")
+    try:
+        artifact = workbench.build(plan)
+    except (TechniqueError, ArtifactError) as error:
+        return Trial(number, plan, Outcome.FAILED, reason=str(error), seconds={"build": time.monotonic() - clock})
+    seconds["build"] = time.monotonic() - clock
+    trial = Trial(number, plan, Outcome.MEASURED, artifact_hash=artifact.hash, seconds=seconds)
+    names = {"size_mb": "size", "latency_ms": "latency", "score": "accuracy"}
+    for name, take in measurements(workbench, artifact):
+        clock = time.monotonic()
+        tell(f"measuring {names[name]} of")
+        try:
+            measurement = trial.measurement.with_(take())
+        except RuntimeFailureError as error:
+            return replace(trial, outcome=Outcome.FAILED, reason=str(error))
+        seconds[names[name]] = time.monotonic() - clock
+        trial = replace(trial, measurement=measurement, verdict=judge_by(workbench.profile, measurement))
+        broken = next((f for f in trial.verdict.findings if f.standing is Standing.EXCEEDED), None)
+        if broken is not None:
+            reason = f"{broken.budget.metric}: {broken.sentence}"
+            return replace(trial, outcome=Outcome.STOPPED, stopped_by=broken.budget.metric, reason=reason)
+    sentences = [f"{f.budget.metric}: {f.sentence}" for f in trial.verdict.findings]
+    return replace(trial, reason="; ".join(sentences))
+
+
+def _undecided(trial: Trial) -> bool:
+    return trial.outcome is Outcome.MEASURED and trial.verdict.status is Status.UNDECIDED and not trial.promising
+
+
+def distance(trial: Trial) -> tuple[float, ...]:
+    """How far a trial is from its budgets: how many it misses, then by how much; lower is closer."""
+    return (_misses(trial), trial.verdict.overshoot)
+
+
+def _structural_distance(trial: Trial) -> tuple[float, ...]:
+    return (trial.verdict.structural.overshoot, *distance(trial))
+
+
+def _misses(trial: Trial) -> int:
+    # what a trial was stopped before counts as no miss: the nearest miss is measured to the end afterwards
+    return sum(finding.value is not None and finding.overshoot > 1.0 for finding in trial.verdict.findings)
+
+
+def cost(trial: Trial, workbench: Workbench) -> tuple[float, ...]:
+    """What orders plans under the profile's objective; lower is better. Ties fall to latency, then size."""
+    readings = trial.measurement.readings
+    statistic = workbench.profile.protocol.statistic
+    latency = readings["latency_ms"].statistic(statistic) if "latency_ms" in readings else float("inf")
+    size = readings["size_mb"].value if "size_mb" in readings else float("inf")
+    score = readings["score"].value if "score" in readings else float("-inf")
+    objective = workbench.profile.objective
+    if objective == "accuracy":
+        return (-score, latency, size)
+    if objective == "size":
+        return (size, latency)
+    if objective in ("latency", "serving_cost"):
+        return (latency, size)
+    return (float(_effort(trial.plan, workbench)), latency, size)
+
+
+def _effort(plan: Plan, workbench: Workbench) -> Effort:
+    efforts: Sequence[Effort] = [workbench.tools.technique(step.technique).effort for step in plan.steps]
+    return max(efforts, default=Effort.NONE)

@@ -1,0 +1,253 @@
+"""ONNX files: read, checked, and written with nothing in them that the runtime does not need."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import string
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError, EncodeError
+from onnx import numpy_helper
+
+from autocompress.core.artifact import Artifact, TensorSpec, require_file
+from autocompress.errors import ArtifactError, TechniqueError
+from autocompress.system.workspace import write_whole
+
+# what a weight passes through on its way to the operator that it belongs to
+PASSING = ("DequantizeLinear", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity")
+# the beginning of the names of nodes that stay in float
+IN_FLOAT = "in_float_"
+# no digits: onnxruntime's quantizer names copies of a shared bias by adding a number, whether or not that name is taken
+LETTERS = string.ascii_lowercase + string.ascii_uppercase
+NUMBERED = re.compile(r"(.*?)[0-9]+")
+
+
+def load_model(path: Path) -> onnx.ModelProto:
+    """The model in an ONNX file.
+
+    Raises:
+        ArtifactError: when the file is missing, damaged or no ONNX model.
+    """
+    require_file(path)
+    try:
+        # the format is given, else the ending of the name would decide it
+        model = onnx.load(path, format="protobuf", load_external_data=False)
+        if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+            raise ArtifactError(
+                "keeps its weights in other files.", where=str(path), hint="Save it as one file (external_data=False)."
+            )
+        onnx.checker.check_model(model)
+    except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ArtifactError(
+            f"is not a whole ONNX model ({reason}).", where=str(path), hint="Give an ONNX file, or export it again."
+        ) from None
+    if not model.graph.node and not model.graph.output:
+        raise ArtifactError("is not an ONNX model: it has no graph.", where=str(path), hint="Give an ONNX file.")
+    return model
+
+
+def save_model(model: onnx.ModelProto, path: Path) -> Artifact:
+    """Write the model whole, in one file, and describe it.
+
+    Raises:
+        ArtifactError: when it is larger than the 2 GB that one ONNX file holds.
+    """
+    try:
+        content = model.SerializeToString(deterministic=True)
+    except (EncodeError, ValueError) as error:
+        raise ArtifactError(f"does not fit one ONNX file: {error}", where=str(path)) from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda target: target.write_bytes(content))
+    return describe(model, path)
+
+
+def save_if_smaller(model: onnx.ModelProto, before: Artifact, folder: Path, name: str) -> Artifact:
+    """Write a technique's result beside nothing of the same name, if it saved anything.
+
+    Raises:
+        TechniqueError: when the file is no smaller than the one it was made from.
+    """
+    path = folder / f"{name}-{before.hash[:8]}.onnx"
+    made = save_model(model, path)
+    if made.size_bytes >= before.size_bytes:
+        raise TechniqueError(
+            f"made the file no smaller ({made.size_bytes} bytes, {before.size_bytes} before).", where=name
+        )
+    return made
+
+
+def describe(model: onnx.ModelProto, path: Path) -> Artifact:
+    """The artifact that a model in a file is."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return Artifact(
+        path.parent,
+        path.name,
+        (path.name,),
+        "onnx",
+        tuple(_spec(value) for value in model.graph.input if value.name not in stored),
+        tuple(_spec(value) for value in model.graph.output),
+    )
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    dtype = str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
+    sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+    return TensorSpec(value.name, dtype, tuple(sizes))
+
+
+def compact(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove what the runtime does not need: documentation, metadata, derived shapes, long names, repeated weights.
+
+    In a small int8 model these make up a tenth of the file. Inputs and outputs keep their names. The result
+    depends on the graph alone, so the same graph gives the same bytes.
+    """
+    graph = model.graph
+    del model.metadata_props[:]
+    model.doc_string = model.producer_version = model.domain = ""
+    model.producer_name = "autocompress"
+    graph.name, graph.doc_string = "model", ""
+    del graph.metadata_props[:]
+    del graph.value_info[:]
+    del graph.quantization_annotation[:]
+    for node in graph.node:
+        node.ClearField("name")
+        node.ClearField("doc_string")
+        del node.metadata_props[:]
+    for value in (*graph.input, *graph.output):
+        value.ClearField("doc_string")
+        del value.metadata_props[:]
+    _name_free_dimensions(graph)
+    _share_repeated_weights(graph)
+    _shorten_names(graph)
+    return model
+
+
+def mark_float(model: onnx.ModelProto, places: Sequence[int]) -> onnx.ModelProto:
+    """Mark the nodes at these places: quantization leaves them in float. Makes some bytes for each."""
+    for number, place in enumerate(places):
+        # two nodes of one name are an error in onnxruntime
+        model.graph.node[place].name = f"{IN_FLOAT}{number}"
+    return model
+
+
+def is_in_float(node: onnx.NodeProto) -> bool:
+    """True for a marked node, and for what an optimizer made of one."""
+    return IN_FLOAT in node.name
+
+
+def weight_labels(model: onnx.ModelProto) -> dict[str, str]:
+    """What to call each stored tensor: where it is used and its shape, `Conv 7 of 21, 64x64x3x3`; with its own name
+    where the file keeps names (see `compact`)."""
+    graph = model.graph
+    count = Counter(node.op_type for node in graph.node)
+    seen: Counter[str] = Counter()
+    users: dict[str, str] = {}
+    # backwards, so that what a tensor is unpacked or reshaped for is known before the node that does it
+    for node in reversed(graph.node):
+        place = count[node.op_type] - seen[node.op_type]
+        seen[node.op_type] += 1
+        own = f"{node.op_type} {place} of {count[node.op_type]}"
+        passed_on = users.get(node.output[0], own) if node.op_type in PASSING and node.output else own
+        for name in node.input:
+            users[name] = passed_on
+    nameless = model.producer_name == "autocompress"
+    labels = {}
+    for tensor in graph.initializer:
+        shape = "x".join(map(str, tensor.dims)) or "one number"
+        parts = ([] if nameless else [tensor.name]) + [users.get(tensor.name, "not used"), shape]
+        labels[tensor.name] = ", ".join(parts)
+    return labels
+
+
+def _name_free_dimensions(graph: onnx.GraphProto) -> None:
+    for value in (*graph.input, *graph.output):
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if not dim.HasField("dim_value") and axis == 0:
+                dim.dim_param = "batch"
+
+
+def _share_repeated_weights(graph: onnx.GraphProto) -> None:
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    renamed: dict[str, str] = {}
+    # defaults of inputs and what branches and loop bodies refer to are found by name
+    fixed = {value.name for value in (*graph.input, *graph.output)} | _names_of_subgraphs(graph)
+    for tensor in graph.initializer:
+        tensor.ClearField("doc_string")
+        del tensor.metadata_props[:]
+        # a digest in place of the values, of which there may be gigabytes
+        values = np.ascontiguousarray(numpy_helper.to_array(tensor))
+        key = (tensor.data_type, tuple(tensor.dims), hashlib.sha256(values.tobytes()).digest())
+        if key in first and tensor.name not in fixed:
+            renamed[tensor.name] = first[key]
+        else:
+            first.setdefault(key, tensor.name)
+    for place in reversed(range(len(graph.initializer))):
+        if graph.initializer[place].name in renamed:
+            del graph.initializer[place]
+    rename(graph, renamed)
+
+
+def _shorten_names(graph: onnx.GraphProto) -> None:
+    fixed = {value.name for value in (*graph.input, *graph.output)}
+    fixed |= _names_of_subgraphs(graph)
+    numbered = {found[1] for name in fixed if (found := NUMBERED.fullmatch(name))}
+    short = (name for name in _short_names() if name not in fixed | numbered)
+    renamed = {tensor.name: next(short) for tensor in graph.initializer if tensor.name not in fixed}
+    for node in graph.node:
+        for name in node.output:
+            if name and name not in fixed:
+                renamed[name] = next(short)
+    rename(graph, renamed)
+
+
+def rename(graph: onnx.GraphProto, renamed: Mapping[str, str]) -> None:
+    """Rename values where they are stored and wherever a node of the graph reads or makes them."""
+    for tensor in graph.initializer:
+        tensor.name = renamed.get(tensor.name, tensor.name)
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for place, name in enumerate(names):
+                names[place] = renamed.get(name, name)
+
+
+def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == onnx.AttributeProto.GRAPHS:
+            yield from attribute.graphs
+
+
+def _names_of_subgraphs(graph: onnx.GraphProto) -> set[str]:
+    return {name for node in graph.node for sub in _subgraphs(node) for name in _names_inside(sub)}
+
+
+def _names_inside(graph: onnx.GraphProto) -> Iterator[str]:
+    # names of the outer graph that a branch or loop body may refer to stay as they are
+    for node in graph.node:
+        yield from node.input
+        yield from node.output
+        for sub in _subgraphs(node):
+            yield from _names_inside(sub)
+    for named in (*graph.input, *graph.output, *graph.initializer):
+        yield named.name
+
+
+def _short_names() -> Iterator[str]:
+    number = 0
+    while True:
+        name, rest = "", number
+        while True:
+            rest, letter = divmod(rest, len(LETTERS))
+            name = LETTERS[letter] + name
+            if rest == 0:
+                break
+        yield name
+        number += 1

@@ -1,0 +1,1 @@
+"""From measurements to verdicts at a stated error probability."""

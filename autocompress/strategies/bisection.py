@@ -1,0 +1,119 @@
+"""Climbs the ladder rung by rung and skips what a measurement has already ruled out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autocompress.core.budget import METRICS
+from autocompress.core.plan import Plan
+from autocompress.core.search_space import Ladder, Rung
+from autocompress.core.strategy import Strategy
+from autocompress.core.trial import Outcome, Trial
+
+# a structure is trained only when its size and latency stay this far below their limits: the artifact is measured again
+# when all training is done, and one that just fitted would be lost to a hundredth of noise
+ROOM = 0.97
+
+
+class Boundary(Strategy):
+    """Cheapest rung first, most promising settings first.
+
+    Size and latency follow from structural settings alone, so a plan that shares them with a trial that broke a
+    structural budget is not tried. The same holds for one that failed or was refused there. Where the structures of a
+    rung leave less and less of the network, the least change that keeps the structural budgets is found by halving,
+    before anything is trained: the boundary of what fits. Rungs that train take the trials of the round before in the
+    order of what they reached, and only the best of them (successive halving: Jamieson and Talwalkar, "Non-stochastic
+    best arm identification and hyperparameter optimization", AISTATS 2016).
+    """
+
+    def propose(self, ladder: Ladder, history: Sequence[Trial]) -> Plan | None:
+        """See `Strategy.propose`."""
+        tried = {trial.plan.hash for trial in history}
+        for rung in ladder.rungs:
+            plan = _halve(rung, history, tried) if rung.nested else _next(rung, history, tried)
+            if plan is not None:
+                return plan
+        return None
+
+
+def _next(rung: Rung, history: Sequence[Trial], tried: set[str]) -> Plan | None:
+    dead = {rung.fixed_by(t.plan) for t in history if _ruled_out(t) and rung.holds(t.plan)}
+    plans = list(rung.plans())
+    if rung.promotes is not None:
+        plans = _promoted(plans, rung.promotes, history)
+    for plan in plans:
+        if plan.hash not in tried and rung.fixed_by(plan) not in dead:
+            return plan
+    return None
+
+
+def _promoted(plans: Sequence[Plan], most: int, history: Sequence[Trial]) -> list[Plan]:
+    """The plans whose shorter selves, without the last round, came closest to their budgets, best first.
+
+    Nobody goes on while a shorter self is still under way: it might have been better.
+    """
+    longer = {(plan.rounds[:-1], plan.finish): plan for plan in plans}
+    shorter = [trial for trial in history if (trial.plan.rounds, trial.plan.finish) in longer]
+    if any(trial.outcome is Outcome.CLAIMED for trial in shorter):
+        return []
+    judged = [trial for trial in shorter if trial.outcome in (Outcome.MEASURED, Outcome.STOPPED)]
+    judged.sort(key=_promise)
+    return [longer[trial.plan.rounds, trial.plan.finish] for trial in judged[:most]]
+
+
+def _promise(trial: Trial) -> tuple[float, float]:
+    score = trial.measurement.readings.get("score")
+    return (-score.value if score else 0.0, trial.verdict.overshoot)
+
+
+def _halve(rung: Rung, history: Sequence[Trial], tried: set[str]) -> Plan | None:
+    """The next plan on the way to the least change that fits, None when it has been tried here."""
+    known = {place: trial for trial in history if (place := rung.place(trial.plan)) is not None}
+    ended = {place: trial for place, trial in known.items() if trial.outcome is not Outcome.CLAIMED}
+    last = len(rung.structures) - 1
+    fitting = [place for place, trial in ended.items() if fits_with_room(trial)]
+    fits = min(fitting, default=last + 1)
+    missing = [place for place in ended if place < fits and place not in fitting]
+    too_little = max(missing, default=-1)
+    if fits - too_little <= 1:
+        return None
+    inside = range(too_little + 1, min(fits, last + 1))
+    wanted = _wanted(rung, len(fitting), len(missing), inside)
+    by_place = {rung.place(plan): plan for plan in rung.plans()}
+    # what another worker has claimed is passed over for its nearest neighbour inside the same bounds
+    for place in sorted(inside, key=lambda place: abs(place - wanted)):
+        if by_place[place].hash not in tried:
+            return by_place[place]
+    return None
+
+
+def _wanted(rung: Rung, fitting: int, missing: int, inside: range) -> int:
+    """Where to look next between what is known to be too little and what is known to fit.
+
+    From where the prediction says that the boundary is, in steps that double, until it is enclosed; then halving.
+    Without a prediction the most that can go comes first: if that does not fit, nothing will.
+    """
+    first, last = inside[0], inside[-1]
+    if fitting and missing:
+        return (first + last) // 2
+    if fitting:
+        return max(first, last + 1 - int(2 ** (fitting - 1)))
+    if rung.likely is None:
+        return last
+    return min(last, first - 1 + int(2 ** (missing - 1))) if missing else min(last, rung.likely)
+
+
+def fits_with_room(trial: Trial) -> bool:
+    """True when size, latency and every other structural budget are met, and will be when measured again."""
+    findings = [finding for finding in trial.verdict.findings if finding.budget.structural]
+    return (
+        not _ruled_out(trial)
+        and bool(findings)
+        and all(finding.standing == "met" and finding.overshoot <= ROOM for finding in findings)
+    )
+
+
+def _ruled_out(trial: Trial) -> bool:
+    if trial.outcome is Outcome.STOPPED:
+        return trial.stopped_by in METRICS and METRICS[trial.stopped_by].structural
+    return trial.outcome in (Outcome.REFUSED, Outcome.FAILED)

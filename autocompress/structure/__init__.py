@@ -1,0 +1,1 @@
+"""The space of structures and the path through it."""

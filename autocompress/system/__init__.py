@@ -1,0 +1,1 @@
+"""Folders, locks, workers, time limits: what a run needs of the operating system."""

@@ -1,0 +1,36 @@
+"""A limit of time, and whether one more piece of work fits into what is left of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from autocompress.system.progress import Deadline
+
+
+class TimeLimit:
+    """Begins when it is made and ends after so many `seconds`, never where they are None.
+
+    A piece of work is expected to take `expected` seconds, or as long as the longest one did.
+    """
+
+    def __init__(self, seconds: float | None, expected: float = 0.0) -> None:
+        self._deadline = Deadline.start(seconds)
+        self._longest = expected
+
+    def is_over(self) -> bool:
+        """True when nothing is left."""
+        return self._deadline.over
+
+    def is_too_short(self) -> bool:
+        """True when what is left is not enough for one more piece of work."""
+        left = self._deadline.left
+        return left is not None and left <= self._longest
+
+    @contextmanager
+    def piece(self) -> Iterator[None]:
+        """The body is such a piece of work."""
+        began = time.monotonic()
+        yield
+        self._longest = max(self._longest, time.monotonic() - began)

@@ -1,0 +1,190 @@
+"""The folder of a run. Files in it are written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autocompress.errors import UsageError
+from autocompress.system.workers import Worker, left_by_the_dead
+
+JOURNAL_FILES = ("journal.db", "journal.db-journal", "journal.db-wal", "journal.db-shm")
+DEFAULT_FOLDER = Path("runs/latest")
+RESULT_FILES = (
+    "result.json",
+    "plan.yaml",
+    "model.onnx",
+    "baseline.onnx",
+    "certificate.json",
+    "report.html",
+    "trials.csv",
+)
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a temporary file beside `path`, then move it there in one step.
+
+    What a killed process leaves of it is swept by `Workspace.sweep`. A device such as /dev/stdout is written to, not
+    replaced.
+
+    Raises:
+        UsageError: when the folder cannot be written.
+    """
+    try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            write(path)
+            return
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}{Worker.me().tag}", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            write(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot be written ({error.strerror or error}).", where=str(path)) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole."""
+    write_whole(path, lambda target: target.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write a JSON file whole."""
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add to a text file that others write to as well.
+
+    Raises:
+        UsageError: when it cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise UsageError(f"cannot be written ({error.strerror or error}).", where=str(path)) from error
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        UsageError: when it cannot be read or is none.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot be read ({error.strerror or error}).", where=str(path)) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"is not JSON ({str(error)[:100]}).", where=str(path)) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents.
+
+    Raises:
+        UsageError: when it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot be made a folder ({error.strerror or error}).", where=str(path), hint="Choose another folder."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths of a run's folder."""
+
+    root: Path
+
+    @property
+    def journal(self) -> Path:
+        """The SQLite file of the journal."""
+        return self.root / "journal.db"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the artifacts of trials, named by the hash of their plan."""
+        return self.root / "checkpoints"
+
+    @property
+    def resolved(self) -> Path:
+        """Folder of the answers to other budgets, each in a folder of its own."""
+        return self.root / "resolved"
+
+    def path(self, name: str) -> Path:
+        """A file of the run."""
+        return self.root / name
+
+    def sweep(self) -> None:
+        """Remove what killed processes were writing."""
+        for path in self.root.rglob(".*"):
+            if left_by_the_dead(path.name):
+                path.unlink(missing_ok=True)
+
+    @property
+    def newest_journal(self) -> Path | None:
+        """The journal of this run, else of the one before it; None when there was none."""
+        older = [(int(p.parent.name), p) for p in self.root.glob("previous/*/journal.db") if p.parent.name.isdecimal()]
+        return self.journal if self.journal.exists() else max(older, default=(0, None))[1]
+
+    def make(self) -> None:
+        """Make the run's folder.
+
+        Raises:
+            UsageError: when it cannot be made or is a file.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def open(self, *, resume: bool) -> None:
+        """Make the folder ready. A new run moves what an earlier one left to `previous/N`, so nothing is lost.
+
+        Checkpoints without a journal are of a start that was killed: nobody knows of which model they are.
+
+        Raises:
+            UsageError: when the folder cannot be made or is a file.
+        """
+        self.make()
+        try:
+            left = self.journal.exists() or (self.checkpoints.is_dir() and any(self.checkpoints.iterdir()))
+            if left and not (resume and self.journal.exists()):
+                self._set_aside()
+            self.checkpoints.mkdir(exist_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> UsageError:
+        return UsageError(
+            f"cannot be used as the run's folder ({error.strerror or error}).",
+            where=str(self.root),
+            hint="Choose another one with --out.",
+        )
+
+    def _set_aside(self) -> None:
+        older = self.root / "previous"
+        older.mkdir(exist_ok=True)
+        number = 1 + max((int(p.name) for p in older.iterdir() if p.name.isdecimal()), default=0)
+        previous = older / str(number)
+        previous.mkdir()
+        # the journal last: killed in between, the next start finds the journal and moves the rest
+        for name in (self.checkpoints.name, self.resolved.name, *RESULT_FILES, *reversed(JOURNAL_FILES)):
+            source = self.root / name
+            if source.exists():
+                source.rename(previous / name)

@@ -1,0 +1,242 @@
+"""What every device must do. Inherit `DeviceSuite` in a class named `Test...` and set `device`.
+
+Nothing here compares times that lie close together: machines are noisy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from autocompress.core.artifact import Artifact
+from autocompress.core.device import Device, require_described
+from autocompress.core.machine import Fingerprint
+from autocompress.core.measurement import Measurement
+from autocompress.core.profile import DeviceProfile, Profile, Protocol
+from autocompress.core.runtime import Example
+from autocompress.errors import DataError, DeviceError, RuntimeFailureError
+from autocompress.runtimes import OnnxRuntime
+from autocompress.runtimes.onnx_file import save_model
+from autocompress.testing.networks import Exported, Exports, labelled, onnx_model
+
+
+def heavy_artifact(path: Path, width: int = 1024, layers: int = 6) -> Artifact:
+    """`layers` times `width` squared multiply-accumulates, and four bytes for each of them."""
+    generator = np.random.default_rng(0)
+    names = ["input", *(f"hidden{i}" for i in range(layers - 1)), "output"]
+    nodes = [
+        helper.make_node("MatMul", [names[i], f"weight{i}"], [names[i + 1]], name=f"layer{i}") for i in range(layers)
+    ]
+    scale = width**-0.5
+    weights = {
+        f"weight{i}": (generator.standard_normal((width, width)) * scale).astype(np.float32) for i in range(layers)
+    }
+    shape = ("batch", width)
+    return save_model(onnx_model(nodes, {"input": shape}, {"output": shape}, weights), path)
+
+
+def failing_artifact(path: Path) -> Artifact:
+    """Gives NaN for whatever comes in."""
+    nodes = [
+        helper.make_node("Sub", ["input", "input"], ["zero"]),
+        helper.make_node("Div", ["zero", "zero"], ["output"]),
+    ]
+    shape = ("batch", 4)
+    return save_model(onnx_model(nodes, {"input": shape}, {"output": shape}, {}), path)
+
+
+class DeviceSuite:
+    """The contract of `Device`."""
+
+    device: ClassVar[type[Device]]
+
+    @pytest.fixture
+    def mlp(self, exports: Exports) -> Exported:
+        return exports(OnnxRuntime(), "mlp")
+
+    @pytest.fixture
+    def transformer(self, exports: Exports) -> Exported:
+        return exports(OnnxRuntime(), "transformer")
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def heavy(cls, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+        return heavy_artifact(tmp_path_factory.mktemp("heavy") / "heavy.onnx")
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def compared(cls, exports: Exports, heavy: Artifact) -> list[Measurement]:
+        """A heavy artifact and a tiny one, measured together."""
+        profile = Profile("brief", protocol=Protocol(max_seconds=1.0))
+        return cls.device().measure([heavy, exports(OnnxRuntime(), "mlp").artifact], profile)
+
+    # the machine
+
+    def test_the_machine_tells_what_it_is(self) -> None:
+        machine = self.device().machine()
+        assert machine.arch
+        assert machine.cores >= 1
+        assert machine.memory_mb > 100
+        assert machine.system
+
+    def test_the_machine_stays_the_same(self) -> None:
+        assert self.device().machine().fingerprint == self.device().machine().fingerprint
+
+    def test_the_machine_that_the_profile_describes_is_accepted(self) -> None:
+        device = self.device()
+        machine = device.machine()
+        marks = Fingerprint(arch=machine.arch, cpu_model=machine.cpu_model.upper(), cores=machine.cores)
+        profile = Profile("here", DeviceProfile(fingerprint=marks))
+        assert require_described(device, profile) == machine
+
+    def test_a_profile_without_fingerprint_accepts_any_machine(self) -> None:
+        device = self.device()
+        assert require_described(device, Profile("any")) == device.machine()
+
+    def test_another_machine_than_the_described_one_is_refused(self) -> None:
+        device = self.device()
+        marks = Fingerprint(arch="riscv64", features=("warp_drive",), cores=device.machine().cores)
+        with pytest.raises(DeviceError, match="describes another machine") as caught:
+            require_described(device, Profile("elsewhere", DeviceProfile(fingerprint=marks)))
+        assert caught.value.exit_code == 4
+        assert caught.value.where == "profile elsewhere"
+        assert "riscv64" in caught.value.message
+        assert "warp_drive" in caught.value.message
+        assert "cores" not in caught.value.message
+
+    # measuring
+
+    def test_latency_comes_in_blocks_of_calls(self, compared: list[Measurement]) -> None:
+        for measurement in compared:
+            reading = measurement.readings["latency_ms"]
+            assert reading.unit == "ms"
+            assert reading.samples.ndim == 2
+            assert reading.samples.dtype == np.float64
+            assert reading.samples.shape[1] >= 2
+            assert (reading.samples > 0).all()
+            assert np.isfinite(reading.samples).all()
+
+    def test_artifacts_measured_together_get_as_many_blocks_each(self, compared: list[Measurement]) -> None:
+        heavy, tiny = (measurement.readings["latency_ms"].samples for measurement in compared)
+        assert len(heavy) == len(tiny)
+        assert len(heavy) >= 2
+
+    def test_a_thousand_times_the_work_takes_longer(self, compared: list[Measurement]) -> None:
+        heavy, tiny = (measurement.readings["latency_ms"].statistic("p50") for measurement in compared)
+        assert heavy > 3 * tiny
+
+    def test_more_weights_take_more_memory(self, compared: list[Measurement]) -> None:
+        heavy, tiny = (measurement.readings["memory_mb"] for measurement in compared)
+        assert heavy.unit == tiny.unit == "MB"
+        assert heavy.samples.shape == tiny.samples.shape == (1,)
+        assert tiny.value > 0
+        # the weights alone are 25 MB
+        assert heavy.value > tiny.value + 15
+
+    def test_conditions_say_what_was_measured_and_how(self, mlp: Exported) -> None:
+        device = self.device()
+        profile = Profile("brief", protocol=Protocol(batch=3, max_seconds=0.3))
+        profile = replace(profile, runtime=replace(profile.runtime, threads=2))
+        (measurement,) = device.measure([mlp.artifact], profile)
+        conditions = measurement.conditions
+        assert conditions is not None
+        assert conditions.artifact_hash == mlp.artifact.hash
+        assert (conditions.runtime, conditions.threads, conditions.batch) == ("onnxruntime", 2, 3)
+        assert conditions.machine == str(device.machine())
+        assert conditions.versions["onnxruntime"] == OnnxRuntime().versions["onnxruntime"]
+
+    def test_a_small_file_is_loaded_anew_for_every_block(self, mlp: Exported, brief_profile: Profile) -> None:
+        (measurement,) = self.device().measure([mlp.artifact], brief_profile)
+        conditions = measurement.conditions
+        assert conditions is not None
+        blocks = len(measurement.readings["latency_ms"].samples) + conditions.dropped_blocks
+        assert conditions.loads == blocks > 1
+
+    def test_each_artifact_has_its_own_conditions(self, compared: list[Measurement], heavy: Artifact) -> None:
+        hashes = [measurement.conditions.artifact_hash for measurement in compared if measurement.conditions]
+        assert hashes[0] == heavy.hash
+        assert len(set(hashes)) == 2
+
+    def test_a_precise_reading_ends_before_the_time_is_up(self, mlp: Exported) -> None:
+        patient = Profile("patient", protocol=Protocol(precision=0.9, max_seconds=120.0))
+        (measurement,) = self.device().measure([mlp.artifact], patient)
+        assert len(measurement.readings["latency_ms"].samples) < 100
+
+    def test_an_unreachable_precision_ends_when_the_time_is_up(self, mlp: Exported) -> None:
+        profile = Profile("strict", protocol=Protocol(precision=1e-9, max_seconds=1000.0))
+        (measurement,) = self.device().measure([mlp.artifact], profile, max_seconds=0.3)
+        assert 1 <= len(measurement.readings["latency_ms"].samples) < 100
+
+    def test_integer_inputs_are_made_up_where_no_example_is(
+        self, transformer: Exported, brief_profile: Profile
+    ) -> None:
+        (measurement,) = self.device().measure([transformer.artifact], brief_profile)
+        assert measurement.readings["latency_ms"].samples.size > 0
+
+    def test_the_example_is_what_is_fed(self, transformer: Exported, brief_profile: Profile) -> None:
+        inputs, _ = labelled("transformer", 2)
+        assert isinstance(inputs, dict)
+        out_of_vocabulary = Example({**inputs, "input_ids": inputs["input_ids"] + 1000})
+        with pytest.raises(RuntimeFailureError, match="fails in the runtime"):
+            self.device().measure([transformer.artifact], brief_profile, out_of_vocabulary)
+
+    def test_an_example_of_another_shape_is_refused(self, mlp: Exported, brief_profile: Profile) -> None:
+        with pytest.raises(DataError, match="shape"):
+            self.device().measure([mlp.artifact], brief_profile, Example((np.zeros((2, 9), dtype=np.float32),)))
+
+    def test_any_name_of_an_input_will_do(self, tmp_path: Path, brief_profile: Profile) -> None:
+        shape = ("batch", 4)
+        names = ["scores/in:0", "arr_0", "größe"]
+        node = helper.make_node("Sum", names, ["output"])
+        model = onnx_model([node], dict.fromkeys(names, shape), {"output": shape}, {})
+        (measurement,) = self.device().measure([save_model(model, tmp_path / "odd.onnx")], brief_profile)
+        assert measurement.readings["latency_ms"].samples.size > 0
+
+    def test_an_input_named_file_will_do(self, tmp_path: Path, brief_profile: Profile) -> None:
+        shape = ("batch", 4)
+        model = onnx_model([helper.make_node("Neg", ["file"], ["output"])], {"file": shape}, {"output": shape}, {})
+        (measurement,) = self.device().measure([save_model(model, tmp_path / "odd.onnx")], brief_profile)
+        assert measurement.readings["latency_ms"].samples.size > 0
+
+    # failures
+
+    def test_a_broken_artifact_is_a_runtime_failure(
+        self, mlp: Exported, tmp_path: Path, brief_profile: Profile
+    ) -> None:
+        (tmp_path / mlp.artifact.entry).write_bytes(b"not a model" * 50)
+        broken = replace(mlp.artifact, root=tmp_path)
+        with pytest.raises(RuntimeFailureError, match="fails in the runtime") as caught:
+            self.device().measure([broken], brief_profile)
+        assert caught.value.exit_code == 4
+        assert caught.value.where == str(broken.path)
+
+    def test_a_broken_artifact_beside_a_whole_one_is_named(
+        self, mlp: Exported, tmp_path: Path, brief_profile: Profile
+    ) -> None:
+        (tmp_path / mlp.artifact.entry).write_bytes(b"not a model" * 50)
+        broken = replace(mlp.artifact, root=tmp_path)
+        with pytest.raises(RuntimeFailureError) as caught:
+            self.device().measure([mlp.artifact, broken], brief_profile)
+        assert caught.value.where == str(broken.path)
+
+    def test_outputs_that_are_not_numbers_are_a_runtime_failure(self, tmp_path: Path, brief_profile: Profile) -> None:
+        artifact = failing_artifact(tmp_path / "nan.onnx")
+        with pytest.raises(RuntimeFailureError, match="not finite") as caught:
+            self.device().measure([artifact], brief_profile)
+        assert caught.value.exit_code == 4
+        assert caught.value.where == str(artifact.path)
+
+    def test_a_batch_that_the_artifact_does_not_take_is_refused(self, tmp_path: Path, brief_profile: Profile) -> None:
+        node = helper.make_node("Neg", ["input"], ["output"])
+        model = onnx_model([node], {"input": (4, 3)}, {"output": (4, 3)}, {})
+        artifact = save_model(model, tmp_path / "fixed.onnx")
+        with pytest.raises(RuntimeFailureError, match="takes batches of 4 only, the profile measures at 1"):
+            self.device().measure([artifact], brief_profile)
+        fitting = replace(brief_profile, protocol=replace(brief_profile.protocol, batch=4))
+        (measurement,) = self.device().measure([artifact], fitting)
+        assert measurement.readings["latency_ms"].samples.size > 0

@@ -1,0 +1,315 @@
+"""Scripted parts whose sizes, times and answers are known: a device, techniques, a model and its data.
+
+The files are real ONNX files, scored in the real runtime; only the clock and the damage are scripted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper
+from torch import nn
+
+from autocompress.api import climb
+from autocompress.core.artifact import Artifact
+from autocompress.core.budget import Budget
+from autocompress.core.device import Device
+from autocompress.core.facts import Facts
+from autocompress.core.machine import Machine
+from autocompress.core.measurement import Conditions, Measurement, Reading
+from autocompress.core.plan import Effort, Plan, Setting, Stage, Step
+from autocompress.core.probes import Probes
+from autocompress.core.profile import Profile, Protocol
+from autocompress.core.record import Journal
+from autocompress.core.runtime import Contents, Example, Runtime, Session
+from autocompress.core.search_space import Choice, Element, Ladder, Reason, Rung, Space
+from autocompress.core.source import Array
+from autocompress.core.task import Task
+from autocompress.core.technique import ArtifactTechnique, Context, Technique
+from autocompress.errors import RuntimeFailureError, TechniqueError
+from autocompress.evaluation.workbench import Tools, Workbench
+from autocompress.run.answer import conclude
+from autocompress.run.confirm import Confirmation
+from autocompress.run.result import Result
+from autocompress.run.search import Search
+from autocompress.run.stages import Planned, plan_run
+from autocompress.runtimes import OnnxRuntime
+from autocompress.runtimes.onnx_file import save_model
+from autocompress.strategies import Boundary
+from autocompress.system.progress import Deadline, Listener, silent
+from autocompress.system.workspace import Workspace
+from autocompress.testing.networks import onnx_model
+
+MACHINE = Machine("x86_64", "Scripted CPU", 2, 4000, ("int8_dot_product",))
+BASELINE_MS = 10.0
+BASELINE_KB = 40
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a technique makes of the model: items easier than `wrong_below` are answered wrong.
+
+    `error` is raised by the technique, `dies` by the device.
+    """
+
+    kilobytes: int = 20
+    latency_ms: float = 5.0
+    wrong_below: float = 0.0
+    error: str = ""
+    dies: bool = False
+
+
+class Answers(nn.Module):
+    """Answers every item right: its class is the sign of its first value. The second value is its difficulty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = BASELINE_KB * 1000 // 16
+        self.wide = nn.Parameter(torch.full((2, width), 1e-9))
+        self.narrow = nn.Parameter(torch.full((width, 2), 1e-9))
+
+    def forward(self, item: torch.Tensor) -> torch.Tensor:
+        sign = item[:, :1]
+        return torch.cat([-sign, sign], 1) + item @ self.wide @ self.narrow
+
+
+def answering(path: Path, variant: Variant) -> Artifact:
+    """The file of a variant; its latency stands in its metadata, for the scripted device to read."""
+    width = variant.kilobytes * 1000 // 16
+    nodes = [
+        helper.make_node("MatMul", ["input", "pick_difficulty"], ["difficulty"]),
+        helper.make_node("Less", ["difficulty", "wrong_below"], ["is_wrong"]),
+        helper.make_node("MatMul", ["input", "pick_sign"], ["sign"]),
+        helper.make_node("Neg", ["sign"], ["other_sign"]),
+        helper.make_node("Where", ["is_wrong", "other_sign", "sign"], ["said"]),
+        helper.make_node("MatMul", ["said", "spread"], ["logits"]),
+        helper.make_node("MatMul", ["input", "wide"], ["hidden"]),
+        helper.make_node("MatMul", ["hidden", "narrow"], ["nothing"]),
+        helper.make_node("Add", ["logits", "nothing"], ["output"]),
+    ]
+    weights = {
+        "pick_difficulty": [[0.0], [1.0]],
+        "wrong_below": [variant.wrong_below],
+        "pick_sign": [[1.0], [0.0]],
+        "spread": [[-1.0, 1.0]],
+        "wide": np.full((2, width), 1e-9),
+        "narrow": np.full((width, 2), 1e-9),
+    }
+    arrays = {name: np.asarray(value, dtype=np.float32) for name, value in weights.items()}
+    model = onnx_model(nodes, {"input": ("batch", 2)}, {"output": ("batch", 2)}, arrays)
+    helper.set_model_props(model, {"latency_ms": str(variant.latency_ms), "dies": str(variant.dies)})
+    return save_model(model, path)
+
+
+class FakeDevice(Device):
+    """Takes the latency that is written in a file, the baseline's where there is none; never waits.
+
+    Blocks differ from it by at most the share `jitter`. `measured` keeps the artifacts of every call, by hash.
+    """
+
+    def __init__(self, blocks: int = 12, jitter: float = 0.0) -> None:
+        self.blocks, self.jitter = blocks, jitter
+        self.measured: list[tuple[str, ...]] = []
+
+    def machine(self) -> Machine:
+        return MACHINE
+
+    def measure(
+        self,
+        artifacts: Sequence[Artifact],
+        profile: Profile,
+        example: Example | None = None,
+        max_seconds: float | None = None,
+    ) -> list[Measurement]:
+        self.measured.append(tuple(artifact.hash for artifact in artifacts))
+        return [self._measure(artifact, profile) for artifact in artifacts]
+
+    def _measure(self, artifact: Artifact, profile: Profile) -> Measurement:
+        written = {entry.key: entry.value for entry in onnx.load(artifact.path).metadata_props}
+        if written.get("dies") == "True":
+            raise RuntimeFailureError("died while it was measured.", where=artifact.entry)
+        latency_ms = float(written.get("latency_ms", BASELINE_MS))
+        # the baseline's blocks are slow where the candidate's are fast, so that their ratio varies too
+        sign = 1.0 if "latency_ms" in written else -1.0
+        spread = 1.0 + sign * self.jitter * np.linspace(-1.0, 1.0, self.blocks)
+        return Measurement(
+            {
+                "latency_ms": Reading("ms", np.repeat(latency_ms * spread[:, None], 3, axis=1)),
+                "memory_mb": Reading.one("MB", artifact.size_bytes / 1e6),
+            },
+            conditions=Conditions(
+                artifact.hash, "onnxruntime", {}, profile.runtime.threads, profile.protocol.batch, str(MACHINE)
+            ),
+        )
+
+
+class Scripted(ArtifactTechnique):
+    """Makes one of its variants of any model."""
+
+    summary = "does what the script says"
+    stage = Stage.PRECISION
+    formats = frozenset({"onnx"})
+    probed = ()
+
+    def __init__(self, name: str, variants: Mapping[str, Variant], effort: Effort = Effort.NONE) -> None:
+        self.name, self.effort, self.variants = name, effort, variants  # type: ignore[misc]  # fixed for each class
+        self.choices = (Choice("variant", tuple(variants)),)  # type: ignore[misc]  # fixed for each class
+        self.applied: list[str] = []
+
+    def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
+        return Space(self.choices)
+
+    def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
+        return None
+
+    def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
+        self.applied.append(str(settings["variant"]))
+        variant = self.variants[str(settings["variant"])]
+        if variant.error:
+            raise TechniqueError(variant.error, where=self.name)
+        return answering(context.folder / "scripted.onnx", variant)
+
+    def plan(self, variant: str) -> Plan:
+        return Plan(finish=(Step(self.name, self.stage, {"variant": variant}),))
+
+    @property
+    def rung(self) -> Rung:
+        element = Element(self.name, self.stage, Space(self.choices))
+        return Rung(self.name, self.effort, (element,), Reason(self.summary, "script"))
+
+
+@cache
+def _exported() -> bytes:
+    with TemporaryDirectory() as folder:
+        example = Example((np.ones((2, 2), dtype=np.float32),))
+        return OnnxRuntime().export(Answers().eval(), example, Path(folder) / "model.onnx").path.read_bytes()
+
+
+@cache
+def empty_journal() -> bytes:
+    """The file of a journal without trials: making one takes a quarter of a second, opening it a tenth of that."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "journal.db"
+        Journal(path).close()
+        return path.read_bytes()
+
+
+class ExportedOnce(Runtime):
+    """ONNX Runtime, with the export of `Answers` kept for the next test."""
+
+    name = "onnxruntime"
+    format = "onnx"
+
+    def export(
+        self, module: nn.Module, example: Example, destination: Path, keep_float: Sequence[str] = ()
+    ) -> Artifact:
+        assert isinstance(module, Answers)
+        destination.write_bytes(_exported())
+        return self.read(destination)
+
+    def read(self, path: Path) -> Artifact:
+        return OnnxRuntime().read(path)
+
+    def load(self, artifact: Artifact, threads: int, options: Mapping[str, str]) -> Session:
+        return OnnxRuntime().load(artifact, threads, options)
+
+    def largest_tensors(self, artifact: Artifact) -> Sequence[tuple[str, int]]:
+        return ()
+
+    def slowest_operators(
+        self, artifact: Artifact, inputs: Mapping[str, Array], threads: int, options: Mapping[str, str]
+    ) -> Sequence[tuple[str, str, float]]:
+        return ()
+
+    def contents(self, artifact: Artifact) -> Contents:
+        return OnnxRuntime().contents(artifact)
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        return OnnxRuntime().versions
+
+
+def ramp(items: int) -> Array:
+    """Difficulties from 0 to 1 in even steps: `wrong_below=0.1` loses a tenth of the items."""
+    return (np.arange(items) + 0.5) / items
+
+
+def items_of(difficulties: Array) -> tuple[Array, Array]:
+    """Inputs and labels of items of these difficulties."""
+    labels = np.arange(len(difficulties)) % 2
+    return np.stack([2.0 * labels - 1.0, difficulties], 1).astype(np.float32), labels
+
+
+def task_of(selecting: Array, confirming: Array) -> Task:
+    """Items of these difficulties to select and to confirm with."""
+    return Task(test=items_of(confirming), val=items_of(selecting))
+
+
+@dataclass(eq=False)
+class Stand:
+    """A scripted run in a folder: everything that a search and a confirmation need.
+
+    Opened again on the same folder it finds the journal and the files that are there.
+    """
+
+    folder: Path
+    techniques: Sequence[Technique]
+    budgets: Mapping[str, float | str]
+    task: Task | None = None
+    objective: str = "effort"
+    batch: int = 1
+    device: FakeDevice = field(default_factory=FakeDevice)
+    items: str = "all"
+    deadline: Deadline = field(default_factory=lambda: Deadline.start(None))
+
+    def __post_init__(self) -> None:
+        workspace = Workspace(self.folder)
+        workspace.open(resume=True)
+        if not workspace.journal.exists():
+            workspace.journal.write_bytes(empty_journal())
+        budgets = tuple(Budget.parse(metric, limit) for metric, limit in self.budgets.items())
+        protocol = Protocol(batch=self.batch, items=self.items)
+        profile = Profile("scripted", protocol=protocol, budgets=budgets, objective=self.objective)
+        example = Example((np.ones((2, 2), dtype=np.float32),))
+        tools = Tools(ExportedOnce(), self.device, self.techniques)
+        self.bench = Workbench(Answers().eval(), example, self.task, profile, tools, workspace)
+        self.journal = Journal(workspace.journal)
+
+    @property
+    def ladder(self) -> Ladder:
+        """A rung per scripted technique, in the order given."""
+        return Ladder(tuple(t.rung for t in self.techniques if isinstance(t, Scripted)), {})
+
+    def search(self, listener: Listener = silent) -> Search:
+        """A search over the ladder."""
+        return Search(self.bench, self.ladder, Boundary(), self.journal, self.deadline, listener)
+
+    def planned(self) -> Planned:
+        """Baseline, facts and ladder as the whole flow finds them."""
+        return plan_run(self.bench, self.journal, silent)
+
+    def climb(self, search: Search | None = None) -> list[Confirmation]:
+        """The confirmations of a run, as the whole flow makes them."""
+        return climb(search or self.search(), self.planned(), [], silent, last=True)
+
+    def run(self) -> Result:
+        """A whole run."""
+        planned, search = self.planned(), self.search()
+        search.ladder = planned.ladder
+        return conclude(search, planned.facts, planned.baseline, self.climb(search))
+
+    def tried(self) -> list[str]:
+        """The variants of all trials in the journal, in order."""
+        return variants(trial.plan for trial in self.journal.trials())
+
+
+def variants(plans: Iterable[Plan]) -> list[str]:
+    """The variant that each plan asks for; empty for the model as it is."""
+    return ["".join(str(step.settings["variant"]) for step in plan.finish) for plan in plans]

@@ -1,0 +1,108 @@
+"""What every strategy must do. Inherit `StrategySuite` in a class named `Test...` and set `strategy`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import pytest
+
+from autocompress.core.plan import Effort, Plan, Stage
+from autocompress.core.search_space import Choice, Element, Ladder, Reason, Rung, Space
+from autocompress.core.strategy import Strategy
+from autocompress.core.trial import Outcome, Trial
+
+WHY = Reason("it may pay.", "suite")
+TYPES = Choice("types", ("u8s8", "u8u8", "s8s8"))
+METHOD = Choice("method", ("minmax", "entropy"), structural=False)
+BITS = Choice("bits", (4, 8))
+ENDED = tuple(outcome for outcome in Outcome if outcome is not Outcome.CLAIMED)
+
+
+def rung_of(effort: Effort, *techniques: tuple[str, Stage, tuple[Choice, ...]]) -> Rung:
+    elements = tuple(Element(name, stage, Space(choices)) for name, stage, choices in techniques)
+    return Rung(" and ".join(name for name, _, _ in techniques), effort, elements, WHY)
+
+
+DYNAMIC = rung_of(Effort.NONE, ("dynamic", Stage.PRECISION, (TYPES,)))
+STATIC = rung_of(Effort.CALIBRATION, ("static", Stage.PRECISION, (TYPES, METHOD)))
+PACKED = rung_of(Effort.CALIBRATION, ("static", Stage.PRECISION, (TYPES, METHOD)), ("codebook", Stage.PACKING, (BITS,)))
+LADDER = Ladder((DYNAMIC, STATIC, PACKED), {})
+PLANS = tuple(plan for rung in LADDER.rungs for plan in rung.plans())
+
+
+def trial(plan: Plan, outcome: Outcome = Outcome.MEASURED, stopped_by: str = "", number: int = 0) -> Trial:
+    return Trial(number, plan, outcome, stopped_by=stopped_by)
+
+
+def climbed(strategy: Strategy, ladder: Ladder, history: Sequence[Trial] = ()) -> list[Plan]:
+    """Plans in the order proposed, each of them measured, until the strategy has no more."""
+    done = list(history)
+    proposed: list[Plan] = []
+    while (plan := strategy.propose(ladder, done)) is not None:
+        proposed.append(plan)
+        done.append(trial(plan, number=len(done)))
+        assert len(proposed) <= 2 * len(PLANS), "the strategy does not come to an end"
+    return proposed
+
+
+class StrategySuite:
+    """The contract of `Strategy`."""
+
+    strategy: ClassVar[type[Strategy]]
+
+    def test_every_plan_of_the_ladder_is_proposed_exactly_once(self) -> None:
+        proposed = [plan.hash for plan in climbed(self.strategy(), LADDER)]
+        assert sorted(proposed) == sorted(plan.hash for plan in PLANS)
+
+    def test_an_empty_ladder_has_nothing_to_propose(self) -> None:
+        assert self.strategy().propose(Ladder((), {}), []) is None
+        assert self.strategy().propose(Ladder((), {}), [trial(PLANS[0])]) is None
+
+    @pytest.mark.parametrize("outcome", Outcome)
+    def test_nothing_is_proposed_when_everything_is_in_the_history(self, outcome: Outcome) -> None:
+        history = [trial(plan, outcome, number=number) for number, plan in enumerate(PLANS)]
+        assert self.strategy().propose(LADDER, history) is None
+
+    @pytest.mark.parametrize("outcome", Outcome)
+    @pytest.mark.parametrize("taken", [1, 2, 5, len(PLANS) - 1])
+    def test_a_plan_of_the_history_is_never_proposed_however_it_ended(self, outcome: Outcome, taken: int) -> None:
+        # every plan is left out of the history in turn
+        for start in range(len(PLANS)):
+            known = [PLANS[(start + step) % len(PLANS)] for step in range(taken)]
+            plan = self.strategy().propose(LADDER, [trial(one, outcome) for one in known])
+            assert plan is None or plan in PLANS
+            assert plan not in known
+
+    def test_a_plan_that_another_worker_has_claimed_is_left_to_it(self) -> None:
+        first = self.strategy().propose(LADDER, [])
+        assert first is not None
+        second = self.strategy().propose(LADDER, [trial(first, Outcome.CLAIMED)])
+        assert second is not None
+        assert second != first
+
+    def test_the_same_history_gives_the_same_plan(self) -> None:
+        strategy = self.strategy()
+        for length in range(0, len(PLANS), 4):
+            history = [trial(plan, number=number) for number, plan in enumerate(PLANS[:length])]
+            first = strategy.propose(LADDER, history)
+            # neither what it was asked before nor by whom makes a difference
+            strategy.propose(LADDER, history[:1])
+            assert strategy.propose(LADDER, history) == first
+            assert self.strategy().propose(LADDER, history) == first
+
+    def test_ladder_and_history_are_left_as_they_are(self) -> None:
+        history = [trial(PLANS[0], Outcome.STOPPED, "size_mb"), trial(PLANS[4])]
+        before, ladder = list(history), LADDER.to_json()
+        self.strategy().propose(LADDER, history)
+        assert history == before
+        assert LADDER.to_json() == ladder
+
+    def test_trials_of_plans_that_are_on_no_rung_do_not_disturb(self) -> None:
+        others = [trial(Plan()), trial(next(rung_of(Effort.NONE, ("fp16", Stage.PRECISION, ())).plans()))]
+        assert len(climbed(self.strategy(), LADDER, others)) == len(PLANS)
+
+    def test_a_resumed_climb_goes_on_with_what_is_left(self) -> None:
+        whole = climbed(self.strategy(), LADDER)
+        history = [trial(plan, number=number) for number, plan in enumerate(whole[:7])]
+        assert climbed(self.strategy(), LADDER, history) == whole[7:]

@@ -1,0 +1,41 @@
+"""Batch-norm statistics of a module as it is now."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from autocompress.core.runtime import Example
+from autocompress.core.source import Part
+from autocompress.data.augmentation_bank import Views
+from autocompress.data.module import call_by
+from autocompress.system.locks import working
+
+REESTIMATION_BATCHES = 8
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """True when a layer keeps statistics of batches."""
+    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
+
+
+def reestimate_batch_norm(module: nn.Module, part: Part, example: Example, batch: int = 128) -> None:
+    """Batch-norm statistics of the module as it is now, over at most 8 batches (Wu and Johnson, "Rethinking
+    'Batch' in BatchNorm", 2021, section 3: precise batch norm)."""
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        # None averages all batches alike
+        norm.momentum = None
+    views = Views(part.first(batch * REESTIMATION_BATCHES), example, batch=batch, seed=0)
+    module.train()
+    with torch.no_grad():
+        for step in range(views.per_epoch):
+            with working():
+                call_by(module, views.at(step).inputs, by_name=example.by_name)
+    module.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

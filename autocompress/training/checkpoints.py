@@ -1,0 +1,125 @@
+"""What a recovery has come to: weights being trained, their average, the best average so far; saved and restored."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from autocompress.system.workspace import write_whole
+
+State = dict[str, torch.Tensor]
+
+
+class Average:
+    """Exponential moving average of parameters; buffers (batch-norm statistics) as well (Polyak averaging)."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self._decay = decay
+        self.updates = 0
+        self.state: State = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+    def update(self, module: nn.Module) -> None:
+        """One step. The decay rises from zero, so that early averages forget the start."""
+        self.updates += 1
+        decay = min(self._decay, self.updates / (self.updates + 9))
+        for name, tensor in module.state_dict().items():
+            kept = self.state[name]
+            if tensor.is_floating_point():
+                kept.lerp_(tensor.detach(), 1 - decay)
+            else:
+                kept.copy_(tensor)
+
+    @contextmanager
+    def inside(self, module: nn.Module) -> Iterator[None]:
+        """The module with the averaged weights, put back afterwards."""
+        own = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+        module.load_state_dict(self.state)
+        try:
+            yield
+        finally:
+            module.load_state_dict(own)
+
+
+@dataclass
+class Best:
+    """The averaged weights that scored best on the selecting data, None before any were judged."""
+
+    score: float = float("-inf")
+    state: State | None = None
+
+    def consider(self, score: float, state: Mapping[str, torch.Tensor]) -> None:
+        """Keep these weights where they are at least as good: of equals those trained longer."""
+        if score >= self.score:
+            self.score, self.state = score, {name: tensor.clone() for name, tensor in state.items()}
+
+
+@dataclass(eq=False)
+class Progress:
+    """Everything that a recovery needs to go on from where it stopped."""
+
+    student: nn.Module
+    average: Average
+    optimizer: torch.optim.Optimizer
+    best: Best = field(default_factory=Best)
+    step: int = 0
+
+    def save(self, path: Path) -> None:
+        """Write it whole or not at all."""
+        content = {
+            "step": self.step,
+            "student": self.student.state_dict(),
+            "average": self.average.state,
+            "updates": self.average.updates,
+            "optimizer": self.optimizer.state_dict(),
+            "best_score": self.best.score,
+            "best": self.best.state,
+        }
+        write_whole(path, lambda target: torch.save(content, target))
+
+    def restore(self, content: Mapping[str, Any]) -> None:
+        """Go on from what `save` wrote.
+
+        Raises:
+            ValueError: when it is of another network; everything is then as it was.
+        """
+        _require_like(content["average"], self.average.state)
+        place = next((tensor.device for tensor in self.student.parameters()), torch.device("cpu"))
+        kept = {name: tensor.clone() for name, tensor in self.student.state_dict().items()}
+        updates, step = int(content["updates"]), int(content["step"])
+        best = Best(float(content["best_score"]), content["best"])
+        try:
+            self.student.load_state_dict(content["student"])
+            self.optimizer.load_state_dict(content["optimizer"])
+        except Exception:
+            # what did not fit may have been copied in part
+            self.student.load_state_dict(kept)
+            raise
+        self.average.state = {name: tensor.to(place) for name, tensor in content["average"].items()}
+        self.average.updates, self.best, self.step = updates, best, step
+
+
+def _require_like(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
+    shapes = [{name: tensor.shape for name, tensor in state.items()} for state in (found, wanted)]
+    if shapes[0] != shapes[1]:
+        raise ValueError("it holds the weights of another network")
+
+
+def load_checkpoint(path: Path, take: Callable[[Any], Any]) -> bool:
+    """Hand the content of a checkpoint to `take`; False, with a warning, when it is damaged or does not fit.
+
+    A checkpoint saves time and nothing else: one that cannot be used is made again.
+    """
+    try:
+        take(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # noqa: BLE001 - torch raises whatever damage leads to, of a dozen types
+        reason = " ".join(str(error).split())[:120]
+        warnings.warn(f"{path} cannot be used ({reason}); what it held is made afresh.", stacklevel=2)
+        return False
+    return True

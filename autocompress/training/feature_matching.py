@@ -1,0 +1,53 @@
+"""Feature matching: blocks that remain are led to the outputs that the original's blocks of the same name give.
+
+Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, without a regressor: only blocks whose outputs have the
+original's shape are matched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from autocompress.core.runtime import Example
+from autocompress.pruning.blocks import Skip, candidate_blocks
+
+
+class FeatureMatching:
+    """Hooks on the blocks of student and teacher; `loss` compares what they gave in the last forward passes."""
+
+    def __init__(self, student: nn.Module, teacher: nn.Module, example: Example) -> None:
+        names = candidate_blocks(teacher, example)
+        self._names = [name for name in names if not isinstance(student.get_submodule(name), Skip)]
+        self._given: dict[tuple[str, str], torch.Tensor] = {}
+        self._handles = [
+            module.get_submodule(name).register_forward_hook(self._recorder(whose, name))
+            for whose, module in (("student", student), ("teacher", teacher))
+            for name in self._names
+        ]
+
+    def _recorder(self, whose: str, name: str) -> Callable[[nn.Module, object, object], None]:
+        def record(_module: nn.Module, _inputs: object, outputs: object) -> None:
+            first = outputs[0] if isinstance(outputs, tuple) else outputs
+            if isinstance(first, torch.Tensor):
+                self._given[whose, name] = first
+
+        return record
+
+    def loss(self) -> torch.Tensor:
+        """Mean over blocks of the squared distance, as a share of the teacher's mean square; 0 without a block."""
+        pairs = [(self._given["student", name], self._given["teacher", name]) for name in self._names]
+        distances = [
+            (student.float() - teacher.float()).square().mean() / teacher.float().square().mean().clamp_min(1e-12)
+            for student, teacher in pairs
+            if student.shape == teacher.shape
+        ]
+        return torch.stack(distances).mean() if distances else torch.zeros(())
+
+    def remove(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+        self._given.clear()

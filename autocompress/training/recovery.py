@@ -1,0 +1,266 @@
+"""Recovery: training a changed network with the original as its teacher.
+
+Distillation after Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015): the loss is
+`soft_weight` times T^2 KL(teacher || student) at temperature T plus the task's own loss. Cosine schedule with
+linear warm-up (Loshchilov and Hutter, SGDR, 2017); the weights that are kept are an exponential moving average
+of those trained, at the step where it did best on the selecting data.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from autocompress.core.runtime import Example
+from autocompress.core.source import Part, whole
+from autocompress.core.task import Task
+from autocompress.data.augmentation_bank import Views
+from autocompress.data.module import call_by, flatten_outputs, inference_mode_of
+from autocompress.devices.meter.describe import describe
+from autocompress.errors import TechniqueError
+from autocompress.pruning.blocks import with_own_weights, with_shared_weights
+from autocompress.system.locks import working
+from autocompress.training.checkpoints import Average, Progress, load_checkpoint
+from autocompress.training.feature_matching import FeatureMatching
+from autocompress.training.teacher_cache import Answers
+
+CHECKPOINT_SECONDS = 20.0
+# how often, and with how many selecting items at most, the averaged weights are judged
+JUDGED = 8
+JUDGING_ITEMS = 2048
+JUDGING_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a student is trained. A given schedule, data and thread count give the same weights.
+
+    `views` is the size of the bank of augmented views, 0 for fresh ones; `feature_weight` weighs the matching of
+    blocks that remain, 0 leaves it out.
+    """
+
+    steps: int
+    batch: int
+    seed: int
+    learning_rate: float
+    optimizer: str = "sgd"
+    views: int = 0
+    feature_weight: float = 0.0
+    temperature: float = 4.0
+    soft_weight: float = 0.9
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    averaging: float = 0.995
+    warm_up: float = 0.1
+
+    def learning_rate_at(self, step: int) -> float:
+        """Linear from 0 over the warm-up, then half a cosine to 0 at the last step."""
+        rise = max(1, int(self.warm_up * self.steps))
+        if step < rise:
+            return self.learning_rate * (step + 1) / rise
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, self.steps - rise)))
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a recovery keeps what it has come to, and the teacher's answers; None keeps none."""
+
+    checkpoint: Path
+    answers: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What a student is taught with. `place` is where it is trained: the CPU, or a GPU when there is one."""
+
+    teacher: nn.Module
+    task: Task
+    schedule: Schedule
+    views: Views
+    answers: Answers
+    features: FeatureMatching | None
+    place: torch.device
+
+
+def loss_of(
+    task: Task, schedule: Schedule, outputs: torch.Tensor, teaching: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
+    """The distillation loss for classifiers; the squared distance to the teacher for other outputs."""
+    if task.loss is not None:
+        hard: torch.Tensor = task.loss(outputs, targets)
+    elif task.chooses_classes:
+        hard = functional.cross_entropy(outputs, targets.long())
+    else:
+        hard = functional.mse_loss(outputs, targets.reshape(outputs.shape).to(outputs.dtype))
+    if not task.chooses_classes:
+        return schedule.soft_weight * functional.mse_loss(outputs, teaching) + (1 - schedule.soft_weight) * hard
+    t = schedule.temperature
+    soft = functional.kl_div(
+        functional.log_softmax(outputs / t, 1), functional.log_softmax(teaching / t, 1), log_target=True,
+        reduction="batchmean",
+    )  # fmt: skip
+    return schedule.soft_weight * t * t * soft + (1 - schedule.soft_weight) * hard
+
+
+def recover(
+    student: nn.Module,
+    teacher: nn.Module,
+    task: Task,
+    example: Example,
+    schedule: Schedule,
+    files: Files,
+    tell: Callable[[int, int, float], None] = lambda step, steps, seconds_left: None,
+) -> nn.Module:
+    """Train `student`, resuming from its checkpoint when it is there; its averaged weights are returned in it.
+
+    The average is judged eight times on the selecting data, and the best of them is returned. `tell` is called now
+    and then with the step, the number of steps and the seconds left. The checkpoint is written every 20 seconds.
+    A GPU is used where torch finds one.
+
+    Raises:
+        TechniqueError: without training data, or when the loss is no longer finite.
+    """
+    if task.train is None:
+        raise TechniqueError("needs training data, and there are none.", where="recovery")
+    views = Views(whole("train", task.train), example, batch=schedule.batch, seed=schedule.seed, views=schedule.views)
+    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if place.type != "cpu":
+        # the user's own module stays where it is
+        student, teacher = student.to(place), with_own_weights(with_shared_weights(teacher)).to(place)
+    features = FeatureMatching(student, teacher, example) if schedule.feature_weight else None
+    answers = Answers(files.answers if schedule.views and features is None else None)
+    lesson = Lesson(teacher, task, schedule, views, answers, features, place)
+    # gradients of the original are never wanted
+    parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    progress = Progress(student, Average(student, schedule.averaging), _optimizer(parameters, schedule))
+    if files.checkpoint.exists():
+        load_checkpoint(files.checkpoint, progress.restore)
+    try:
+        with inference_mode_of(teacher), torch.enable_grad(), _layout(student), _layout(teacher):
+            _train(progress, lesson, files.checkpoint, tell)
+    finally:
+        if features is not None:
+            features.remove()
+    student.load_state_dict(progress.best.state or progress.average.state)
+    return student.cpu().eval()
+
+
+def _train(progress: Progress, lesson: Lesson, checkpoint: Path, tell: Callable[[int, int, float], None]) -> None:
+    student, schedule = progress.student, lesson.schedule
+    began = saved = time.monotonic()
+    start = progress.step
+    interval = max(1, math.ceil(schedule.steps / JUDGED))
+    selecting = lesson.task.selecting
+    part = None if selecting is None else selecting.first(JUDGING_ITEMS)
+    student.train()
+    while progress.step < schedule.steps:
+        with working():
+            loss = _step(progress, lesson)
+        if not math.isfinite(loss):
+            raise TechniqueError(f"the loss is no longer finite at step {progress.step}.", where="recovery")
+        if part is not None and (progress.step % interval == 0 or progress.step == schedule.steps):
+            with progress.average.inside(student):
+                score = score_module(student, part, lesson.task, by_name=lesson.views.by_name, place=lesson.place)
+            progress.best.consider(score, progress.average.state)
+            student.train()
+        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            progress.save(checkpoint)
+            lesson.answers.save()
+            saved = time.monotonic()
+            rate = (saved - began) / (progress.step - start)
+            tell(progress.step, schedule.steps, rate * (schedule.steps - progress.step))
+    lesson.answers.save()
+
+
+def _optimizer(parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
+    if schedule.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=0.0, weight_decay=0.01)
+    return torch.optim.SGD(
+        parameters, lr=0.0, momentum=schedule.momentum, weight_decay=schedule.weight_decay, nesterov=True
+    )
+
+
+def _step(progress: Progress, lesson: Lesson) -> float:
+    schedule, by_name = lesson.schedule, lesson.views.by_name
+    batch = lesson.views.at(progress.step, lesson.task.augment)
+    inputs = {name: _as_trained(tensor, lesson.place) for name, tensor in batch.inputs.items()}
+    for group in progress.optimizer.param_groups:
+        group["lr"] = schedule.learning_rate_at(progress.step)
+
+    def ask() -> torch.Tensor:
+        with torch.no_grad():
+            return call_by(lesson.teacher, inputs, by_name=by_name)
+
+    with _autocast(lesson.place):
+        teaching = lesson.answers.to(batch.key, ask).to(lesson.place)
+        outputs = call_by(progress.student, inputs, by_name=by_name)
+    loss = loss_of(lesson.task, schedule, outputs.float(), teaching.float(), batch.targets.to(lesson.place))
+    if lesson.features is not None:
+        loss = loss + schedule.feature_weight * lesson.features.loss()
+    progress.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
+    nn.utils.clip_grad_norm_(progress.student.parameters(), 5.0)
+    progress.optimizer.step()
+    progress.average.update(progress.student)
+    progress.step += 1
+    return float(loss.detach())
+
+
+def score_module(module: nn.Module, part: Part, task: Task, *, by_name: bool, place: torch.device) -> float:
+    """Score of a module on a part; it watches training and decides nothing that ships."""
+    scores = []
+    with inference_mode_of(module), _autocast(place):
+        for inputs, targets in part.batches(JUDGING_BATCH):
+            named = inputs if isinstance(inputs, dict) else {str(i): array for i, array in enumerate(inputs)}
+            tensors = {name: _as_trained(_tensor(array), place) for name, array in named.items()}
+            outputs = flatten_outputs(module(**tensors) if by_name else module(*tensors.values()))
+            arrays = tuple(output.float().cpu().numpy() for output in outputs.values())
+            scores.append(task.scores(arrays[0] if len(arrays) == 1 else arrays, np.asarray(targets)))
+    return task.value(np.concatenate(scores))
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array.astype(np.float32) if array.dtype == np.float64 else np.ascontiguousarray(array))
+
+
+def _as_trained(tensor: torch.Tensor, place: torch.device) -> torch.Tensor:
+    tensor = tensor.to(place)
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+
+def _autocast(place: torch.device) -> torch.autocast:
+    bfloat16 = trains_in_bfloat16() if place.type == "cpu" else torch.cuda.is_bf16_supported()
+    return torch.autocast(place.type, dtype=torch.bfloat16, enabled=bfloat16)
+
+
+@functools.cache
+def trains_in_bfloat16() -> bool:
+    """True where the CPU has bfloat16 products; elsewhere autocast would be slower than float32."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and "bf16" in describe()["features"]
+
+
+def _to_layout(module: nn.Module, layout: torch.memory_format) -> None:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=layout)
+
+
+@contextmanager
+def _layout(module: nn.Module) -> Iterator[None]:
+    """channels_last while training, for modules with image weights; put back afterwards."""
+    _to_layout(module, torch.channels_last)
+    try:
+        yield
+    finally:
+        _to_layout(module, torch.contiguous_format)

@@ -1,0 +1,53 @@
+"""What the teacher said to each batch of a bank of augmented views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from autocompress.system.workspace import write_whole
+from autocompress.training.checkpoints import load_checkpoint
+
+# answers that are kept; what comes after is asked anew each time
+MOST_KEPT_BYTES = 512_000_000
+
+
+class Answers:
+    """What the teacher said to each batch of a bank of views, kept in a file so that every recovery of a run uses it.
+
+    Answers are kept in the precision that they were given in: a student learns the same from them, kept or fresh.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._known: dict[int, torch.Tensor] = _read(path)
+        self._bytes = sum(tensor.nbytes for tensor in self._known.values())
+        self._saved = len(self._known)
+
+    def to(self, key: int, ask: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """The answer to a batch, asked for when it is not known."""
+        if self._path is None:
+            return ask()
+        if key not in self._known:
+            answer = ask().cpu()
+            if self._bytes + answer.nbytes > MOST_KEPT_BYTES:
+                return answer
+            self._known[key] = answer
+            self._bytes += answer.nbytes
+        return self._known[key]
+
+    def save(self) -> None:
+        """Write down what is new."""
+        if self._path is not None and len(self._known) > self._saved:
+            known: Mapping[str, torch.Tensor] = {str(key): tensor for key, tensor in self._known.items()}
+            write_whole(self._path, lambda target: torch.save(dict(known), target))
+            self._saved = len(self._known)
+
+
+def _read(path: Path | None) -> dict[int, torch.Tensor]:
+    known: dict[int, torch.Tensor] = {}
+    if path is not None and path.exists():
+        load_checkpoint(path, lambda found: known.update({int(key): tensor for key, tensor in found.items()}))
+    return known

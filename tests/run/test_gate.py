@@ -1,0 +1,208 @@
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autocompress.core.artifact import Artifact
+from autocompress.core.budget import Budget
+from autocompress.core.machine import Fingerprint
+from autocompress.core.profile import DeviceProfile, Profile
+from autocompress.core.source import Array
+from autocompress.core.task import Task
+from autocompress.core.verdict import Finding, Standing, Status
+from autocompress.devices import LocalDevice
+from autocompress.errors import DataError, DeviceError
+from autocompress.run.gate import Check, check, measure
+from autocompress.runtimes import OnnxRuntime
+from autocompress.testing.fakes import MACHINE, FakeDevice
+from autocompress.testing.networks import CLASSES, Exported, Exports, labelled
+
+GENEROUS = {"size_mb": 1.0, "memory_mb": 4000.0, "latency_ms": 1000.0, "throughput_per_s": 0.1, "min_accuracy": 50.0}
+
+
+@pytest.fixture
+def cnn(exports: Exports) -> Exported:
+    return exports(OnnxRuntime(), "cnn")
+
+
+@pytest.fixture
+def task(cnn: Exported) -> Task:
+    """Random inputs with the model's own answers as labels: it is always right."""
+    inputs, _ = labelled("cnn", 300)
+    return Task(test=(inputs, answers_of(cnn.artifact, inputs)))
+
+
+def answers_of(artifact: Artifact, inputs: Any) -> Array:
+    session = OnnxRuntime().load(artifact, 1, {})
+    (logits,) = session.run({"input": inputs[0]})
+    return np.asarray(logits.argmax(1))
+
+
+def profile_of(brief: Profile, budgets: dict[str, float | str], **more: Any) -> Profile:
+    limits = tuple(Budget.parse(metric, limit) for metric, limit in budgets.items())
+    return replace(brief, budgets=limits, **more)
+
+
+def checked(
+    profile: Profile, artifact: Artifact, baseline: Artifact | None = None, task: Task | None = None, **more: Any
+) -> Check:
+    return check(artifact, baseline, profile, OnnxRuntime(), more.get("device") or FakeDevice(), task)
+
+
+def finding_of(found: Check, metric: str) -> Finding:
+    finding = found.verdict.of(metric)
+    assert finding is not None
+    return finding
+
+
+# on the real device
+
+
+def test_budgets_that_are_all_met_pass(brief_profile: Profile, cnn: Exported, task: Task) -> None:
+    device = LocalDevice()
+    found = checked(profile_of(brief_profile, GENEROUS), cnn.artifact, task=task, device=device)
+    assert {f.budget.metric: f.standing for f in found.verdict.findings} == dict.fromkeys(GENEROUS, Standing.MET)
+    assert found.verdict.status is Status.MET
+    assert found.verdict.status.exit_code == 0
+    assert found.machine == str(device.machine())
+    assert found.measurement.readings["latency_ms"].samples.ndim == 2
+    assert finding_of(found, "size_mb").value == cnn.artifact.size_bytes / 1e6
+    assert finding_of(found, "min_accuracy").value == 100.0
+
+
+def test_a_share_of_a_baseline_that_is_not_given_is_unmeasured_and_does_not_pass(
+    brief_profile: Profile, cnn: Exported
+) -> None:
+    budgets: dict[str, float | str] = {"size_mb": "2x", "latency_ms": "100x", "memory_mb": 4000.0}
+    found = checked(profile_of(brief_profile, budgets), cnn.artifact, device=LocalDevice())
+    standings = {f.budget.metric: f.standing for f in found.verdict.findings}
+    assert standings == {
+        "size_mb": Standing.UNMEASURED,
+        "latency_ms": Standing.UNMEASURED,
+        "memory_mb": Standing.MET,
+    }
+    assert found.verdict.status.exit_code == 3
+
+
+def test_beside_a_baseline_shares_are_measured_in_blocks_that_alternate(
+    brief_profile: Profile, cnn: Exported, exports: Exports
+) -> None:
+    mlp = exports(OnnxRuntime(), "mlp").artifact
+    budgets: dict[str, float | str] = {"size_mb": "2x", "latency_ms": "1000x", "throughput_per_s": "0.001x"}
+    found = checked(profile_of(brief_profile, budgets), cnn.artifact, mlp, device=LocalDevice())
+    assert found.verdict.status is Status.MET
+    assert finding_of(found, "size_mb").value == pytest.approx(cnn.artifact.size_bytes / mlp.size_bytes)
+    after, before = (side["latency_ms"].samples for side in (found.measurement.readings, found.measurement.baseline))
+    assert len(after) == len(before)
+
+
+# with a scripted clock
+
+
+@pytest.mark.parametrize(
+    ("metric", "limit"),
+    [("size_mb", 0.001), ("memory_mb", 0.001), ("latency_ms", 9.99), ("throughput_per_s", 100.1), ("size_mb", "0.5x")],
+)
+def test_a_budget_that_is_exceeded_does_not_pass(
+    brief_profile: Profile, cnn: Exported, task: Task, metric: str, limit: float | str
+) -> None:
+    found = checked(profile_of(brief_profile, {**GENEROUS, metric: limit}), cnn.artifact, cnn.artifact, task)
+    assert finding_of(found, metric).standing is Standing.EXCEEDED
+    assert [f.budget.metric for f in found.verdict.findings if f.standing is not Standing.MET] == [metric]
+    assert found.verdict.status.exit_code == 1
+
+
+def test_the_scripted_latency_is_met_exactly_at_its_limit(brief_profile: Profile, cnn: Exported) -> None:
+    found = checked(profile_of(brief_profile, {"latency_ms": 10.0, "throughput_per_s": 100.0}), cnn.artifact)
+    assert found.verdict.status is Status.MET
+
+
+def test_without_budgets_nothing_passes(brief_profile: Profile, cnn: Exported) -> None:
+    found = checked(profile_of(brief_profile, {}), cnn.artifact)
+    assert found.verdict.findings == ()
+    assert found.verdict.status.exit_code == 3
+
+
+@pytest.mark.parametrize("budgets", [{"min_accuracy": 1.0}, {"max_accuracy_drop_pp": 99.0}])
+def test_accuracy_without_data_is_unmeasured_and_does_not_pass(
+    brief_profile: Profile, cnn: Exported, budgets: dict[str, float | str]
+) -> None:
+    validation_only = Task(val=labelled("cnn", 20))
+    for given in (None, validation_only):
+        found = checked(profile_of(brief_profile, budgets), cnn.artifact, cnn.artifact, given)
+        assert [f.standing for f in found.verdict.findings] == [Standing.UNMEASURED]
+        assert found.verdict.status.exit_code == 3
+
+
+def test_an_accuracy_drop_without_a_baseline_is_unmeasured(brief_profile: Profile, cnn: Exported, task: Task) -> None:
+    found = checked(
+        profile_of(brief_profile, {"max_accuracy_drop_pp": 99.0, "min_accuracy": 50.0}), cnn.artifact, None, task
+    )
+    assert finding_of(found, "max_accuracy_drop_pp").standing is Standing.UNMEASURED
+    assert finding_of(found, "min_accuracy").standing is Standing.MET
+    assert found.verdict.status.exit_code == 3
+
+
+def test_an_accuracy_drop_is_taken_over_all_test_items(brief_profile: Profile, cnn: Exported, task: Task) -> None:
+    found = checked(profile_of(brief_profile, {"max_accuracy_drop_pp": 5.0}), cnn.artifact, cnn.artifact, task)
+    finding = finding_of(found, "max_accuracy_drop_pp")
+    assert (finding.standing, finding.value, finding.samples) == (Standing.MET, 0.0, 300)
+
+
+def test_a_worse_artifact_than_the_baseline_exceeds_the_drop(brief_profile: Profile, cnn: Exported) -> None:
+    # by labels that the model never gives
+    inputs, _ = labelled("cnn", 300)
+    wrong = (answers_of(cnn.artifact, inputs) + 1) % CLASSES
+    found = checked(profile_of(brief_profile, {"min_accuracy": 50.0}), cnn.artifact, None, Task(test=(inputs, wrong)))
+    assert finding_of(found, "min_accuracy").value == 0.0
+    assert found.verdict.status.exit_code == 1
+
+
+def test_a_budget_on_the_download_size_is_measured(brief_profile: Profile, cnn: Exported) -> None:
+    found = checked(profile_of(brief_profile, {"download_mb": 1.0}), cnn.artifact)
+    assert finding_of(found, "download_mb").standing is Standing.MET
+
+
+def test_an_energy_budget_does_not_pass_as_long_as_no_energy_is_read(brief_profile: Profile, cnn: Exported) -> None:
+    found = checked(profile_of(brief_profile, {"energy_mj": 1e9}), cnn.artifact)
+    assert found.verdict.status.exit_code == 3
+
+
+def test_data_of_another_model_are_an_error(brief_profile: Profile, cnn: Exported) -> None:
+    with pytest.raises(DataError) as caught:
+        checked(profile_of(brief_profile, {"min_accuracy": 1.0}), cnn.artifact, None, Task(test=labelled("mlp", 20)))
+    assert caught.value.exit_code == 2
+
+
+def test_another_machine_than_the_profiles_is_refused_before_anything_is_measured(
+    brief_profile: Profile, cnn: Exported
+) -> None:
+    device = FakeDevice()
+    elsewhere = replace(brief_profile, device=DeviceProfile(fingerprint=Fingerprint(arch="riscv64")))
+    with pytest.raises(DeviceError, match="riscv64") as caught:
+        checked(elsewhere, cnn.artifact, device=device)
+    assert caught.value.exit_code == 4
+    assert device.measured == []
+
+
+def test_artifact_and_baseline_are_measured_together(brief_profile: Profile, cnn: Exported, exports: Exports) -> None:
+    device, mlp = FakeDevice(), exports(OnnxRuntime(), "mlp").artifact
+    measurement, machine = measure(cnn.artifact, mlp, brief_profile, device, None)
+    assert device.measured == [(mlp.hash, cnn.artifact.hash)]
+    assert measurement.readings["size_mb"].value == cnn.artifact.size_bytes / 1e6
+    assert measurement.baseline["size_mb"].value == mlp.size_bytes / 1e6
+    assert measurement.conditions is not None
+    assert measurement.conditions.artifact_hash == cnn.artifact.hash
+    assert machine == str(MACHINE)
+
+
+def test_a_check_is_json_with_artifact_status_and_findings(brief_profile: Profile, cnn: Exported) -> None:
+    few = FakeDevice(blocks=2)
+    found = checked(profile_of(brief_profile, {"latency_ms": 20.0, "size_mb": 1.0}), cnn.artifact, device=few)
+    data = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert data["artifact_sha256"] == cnn.artifact.hash
+    assert data["status"] == "undecided"
+    assert [finding["standing"] for finding in data["findings"]] == ["undecided", "met"]
+    assert data["findings"][0]["low"] is None

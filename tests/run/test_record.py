@@ -1,0 +1,569 @@
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from autocompress.core.budget import Budget
+from autocompress.core.measurement import Conditions, Measurement, Reading
+from autocompress.core.plan import Plan, Stage, Step
+from autocompress.core.record import Journal
+from autocompress.core.trial import Outcome, Trial
+from autocompress.core.verdict import Finding, Standing, Verdict
+from autocompress.errors import JournalError
+from autocompress.testing.fakes import empty_journal
+from autocompress.testing.python_processes import child_environment
+
+
+def plan_of(number: int) -> Plan:
+    settings = {"activation": "uint8", "per_channel": True, "samples": number, "share": 0.1}
+    return Plan(finish=(Step("int8_static", Stage.PRECISION, settings),))
+
+
+SIZE_MET = Finding(Budget("size_mb", 2.0), Standing.MET, 1.5, 1.5, 1.5, samples=1)
+LATENCY_BROKEN = Finding(Budget("latency_ms", 0.5, relative=True), Standing.EXCEEDED, 0.6, 0.55, 0.65, samples=9)
+DROP_UNDECIDED = Finding(Budget("max_accuracy_drop_pp", 1.0), Standing.UNDECIDED, 0.5, -0.1, 1.1, 300, 500)
+MEMORY_UNMEASURED = Finding(Budget("memory_mb", 30.0), Standing.UNMEASURED, sentence="was not measured")
+
+
+def full_trial(number: int, plan: Plan) -> Trial:
+    """Every field differs from its default, with numbers that only survive when every bit does."""
+    awkward = [1 / 3, -0.0, 5e-324, 1.7976931348623157e308, np.nextafter(1.0, 2.0), np.inf, np.nan]
+    conditions = Conditions("ab" * 32, "onnxruntime", {"onnxruntime": "1.31"}, 2, 8, "a machine")
+    return Trial(
+        number,
+        plan,
+        Outcome.MEASURED,
+        Measurement(
+            {
+                "latency_ms": Reading("ms", np.random.default_rng(number).random((9, 50))),
+                "odd": Reading("?", np.array(awkward)),
+            },
+            {"size_mb": Reading.one("MB", 0.1 + 0.2)},
+            conditions,
+        ),
+        Verdict((SIZE_MET, LATENCY_BROKEN, DROP_UNDECIDED, MEMORY_UNMEASURED)),
+        'latency: 0.6x, "quoted", ünïcode\nand a second line',
+        "latency_ms",
+        0.25,
+        "cd" * 32,
+        {"build": 0.1, "latency": 1 / 7},
+    )
+
+
+def samples_of(trial: Trial) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    both = {**trial.measurement.readings, **{f"baseline {k}": v for k, v in trial.measurement.baseline.items()}}
+    return {name: (r.unit, r.samples.shape, r.samples.tobytes()) for name, r in both.items()}
+
+
+def finished(journal: Journal, plan: Plan, outcome: Outcome = Outcome.MEASURED, *findings: Finding) -> Trial:
+    with journal.claim(plan) as number:
+        trial = Trial(number, plan, outcome, verdict=Verdict(findings))
+        journal.finish(trial)
+    return trial
+
+
+def stored(path: Path) -> list[FrozenTrial]:
+    """The trials as Optuna itself reads them."""
+    study = optuna.load_study(study_name="autocompress", storage=f"sqlite:///{path}")
+    return study.trials
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A journal without trials."""
+    path = tmp_path / "journal.db"
+    path.write_bytes(empty_journal())
+    return path
+
+
+# trials
+
+
+def test_a_trial_survives_reopening_bit_for_bit(path: Path) -> None:
+    journal = Journal(path)
+    with journal.claim(plan_of(1)) as number:
+        written = full_trial(number, plan_of(1))
+        journal.finish(written)
+    journal.close()
+    for opened in (journal, Journal(path)):
+        (read,) = opened.trials()
+        assert read.number == written.number
+        assert read.plan == written.plan
+        assert read.verdict == written.verdict
+        assert read.measurement.conditions == written.measurement.conditions
+        assert samples_of(read) == samples_of(written)
+        assert len(samples_of(read)["odd"][2]) == 8 * 7
+        for name in ("outcome", "reason", "stopped_by", "fidelity", "artifact_hash", "seconds"):
+            assert getattr(read, name) == getattr(written, name), name
+
+
+def test_trials_come_in_the_order_they_were_claimed(path: Path) -> None:
+    journal = Journal(path)
+    for number in (3, 1, 2):
+        finished(journal, plan_of(number))
+    assert [trial.plan for trial in Journal(path).trials()] == [plan_of(n) for n in (3, 1, 2)]
+    assert [trial.number for trial in journal.trials()] == [0, 1, 2]
+
+
+def test_a_new_journal_has_no_trials_notes_or_looks(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    assert journal.trials() == []
+    assert journal.noted("baseline") is None
+    assert journal.looks == 0
+    assert journal.release_dead_claims() == 0
+
+
+def test_two_journals_on_one_database_see_each_others_trials(path: Path) -> None:
+    one, other = Journal(path), Journal(path)
+    finished(one, plan_of(1))
+    with other.claim(plan_of(2)):
+        assert [trial.outcome for trial in one.trials()] == [Outcome.MEASURED, Outcome.CLAIMED]
+    assert len(one.trials()) == 1
+
+
+def test_studies_of_one_database_do_not_mix(path: Path) -> None:
+    finished(Journal(path, "one"), plan_of(1))
+    assert Journal(path, "other").trials() == []
+
+
+# claims
+
+
+def test_a_claim_shows_as_claimed_while_it_lasts_and_then_as_what_came_of_it(path: Path) -> None:
+    journal = Journal(path)
+    with journal.claim(plan_of(1)) as number:
+        (claimed,) = Journal(path).trials()
+        assert (claimed.number, claimed.plan, claimed.outcome) == (number, plan_of(1), Outcome.CLAIMED)
+        journal.finish(Trial(number, plan_of(1), Outcome.FAILED, reason="broke"))
+    (after,) = journal.trials()
+    assert (after.outcome, after.reason) == (Outcome.FAILED, "broke")
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_claim_that_an_exception_ends_is_given_back(path: Path, error: type[BaseException]) -> None:
+    journal = Journal(path)
+    with pytest.raises(error), journal.claim(plan_of(1)):
+        raise error
+    assert journal.trials() == []
+    assert Journal(path).trials() == []
+    assert finished(journal, plan_of(1)).number == journal.trials()[0].number
+
+
+def test_a_claim_that_is_left_without_an_end_is_given_back(path: Path) -> None:
+    journal = Journal(path)
+    with journal.claim(plan_of(1)):
+        assert len(journal.trials()) == 1
+    assert journal.trials() == []
+
+
+def test_a_claim_of_this_process_is_not_released_while_it_works(path: Path) -> None:
+    journal = Journal(path)
+    with journal.claim(plan_of(1)):
+        assert Journal(path).release_dead_claims() == 0
+        assert [trial.outcome for trial in journal.trials()] == [Outcome.CLAIMED]
+
+
+def test_a_plan_that_is_claimed_or_finished_is_not_claimed_again(path: Path) -> None:
+    one, other = Journal(path), Journal(path)
+    with one.claim(plan_of(1)) as number, other.claim(plan_of(1)) as second, other.claim(plan_of(2)) as third:
+        assert (number, second) == (0, None)
+        assert third is not None
+        one.finish(Trial(0, plan_of(1), Outcome.FAILED, reason="broke"))
+    with other.claim(plan_of(1)) as again, other.claim(plan_of(2)) as given_back:
+        assert again is None
+        assert given_back is not None
+    assert [trial.outcome for trial in one.trials()] == [Outcome.FAILED]
+
+
+def test_a_result_that_comes_after_the_claim_was_given_to_another_does_not_count(path: Path) -> None:
+    journal = Journal(path)
+    with journal.claim(plan_of(1)) as number:
+        assert number is not None
+        # held up for longer than the grace period, as by a lid that was closed
+        journal._study.tell(number, state=TrialState.FAIL)
+        taken = finished(Journal(path), plan_of(1), Outcome.STOPPED)
+        journal.finish(Trial(number, plan_of(1), Outcome.MEASURED))
+    assert [trial.to_json() for trial in journal.trials()] == [taken.to_json()]
+
+
+def test_what_a_worker_wrote_down_before_it_was_killed_stands(path: Path, worker: subprocess.Popen[str]) -> None:
+    worker.kill()
+    worker.wait()
+    (claimed,) = stored(path)
+    written = Trial(0, plan_of(1), Outcome.STOPPED, reason="too large", stopped_by="size_mb")
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    storage.set_trial_user_attr(claimed._trial_id, "trial", json.dumps(written.to_json()))
+    journal = Journal(path)
+    assert journal.release_dead_claims() == 0
+    assert [trial.to_json() for trial in journal.trials()] == [written.to_json()]
+    assert [trial.state for trial in stored(path)] == [TrialState.PRUNED]
+    with journal.claim(plan_of(1)) as again:
+        assert again is None
+
+
+TOGETHER = """
+import json, sys, threading
+from pathlib import Path
+from autocompress.core.record import Journal
+from autocompress.core.plan import Plan
+journal, plan, name = Journal(Path(sys.argv[1])), Plan.read(Path(sys.argv[2])), sys.argv[3]
+print("ready", flush=True)
+input()
+looks, ends = [], threading.Event()
+def work(place):
+    for number in range(5):
+        looks.append(journal.spend_look(f"{name} {place} {number}"))
+        journal.note_first("confirmations", f"{name} {place} {number}", 1)
+    with journal.claim(plan) as number:
+        print(json.dumps(number), flush=True)
+        # held until the test has heard of all
+        ends.wait()
+threads = [threading.Thread(target=work, args=(place,)) for place in range(2)]
+[thread.start() for thread in threads]
+input()
+ends.set()
+[thread.join() for thread in threads]
+print(json.dumps(looks), flush=True)
+"""
+
+
+def test_workers_in_processes_and_threads_never_take_the_same_look_or_plan(path: Path, tmp_path: Path) -> None:
+    plan_file = tmp_path / "plan.yaml"
+    plan_file.write_text(plan_of(1).to_yaml())
+    commands = [[sys.executable, "-c", TOGETHER, str(path), str(plan_file), name] for name in "ab"]
+    workers = [
+        subprocess.Popen(command, env=child_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for command in commands
+    ]
+    assert [said_by(process) for process in workers] == ["ready", "ready"]
+    answer_all(workers)
+    # two threads each: one of the four has the plan
+    claims = [json.loads(said_by(process)) for process in workers for _ in range(2)]
+    assert sorted(number is None for number in claims) == [False, True, True, True]
+    answer_all(workers)
+    looks = [look for process in workers for look in json.loads(process.communicate(timeout=60)[0])]
+    assert sorted(looks) == list(range(1, 21))
+    journal = Journal(path)
+    assert journal.looks == 20
+    assert len(journal.noted("confirmations")) == 20
+    assert journal.trials() == []
+
+
+def said_by(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def answer_all(workers: list[subprocess.Popen[str]]) -> None:
+    for process in workers:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+
+
+CLAIM_AND_WAIT = """
+import sys, time
+from pathlib import Path
+from autocompress.core.record import Journal
+from autocompress.core.plan import Plan
+journal = Journal(Path(sys.argv[1]))
+with journal.claim(Plan.read(Path(sys.argv[2]))):
+    print("claimed", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def worker(path: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds a claim of `plan_of(1)`."""
+    plan_file = tmp_path / "plan.yaml"
+    plan_file.write_text(plan_of(1).to_yaml())
+    command = [sys.executable, "-c", CLAIM_AND_WAIT, str(path), str(plan_file)]
+    with subprocess.Popen(command, env=child_environment(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "claimed\n"
+        yield process
+        process.kill()
+
+
+def test_the_claim_of_a_killed_process_is_released_at_once_and_its_plan_can_be_claimed_again(
+    path: Path, worker: subprocess.Popen[str]
+) -> None:
+    journal = Journal(path)
+    done = finished(journal, plan_of(2), Outcome.STOPPED, LATENCY_BROKEN)
+    # a living worker keeps its claim
+    assert journal.release_dead_claims() == 0
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    # nobody gave the claim back
+    assert [trial.outcome for trial in journal.trials()] == [Outcome.CLAIMED, Outcome.STOPPED]
+    resumed = Journal(path)
+    assert resumed.release_dead_claims() == 1
+    assert [trial.to_json() for trial in resumed.trials()] == [done.to_json()]
+    assert resumed.release_dead_claims() == 0
+    finished(resumed, plan_of(1))
+    assert [trial.plan for trial in resumed.trials()] == [plan_of(2), plan_of(1)]
+
+
+def test_the_claim_of_a_killed_process_whose_number_is_in_use_again_is_released(
+    path: Path, worker: subprocess.Popen[str]
+) -> None:
+    # a container that starts again gives its program the same number
+    worker.kill()
+    worker.wait()
+    (claimed,) = stored(path)
+    owner = {**json.loads(claimed.user_attrs["owner"]), "pid": os.getpid()}
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    storage.set_trial_user_attr(claimed._trial_id, "owner", json.dumps(owner))
+    assert Journal(path).release_dead_claims() == 1
+
+
+def test_finished_trials_are_left_as_they_are_by_reopening_and_releasing(path: Path) -> None:
+    journal = Journal(path)
+    outcomes = [Outcome.MEASURED, Outcome.STOPPED, Outcome.REFUSED, Outcome.FAILED]
+    for number, outcome in enumerate(outcomes):
+        finished(journal, plan_of(number), outcome, SIZE_MET, LATENCY_BROKEN)
+    before = [trial.to_json() for trial in journal.trials()]
+    journal.close()
+    again = Journal(path)
+    again.release_dead_claims()
+    assert [trial.outcome for trial in again.trials()] == outcomes
+    assert [trial.to_json() for trial in again.trials()] == before
+
+
+# notes and looks
+
+
+def test_a_note_is_any_json_value(path: Path) -> None:
+    notes = {
+        "zero": 0,
+        "third": 1 / 3,
+        "yes": True,
+        "null": None,
+        "text": "ünïcode",
+        "deep": {"a": [{}]},
+        "long": "x" * 300_000,
+    }
+    journal = Journal(path)
+    for key, value in notes.items():
+        journal.note(key, value)
+    again = Journal(path)
+    assert {key: again.noted(key) for key in notes} == notes
+    assert again.noted("other") is None
+
+
+def test_a_note_replaces_the_one_before(path: Path) -> None:
+    journal = Journal(path)
+    journal.note("elapsed", 1.0)
+    journal.note("elapsed", 2.0)
+    assert Journal(path).noted("elapsed") == 2.0
+
+
+def test_what_is_no_json_is_not_noted(path: Path) -> None:
+    journal = Journal(path)
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="JSON"):
+            journal.note("fact", value)
+    assert journal.noted("fact") is None
+
+
+def test_looks_are_counted_from_one_over_all_openings(path: Path) -> None:
+    journal = Journal(path)
+    assert [journal.spend_look("a"), journal.spend_look("b")] == [1, 2]
+    journal.close()
+    again = Journal(path)
+    assert again.looks == 2
+    assert again.spend_look("c") == 3
+    assert [look["what"] for look in again.noted("looks")] == ["a", "b", "c"]
+
+
+def test_to_look_at_the_same_file_again_costs_nothing(path: Path) -> None:
+    journal = Journal(path)
+    assert [journal.spend_look(what) for what in ("a", "b", "a", "b")] == [1, 2, 1, 2]
+    assert journal.looks == 2
+
+
+def test_a_journal_is_busy_for_others_while_its_owner_lives(path: Path) -> None:
+    journal = Journal(path)
+    assert not journal.busy
+    journal.own()
+    assert not journal.busy
+    script = (
+        "from pathlib import Path\nfrom autocompress.core.record import Journal\n"
+        f"print(Journal(Path({str(path)!r})).busy)"
+    )
+    seen = [subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()]
+    journal.release()
+    seen += [subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()]
+    assert seen == ["True", "False"]
+
+
+OWN = """
+import sys
+from pathlib import Path
+from autocompress.core.record import Journal
+Journal(Path(sys.argv[1])).own()
+print("owns", flush=True)
+input()
+"""
+
+
+def test_a_journal_is_busy_while_any_of_its_owners_lives(path: Path) -> None:
+    journal = Journal(path)
+    journal.own()
+    command = [sys.executable, "-c", OWN, str(path)]
+    pipes = {"env": child_environment(), "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as other:  # type: ignore[call-overload]
+        assert other.stdout.readline() == "owns\n"
+        assert journal.busy
+        # the second is still at work when the first goes
+        journal.release()
+        assert journal.busy
+        other.kill()
+        other.wait()
+    assert not journal.busy
+
+
+def test_a_note_that_several_write_keeps_what_each_of_them_wrote_first(path: Path) -> None:
+    one, other = Journal(path), Journal(path)
+    assert one.note_first("confirmations", "a", 1) == 1
+    assert other.note_first("confirmations", "b", 2) == 2
+    assert other.note_first("confirmations", "a", 3) == 1
+    assert one.noted("confirmations") == {"a": 1, "b": 2}
+
+
+def test_time_that_was_spent_never_grows_less(path: Path) -> None:
+    journal = Journal(path)
+    for seconds in (1.0, 5.0, 2.0):
+        journal.spend_time(seconds)
+    assert journal.noted("elapsed") == 5.0
+
+
+def test_a_look_is_written_down_before_it_is_taken(path: Path) -> None:
+    script = f"""
+import os
+from pathlib import Path
+from autocompress.core.record import Journal
+Journal(Path({str(path)!r})).spend_look("a plan")
+os._exit(1)  # killed while it looked
+"""
+    done = subprocess.run([sys.executable, "-c", script], env=child_environment(), timeout=60, check=False)
+    assert done.returncode == 1
+    assert Journal(path).looks == 1
+
+
+# files that are no journal
+
+
+def _garbage(path: Path) -> None:
+    path.write_bytes(b"this is not a database " * 100)
+
+
+def _cut_off(path: Path) -> None:
+    path.write_bytes(empty_journal()[:100_000])
+
+
+def _overwritten(path: Path) -> None:
+    journal = Journal(path)
+    journal.note("fact", "x" * 100_000)
+    journal.close()
+    content = bytearray(path.read_bytes())
+    content[5000:60_000] = b"\xff" * 55_000
+    path.write_bytes(content)
+
+
+def _other_tables(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("create table studies (x int)")
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _garbage,
+        _cut_off,
+        _folder,
+        _overwritten,
+        _other_tables,
+    ],
+)
+def test_a_file_that_is_no_whole_journal_is_an_error_with_its_path(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "journal.db"
+    damage(path)
+    with pytest.raises(JournalError) as caught:
+        Journal(path)
+    assert caught.value.where == str(path)
+    assert caught.value.exit_code == 2
+    assert caught.value.hint
+
+
+def test_a_journal_in_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(JournalError):
+        Journal(tmp_path / "missing" / "journal.db")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "two words",
+        "ümlaut",
+        "a#b",
+        "what?",
+        "100%20",
+        "run{1}",
+    ],
+)
+def test_the_journal_is_the_file_that_was_named(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    finished(Journal(folder / "journal.db"), plan_of(1))
+    assert (folder / "journal.db").exists()
+    assert len(Journal(folder / "journal.db").trials()) == 1
+
+
+# what Optuna sees
+
+
+def test_optuna_sees_a_constraint_for_every_finding(path: Path) -> None:
+    findings = (SIZE_MET, LATENCY_BROKEN, DROP_UNDECIDED, MEMORY_UNMEASURED)
+    finished(Journal(path), plan_of(1), Outcome.MEASURED, *findings)
+    (trial,) = stored(path)
+    assert set(trial.constraints) == {f.budget.metric for f in findings}
+    assert trial.constraints["size_mb"] == pytest.approx(-0.25)
+    assert trial.constraints["latency_ms"] == pytest.approx(0.2)
+    assert trial.constraints["max_accuracy_drop_pp"] == pytest.approx(-0.5)
+    # what was not measured is broken
+    assert trial.constraints["memory_mb"] > 0
+    assert trial.state is TrialState.COMPLETE
+    assert trial.value == pytest.approx(1.2)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [(Outcome.STOPPED, TrialState.PRUNED), (Outcome.REFUSED, TrialState.FAIL), (Outcome.FAILED, TrialState.FAIL)],
+)
+def test_optuna_sees_as_complete_only_what_was_measured(path: Path, outcome: Outcome, state: TrialState) -> None:
+    finished(Journal(path), plan_of(1), outcome, SIZE_MET)
+    assert [trial.state for trial in stored(path)] == [state]
+
+
+@pytest.mark.parametrize("findings", [(), (MEMORY_UNMEASURED,)])
+def test_a_trial_of_which_nothing_is_known_is_not_complete_to_optuna(path: Path, findings: tuple[Finding, ...]) -> None:
+    finished(Journal(path), plan_of(1), Outcome.MEASURED, *findings)
+    assert [trial.state for trial in stored(path)] == [TrialState.FAIL]
+    assert [trial.outcome for trial in Journal(path).trials()] == [Outcome.MEASURED]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from autocompress.analysis.inspection import inspect_module
 from autocompress.core.plan import Plan
 from autocompress.core.profile import Profile, load_profile
-from autocompress.core.search_space import Ladder
+from autocompress.core.search_space import SearchSpace
 from autocompress.core.trial import Trial
 from autocompress.core.verdict import Status
 from autocompress.report import trials_frame, write_files
@@ -22,9 +22,9 @@ from autocompress.run.result import Result
 from autocompress.run.search import Search
 from autocompress.run.setup import open_run, tools_at_hand
 from autocompress.run.stages import Planned, measure_baseline, plan_run, with_structure, with_training
-from autocompress.strategies import Boundary
+from autocompress.strategies import Bisection
 from autocompress.structure.candidates import nearly_fitted
-from autocompress.system.locks import alone
+from autocompress.system.locks import folder_lock
 from autocompress.system.progress import Event, Listener, silent
 from autocompress.system.scratch import scratch
 from autocompress.system.workspace import DEFAULT_FOLDER
@@ -100,10 +100,10 @@ def autocompress(
     try:
         planned = plan_run(bench, journal, progress)
         journal.note("facts", planned.facts.to_json())
-        search = Search(bench, planned.ladder, Boundary(), journal, deadline, progress)
+        search = Search(bench, planned.search_space, Bisection(), journal, deadline, progress)
         confirmations: list[Confirmation] = []
         while True:
-            search.ladder = planned.ladder
+            search.search_space = planned.search_space
             confirmations = climb(search, planned, confirmations, progress, last=False)
             # `effort` ends with its first answer: there is nothing to keep ready, and nothing to go on from
             reached = [] if bench.profile.objective == "effort" else search.reached()
@@ -115,7 +115,7 @@ def autocompress(
             planned = further
         confirmations = climb(search, planned, confirmations, progress, last=True)
         # the files of an answer belong together, and two workers may come to theirs at once
-        with alone(bench.workspace.root):
+        with folder_lock(bench.workspace.root):
             return _finish(conclude(search, planned.facts, planned.baseline, confirmations))
     finally:
         journal.spend_time(deadline.spent)
@@ -125,7 +125,7 @@ def autocompress(
 
 def _keep_ready(search: Search, planned: Planned, best: Trial) -> None:
     """Files of the best answer so far, for whoever looks while an objective goes on improving it."""
-    with alone(search.workbench.workspace.root):
+    with folder_lock(search.workbench.workspace.root):
         write_files(conclude_so_far(search, planned.facts, planned.baseline, best))
 
 
@@ -148,7 +148,7 @@ def climb(
         if len(confirmations) >= MAX_LOOKS:
             break
         # another worker may be confirming the same plan now: its verdict is then the one that stands
-        with alone(bench.workspace.checkpoints, lambda: progress(Event("confirm", "waiting for another worker"))):
+        with folder_lock(bench.workspace.checkpoints, lambda: progress(Event("confirm", "waiting for another worker"))):
             found = remembered(bench, plan, journal)
             if found is None:
                 found = confirm(bench, plan, journal, progress)
@@ -180,14 +180,14 @@ def _further(
     over = search.out_of_time or search.deadline.over or len(confirmations) >= MAX_LOOKS
     if over or planned.fits or _answered(confirmations):
         return None
-    if planned.structured:
-        again = planned.structured < MOST_ATTEMPTS and not planned.ladder.out_of_reach
-        if again and nearly_fitted(planned.ladder, journal.trials()):
+    if planned.structure_attempts:
+        again = planned.structure_attempts < MOST_ATTEMPTS and not planned.search_space.out_of_reach
+        if again and nearly_fitted(planned.search_space, journal.trials()):
             return with_structure(planned, bench, journal, progress, seconds)
         plans = [trial.plan for trial in reached]
         return with_training(planned, bench, journal, progress, left, reached=plans)
     first_is_enough = bench.profile.objective == "effort"
-    if bench.task is None or bench.task.calibrating is None or (first_is_enough and search.structure_suffices):
+    if bench.task is None or bench.task.calibration is None or (first_is_enough and search.structure_suffices):
         return None
     return with_structure(planned, bench, journal, progress, seconds)
 
@@ -204,7 +204,7 @@ def explain(
     keep_float: Sequence[str] = (),
     progress: Listener = silent,
 ) -> Planned:
-    """Baseline, facts, probes and ladder of a run that is not made, within about a minute.
+    """Baseline, facts, probes and search space of a run that is not made, within about a minute.
 
     Arguments as in `autocompress`.
 
@@ -232,10 +232,12 @@ def explain(
                 return planned
             seconds = max(LEAST_SECONDS, PLANNING_SECONDS - (time.monotonic() - began))
             planned = with_structure(planned, bench, journal, progress, seconds)
-            if planned.ladder.out_of_reach:
+            if planned.search_space.out_of_reach:
                 return planned
             expected = [
-                rung.structures[rung.likely] for rung in planned.ladder.rungs if rung.nested and rung.likely is not None
+                recipe.structures[recipe.likely]
+                for recipe in planned.search_space.recipes
+                if recipe.nested and recipe.likely is not None
             ]
             return with_training(planned, bench, journal, progress, None, structures=expected) or planned
         finally:
@@ -255,7 +257,7 @@ def apply_plan(
     keep_float: Sequence[str] = (),
     progress: Listener = silent,
 ) -> Result:
-    """Replay a plan and judge its file on the confirming data; arguments as in `autocompress`.
+    """Replay a plan and judge its file on the holdout data; arguments as in `autocompress`.
 
     The same plan, model, data and thread count give the same bytes on the same machine.
 
@@ -271,7 +273,7 @@ def apply_plan(
         progress(Event("baseline", "measuring the model as it is"))
         baseline = measure_baseline(bench)
         facts = inspect_module(bench.module, bench.example)
-        search = Search(bench, Ladder((), {}), Boundary(), journal, deadline, progress)
+        search = Search(bench, SearchSpace((), {}), Bisection(), journal, deadline, progress)
         return _finish(conclude(search, facts, baseline, [confirm(bench, plan, journal, progress)]))
     finally:
         journal.release()

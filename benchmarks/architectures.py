@@ -3,9 +3,10 @@
     pip install -e .[transformers]     # for the shapes of BERT, GPT-2 and T5
     python benchmarks/architectures.py [--only resnet18 --only bert_base ...]
 
-Each network is planned in a process of its own, whose time and peak memory are taken; then the first plan of every rung
-that needs no training is built and measured. Networks without real weights have random ones: size and latency do not
-depend on them. Writes benchmarks/results/architectures.json and docs/architectures.md. About 40 minutes on two cores.
+Each network is planned in a process of its own, whose time and peak memory are taken; then the first plan of every
+recipe that needs no training is built and measured. Networks without real weights have random ones: size and latency
+do not depend on them. Writes benchmarks/results/architectures.json and docs/architectures.md. About 40 minutes on two
+cores.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from autocompress import Plan, Task
 from autocompress.api import explain
 from autocompress.core.budget import Budget
 from autocompress.core.profile import Profile, load_profile
-from autocompress.core.search_space import Rung
+from autocompress.core.search_space import Recipe
 from autocompress.core.source import ArraySource
 from autocompress.data.vision import import_torchvision, prepare_torchvision
 from autocompress.errors import AutocompressError
@@ -117,17 +118,22 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
-def first_plan(rung: Rung) -> Plan:
-    """The plan that the rung begins with: where it is expected to fit, or its most promising settings."""
-    plans = list(rung.plans())
-    return plans[rung.likely or 0] if rung.nested else plans[0]
+def first_plan(recipe: Recipe) -> Plan:
+    """The plan that the recipe begins with: where it is expected to fit, or its most promising settings."""
+    plans = list(recipe.plans())
+    return plans[recipe.likely or 0] if recipe.nested else plans[0]
 
 
-def measured(rung: Rung, bench: Workbench) -> dict[str, Any]:
-    """A rung's predictions beside what its first plan comes to."""
-    plan = first_plan(rung)
-    latency, size = rung.predicted(plan)
-    row: dict[str, Any] = {"rung": rung.name, "predicted_latency": latency, "predicted_size": size, "plan": str(plan)}
+def measured(recipe: Recipe, bench: Workbench) -> dict[str, Any]:
+    """A recipe's predictions beside what its first plan comes to."""
+    plan = first_plan(recipe)
+    latency, size = recipe.predicted(plan)
+    row: dict[str, Any] = {
+        "recipe": recipe.name,
+        "predicted_latency": latency,
+        "predicted_size": size,
+        "plan": str(plan),
+    }
     try:
         artifact = bench.build(plan)
         ratios = bench.measure_time(artifact, MEASURED_SECONDS).latency_ratios("p50")
@@ -151,7 +157,7 @@ def one(name: str) -> dict[str, Any]:
     seconds, peak = time.monotonic() - began, peak_mb()
     with tempfile.TemporaryDirectory() as folder:
         bench, journal, _ = open_run(module, brief(), task, out=Path(folder) / "run")
-        rungs = [measured(rung, bench) for rung in planned.ladder.rungs if not rung.rounds]
+        recipes = [measured(recipe, bench) for recipe in planned.search_space.recipes if not recipe.rounds]
         journal.close()
     return {
         "name": name,
@@ -163,10 +169,10 @@ def one(name: str) -> dict[str, Any]:
         "memory_mb": peak,
         "facts": {key: value for key, value in planned.facts.to_json().items() if key not in ("layers", "weights")},
         "layers": len(planned.facts.layers),
-        "path": [answer.to_json() for answer in planned.ladder.path],
-        "refusals": {key: reason.to_json() for key, reason in planned.ladder.refusals.items()},
-        "trained_rungs": [rung.name for rung in planned.ladder.rungs if rung.rounds],
-        "rungs": rungs,
+        "path": [answer.to_json() for answer in planned.search_space.path],
+        "refusals": {key: reason.to_json() for key, reason in planned.search_space.refusals.items()},
+        "trained_rungs": [recipe.name for recipe in planned.search_space.recipes if recipe.rounds],
+        "recipes": recipes,
     }
 
 

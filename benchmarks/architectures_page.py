@@ -34,9 +34,9 @@ def write_page(results: Mapping[str, Any], names: Sequence[str]) -> None:
         ),
         "## Predicted and measured",
         "Shares of the float baseline's latency and size, as predicted before anything was built, and as measured of "
-        "the rung's first plan.",
+        "the recipe's first plan.",
         table(
-            ("network", "rung", "latency predicted", "measured", "size predicted", "measured"),
+            ("network", "recipe", "latency predicted", "measured", "size predicted", "measured"),
             (line for row in rows for line in predictions(row)),
         ),
         "## Path and refusals",
@@ -50,15 +50,16 @@ def write_page(results: Mapping[str, Any], names: Sequence[str]) -> None:
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
     """How many predictions are close."""
-    done = [rung for row in rows for rung in row["rungs"] if "failure" not in rung]
-    timed = [rung for rung in done if rung["predicted_latency"] is not None]
-    sized = [rung for rung in done if rung["predicted_size"] is not None]
+    done = [recipe for row in rows for recipe in row["recipes"] if "failure" not in recipe]
+    timed = [recipe for recipe in done if recipe["predicted_latency"] is not None]
+    sized = [recipe for recipe in done if recipe["predicted_size"] is not None]
     latency = sum(abs(r["predicted_latency"] / r["latency"] - 1) <= LATENCY_WITHIN for r in timed)
     size = sum(abs(r["predicted_size"] / r["size"] - 1) <= SIZE_WITHIN for r in sized)
     slow = [row["name"] for row in rows if row["seconds"] > MOST_SECONDS]
     large = [row["name"] for row in rows if taken(row) > limit(row)]
     return (
-        f"Predicted latency was within {LATENCY_WITHIN:.0%} of measured for {latency} of {len(timed)} rungs, predicted "
+        f"Predicted latency was within {LATENCY_WITHIN:.0%} of measured for {latency} of {len(timed)} recipes, "
+        "predicted "
         f"size within {SIZE_WITHIN:.0%} for {size} of {len(sized)}. "
         f"Planning took longer than {MOST_SECONDS} s for {', '.join(slow) or 'none'}, and more memory than the limit "
         f"for {', '.join(large) or 'none'}."
@@ -92,14 +93,14 @@ def planning(row: Mapping[str, Any]) -> Sequence[str]:
 
 
 def predictions(row: Mapping[str, Any]) -> list[Sequence[str]]:
-    """A row of the second table for each rung."""
+    """A row of the second table for each recipe."""
     lines = []
-    for rung in row["rungs"]:
-        cells = [rung["predicted_latency"], rung.get("latency"), rung["predicted_size"], rung.get("size")]
+    for recipe in row["recipes"]:
+        cells = [recipe["predicted_latency"], recipe.get("latency"), recipe["predicted_size"], recipe.get("size")]
         said = ["-" if cell is None else f"{cell:.2f}x" for cell in cells]
-        if "failure" in rung:
-            said[1] = rung["failure"].split(": ", 1)[-1][:80]
-        lines.append((row["name"], rung["rung"], *said))
+        if "failure" in recipe:
+            said[1] = recipe["failure"].split(": ", 1)[-1][:80]
+        lines.append((row["name"], recipe["recipe"], *said))
     return lines
 
 
@@ -108,7 +109,7 @@ def section(row: Mapping[str, Any]) -> str:
     answers = {answer["rule"]: answer for answer in row["path"]}
     path = [f"{answers[rule]['question']} **{answers[rule]['answer']}**" for rule in ASKED if rule in answers]
     refused = [f"{name}: {reason['sentence']}" for name, reason in row["refusals"].items()]
-    trained = f" Rungs that train: {', '.join(row['trained_rungs'])}." if row["trained_rungs"] else ""
+    trained = f" Recipes that train: {', '.join(row['trained_rungs'])}." if row["trained_rungs"] else ""
     lines = [f"### {row['name']}", f"{row['facts']['evidence']}.", f"{' '.join(path)}{trained}"]
     lines += ["Refused:\n\n" + "\n".join(f"- {line}" for line in refused)] if refused else []
     return "\n\n".join(lines)

@@ -47,7 +47,7 @@ class Reader(CalibrationDataReader):
     """256 training images, 32 at a time."""
 
     def __init__(self, task: Task) -> None:
-        part = task.calibrating.first(256)
+        part = task.calibration.first(256)
         self._batches = iter([{"input": inputs[0]} for inputs, _ in part.batches(32)])
 
     def get_next(self) -> dict[str, Any] | None:
@@ -67,7 +67,7 @@ def compare(name: str, artifact: Artifact, baseline: Artifact, task: Task) -> di
     profile = load_profile("local").with_budgets([])
     runtime, device = OnnxRuntime(), LocalDevice()
     checked = check(artifact, baseline, profile, runtime, device, None)
-    part, cores = task.confirming, device.machine().cores
+    part, cores = task.holdout, device.machine().cores
     scorer = Scorer(runtime, task, cores, {})
     measurement = checked.measurement.with_(scorer.measurement(artifact, baseline, part))
     verdict = judge_by(profile, measurement)

@@ -37,11 +37,11 @@ def judged(depth: int, folder: Path) -> dict[str, Any]:
         "what": f"ResNet-{depth}",
         "status": str(result.status),
         "read_to_confirm": result.certificate["data"]["read"],
-        "confirming": result.certificate["data"]["items"],
+        "holdout": result.certificate["data"]["items"],
         "gate": str(drop.standing),
         "read_at_the_gate": drop.samples,
         "drop": drop.sentence,
-        "changes": str(found.changes),
+        "changes": str(found.prediction_flips),
         "exit_code": found.exit_code,
     }
 
@@ -56,7 +56,7 @@ def main() -> None:
             row = judged(depth, Path(name) / "run")
         rows.append(row)
         print(
-            f"| {row['what']} | {row['status']} | {row['read_to_confirm']:,} of {row['confirming']:,} | {row['gate']} "
+            f"| {row['what']} | {row['status']} | {row['read_to_confirm']:,} of {row['holdout']:,} | {row['gate']} "
             f"| {row['read_at_the_gate']:,} | {row['changes']} |"
         )
     (HERE / "results" / "evidence.json").write_text(json.dumps({**stamp(), "rows": rows}, indent=2) + "\n")

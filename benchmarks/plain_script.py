@@ -35,7 +35,7 @@ def pruned_and_distilled(model: nn.Module, task: Task, seconds: float, ratio: fl
         student, example, tp.importance.GroupMagnitudeImportance(), pruning_ratio=ratio, ignored_layers=kept
     )
     pruner.step()
-    read = [(inputs[0], targets) for inputs, targets in task.calibrating.batches(512)]
+    read = [(inputs[0], targets) for inputs, targets in task.calibration.batches(512)]
     images = torch.from_numpy(np.concatenate([batch for batch, _ in read]))
     labels = torch.from_numpy(np.concatenate([targets for _, targets in read]))
     steps = _affordable(student, model, images, labels, deadline)

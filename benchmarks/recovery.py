@@ -62,7 +62,7 @@ def by_divergence(task: Task) -> list[str]:
     model = cifar_resnet(56)
     example = example_for(model, task, None, None)
     kinds = droppable_blocks(model, example)
-    divergence = Divergence(model, example, task.calibrating)
+    divergence = Divergence(model, example, task.calibration)
     order: list[str] = []
     while len(order) < DROPPED:
         found = {}
@@ -85,7 +85,7 @@ def tried(plan: Plan, task: Task, folder: Path) -> dict[str, Any]:
     start = time.monotonic()
     result = apply_plan(plan, cifar_resnet(56), "local", task, budgets={"latency_ms": "1x"}, out=folder)
     cores = LocalDevice().machine().cores
-    scores = Scorer(OnnxRuntime(), task, cores, {}).readings(result.artifact, task.confirming)["score"].samples
+    scores = Scorer(OnnxRuntime(), task, cores, {}).readings(result.artifact, task.holdout)["score"].samples
     return {"scores": scores, "seconds": time.monotonic() - start}
 
 

@@ -53,7 +53,7 @@ def row_of(what: str, result: Result, budgets: Budgets, seconds: float) -> dict[
         "plan": str(result.plan),
         "findings": findings,
         "explanation": list(result.explanation),
-        "path": [f"{answer.question} {answer.answer}: {answer.found}" for answer in result.ladder.path],
+        "path": [f"{answer.question} {answer.answer}: {answer.found}" for answer in result.search_space.path],
         "predictions": [one.to_json() for one in result.predictions],
     }
 

@@ -80,16 +80,16 @@ def one_setting(random: np.random.Generator, gates: int, n: int, changed: float,
 
 def best_of_many(random: np.random.Generator, gates: int, n: int, changed: float) -> dict[str, Any]:
     """Candidates that all lose one point: how often one of them passes."""
-    selecting, confirming = n // 3, n - n // 3
+    validation, holdout = n // 3, n - n // 3
     naive = passed = 0
     for _ in range(gates):
-        chosen = counts(random, CANDIDATES, [selecting], changed, LIMIT)[:, 0]
-        drops = (chosen[:, 0] - chosen[:, 1]) / selecting
+        chosen = counts(random, CANDIDATES, [validation], changed, LIMIT)[:, 0]
+        drops = (chosen[:, 0] - chosen[:, 1]) / validation
         naive += bool(drops.min() <= LIMIT)
         for look, place in enumerate(np.argsort(drops, kind="stable")[:MAX_LOOKS], start=1):
             if drops[place] > LIMIT:
                 break
-            looks = readings(confirming, spend(ALPHA, look))
+            looks = readings(holdout, spend(ALPHA, look))
             seen = counts(random, 1, [size for size, _ in looks], changed, LIMIT)[0]
             if read_until_clear(seen, looks)[0] == "met":
                 passed += 1

@@ -52,7 +52,7 @@ def probe_multiple(facts: Facts, finish: Finish, runtime: Runtime, device: Devic
             quiet = replace(profile, budgets=())
             measured = device.measure(artifacts, quiet, example, SECONDS_EACH * len(artifacts))
         except (ModelError, TechniqueError, ArtifactError, RuntimeFailureError):
-            # a chain that cannot be made says nothing: the widest step is safe
+            # a microbenchmark that cannot be made says nothing: the widest step is safe
             return MULTIPLES[-1]
     times = (float(np.median(one.readings["latency_ms"].block_statistic("p50"))) for one in measured)
     latency = dict(zip(wanted, times, strict=True))
@@ -76,10 +76,10 @@ def _width(channels: int, multiple: int) -> int:
 
 def _exported(layer: LayerFact, width: int, runtime: Runtime, example: Example, folder: Path) -> Artifact:
     folder.mkdir()
-    return runtime.export(_chain(layer, width).eval(), example, folder / "float.onnx")
+    return runtime.export(_microbenchmark(layer, width).eval(), example, folder / "float.onnx")
 
 
-def _chain(layer: LayerFact, width: int) -> nn.Module:
+def _microbenchmark(layer: LayerFact, width: int) -> nn.Module:
     entering = layer.input_shape[0]
     if layer.type == "Linear":
         return nn.Sequential(

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from autocompress.core.runtime import Example
-from autocompress.core.source import Part
+from autocompress.core.source import Split
 from autocompress.data.module import call_by, inference_mode_of
 from autocompress.system.locks import working
 
@@ -26,14 +26,14 @@ class Divergence:
     outputs. As many items, from 32 to 256, as a forward pass takes in 0.4 s.
     """
 
-    def __init__(self, module: nn.Module, example: Example, part: Part) -> None:
+    def __init__(self, module: nn.Module, example: Example, split: Split) -> None:
         self._example = example
-        some = _inputs(part.first(LEAST_ITEMS), example)
+        some = _inputs(split.first(LEAST_ITEMS), example)
         with inference_mode_of(module):
             start = time.monotonic()
             call_by(module, some, by_name=example.by_name)
             affordable = int(SECONDS / max(time.monotonic() - start, 1e-9) * LEAST_ITEMS)
-        self._inputs = _inputs(part.first(max(LEAST_ITEMS, min(MOST_ITEMS, affordable))), example)
+        self._inputs = _inputs(split.first(max(LEAST_ITEMS, min(MOST_ITEMS, affordable))), example)
         self._wanted = self._outputs(module)
 
     def of(self, module: nn.Module) -> float:
@@ -45,18 +45,18 @@ class Divergence:
 
     def _outputs(self, module: nn.Module) -> torch.Tensor:
         """As many items at a time as need little memory."""
-        parts = zip(*(torch.split(tensor, LEAST_ITEMS) for tensor in self._inputs.values()), strict=True)
+        splits = zip(*(torch.split(tensor, LEAST_ITEMS) for tensor in self._inputs.values()), strict=True)
         with inference_mode_of(module):
             return torch.cat(
                 [
-                    call_by(module, dict(zip(self._inputs, part, strict=True)), by_name=self._example.by_name).float()
-                    for part in parts
+                    call_by(module, dict(zip(self._inputs, split, strict=True)), by_name=self._example.by_name).float()
+                    for split in splits
                 ]
             )
 
 
-def _inputs(part: Part, example: Example) -> dict[str, torch.Tensor]:
-    (read, _), *_ = part.batches(len(part))
+def _inputs(split: Split, example: Example) -> dict[str, torch.Tensor]:
+    (read, _), *_ = split.batches(len(split))
     arrays = Example(read).arrays
     known = example.arrays
     return {name: torch.from_numpy(np.asarray(array, dtype=known[name].dtype)) for name, array in arrays.items()}

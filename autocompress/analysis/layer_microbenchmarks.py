@@ -12,7 +12,7 @@ from autocompress.core.facts import Facts, LayerFact
 
 # larger layers would make the probe take longer than what it saves
 MAX_LAYER_PARAMETERS = 10_000_000
-# how often a chain may stand beside itself, so that chains weigh what their layers do in the model
+# how often a microbenchmark may stand beside itself, so that microbenchmarks weigh what their layers do in the model
 MOST_COPIES = 4
 THIN = 4
 # linear layers of so many MACs or weights stand alone: what comes before and after hardly counts for them
@@ -29,7 +29,7 @@ ACTIVATIONS: Mapping[str, type[nn.Module]] = {
 
 
 @dataclass(frozen=True)
-class Chain:
+class Microbenchmark:
     """A few layers like one of the model's, `length` of them, which pass their outputs on to each other.
 
     It stands `copies` times beside itself. `make(width)` builds it; with a width its inner channels are so many.
@@ -41,46 +41,53 @@ class Chain:
     make: Callable[[int | None], nn.Module]
 
 
-class Chains(nn.Module):
+class Microbenchmarks(nn.Module):
     """Chains of layers side by side, each with an input of its own, named as in the example."""
 
-    def __init__(self, chains: Mapping[str, nn.Module]) -> None:
+    def __init__(self, microbenchmarks: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self.chains = nn.ModuleDict(dict(chains))
+        self.microbenchmarks = nn.ModuleDict(dict(microbenchmarks))
 
     def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """One output per chain."""
-        return {f"{name}_out": chain(inputs[name]) for name, chain in self.chains.items()}
+        """One output per microbenchmark."""
+        return {f"{name}_out": microbenchmark(inputs[name]) for name, microbenchmark in self.microbenchmarks.items()}
 
 
-def chains_of(facts: Facts) -> list[Chain]:
-    """A chain for each kind of dominant layer that one can be made of, as often as the kind does work."""
+def microbenchmarks_of(facts: Facts) -> list[Microbenchmark]:
+    """A microbenchmark for each kind of dominant layer that one can be made of, as often as the kind does work."""
     found = []
     activation = activation_of(facts)
     for alike in facts.alike():
         layer = alike[0]
-        made = _chain(layer, ACTIVATIONS[activation]) if _weights(layer) <= MAX_LAYER_PARAMETERS else None
+        made = _microbenchmark(layer, ACTIVATIONS[activation]) if _weights(layer) <= MAX_LAYER_PARAMETERS else None
         if made is not None:
             length, make = made
-            found.append((Chain(layer, length, 1, make), sum(one.macs for one in alike) / (length * layer.macs)))
+            found.append(
+                (Microbenchmark(layer, length, 1, make), sum(one.macs for one in alike) / (length * layer.macs))
+            )
     least = min((work for _, work in found), default=1.0)
     copies = [min(MOST_COPIES, max(1, round(work / least))) for _, work in found]
-    chains = [chain for chain, _ in found]
-    while max(copies, default=1) > 1 and not _is_quick(chains, copies):
+    microbenchmarks = [microbenchmark for microbenchmark, _ in found]
+    while max(copies, default=1) > 1 and not _is_quick(microbenchmarks, copies):
         copies = [max(1, count - 1) for count in copies]
-    return [replace(chain, copies=count) for chain, count in zip(chains, copies, strict=True)]
+    return [
+        replace(microbenchmark, copies=count) for microbenchmark, count in zip(microbenchmarks, copies, strict=True)
+    ]
 
 
 def activation_of(facts: Facts) -> str:
-    """The activation that chains have between their layers: the most frequent one, which int8 may make slower."""
+    """The activation that microbenchmarks have between their layers: the most frequent one, which int8 may make
+    slower."""
     known = [name for name in facts.activations if name in ACTIVATIONS]
     return max(known, key=lambda name: facts.activations[name], default=nn.ReLU.__name__)
 
 
-def _is_quick(chains: Sequence[Chain], copies: Sequence[int]) -> bool:
-    layers = [chain.length * count for chain, count in zip(chains, copies, strict=True)]
-    macs = sum(count * chain.layer.macs for count, chain in zip(layers, chains, strict=True))
-    weights = sum(count * _weights(chain.layer) for count, chain in zip(layers, chains, strict=True))
+def _is_quick(microbenchmarks: Sequence[Microbenchmark], copies: Sequence[int]) -> bool:
+    layers = [microbenchmark.length * count for microbenchmark, count in zip(microbenchmarks, copies, strict=True)]
+    macs = sum(count * microbenchmark.layer.macs for count, microbenchmark in zip(layers, microbenchmarks, strict=True))
+    weights = sum(
+        count * _weights(microbenchmark.layer) for count, microbenchmark in zip(layers, microbenchmarks, strict=True)
+    )
     return macs <= MOST_MACS and weights <= MOST_WEIGHTS
 
 
@@ -89,17 +96,20 @@ def _weights(layer: LayerFact) -> int:
     return max(layer.parameters, layer.detail["in"] * layer.detail["out"] if layer.type in LINEAR else 0)
 
 
-def build(chains: Sequence[Chain], width: int | None = None) -> tuple[Chains, dict[str, tuple[int, ...]]]:
-    """The chains as a module, always with the same weights, and the shapes of its inputs; see `Chain` for `width`."""
+def build(
+    microbenchmarks: Sequence[Microbenchmark], width: int | None = None
+) -> tuple[Microbenchmarks, dict[str, tuple[int, ...]]]:
+    """The microbenchmarks as a module, always with the same weights, and the shapes of its inputs; see
+    `Microbenchmark` for `width`."""
     parts: dict[str, nn.Module] = {}
     inputs: dict[str, tuple[int, ...]] = {}
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        for place, chain in enumerate(chains):
-            for copy in range(chain.copies):
-                parts[f"layer{place}_{copy}"] = chain.make(width)
-                inputs[f"layer{place}_{copy}"] = chain.layer.input_shape
-    return Chains(parts).eval(), inputs
+        for place, microbenchmark in enumerate(microbenchmarks):
+            for copy in range(microbenchmark.copies):
+                parts[f"layer{place}_{copy}"] = microbenchmark.make(width)
+                inputs[f"layer{place}_{copy}"] = microbenchmark.layer.input_shape
+    return Microbenchmarks(parts).eval(), inputs
 
 
 class _Residual(nn.Module):
@@ -129,7 +139,9 @@ class _FirstOutput(nn.Module):
         return result
 
 
-def _chain(layer: LayerFact, activation: type[nn.Module]) -> tuple[int, Callable[[int | None], nn.Module]] | None:
+def _microbenchmark(
+    layer: LayerFact, activation: type[nn.Module]
+) -> tuple[int, Callable[[int | None], nn.Module]] | None:
     """There, back and there again, so that most tensors pass from layer to layer as in the model and not from or to
     float; with the number of layers."""
     if layer.type in CONVOLUTIONS and layer.input_shape:

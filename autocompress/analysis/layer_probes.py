@@ -8,12 +8,19 @@ from typing import Any
 import numpy as np
 
 from autocompress.analysis import probe_cache
-from autocompress.analysis.layer_microbenchmarks import THIN, Chain, Chains, activation_of, build, chains_of
+from autocompress.analysis.layer_microbenchmarks import (
+    THIN,
+    Microbenchmark,
+    Microbenchmarks,
+    activation_of,
+    build,
+    microbenchmarks_of,
+)
 from autocompress.analysis.probe_measuring import Pair, ProbeBench, Tried, tried, with_figures
 from autocompress.core.artifact import Artifact
 from autocompress.core.facts import Facts
 from autocompress.core.plan import Setting
-from autocompress.core.probes import ChainProbe, Probe, Probes
+from autocompress.core.probes import MicrobenchmarkProbe, Probe, Probes
 from autocompress.core.runtime import Example, Runtime
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.errors import ModelError, RuntimeFailureError
@@ -25,51 +32,55 @@ CALIBRATION_ITEMS = 8
 
 
 def run_probes(facts: Facts, bench: ProbeBench) -> Probes:
-    """Each technique's probed settings on chains of the model's dominant layers, against float, and what a layer costs
-    that has hardly any channels.
+    """Each technique's probed settings on microbenchmarks of the model's dominant layers, against float, and what a
+    layer costs that has hardly any channels.
 
     Weights and inputs are random: time depends on shapes and types alone. A setting that the runtime or the
     technique cannot do on these layers is kept with its failure. What an earlier run measured on this device with the
     same libraries is not measured again: see `probe_cache`.
     """
-    chains = chains_of(facts)
-    layers = tuple(chain.layer.name for chain in chains)
+    microbenchmarks = microbenchmarks_of(facts)
+    layers = tuple(microbenchmark.layer.name for microbenchmark in microbenchmarks)
     dot_product = "int8_dot_product" in bench.machine.features
-    if not chains:
+    if not microbenchmarks:
         return Probes((), (), dot_product)
-    key = bench.key(_asked(facts, chains, bench.techniques))
+    key = bench.key(_asked(facts, microbenchmarks, bench.techniques))
     known = _known(key)
     if known is not None:
         bench.said("the probes of an earlier run on this device hold")
         probes, summary = known
-        return Probes(probes, layers, dot_product, chains=summary)
-    probes, summary = _run(chains, bench)
+        return Probes(probes, layers, dot_product, microbenchmarks=summary)
+    probes, summary = _run(microbenchmarks, bench)
     if summary is not None:
-        content = {"probes": [probe.to_json() for probe in probes], "chains": vars(summary)}
+        content = {"probes": [probe.to_json() for probe in probes], "microbenchmarks": vars(summary)}
         probe_cache.write(key, content, bench.said)
-    return Probes(probes, layers, dot_product, chains=summary)
+    return Probes(probes, layers, dot_product, microbenchmarks=summary)
 
 
-def _known(key: str) -> tuple[tuple[Probe, ...], ChainProbe | None] | None:
+def _known(key: str) -> tuple[tuple[Probe, ...], MicrobenchmarkProbe | None] | None:
     found = probe_cache.read(key)
     if found is None:
         return None
     try:
-        return tuple(Probe.from_json(probe) for probe in found["probes"]), ChainProbe(**found["chains"])
+        return tuple(Probe.from_json(probe) for probe in found["probes"]), MicrobenchmarkProbe(
+            **found["microbenchmarks"]
+        )
     except (KeyError, TypeError):
         # of another version: measured and written anew
         return None
 
 
-def _run(chains: Sequence[Chain], bench: ProbeBench) -> tuple[tuple[Probe, ...], ChainProbe | None]:
-    module, inputs = build(chains)
+def _run(
+    microbenchmarks: Sequence[Microbenchmark], bench: ProbeBench
+) -> tuple[tuple[Probe, ...], MicrobenchmarkProbe | None]:
+    module, inputs = build(microbenchmarks)
     generator = np.random.default_rng(0)
     items = {
         name: generator.standard_normal((CALIBRATION_ITEMS, *shape)).astype(np.float32)
         for name, shape in inputs.items()
     }
     example = Example({name: array[:1] for name, array in items.items()})
-    part = Example(dict(items)).as_part("random values")
+    split = Example(dict(items)).as_split("random values")
     with scratch("probe") as folder:
         try:
             with working():
@@ -77,23 +88,24 @@ def _run(chains: Sequence[Chain], bench: ProbeBench) -> tuple[tuple[Probe, ...],
         except ModelError as error:
             failed = [(technique.name, settings) for technique in bench.techniques for settings in technique.probed]
             return tuple(Probe(name, settings, None, failure=error.message) for name, settings in failed), None
-        context = Context(None, example, part, folder)
+        context = Context(None, example, split, folder)
         found: list[Tried] = []
+        count = len(microbenchmarks)
         for technique in bench.techniques:
-            bench.said(f"probing {technique.name} on {len(chains)} kind{'s' if len(chains) > 1 else ''} of layers")
+            bench.said(f"probing {technique.name} on {count} kind{'s' if count > 1 else ''} of layers")
             found += tried(technique, technique.probed, _settings(technique), baseline, context)
-        thin = _thin(chains, bench.runtime, context)
+        thin = _thin(microbenchmarks, bench.runtime, context)
         bench.said("measuring these probes in turn")
         artifacts = [one for one in (thin, *(one for _, one in found)) if one is not None]
         pairs = bench.pairs(baseline, artifacts, example, PROBE_SECONDS)
         probes = tuple(with_figures(found, pairs, baseline))
-        summary = None if thin is None else _summary(chains, module, pairs[thin], baseline.size_bytes)
+        summary = None if thin is None else _summary(microbenchmarks, module, pairs[thin], baseline.size_bytes)
     return probes, summary
 
 
-def _thin(chains: Sequence[Chain], runtime: Runtime, context: Context) -> Artifact | None:
-    """The chains with hardly any channels; None where they cannot be exported."""
-    module, _ = build(chains, THIN)
+def _thin(microbenchmarks: Sequence[Microbenchmark], runtime: Runtime, context: Context) -> Artifact | None:
+    """The microbenchmarks with hardly any channels; None where they cannot be exported."""
+    module, _ = build(microbenchmarks, THIN)
     try:
         with working():
             return runtime.export(module, context.example, context.folder / "thin.onnx")
@@ -101,22 +113,27 @@ def _thin(chains: Sequence[Chain], runtime: Runtime, context: Context) -> Artifa
         return None
 
 
-def _summary(chains: Sequence[Chain], module: Chains, pair: Pair, size_bytes: int) -> ChainProbe | None:
-    """The chains in float, by themselves and beside thin ones; None where they could not be measured."""
+def _summary(
+    microbenchmarks: Sequence[Microbenchmark], module: Microbenchmarks, pair: Pair, size_bytes: int
+) -> MicrobenchmarkProbe | None:
+    """The microbenchmarks in float, by themselves and beside thin ones; None where they could not be measured."""
     if isinstance(pair, RuntimeFailureError):
         return None
     times = [float(np.median(one.readings["latency_ms"].block_statistic("p50"))) for one in pair]
-    count = sum(chain.length * chain.copies for chain in chains)
-    macs = sum(chain.length * chain.copies * chain.layer.macs for chain in chains)
+    count = sum(microbenchmark.length * microbenchmark.copies for microbenchmark in microbenchmarks)
+    macs = sum(
+        microbenchmark.length * microbenchmark.copies * microbenchmark.layer.macs for microbenchmark in microbenchmarks
+    )
     weights = [weight for weight in module.parameters() if weight.dim() > 1]
     channels = sum(len(weight) for weight in weights)
     size = sum(weight.numel() for weight in weights)
-    return ChainProbe(count, macs, size, channels, times[0], size_bytes, times[1] / count)
+    return MicrobenchmarkProbe(count, macs, size, channels, times[0], size_bytes, times[1] / count)
 
 
-def _asked(facts: Facts, chains: Sequence[Chain], techniques: Sequence[ArtifactTechnique]) -> Any:
+def _asked(facts: Facts, microbenchmarks: Sequence[Microbenchmark], techniques: Sequence[ArtifactTechnique]) -> Any:
     layers = [
-        [one.layer.type, list(one.layer.input_shape), dict(one.layer.detail), one.length, one.copies] for one in chains
+        [one.layer.type, list(one.layer.input_shape), dict(one.layer.detail), one.length, one.copies]
+        for one in microbenchmarks
     ]
     return [
         layers,

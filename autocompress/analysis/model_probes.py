@@ -1,7 +1,7 @@
 """Probes of the whole model: what techniques make of it, where that takes only seconds.
 
-What chains of a model's dominant layers say of int8 holds where these layers take the time. Depthwise convolutions,
-concatenations and gates between them may take as much, and gain nothing or lose.
+What microbenchmarks of a model's dominant layers say of int8 holds where these layers take the time. Depthwise
+convolutions, concatenations and gates between them may take as much, and gain nothing or lose.
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ from autocompress.core.facts import Facts
 from autocompress.core.plan import Setting
 from autocompress.core.probes import Probe, Probes
 from autocompress.core.runtime import Example
-from autocompress.core.search_space import Space
+from autocompress.core.search_space import SettingSpace
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.system.scratch import scratch
 
-# larger files take longer to quantize than planning may take; their time lies in large layers, which chains stand for
+# larger files take longer to quantize than planning may take; their time lies in large layers, which microbenchmarks
+# stand for
 MOST_MB = 60.0
-# of the settings of a technique, those that were fastest on the chains
+# of the settings of a technique, those that were fastest on the microbenchmarks
 MOST_SETTINGS = 2
 PROBE_SECONDS = 0.8
 
 
-def probe_whole(baseline: Artifact, example: Example, facts: Facts, probes: Probes, bench: ProbeBench) -> Probes:
-    """The probes with those of the whole model, for techniques that pay on the chains; unchanged for large files.
+def probe_model(baseline: Artifact, example: Example, facts: Facts, probes: Probes, bench: ProbeBench) -> Probes:
+    """The probes with those of the whole model, for techniques that pay on the microbenchmarks; unchanged for large
+    files.
 
     Ranges are taken from the example: time and size do not depend on them.
     """
@@ -58,19 +60,19 @@ def _known(key: str) -> list[Probe] | None:
         return None
 
 
-def _wanted(space: Space) -> Sequence[Mapping[str, Setting]]:
+def _wanted(space: SettingSpace) -> Sequence[Mapping[str, Setting]]:
     return [dict(settings) for settings in space.combinations[:MOST_SETTINGS]] or [{}]
 
 
-def _others(space: Space) -> dict[str, Setting]:
+def _others(space: SettingSpace) -> dict[str, Setting]:
     return {choice.name: choice.options[0] for choice in space.choices}
 
 
 def _run(
-    baseline: Artifact, example: Example, spaces: Mapping[ArtifactTechnique, Space], bench: ProbeBench
+    baseline: Artifact, example: Example, spaces: Mapping[ArtifactTechnique, SettingSpace], bench: ProbeBench
 ) -> list[Probe]:
     with scratch("probe") as folder:
-        context = Context(None, example, example.as_part(), folder)
+        context = Context(None, example, example.as_split(), folder)
         found: list[Tried] = []
         for technique, space in spaces.items():
             bench.said(f"probing {technique.name} on the whole model")

@@ -86,7 +86,7 @@ def tried(
     for place, settings in enumerate(wanted):
         folder = context.folder / f"{technique.name}-{place}"
         folder.mkdir()
-        inside = Context(context.task, context.example, context.calibrating, folder)
+        inside = Context(context.task, context.example, context.calibration, folder)
         try:
             with working():
                 artifact = technique.apply(baseline, {**others, **settings}, inside)

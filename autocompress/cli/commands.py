@@ -82,7 +82,7 @@ def run(
 ) -> None:
     """Find the cheapest plan that meets the budgets, and write the file that ships with its evidence."""
     from autocompress.api import autocompress
-    from autocompress.report.plan import print_ladder
+    from autocompress.report.plan import print_search_space
     from autocompress.report.terminal import Summary, TerminalProgress, print_result
 
     console = Console(highlight=False)
@@ -112,7 +112,7 @@ def run(
             ),
             progress=progress,
         )
-    print_ladder(console, result.ladder, path=False)
+    print_search_space(console, result.search_space, path=False)
     print_result(console, Summary.of(result))
     raise typer.Exit(result.status.exit_code)
 
@@ -134,9 +134,9 @@ def plan(
     as_json: AsJson = False,
     budgets: Mapping[str, str] | None = None,
 ) -> None:
-    """Explain what would be tried and what not, and why: the decision tree, the ladder and the refusals."""
+    """Explain what would be tried and what not, and why: the decision tree, the search space and the refusals."""
     from autocompress.api import explain
-    from autocompress.report.plan import print_facts, print_ladder, print_preflight, print_probes
+    from autocompress.report.plan import print_facts, print_preflight, print_probes, print_search_space
     from autocompress.report.terminal import TerminalProgress
 
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
@@ -156,17 +156,17 @@ def plan(
         )
     if as_json:
         answer = {
-            "schema": 1,
+            "schema": 2,
             "facts": planned.facts.to_json(),
             "probes": planned.probes.to_json(),
-            "ladder": planned.ladder.to_json(),
+            "search_space": planned.search_space.to_json(),
         }
         typer.echo(json.dumps(answer, indent=2))
         return
     print_facts(console, planned.facts)
     print_preflight(console, planned.facts, planned.probes)
     print_probes(console, planned.probes)
-    print_ladder(console, planned.ladder, path=True)
+    print_search_space(console, planned.search_space, path=True)
 
 
 @app.command()
@@ -334,7 +334,7 @@ def inspect(
         module, task = _load(model, weights, data, data_dir, "none", download=False)
         facts = with_weights(inspect_module(module, example_for(module, task, _specs(input_), ())), module)
     if as_json:
-        typer.echo(json.dumps({"schema": 1, **facts.to_json()}, indent=2))
+        typer.echo(json.dumps({"schema": 2, **facts.to_json()}, indent=2))
         return
     console = Console(highlight=False)
     print_facts(console, facts)

@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from autocompress.errors import ArtifactError, UsageError
-from autocompress.system.workspace import make_folder, write_whole
+from autocompress.system.workspace import make_folder, write_atomically
 
 DTYPES = ("float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool")
 BYTES_PER_MB = 1_000_000
@@ -103,7 +103,7 @@ class Artifact:
         make_folder(entry.parent)
         renamed = {name: (entry.name if name == self.entry else name) for name in self.files}
         for name, new_name in renamed.items():
-            write_whole(entry.parent / new_name, partial(shutil.copyfile, self.root / name))
+            write_atomically(entry.parent / new_name, partial(shutil.copyfile, self.root / name))
         return Artifact(entry.parent, entry.name, tuple(renamed.values()), self.format, self.inputs, self.outputs)
 
 

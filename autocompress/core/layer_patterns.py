@@ -11,7 +11,7 @@ from autocompress.errors import ProfileError, nearest
 ELSEWHERE = "`autocompress inspect` lists the layers."
 
 
-def is_declared(layer: str, patterns: Sequence[str]) -> bool:
+def matches_pattern(layer: str, patterns: Sequence[str]) -> bool:
     """True when the layer, or a part that it lies inside, has one of these names; `*` and `?` stand for anything."""
     return any(fnmatchcase(part, pattern) for part in parts_of(layer) for pattern in patterns)
 

@@ -46,8 +46,8 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class ChainProbe:
-    """The chains of layers that techniques were probed on, in float: what leads from them to the model.
+class MicrobenchmarkProbe:
+    """The microbenchmarks of layers that techniques were probed on, in float: what leads from them to the model.
 
     `weights` are values in the weights of the `layers`, which have `channels` outputs in all, each with a scale of its
     own when it is quantized. `layer_ms` is what a layer of them costs that has hardly any channels.
@@ -68,7 +68,7 @@ SMALLEST = "smallest structure"
 
 @dataclass(frozen=True)
 class Structure:
-    """One point on a way down: the steps that make it and what is known before it is built and measured.
+    """One point on a pruning path: the steps that make it and what is known before it is built and measured.
 
     `divergence` is how far the outputs move when nothing is trained, None where that was not looked at; `latency` and
     `size` are predicted shares of the baseline, with the finish that goes with it.
@@ -81,7 +81,7 @@ class Structure:
 
 
 @dataclass(frozen=True)
-class Way:
+class PruningPath:
     """Nested structures: each leaves less of the network than the one before."""
 
     name: str
@@ -89,22 +89,22 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Course:
-    """Structures that are trained beside each other, the most promising first: how many steps each round takes, and how
+class Bracket:
+    """Structures that are trained beside each other, the most promising first: how many steps each rung takes, and how
     many candidates."""
 
     structures: tuple[tuple[Step, ...], ...]
-    rounds: tuple[int, ...] = ()
+    rungs: tuple[int, ...] = ()
     candidates: tuple[int, ...] = ()
 
-    def with_round(self, steps: int, candidates: int) -> Course:
-        """The same with one round more."""
-        return replace(self, rounds=(*self.rounds, steps), candidates=(*self.candidates, candidates))
+    def with_rung(self, steps: int, candidates: int) -> Bracket:
+        """The same with one rung more."""
+        return replace(self, rungs=(*self.rungs, steps), candidates=(*self.candidates, candidates))
 
 
 @dataclass(frozen=True)
 class TrainingProbe:
-    """How this network is trained, what one step costs here, and the courses of training so far.
+    """How this network is trained, what one step costs here, and the brackets of training so far.
 
     `seconds_per_step` holds where the teacher's answer is known already; asking it adds `asking_seconds`, once for
     each of the `bank` batches that there are. Courses follow each other, the later ones with smaller structures.
@@ -116,22 +116,22 @@ class TrainingProbe:
     seconds_per_step: float
     asking_seconds: float = 0.0
     bank: int = 0
-    courses: tuple[Course, ...] = ()
+    brackets: tuple[Bracket, ...] = ()
 
     @property
-    def rounds(self) -> int:
-        """Rounds of all courses."""
-        return sum(len(course.rounds) for course in self.courses)
+    def rungs(self) -> int:
+        """Rungs of all brackets."""
+        return sum(len(bracket.rungs) for bracket in self.brackets)
 
-    def seconds(self, course: int, number: int) -> float:
+    def seconds(self, bracket: int, number: int) -> float:
         """What a round takes for one candidate, as far as it can be foreseen; both are counted from 0."""
-        steps = self.courses[course].rounds[number]
-        earlier = [*(one.rounds for one in self.courses[:course]), self.courses[course].rounds[:number]]
+        steps = self.brackets[bracket].rungs[number]
+        earlier = [*(one.rungs for one in self.brackets[:bracket]), self.brackets[bracket].rungs[:number]]
         return steps * self.seconds_per_step + self.asking_seconds * min(steps, self._unasked(earlier))
 
     def affordable(self, seconds: float) -> int:
         """Steps of one more round that fit into a time."""
-        unasked = self._unasked([course.rounds for course in self.courses])
+        unasked = self._unasked([bracket.rungs for bracket in self.brackets])
         asking = unasked * (self.seconds_per_step + self.asking_seconds)
         if seconds < asking:
             return int(seconds / (self.seconds_per_step + self.asking_seconds))
@@ -139,19 +139,19 @@ class TrainingProbe:
 
     def _unasked(self, earlier: Sequence[Sequence[int]]) -> int:
         """Batches of the bank whose answers are not known after these rounds."""
-        return max(0, self.bank - max((steps for rounds in earlier for steps in rounds), default=0))
+        return max(0, self.bank - max((steps for rungs in earlier for steps in rungs), default=0))
 
 
 @dataclass(frozen=True)
 class Probes:
     """All probes of one model on one device. `layers` names the layers that they were taken from.
 
-    `blocks` can be left out and channels of `groups` cut; `left_alone` says why others cannot. `ways` are the
+    `blocks` can be left out and channels of `groups` cut; `left_alone` says why others cannot. `paths` are the
     structures worth measuring; `channel_multiple` is the step of widths that pays here, None where that was not
     measured; `training` is None before anything that fits was found, or without training data. `smallest` is the least
-    that can be left of the network, with latency and size as measured; None before it was. `chains` is None where the
-    chains could not be measured. `operators` is the share of the model's time by type of operator, as the runtime
-    names them.
+    that can be left of the network, with latency and size as measured; None before it was. `microbenchmarks` is None
+    where the microbenchmarks could not be measured. `operators` is the share of the model's time by type of operator,
+    as the runtime names them.
     """
 
     probes: tuple[Probe, ...] = ()
@@ -160,11 +160,11 @@ class Probes:
     blocks: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     left_alone: Mapping[str, str] = field(default_factory=dict)
-    ways: tuple[Way, ...] = ()
+    paths: tuple[PruningPath, ...] = ()
     training: TrainingProbe | None = None
     channel_multiple: int | None = None
     smallest: Structure | None = None
-    chains: ChainProbe | None = None
+    microbenchmarks: MicrobenchmarkProbe | None = None
     operators: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, technique: str) -> tuple[Probe, ...]:
@@ -196,11 +196,11 @@ class Probes:
             "blocks": list(self.blocks),
             "groups": list(self.groups),
             "left_alone": dict(self.left_alone),
-            "ways": [_way_to_json(way) for way in self.ways],
+            "paths": [_path_to_json(path) for path in self.paths],
             "training": _training_to_json(self.training) if self.training else None,
             "channel_multiple": self.channel_multiple,
             "smallest": _structure_to_json(self.smallest) if self.smallest else None,
-            "chains": vars(self.chains) if self.chains else None,
+            "microbenchmarks": vars(self.microbenchmarks) if self.microbenchmarks else None,
             "operators": dict(self.operators),
         }
 
@@ -214,11 +214,11 @@ class Probes:
             tuple(data["blocks"]),
             tuple(data["groups"]),
             data["left_alone"],
-            tuple(_way(way) for way in data["ways"]),
+            tuple(_path(path) for path in data["paths"]),
             _training(data["training"]) if data["training"] else None,
             data["channel_multiple"],
             _structure(data["smallest"]) if data["smallest"] else None,
-            ChainProbe(**data["chains"]) if data["chains"] else None,
+            MicrobenchmarkProbe(**data["microbenchmarks"]) if data["microbenchmarks"] else None,
             dict(data["operators"]),
         )
 
@@ -231,12 +231,12 @@ def _steps(data: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
     return tuple(Step(step["technique"], Stage(step["stage"]), step["settings"]) for step in data)
 
 
-def _way_to_json(way: Way) -> dict[str, Any]:
-    return {"name": way.name, "structures": [_structure_to_json(structure) for structure in way.structures]}
+def _path_to_json(path: PruningPath) -> dict[str, Any]:
+    return {"name": path.name, "structures": [_structure_to_json(structure) for structure in path.structures]}
 
 
-def _way(data: Mapping[str, Any]) -> Way:
-    return Way(data["name"], tuple(_structure(one) for one in data["structures"]))
+def _path(data: Mapping[str, Any]) -> PruningPath:
+    return PruningPath(data["name"], tuple(_structure(one) for one in data["structures"]))
 
 
 def _structure_to_json(structure: Structure) -> dict[str, Any]:
@@ -248,16 +248,16 @@ def _structure(data: Mapping[str, Any]) -> Structure:
 
 
 def _training_to_json(training: TrainingProbe) -> dict[str, Any]:
-    courses = [
-        {**vars(course), "structures": [_steps_to_json(steps) for steps in course.structures]}
-        for course in training.courses
+    brackets = [
+        {**vars(bracket), "structures": [_steps_to_json(steps) for steps in bracket.structures]}
+        for bracket in training.brackets
     ]
-    return {**vars(training), "courses": courses}
+    return {**vars(training), "brackets": brackets}
 
 
 def _training(data: Mapping[str, Any]) -> TrainingProbe:
-    courses = tuple(
-        Course(tuple(map(_steps, one["structures"])), tuple(one["rounds"]), tuple(one["candidates"]))
-        for one in data["courses"]
+    brackets = tuple(
+        Bracket(tuple(map(_steps, one["structures"])), tuple(one["rungs"]), tuple(one["candidates"]))
+        for one in data["brackets"]
     )
-    return TrainingProbe(**{**data, "courses": courses})
+    return TrainingProbe(**{**data, "brackets": brackets})

@@ -10,7 +10,7 @@ from autocompress.core.budget import TIME_METRICS
 from autocompress.core.plan import Setting
 from autocompress.core.probes import Probe, Probes
 from autocompress.core.profile import Profile
-from autocompress.core.search_space import Reason, Space
+from autocompress.core.search_space import Reason, SettingSpace
 from autocompress.core.technique import ArtifactTechnique
 
 # probes closer than this are equally fast; the order of the technique's own list then decides
@@ -19,13 +19,13 @@ SAME_SPEED = 0.05
 
 def int8_space(
     technique: ArtifactTechnique, narrow: Mapping[str, tuple[Setting, ...]], probes: Probes, profile: Profile
-) -> Space:
+) -> SettingSpace:
     """The technique's choices with the options of `narrow`, and the combinations that pay, fastest first."""
     # without a dot-product instruction, x86 adds pairs of u8*s8 products in 16 bits, which overflow
     saturates = probes.int8_dot_product is False and profile.device.arch in (None, "x86_64")
     options = {"reduce_range": (saturates,), **narrow}
     choices = tuple(replace(choice, options=options.get(choice.name, choice.options)) for choice in technique.choices)
-    return Space(choices, paying_settings(technique.probed, probes.of(technique.name), profile))
+    return SettingSpace(choices, profitable_settings(technique.probed, probes.of(technique.name), profile))
 
 
 def time_matters(profile: Profile) -> bool:
@@ -44,7 +44,7 @@ def worth(profile: Profile) -> float:
     return max(1.0, *room) if profile.objective not in ("latency", "serving_cost") and room else 1.0
 
 
-def paying_settings(
+def profitable_settings(
     listed: Sequence[Mapping[str, Setting]], probes: Sequence[Probe], profile: Profile
 ) -> tuple[Mapping[str, Setting], ...]:
     """The listed settings that pay, fastest first; all of them, as listed, where nothing was probed."""

@@ -23,7 +23,7 @@ from autocompress.core.trial import Outcome, Trial
 from autocompress.errors import JournalError
 from autocompress.system.workers import Worker
 
-SCHEMA = 1
+SCHEMA = 2
 HEARTBEAT_S = 10
 GRACE_S = 60
 # how long a worker waits for another that writes; SQLite's own 5 seconds are short on a busy disk
@@ -226,7 +226,7 @@ class Journal:
         return released
 
     def spend_look(self, what: str) -> int:
-        """Write down a look at the confirming part, before it is taken; its number, from 1.
+        """Write down a look at the holdout, before it is taken; its number, from 1.
 
         `what` identifies the file: to look at the same file again tells nothing new and costs nothing.
         """
@@ -263,7 +263,7 @@ class Journal:
 
     @property
     def looks(self) -> int:
-        """How often the confirming part was looked at."""
+        """How often the holdout was looked at."""
         return len(self.noted("looks") or [])
 
     def close(self) -> None:

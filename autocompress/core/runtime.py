@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from autocompress.core.artifact import Artifact, TensorSpec
-from autocompress.core.source import Array, ArraySource, Inputs, Part, whole
+from autocompress.core.source import Array, ArraySource, Inputs, Split, whole
 from autocompress.errors import DataError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Example:
             return Example({name: array[take] for name, array in self.inputs.items()})
         return Example(tuple(array[take] for array in self.inputs))
 
-    def as_part(self, name: str = "example") -> Part:
+    def as_split(self, name: str = "example") -> Split:
         """Its items as calibration data, with targets that mean nothing."""
         return whole(name, ArraySource(self.inputs, np.zeros(self.batch, dtype=np.int64)))
 
@@ -157,15 +157,15 @@ def align(inputs: Inputs, specs: Sequence[TensorSpec], where: str = "data") -> d
     return aligned
 
 
-def feeds(part: Part, artifact: Artifact, size: int) -> Iterator[tuple[dict[str, Array], Array]]:
+def feeds(split: Split, artifact: Artifact, size: int) -> Iterator[tuple[dict[str, Array], Array]]:
     """Batches of a part as the artifact takes them, with their targets.
 
     An artifact with a fixed batch gets full batches only: the last one is filled up with its own items, so
     there may be more rows in the feed than targets.
     """
     fixed = artifact.fixed_batch
-    for inputs, targets in part.batches(fixed or size):
-        feed = align(inputs, artifact.inputs, where=f"data ({part.name})")
+    for inputs, targets in split.batches(fixed or size):
+        feed = align(inputs, artifact.inputs, where=f"data ({split.name})")
         rows = len(targets)
         if fixed and rows < fixed:
             fill = np.arange(fixed) % rows

@@ -1,4 +1,4 @@
-"""The ladder: what will be tried, cheapest effort first, and what will not, each with its reason."""
+"""The search space: what will be tried, cheapest effort first, and what will not, each with its reason."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Space:
+class SettingSpace:
     """The settings that a technique may be given.
 
     `combinations` restricts some settings to these joint values (most promising first), for example to the
@@ -85,11 +85,11 @@ class Reason:
 
 @dataclass(frozen=True)
 class Element:
-    """A technique inside a rung with the settings to try."""
+    """A technique inside a recipe with the settings to try."""
 
     technique: str
     stage: Stage
-    space: Space
+    space: SettingSpace
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,14 @@ class ExpectedDrop:
 
 
 @dataclass(frozen=True)
-class Rung:
+class Recipe:
     """One kind of plan. Predictions are shares of the baseline, None where nothing is known yet.
 
     `structures` are the steps, one tuple of them for each structure, that the first round begins with. Where they are
     `nested`, each leaves less of the network than the one before, so that the first that fits can be found by
     halving; `likely` is where it is expected. `predictions` hold latency and size of each of them, empty where they are
-    those of the rung. `promotes` is how many trials of the rung before, one round shorter, go on here; None lets all.
+    those of the recipe. `promotes` is how many trials of the recipe before, one round shorter, go on here; None lets
+    all.
     """
 
     name: str
@@ -141,7 +142,7 @@ class Rung:
         return [*structural, *(element.technique for element in self.elements)]
 
     def plans(self) -> Iterator[Plan]:
-        """All plans of the rung, most promising first."""
+        """All plans of the recipe, most promising first."""
         for structure in self.structures or ((),):
             for settings in product(*(list(element.space.grid()) for element in self.elements)):
                 steps = iter(
@@ -154,16 +155,16 @@ class Rung:
                 yield Plan(tuple(rounds), tuple(next(steps) for _ in self.finish))
 
     def structure_of(self, plan: Plan) -> tuple[Step, ...]:
-        """The steps in front of the first round that are one of the rung's structures; none without structures."""
+        """The steps in front of the first round that are one of the recipe's structures; none without structures."""
         return plan.structure if self.structures else ()
 
     def place(self, plan: Plan) -> int | None:
-        """Where the plan's structure stands among the rung's, None where it is none of them."""
+        """Where the plan's structure stands among the recipe's, None where it is none of them."""
         structure = self.structure_of(plan)
         return self.structures.index(structure) if structure in self.structures else None
 
     def holds(self, plan: Plan) -> bool:
-        """True when the plan has one of the rung's structures and its techniques, round by round."""
+        """True when the plan has one of the recipe's structures and its techniques, round by round."""
         if bool(self.structures) and self.place(plan) is None:
             return False
         taken = len(self.structure_of(plan))
@@ -175,7 +176,7 @@ class Rung:
         return found == [*mine, [element.technique for element in self.finish]]
 
     def predicted(self, plan: Plan) -> tuple[float | None, float | None]:
-        """Latency and size that are predicted of a plan of this rung."""
+        """Latency and size that are predicted of a plan of this recipe."""
         place = self.place(plan)
         if place is not None and self.predictions:
             return self.predictions[place]
@@ -209,7 +210,7 @@ class Rung:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Decision:
     """One rule of the tree, evaluated: the question, its answer, by what it was found, and what follows from it.
 
     `others` are the branches that were not taken, by their answer.
@@ -237,12 +238,12 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Ladder:
-    """Rungs from cheap to dear, refusals with reasons, and the path through the decision tree."""
+class SearchSpace:
+    """Recipes from cheap to dear, refusals with reasons, and the path through the decision tree."""
 
-    rungs: tuple[Rung, ...]
+    recipes: tuple[Recipe, ...]
     refusals: Mapping[str, Reason]
-    path: tuple[Answer, ...] = ()
+    decisions: tuple[Decision, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -252,17 +253,17 @@ class Ladder:
 
     def affirms(self, rule: str) -> bool:
         """True when the tree asked this rule's question and the answer was yes."""
-        return any(answer.rule == rule and answer.answer == "yes" for answer in self.path)
+        return any(answer.rule == rule and answer.answer == "yes" for answer in self.decisions)
 
-    def rung_of(self, plan: Plan) -> Rung | None:
-        """The rung whose techniques the plan uses."""
-        return next((rung for rung in self.rungs if rung.holds(plan)), None)
+    def recipe_of(self, plan: Plan) -> Recipe | None:
+        """The recipe whose techniques the plan uses."""
+        return next((recipe for recipe in self.recipes if recipe.holds(plan)), None)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
         return {
-            "rungs": [rung.to_json() for rung in self.rungs],
+            "recipes": [recipe.to_json() for recipe in self.recipes],
             "refusals": {name: reason.to_json() for name, reason in self.refusals.items()},
-            "path": [answer.to_json() for answer in self.path],
+            "path": [answer.to_json() for answer in self.decisions],
             "warnings": list(self.warnings),
         }

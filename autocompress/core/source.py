@@ -195,7 +195,7 @@ def _materialize(loader: Any) -> ArraySource:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Split:
     """Some items of a source: what one purpose may look at."""
 
     name: str
@@ -210,17 +210,17 @@ class Part:
         for start in range(0, len(self.indices), size):
             yield self.source.read([int(i) for i in self.indices[start : start + size]])
 
-    def first(self, count: int) -> Part:
+    def first(self, count: int) -> Split:
         """The first `count` items in an order fixed by a hash of the index, so that no sorting by class shows."""
-        return Part(self.name, self.source, np.sort(self._mixed[:count]))
+        return Split(self.name, self.source, np.sort(self._mixed[:count]))
 
     @cached_property
     def _mixed(self) -> NDArray[np.int64]:
         return self.indices[np.argsort([_mix(int(index)) for index in self.indices])]
 
-    def without(self, indices: NDArray[np.int64]) -> Part:
+    def without(self, indices: NDArray[np.int64]) -> Split:
         """The items that are not among these."""
-        return Part(self.name, self.source, np.setdiff1d(self.indices, indices))
+        return Split(self.name, self.source, np.setdiff1d(self.indices, indices))
 
     @property
     def hash(self) -> str:
@@ -234,9 +234,9 @@ class Part:
         return digest.hexdigest()[:16]
 
 
-def whole(name: str, source: Source) -> Part:
+def whole(name: str, source: Source) -> Split:
     """A part that holds every item."""
-    return Part(name, source, np.arange(len(source), dtype=np.int64))
+    return Split(name, source, np.arange(len(source), dtype=np.int64))
 
 
 def _mix(index: int) -> int:
@@ -244,7 +244,7 @@ def _mix(index: int) -> int:
 
 
 def third(n: int, *, selects: bool) -> NDArray[np.int64]:
-    """Indices of the selecting third of `n` items, or of the other two thirds."""
+    """Indices of the validation third of `n` items, or of the other two thirds."""
     # by the hash of the index alone: an item keeps its part when items are added at the end
     chosen = np.array([_mix(i) % 3 == 0 for i in range(n)], dtype=bool)
     return np.flatnonzero(chosen if selects else ~chosen).astype(np.int64)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.core.aggregate import AGGREGATES, Aggregate, first_output
-from autocompress.core.source import Array, Part, as_source, third, to_array, whole
+from autocompress.core.source import Array, Split, as_source, third, to_array, whole
 from autocompress.errors import DataError
 
 Score = Callable[[Any, Array], Any]
@@ -55,25 +55,25 @@ class Task:
             )
 
     @property
-    def selecting(self) -> Part | None:
+    def validation(self) -> Split | None:
         """What selects between candidates: `val`, else a third of `test`."""
         if self.val is not None:
             return whole("val", self.val)
         if self.test is None:
             return None
-        return Part("test, selecting third", self.test, third(len(self.test), selects=True))
+        return Split("test, validation third", self.test, third(len(self.test), selects=True))
 
     @property
-    def confirming(self) -> Part | None:
+    def holdout(self) -> Split | None:
         """What only confirms: `test`, without the third that selects when there is no `val`."""
         if self.test is None:
             return None
         if self.val is not None:
             return whole("test", self.test)
-        return Part("test, confirming two thirds", self.test, third(len(self.test), selects=False))
+        return Split("test, holdout two thirds", self.test, third(len(self.test), selects=False))
 
     @property
-    def everything(self) -> Part:
+    def everything(self) -> Split:
         """All test items, for judging an artifact that was not chosen with them.
 
         Raises:
@@ -84,9 +84,9 @@ class Task:
         return whole("test", self.test)
 
     @property
-    def calibrating(self) -> Part | None:
+    def calibration(self) -> Split | None:
         """What ranges are calibrated on: `train`, else what selects; never what confirms."""
-        return whole("train", self.train) if self.train is not None else self.selecting
+        return whole("train", self.train) if self.train is not None else self.validation
 
     @property
     def aggregate(self) -> Aggregate | None:

@@ -14,8 +14,8 @@ from autocompress.core.plan import Effort, Setting, Stage
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import Example
-from autocompress.core.search_space import Choice, Reason, Space
-from autocompress.core.source import Part
+from autocompress.core.search_space import Choice, Reason, SettingSpace
+from autocompress.core.source import Split
 from autocompress.core.task import Task
 
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 class Context:
     """What a technique may use: the task, example inputs, and a folder for its files.
 
-    `calibrating` holds items that ranges may be taken from, None when there are no data. `teacher` is the original
+    `calibration` holds items that ranges may be taken from, None when there are no data. `teacher` is the original
     module; `tell` hears of training: step, steps, seconds left. `shared` is a folder for what all plans of a run use.
     Layers that `ignore` names are left alone.
     """
 
     task: Task | None
     example: Example
-    calibrating: Part | None
+    calibration: Split | None
     folder: Path
     teacher: torch.nn.Module | None = None
     tell: Callable[[int, int, float], None] = lambda step, steps, seconds_left: None
@@ -55,7 +55,7 @@ class Technique(ABC):
     choices: ClassVar[tuple[Choice, ...]]
 
     @abstractmethod
-    def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
+    def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
         """The settings worth trying, most promising first."""
 
     @abstractmethod

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from autocompress.core.runtime import Example
-from autocompress.core.source import Part
+from autocompress.core.source import Split
 from autocompress.core.task import Augment
 from autocompress.errors import DataError
 
@@ -24,7 +24,7 @@ class Batch:
     targets: torch.Tensor
 
 
-class Views:
+class AugmentationBank:
     """Batches of a part, augmented, the same for the same seed and step: a run that resumes sees what it would have
     seen.
 
@@ -33,8 +33,8 @@ class Views:
     order. 0 views means a fresh one for every epoch. Items are held in memory as the model takes them.
     """
 
-    def __init__(self, part: Part, example: Example, *, batch: int, seed: int, views: int = 0) -> None:
-        inputs, self._targets = _gather(part)
+    def __init__(self, split: Split, example: Example, *, batch: int, seed: int, views: int = 0) -> None:
+        inputs, self._targets = _gather(split)
         self._inputs = {name: torch.from_numpy(array) for name, array in inputs.items()}
         self.by_name = example.by_name
         self._seed, self._views, self._batch = seed, views, min(batch, len(self._targets))
@@ -68,14 +68,14 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _gather(part: Part) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _gather(split: Split) -> tuple[dict[str, np.ndarray], np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     labels, start = np.empty(0), 0
-    for inputs, targets in part.batches(512):
+    for inputs, targets in split.batches(512):
         for name, column in Example(inputs).arrays.items():
             rows = column.astype(np.float32) if column.dtype == np.float64 else column
-            arrays[name] = _put(arrays.get(name), rows, start, len(part), name)
-        labels = _put(labels if start else None, targets, start, len(part), "targets")
+            arrays[name] = _put(arrays.get(name), rows, start, len(split), name)
+        labels = _put(labels if start else None, targets, start, len(split), "targets")
         start += len(targets)
     return arrays, labels
 

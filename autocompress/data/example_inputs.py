@@ -41,7 +41,7 @@ def example_for(model: Any, task: Task | None, inputs: Any, specs: Sequence[Tens
     """
     if inputs is not None:
         return _given(inputs)
-    part = task.calibrating or task.confirming if task else None
+    part = task.calibration or task.holdout if task else None
     if part is not None:
         read, _ = next(iter(part.first(2).batches(2)))
         return Example(_as_model_takes(read))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from autocompress.core.artifact import Artifact
 from autocompress.core.measurement import Measurement, Reading
 from autocompress.core.runtime import Runtime, feeds
-from autocompress.core.source import Part
+from autocompress.core.source import Split
 from autocompress.core.task import Task
 from autocompress.errors import RuntimeFailureError
 from autocompress.statistics.bootstrap import replicates
@@ -49,35 +49,35 @@ class Scorer:
     options: Mapping[str, str]
     _sheets: dict[tuple[str, str], _Sheet] = field(default_factory=dict)
 
-    def measurement(self, artifact: Artifact, baseline: Artifact | None, part: Part) -> Measurement:
+    def measurement(self, artifact: Artifact, baseline: Artifact | None, split: Split) -> Measurement:
         """The readings of an artifact beside its baseline's on the same items; raises as `readings` does."""
-        before = {} if baseline is None else self.readings(baseline, part)
-        return Measurement(self.readings(artifact, part), before)
+        before = {} if baseline is None else self.readings(baseline, split)
+        return Measurement(self.readings(artifact, split), before)
 
-    def readings(self, artifact: Artifact, part: Part) -> dict[str, Reading]:
+    def readings(self, artifact: Artifact, split: Split) -> dict[str, Reading]:
         """`score`, and where the task is one of classes `answer` and `label`: the class given and the right one.
 
         Raises:
             DataError: when the data do not fit the artifact or its outputs.
             RuntimeFailureError: when outputs are not finite.
         """
-        sheet = self._sheets.setdefault((artifact.hash, part.name), _Sheet())
-        missing = part.without(sheet.items)
+        sheet = self._sheets.setdefault((artifact.hash, split.name), _Sheet())
+        missing = split.without(sheet.items)
         if len(missing) or not sheet.columns:
             sheet.add(missing.indices, self._scored(artifact, missing))
-        places = np.searchsorted(sheet.items, part.indices)
+        places = np.searchsorted(sheet.items, split.indices)
         units = {"score": "score", "answer": "class", "label": "class"}
         found = {name: Reading(units[name], rows[places]) for name, rows in sheet.columns.items()}
         aggregate = self.task.aggregate
         if aggregate is not None:
             drawn = replicates(found["score"].samples, aggregate.value)
-            found["score"] = Reading(aggregate.name, drawn, len(part))
+            found["score"] = Reading(aggregate.name, drawn, len(split))
         return found
 
-    def _scored(self, artifact: Artifact, part: Part) -> dict[str, NDArray[np.float64]]:
+    def _scored(self, artifact: Artifact, split: Split) -> dict[str, NDArray[np.float64]]:
         session = self.runtime.load(artifact, self.threads, self.options)
         found: dict[str, list[Any]] = {}
-        for feed, targets in feeds(part, artifact, BATCH):
+        for feed, targets in feeds(split, artifact, BATCH):
             with working():
                 outputs = tuple(output[: len(targets)] for output in session.run(feed))
             if not all(np.isfinite(output).all() for output in outputs if output.dtype.kind == "f"):

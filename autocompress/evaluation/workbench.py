@@ -21,14 +21,14 @@ from autocompress.core.plan import Plan, Stage, Step
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import Contents, Example, Runtime, feeds
 from autocompress.core.search_space import check_settings
-from autocompress.core.source import Part
+from autocompress.core.source import Split
 from autocompress.core.task import Task
 from autocompress.core.technique import ArtifactTechnique, Context, ModelTechnique, Technique
 from autocompress.errors import ArtifactError, PlanError
 from autocompress.evaluation.scorer import Scorer
 from autocompress.pruning.blocks import with_own_weights, with_shared_weights
-from autocompress.system.locks import alone, working
-from autocompress.system.workspace import Workspace, make_folder, write_whole
+from autocompress.system.locks import folder_lock, working
+from autocompress.system.workspace import Workspace, make_folder, write_atomically
 from autocompress.training.checkpoints import load_checkpoint
 
 Rounds = tuple[tuple[Step, ...], ...]
@@ -166,7 +166,7 @@ class Workbench:
         artifact = self.exported(plan.rounds)
         if not plan.finish:
             return artifact.copy_to(folder / "model.onnx")
-        with alone(folder):
+        with folder_lock(folder):
             work = folder / "work"
             shutil.rmtree(work, ignore_errors=True)
             final = self.tools.finished(artifact, plan.finish, self._context(work)).copy_to(folder / "model.onnx")
@@ -174,10 +174,10 @@ class Workbench:
         return final
 
     def _context(self, folder: Path) -> Context:
-        part = self.task.calibrating if self.task else None
+        split = self.task.calibration if self.task else None
         shared = self.workspace.checkpoints
         return Context(
-            self.task, self.example, part, folder, self.module, self.hears_training, shared, self.profile.ignore
+            self.task, self.example, split, folder, self.module, self.hears_training, shared, self.profile.ignore
         )
 
     def exported(self, rounds: Rounds) -> Artifact:
@@ -191,7 +191,7 @@ class Workbench:
             return self.baseline
         path = self._folder(Plan(rounds)) / "float.onnx"
         # plans that begin alike share this, and two workers may come to it at once: the second waits for the first
-        with alone(path.parent):
+        with folder_lock(path.parent):
             if path.exists():
                 with suppress(ArtifactError):
                     return self.tools.runtime.read(path)
@@ -206,7 +206,7 @@ class Workbench:
             TechniqueError: when a step cannot be done on this model.
         """
         rounds = (tuple(structure),)
-        with alone(self._folder(Plan(rounds))):
+        with folder_lock(self._folder(Plan(rounds))):
             return self._module(rounds)
 
     def _module(self, rounds: Rounds) -> torch.nn.Module:
@@ -228,12 +228,12 @@ class Workbench:
         module = self._before(rounds)
         for step in rounds[-1]:
             module = self._apply(module, step, folder)
-        write_whole(weights, lambda target: torch.save(module.state_dict(), target))
+        write_atomically(weights, lambda target: torch.save(module.state_dict(), target))
         return module
 
     def _before(self, rounds: Rounds) -> torch.nn.Module:
         """The module as the last round finds it."""
-        with alone(self._folder(Plan(rounds[:-1]))):
+        with folder_lock(self._folder(Plan(rounds[:-1]))):
             return self._module(rounds[:-1])
 
     def _apply(self, module: torch.nn.Module, step: Step, folder: Path) -> torch.nn.Module:
@@ -253,12 +253,12 @@ class Workbench:
         before, after = self.tools.device.measure([self.baseline, artifact], self.profile, self.example, max_seconds)
         return Measurement(after.readings, before.readings, after.conditions)
 
-    def measure_score(self, artifact: Artifact, part: Part) -> Measurement:
+    def measure_score(self, artifact: Artifact, split: Split) -> Measurement:
         """Scores of the artifact and of the baseline on the same items, shape `(n,)` each where every item has its own.
 
         Where the task is one of classes, the answers of both and the labels as well.
         """
-        return self._scorer.measurement(artifact, self.baseline, part)
+        return self._scorer.measurement(artifact, self.baseline, split)
 
     @property
     def options(self) -> Mapping[str, str]:

@@ -30,8 +30,8 @@ def _fits(s: Situation) -> tuple[bool, str]:
 
 
 def _has_no_data(s: Situation) -> tuple[bool, str]:
-    part = s.task.calibrating if s.task else None
-    return part is None, "no data" if part is None else f"{len(part)} items ({part.name})"
+    split = s.task.calibration if s.task else None
+    return split is None, "no data" if split is None else f"{len(split)} items ({split.name})"
 
 
 def _has_no_training_data(s: Situation) -> tuple[bool, str]:
@@ -41,17 +41,17 @@ def _has_no_training_data(s: Situation) -> tuple[bool, str]:
 
 def _accuracy_cannot_be_shown(s: Situation) -> tuple[bool, str]:
     limit = _allowed_drop(s)
-    confirming = s.task.confirming if s.task else None
-    if limit is None or confirming is None:
+    holdout = s.task.holdout if s.task else None
+    if limit is None or holdout is None:
         return False, "no limit on the accuracy drop" if limit is None else "no data"
-    level = last_level(s.profile, len(confirming), spend(s.profile.alpha, 1))
-    least = 100 * smallest_drop_shown(len(confirming), level)
-    return limit < least, f"{len(confirming)} confirming items can show a drop of {least:.2f} pp at best"
+    level = last_level(s.profile, len(holdout), spend(s.profile.alpha, 1))
+    least = 100 * smallest_drop_shown(len(holdout), level)
+    return limit < least, f"{len(holdout)} holdout items can show a drop of {least:.2f} pp at best"
 
 
 def _asks_accuracy_without_data(s: Situation) -> tuple[bool, str]:
     asked = [b.metric for b in s.profile.budgets if b.metric in ACCURACY_METRICS]
-    without = s.task is None or s.task.confirming is None
+    without = s.task is None or s.task.holdout is None
     return bool(asked) and without, ", ".join(asked) if asked else "no accuracy budget"
 
 
@@ -132,7 +132,7 @@ PLACE = Rule(
         ),
         otherwise("on a desktop or one's own machines", "a balance of both: as far as the budgets ask."),
     ),
-    "DESIGN: planner, rule 2",
+    "ARCHITECTURE.md, The decision tree",
 )
 FAMILY = Rule(
     "family",
@@ -167,7 +167,7 @@ FAMILY = Rule(
         ),
         otherwise("a mixture", "what its layers have in common: int8, then what can go of blocks and channels."),
     ),
-    "DESIGN: planner, rule 3",
+    "ARCHITECTURE.md, The decision tree",
 )
 HARDWARE = Rule(
     "hardware",
@@ -188,7 +188,7 @@ HARDWARE = Rule(
         ),
         otherwise("less work", "it has no unit for int8: whether int8 pays is probed, and less structure always does."),
     ),
-    "DESIGN: planner, rule 4",
+    "ARCHITECTURE.md, The decision tree",
 )
 TOLERANCE = Rule(
     "tolerance",
@@ -208,7 +208,7 @@ TOLERANCE = Rule(
         ),
         otherwise("more than 5 points", "everything on the shelf, structure without recovery included."),
     ),
-    "DESIGN: planner, rule 5",
+    "ARCHITECTURE.md, The decision tree",
 )
 ASKED = Rule(
     "asked",
@@ -228,7 +228,8 @@ ASKED = Rule(
             Effect(warn=True),
         ),
     ),
-    "DESIGN: planner, rule 6; Mirzadeh et al., Improved knowledge distillation via teacher assistant, AAAI 2020; "
+    "ARCHITECTURE.md, The decision tree; Mirzadeh et al., Improved knowledge distillation via teacher assistant, "
+    "AAAI 2020; "
     "benchmarks/recovery.py",
 )
 WHAT = Rule(
@@ -250,7 +251,7 @@ WHAT = Rule(
         Branch("time alone", _limits(*TIME_METRICS), "structure and int8; what only packs weights saves no time."),
         otherwise("nothing", "there is no budget on size or time."),
     ),
-    "DESIGN: planner, rule 6",
+    "ARCHITECTURE.md, The decision tree",
 )
 RULES: tuple[Rule, ...] = (
     yes_or_no(

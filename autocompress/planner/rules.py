@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from autocompress.analysis.prediction import Whole
+from autocompress.analysis.prediction import BaselineFigures
 from autocompress.core.facts import Facts
 from autocompress.core.plan import Effort
 from autocompress.core.probes import Probes
@@ -24,7 +24,7 @@ class Situation:
     profile: Profile
     task: Task | None
     baseline: Verdict
-    whole: Whole | None = None
+    whole: BaselineFigures | None = None
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Effect:
     """What follows from an answer.
 
     `refuse_effort` refuses techniques of that effort, `refuse` those named (whether on the shelf or not),
-    `finish` ends the tree with an empty ladder, `warn` shows the sentence beside the ladder.
+    `finish` ends the tree with an empty search space, `warn` shows the sentence beside the search space.
     """
 
     refuse_effort: Effort | None = None

@@ -1,67 +1,69 @@
-"""The rungs above int8: structure, then structure with recovery, in one round and in several."""
+"""The recipes above int8: structure, then structure with recovery, in one round and in several."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from autocompress.core.plan import Effort, Stage
-from autocompress.core.probes import SMALLEST, Probes, TrainingProbe, Way
-from autocompress.core.search_space import Choice, Element, Reason, Rung, Space
+from autocompress.core.probes import SMALLEST, Probes, PruningPath, TrainingProbe
+from autocompress.core.search_space import Choice, Element, Reason, Recipe, SettingSpace
 from autocompress.core.technique import Technique
 from autocompress.planner.rules import Situation
 from autocompress.planner.target import Target, target_of
 
-# layers left alone that a rung names
+# layers left alone that a recipe names
 MOST_NAMED = 4
 
 
-def structure_rungs(finishes: Sequence[Rung], taken: Sequence[Technique], situation: Situation) -> list[Rung]:
-    """Rungs with structures in front of the fastest finish, or in float without one; none where nothing can go."""
+def structure_recipes(finishes: Sequence[Recipe], taken: Sequence[Technique], situation: Situation) -> list[Recipe]:
+    """Recipes with structures in front of the fastest finish, or in float without one; none where nothing can go."""
     shelf = {technique.name: technique for technique in taken}
     finish = fastest(finishes).finish if finishes else ()
     elements = tuple(Element(e.technique, e.stage, _first_only(e.space)) for e in finish)
     target = target_of(situation.baseline)
-    rungs = [
-        _untrained(way, elements, target, situation.probes)
-        for way in situation.probes.ways
-        if all(step.technique in shelf for structure in way.structures for step in structure.steps)
+    recipes = [
+        _untrained(path, elements, target, situation.probes)
+        for path in situation.probes.paths
+        if all(step.technique in shelf for structure in path.structures for step in structure.steps)
     ]
     training = situation.probes.training
     if training is not None:
-        rungs += [
-            rung
+        recipes += [
+            recipe
             for recovery in taken
             if recovery.stage is Stage.RECOVERY
-            for place in range(len(training.courses))
-            for rung in _trained(training, place, recovery, elements, situation)
+            for place in range(len(training.brackets))
+            for recipe in _trained(training, place, recovery, elements, situation)
         ]
-    return rungs
+    return recipes
 
 
-def fastest(finishes: Sequence[Rung]) -> Rung:
+def fastest(finishes: Sequence[Recipe]) -> Recipe:
     """The finish with the least latency on the dominant layers."""
-    return min(finishes, key=lambda rung: (rung.predicted_latency or 1.0, rung.effort))
+    return min(finishes, key=lambda recipe: (recipe.predicted_latency or 1.0, recipe.effort))
 
 
-def _first_only(space: Space) -> Space:
-    """The most promising settings alone: structure is what these rungs vary."""
+def _first_only(space: SettingSpace) -> SettingSpace:
+    """The most promising settings alone: structure is what these recipes vary."""
     first = next(space.grid())
-    return Space(tuple(Choice(c.name, (first[c.name],), c.structural, c.describes) for c in space.choices))
+    return SettingSpace(tuple(Choice(c.name, (first[c.name],), c.structural, c.describes) for c in space.choices))
 
 
 def _name(*parts: str, finish: Sequence[Element]) -> str:
     return " + ".join([*parts, *(element.technique for element in finish)])
 
 
-def _untrained(way: Way, finish: tuple[Element, ...], target: Target, probes: Probes) -> Rung:
-    likely, fits = target.expected([(one.latency, one.size) for one in way.structures])
-    expected = way.structures[likely]
-    if way.name == SMALLEST:
+def _untrained(path: PruningPath, finish: tuple[Element, ...], target: Target, probes: Probes) -> Recipe:
+    likely, fits = target.expected([(one.latency, one.size) for one in path.structures])
+    expected = path.structures[likely]
+    if path.name == SMALLEST:
         sentence = "the least that can be left of the network, as the nearest miss; nothing is trained."
     else:
-        sentence = f"of {len(way.structures)} nested structures, the one that leaves most and fits; nothing is trained."
-    return Rung(
-        _name(way.name, finish=finish),
+        sentence = (
+            f"of {len(path.structures)} nested structures, the one that leaves most and fits; nothing is trained."
+        )
+    return Recipe(
+        _name(path.name, finish=finish),
         Effort.CALIBRATION,
         finish,
         Reason(
@@ -72,10 +74,10 @@ def _untrained(way: Way, finish: tuple[Element, ...], target: Target, probes: Pr
         ),
         expected.latency,
         expected.size,
-        structures=tuple(one.steps for one in way.structures),
+        structures=tuple(one.steps for one in path.structures),
         nested=True,
         likely=likely,
-        predictions=tuple((one.latency, one.size) for one in way.structures),
+        predictions=tuple((one.latency, one.size) for one in path.structures),
     )
 
 
@@ -92,23 +94,23 @@ def _left_alone(probes: Probes) -> str:
 
 def _trained(
     training: TrainingProbe, place: int, recovery: Technique, finish: tuple[Element, ...], situation: Situation
-) -> list[Rung]:
-    """The rounds of one course of training."""
+) -> list[Recipe]:
+    """The rounds of one bracket of training."""
     space = recovery.space(situation.facts, situation.probes, situation.profile)
-    course = training.courses[place]
-    known = {one.steps: one for way in situation.probes.ways for one in way.structures}
-    ways = [known[steps] for steps in course.structures if steps in known]
-    predictions = tuple((one.latency, one.size) for one in ways) if len(ways) == len(course.structures) else ()
-    first = known.get(course.structures[0])
-    rungs = []
+    bracket = training.brackets[place]
+    known = {one.steps: one for path in situation.probes.paths for one in path.structures}
+    paths = [known[steps] for steps in bracket.structures if steps in known]
+    predictions = tuple((one.latency, one.size) for one in paths) if len(paths) == len(bracket.structures) else ()
+    first = known.get(bracket.structures[0])
+    recipes = []
     rounds: tuple[tuple[Element, ...], ...] = ()
-    for number, (steps, most) in enumerate(zip(course.rounds, course.candidates, strict=True)):
-        longer = Space(tuple(Choice(c.name, (steps,), False) if c.name == "steps" else c for c in space.choices))
+    for number, (steps, most) in enumerate(zip(bracket.rungs, bracket.candidates, strict=True)):
+        longer = SettingSpace(tuple(Choice(c.name, (steps,), False) if c.name == "steps" else c for c in space.choices))
         rounds = (*rounds, (Element(recovery.name, recovery.stage, longer),))
         seconds = training.seconds(place, number)
-        seen = sum(course.rounds[: number + 1]) * training.batch
-        rungs.append(
-            Rung(
+        seen = sum(bracket.rungs[: number + 1]) * training.batch
+        recipes.append(
+            Recipe(
                 _name(f"{'smaller ' * (place > 0)}structure", f"{recovery.name} x{number + 1}", finish=finish),
                 Effort.TRAINING,
                 finish,
@@ -121,9 +123,9 @@ def _trained(
                 first.size if first else None,
                 rounds=rounds,
                 predicted_seconds=seconds,
-                structures=course.structures,
+                structures=bracket.structures,
                 promotes=most if number else None,
                 predictions=predictions,
             )
         )
-    return rungs
+    return recipes

@@ -1,4 +1,4 @@
-"""Walks the rules and builds the ladder."""
+"""Walks the rules and builds the search space."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from autocompress.analysis.prediction import predict_latency, predict_size
-from autocompress.core.layer_patterns import is_declared
+from autocompress.core.layer_patterns import matches_pattern
 from autocompress.core.probes import Probe
-from autocompress.core.search_space import NOT_AVAILABLE, Answer, Element, Ladder, Reason, Rung
+from autocompress.core.search_space import NOT_AVAILABLE, Decision, Element, Reason, Recipe, SearchSpace
 from autocompress.core.technique import ArtifactTechnique, Technique
 from autocompress.planner.expected_drop import expected_drop
 from autocompress.planner.questions import RULES
 from autocompress.planner.rules import Branch, Situation
-from autocompress.planner.structure_recipes import structure_rungs
+from autocompress.planner.structure_recipes import structure_recipes
 
 
-def build_ladder(situation: Situation, techniques: Sequence[Technique], formats: frozenset[str]) -> Ladder:
-    """Rungs of what the situation allows, cheapest effort first, and a reason for everything refused.
+def build_search_space(situation: Situation, techniques: Sequence[Technique], formats: frozenset[str]) -> SearchSpace:
+    """Recipes of what the situation allows, cheapest effort first, and a reason for everything refused.
 
     `formats` are the artifact formats that the runtime makes.
     """
-    path: list[Answer] = []
+    decisions: list[Decision] = []
     refusals: dict[str, Reason] = {}
     warnings: list[str] = []
     for rule in RULES:
         branch, found = rule.branch(situation), rule.found(situation)
         others = {other.answer: other.sentence for other in rule.branches if other is not branch}
-        path.append(Answer(rule.name, rule.question, branch.answer, found, branch.sentence, others, rule.source))
+        decisions.append(Decision(rule.name, rule.question, branch.answer, found, branch.sentence, others, rule.source))
         if branch.effect.warn:
             warnings.append(f"{found}: {branch.sentence}" if found else branch.sentence)
         refusals |= _refused(rule.name, branch, found, techniques, refusals)
         if branch.effect.finish:
             reason = Reason(branch.sentence, rule.name, found)
-            return Ladder((), {t.name: reason for t in techniques}, tuple(path), tuple(warnings))
+            return SearchSpace((), {t.name: reason for t in techniques}, tuple(decisions), tuple(warnings))
     taken: list[Technique] = []
     for technique in techniques:
         if technique.name in refusals:
@@ -43,14 +43,14 @@ def build_ladder(situation: Situation, techniques: Sequence[Technique], formats:
             refusals[technique.name] = refusal
         else:
             taken.append(technique)
-    rungs = [_rung(technique, situation) for technique in taken if isinstance(technique, ArtifactTechnique)]
-    rungs.sort(key=lambda rung: (rung.effort, rung.predicted_latency or 1.0))
-    rungs += structure_rungs(rungs, taken, situation)
+    recipes = [_recipe(technique, situation) for technique in taken if isinstance(technique, ArtifactTechnique)]
+    recipes.sort(key=lambda recipe: (recipe.effort, recipe.predicted_latency or 1.0))
+    recipes += structure_recipes(recipes, taken, situation)
     # those that train are in the order in which their rounds follow each other
-    rungs.sort(key=lambda rung: rung.effort)
+    recipes.sort(key=lambda recipe: recipe.effort)
     family = situation.facts.family
-    rungs = [replace(one, expected_drop=expected_drop(family, one.techniques, one.effort)) for one in rungs]
-    return Ladder(tuple(rungs), refusals, tuple(path), tuple(warnings))
+    recipes = [replace(one, expected_drop=expected_drop(family, one.techniques, one.effort)) for one in recipes]
+    return SearchSpace(tuple(recipes), refusals, tuple(decisions), tuple(warnings))
 
 
 def _refused(
@@ -73,7 +73,7 @@ def _own_refusal(technique: Technique, situation: Situation, formats: frozenset[
     return technique.refuses(situation.facts, situation.probes, situation.profile)
 
 
-def _rung(technique: ArtifactTechnique, situation: Situation) -> Rung:
+def _recipe(technique: ArtifactTechnique, situation: Situation) -> Recipe:
     space = technique.space(situation.facts, situation.probes, situation.profile)
     # of the plan that comes first, which need not be the fastest by a hair
     best = situation.probes.with_settings(technique.name, next(space.grid()))
@@ -85,7 +85,7 @@ def _rung(technique: ArtifactTechnique, situation: Situation) -> Rung:
             "probe",
             f"{best.low:.2f} to {best.high:.2f}" if best.low is not None and best.high is not None else "",
         )
-    return Rung(
+    return Recipe(
         technique.name,
         technique.effort,
         (Element(technique.name, technique.stage, space),),
@@ -98,14 +98,14 @@ def _predicted(
     technique: ArtifactTechnique, best: Probe | None, situation: Situation
 ) -> tuple[float | None, float | None]:
     """Latency and size of the whole model; those of the probed layers where that is all that is known."""
-    chains, whole = situation.probes.chains, situation.whole
+    microbenchmarks, whole = situation.probes.microbenchmarks, situation.whole
     if best is None:
         return None, None
     if best.whole:
         return best.ratio, best.size_ratio
-    if chains is None or whole is None:
+    if microbenchmarks is None or whole is None:
         return best.ratio, best.size_ratio
     facts, patterns = situation.facts, situation.profile.in_float
-    in_float = {layer.name for layer in facts.layers if is_declared(layer.name, patterns)}
-    known = facts, technique.covers(facts), best, chains, whole, in_float
+    in_float = {layer.name for layer in facts.layers if matches_pattern(layer.name, patterns)}
+    known = facts, technique.covers(facts), best, microbenchmarks, whole, in_float
     return predict_latency(*known), predict_size(*known, technique.value_bytes)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autocompress.core.layer_patterns import is_declared
+from autocompress.core.layer_patterns import matches_pattern
 from autocompress.core.runtime import Example
 from autocompress.data.module import call, unfused_encoder_layers
 from autocompress.errors import ModelError, TechniqueError
@@ -84,11 +84,11 @@ def candidate_blocks(module: nn.Module, example: Example) -> dict[str, bool]:
 
 
 def is_ignored(module: nn.Module, block: str, ignore: Sequence[str]) -> bool:
-    """True when the block, or anything inside it, is among the layers to leave alone; see `is_declared`."""
+    """True when the block, or anything inside it, is among the layers to leave alone; see `matches_pattern`."""
     if not ignore or not any(name == block for name, _ in module.named_modules()):
         return False
     inside = (f"{block}.{name}" if name else block for name, _ in module.get_submodule(block).named_modules())
-    return any(is_declared(name, ignore) for name in inside)
+    return any(matches_pattern(name, ignore) for name in inside)
 
 
 def _recorder(name: str, found: dict[str, bool]) -> Any:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from autocompress.core.layer_patterns import is_declared
+from autocompress.core.layer_patterns import matches_pattern
 from autocompress.core.runtime import Example
-from autocompress.core.source import Part
+from autocompress.core.source import Split
 from autocompress.core.task import Task
 from autocompress.data.module import call, first_line
 from autocompress.errors import ModelError, TechniqueError, nearest
@@ -77,7 +77,7 @@ def cut(
     module: nn.Module,
     example: Example,
     selection: Selection,
-    calibrating: Part | None = None,
+    calibration: Split | None = None,
     task: Task | None = None,
     ignore: Sequence[str] = (),
 ) -> nn.Module:
@@ -96,7 +96,7 @@ def cut(
     frozen = {name for name, parameter in smaller.named_parameters() if not parameter.requires_grad}
     training = [part for part in smaller.modules() if part.training]
     graph = PruningGraph(smaller, trials.plain_example)
-    scores = channel_scores(graph, couplings, selection.importance, example, calibrating, task)
+    scores = channel_scores(graph, couplings, selection.importance, example, calibration, task)
     cuts = select(couplings, scores, selection)
     # the very channels, on other weights: whether a cut is right does not depend on their values
     reason = trials.trial(cuts)
@@ -253,7 +253,7 @@ def _chosen(trials: _Trials, names: Sequence[str], ignore: Sequence[str]) -> lis
 def _without_ignored(
     couplings: Sequence[Coupling], left_alone: Mapping[str, str], ignore: Sequence[str]
 ) -> tuple[list[Coupling], dict[str, str]]:
-    ignored = {one.name: IGNORED for one in couplings if any(is_declared(layer, ignore) for layer in one.layers)}
+    ignored = {one.name: IGNORED for one in couplings if any(matches_pattern(layer, ignore) for layer in one.layers)}
     return [one for one in couplings if one.name not in ignored], {**left_alone, **ignored}
 
 

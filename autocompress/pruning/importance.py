@@ -22,9 +22,9 @@ from torch import nn
 from torch.nn import functional
 
 from autocompress.core.runtime import Example
-from autocompress.core.source import Part
+from autocompress.core.source import Split
 from autocompress.core.task import Task
-from autocompress.data.augmentation_bank import Views
+from autocompress.data.augmentation_bank import AugmentationBank
 from autocompress.data.module import call_by, first_line, inference_mode_of, unfused_encoder_layers
 from autocompress.errors import TechniqueError
 from autocompress.pruning.dependency_graph import group_item
@@ -58,7 +58,7 @@ def channel_scores(
     couplings: Sequence[Coupling],
     importance: str,
     example: Example,
-    calibrating: Part | None,
+    calibration: Split | None,
     task: Task | None,
 ) -> dict[str, torch.Tensor]:
     """A score for each channel of each group; higher matters more. Leaves gradients in the graph's module.
@@ -74,14 +74,14 @@ def channel_scores(
     if importance == "batch_norm_scale":
         measure = tp.importance.BNScaleImportance(normalizer=None)
         return {name: _score(measure, group, importance) for name, group in groups.items()}
-    if calibrating is None:
+    if calibration is None:
         raise TechniqueError(f"{importance} needs calibration data, and there are none.", where=WHERE)
     if importance == "mean_activation":
-        measure = MeanActivation(_mean_activations(graph.module, groups.values(), example, calibrating))
+        measure = MeanActivation(_mean_activations(graph.module, groups.values(), example, calibration))
         return {name: _score(measure, group, importance) for name, group in groups.items()}
     measure = tp.importance.GroupTaylorImportance(normalizer=None, multivariable=True)
     totals = {name: torch.zeros(len(group[0].idxs)) for name, group in groups.items()}
-    for _ in _gradients(graph.module, example, calibrating, task):
+    for _ in _gradients(graph.module, example, calibration, task):
         for name, group in groups.items():
             totals[name] += _score(measure, group, importance)
     return totals
@@ -115,8 +115,8 @@ def _in_order(group: Any) -> Any:
     return group
 
 
-def _batches(example: Example, calibrating: Part) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
-    views = Views(calibrating.first(ITEMS), example, batch=BATCH, seed=0)
+def _batches(example: Example, calibration: Split) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
+    views = AugmentationBank(calibration.first(ITEMS), example, batch=BATCH, seed=0)
     known = example.tensors()
     for step in range(views.per_epoch):
         batch = views.at(step)
@@ -124,7 +124,7 @@ def _batches(example: Example, calibrating: Part) -> Iterator[tuple[dict[str, to
 
 
 def _mean_activations(
-    module: nn.Module, groups: Any, example: Example, calibrating: Part
+    module: nn.Module, groups: Any, example: Example, calibration: Split
 ) -> dict[nn.Module, torch.Tensor]:
     """For each layer that reads a group, the mean absolute value of each of its input channels."""
     readers = {item.dep.target.module for group in groups for item in group if item.dep.handler in READERS}
@@ -138,7 +138,7 @@ def _mean_activations(
     handles = [reader.register_forward_pre_hook(record) for reader in readers]
     try:
         with inference_mode_of(module), unfused_encoder_layers():
-            for inputs, _ in _batches(example, calibrating):
+            for inputs, _ in _batches(example, calibration):
                 call_by(module, inputs, by_name=example.by_name)
     finally:
         for handle in handles:
@@ -146,10 +146,10 @@ def _mean_activations(
     return sums
 
 
-def _gradients(module: nn.Module, example: Example, calibrating: Part, task: Task | None) -> Iterator[None]:
+def _gradients(module: nn.Module, example: Example, calibration: Split, task: Task | None) -> Iterator[None]:
     """The gradients of the loss of one batch after the other, in the module's parameters."""
     module.eval()
-    for inputs, targets in _batches(example, calibrating):
+    for inputs, targets in _batches(example, calibration):
         module.zero_grad(set_to_none=False)
         with torch.enable_grad(), unfused_encoder_layers():
             outputs = call_by(module, inputs, by_name=example.by_name)

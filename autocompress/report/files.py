@@ -9,7 +9,7 @@ from autocompress.system.workspace import Workspace, write_json, write_text
 
 
 def write_files(result: Result) -> None:
-    """result.json, certificate.json (when the confirming part was looked at), trials.csv and report.html.
+    """result.json, certificate.json (when the holdout was looked at), trials.csv and report.html.
 
     plan.yaml and the model stand there already: the conclusion writes them.
     """

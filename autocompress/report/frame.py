@@ -31,7 +31,7 @@ class FrontRow:
 
 
 def trials_frame(trials: Sequence[Trial]) -> pd.DataFrame:
-    """One row per trial; what was not measured is NaN. `score` is that of the data that select.
+    """One row per trial; what was not measured is NaN. `score` is that of the validation data.
 
     `pareto` is true where no other trial is at least as good in size, latency and score and better in one of them.
     A trial has to have all three; scores are left aside where plans were measured to the end without one, for want

@@ -67,8 +67,8 @@ def remarks(check: Check) -> list[str]:
             continue
         said.append(f"{one.finding.budget.metric}: {one.finding.sentence}.")
         said += [text for text in (one.why, one.rule.message) if text]
-    if check.changes is not None:
-        said.append(f"answers: {check.changes}")
+    if check.prediction_flips is not None:
+        said.append(f"answers: {check.prediction_flips}")
     return [*said, *check.notes]
 
 

@@ -24,7 +24,7 @@ from autocompress.run.result import Result
 
 
 def html_report(result: Result) -> str:
-    """The report of a run: answer, evidence, ladder with reasons, every trial, and how it was measured."""
+    """The report of a run: answer, evidence, search space with reasons, every trial, and how it was measured."""
     template = resources.files("autocompress.report").joinpath("templates", "report.html.j2").read_text("utf-8")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -38,7 +38,7 @@ def html_report(result: Result) -> str:
         front=[(front_cells(row, rate=rate), row.plan, row.file) for row in front_rows(frame)],
         trials=[{str(key): _cell(value) for key, value in row.items()} for row in frame.to_dict("records")],
         predicted_headings=PREDICTED_HEADINGS,
-        predictions=[(row.rung, predicted_cells(row)) for row in result.predictions],
+        predictions=[(row.recipe, predicted_cells(row)) for row in result.predictions],
         picture=Markup(picture(result, frame)),
         duration=duration,
     )

@@ -1,4 +1,4 @@
-"""What is printed of a plan: facts, what was probed, the decision tree and the ladder."""
+"""What is printed of a plan: facts, what was probed, the decision tree and the search space."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.tree import Tree
 
 from autocompress.core.facts import Facts, Kind
 from autocompress.core.probes import Probe, Probes
-from autocompress.core.search_space import Ladder
+from autocompress.core.search_space import SearchSpace
 
 MOST_REPEATS = 4
 MOST_NAMED = 3
@@ -58,8 +58,8 @@ def print_probes(console: Console, probes: Probes) -> None:
         for probe in probes.probes:
             if probe.technique == technique and probe.failure and not failure:
                 branch.add(f"[dim]{escape(_settings(probe))}: {escape(probe.failure)}[/dim]")
-    if probes.chains is not None:
-        tree.add(f"a layer costs at least {1000 * probes.chains.layer_ms:.3g} us a call, however thin it is")
+    if probes.microbenchmarks is not None:
+        tree.add(f"a layer costs at least {1000 * probes.microbenchmarks.layer_ms:.3g} us a call, however thin it is")
     if probes.channel_multiple is not None:
         tree.add(f"widths pay in steps of {probes.channel_multiple}")
     elif probes.groups:
@@ -82,11 +82,11 @@ def _probed(probe: Probe) -> str:
     return f"{probe.ratio:.2f}x the float latency ({low:.2f} to {high:.2f}){size}, {whose}"
 
 
-def print_ladder(console: Console, ladder: Ladder, *, path: bool) -> None:
-    """The rungs and refusals as a tree; `path` adds the questions of the decision tree."""
+def print_search_space(console: Console, search_space: SearchSpace, *, path: bool) -> None:
+    """The recipes and refusals as a tree; `path` adds the questions of the decision tree."""
     if path:
         tree = Tree("[bold]Decision tree[/bold]")
-        for answer in ladder.path:
+        for answer in search_space.decisions:
             chosen = f"[green]{escape(answer.answer)}[/green]"
             branch = tree.add(f"{escape(answer.question)} {chosen}  [dim]{escape(answer.found)}[/dim]")
             branch.add(escape(answer.sentence))
@@ -94,23 +94,23 @@ def print_ladder(console: Console, ladder: Ladder, *, path: bool) -> None:
             if set(answer.others) - {"yes", "no"}:
                 branch.add(Text(f"not taken: {', '.join(answer.others)}", style="dim"))
         console.print(tree)
-    tree = Tree("[bold]Ladder, cheapest effort first[/bold]")
-    for number, rung in enumerate(ladder.rungs, start=1):
-        plans = sum(1 for _ in rung.plans())
+    tree = Tree("[bold]Search space, cheapest effort first[/bold]")
+    for number, recipe in enumerate(search_space.recipes, start=1):
+        plans = sum(1 for _ in recipe.plans())
         branch = tree.add(
-            f"{number}. [bold]{rung.name}[/bold]  effort {rung.effort.name.lower()}, {plans} plans, "
-            f"size about {_share(rung.predicted_size)}, latency about {_share(rung.predicted_latency)}"
+            f"{number}. [bold]{recipe.name}[/bold]  effort {recipe.effort.name.lower()}, {plans} plans, "
+            f"size about {_share(recipe.predicted_size)}, latency about {_share(recipe.predicted_latency)}"
         )
-        branch.add(Text(f"{rung.reason.sentence} {rung.reason.fact}".strip(), style="dim"))
-        if path and rung.expected_drop:
-            branch.add(Text(f"usually loses {rung.expected_drop} ({rung.expected_drop.source})", style="dim"))
-    if not ladder.rungs:
+        branch.add(Text(f"{recipe.reason.sentence} {recipe.reason.fact}".strip(), style="dim"))
+        if path and recipe.expected_drop:
+            branch.add(Text(f"usually loses {recipe.expected_drop} ({recipe.expected_drop.source})", style="dim"))
+    if not search_space.recipes:
         tree.add("nothing to try")
-    for name, reason in ladder.refusals.items():
+    for name, reason in search_space.refusals.items():
         fact = f" ({reason.fact})" if reason.fact else ""
         tree.add(f"[red]refused[/red] {name}: {escape(reason.sentence)}[dim]{escape(fact)}[/dim]")
     console.print(tree)
-    for warning in ladder.warnings:
+    for warning in search_space.warnings:
         console.print(f"[yellow]note[/yellow] {escape(warning)}", soft_wrap=True)
 
 

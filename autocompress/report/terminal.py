@@ -23,7 +23,7 @@ from autocompress.errors import UsageError
 from autocompress.report.frame import FrontRow, front_rows, trials_frame
 from autocompress.report.wording import STAGE_HEADINGS, duration, front_cells, front_headings, stage_cells
 from autocompress.run.result import SCHEMA, Result, StageRow
-from autocompress.statistics.prediction_flips import Changes
+from autocompress.statistics.prediction_flips import PredictionFlips
 from autocompress.system.progress import Event
 
 COLOURS = {Standing.MET: "green", Standing.EXCEEDED: "red", Standing.UNDECIDED: "yellow", Standing.UNMEASURED: "yellow"}
@@ -98,8 +98,8 @@ def print_result(console: Console, summary: Summary) -> None:
     status = Status(summary.status)
     console.print(f"[{STATUS_COLOURS[status]}]{status}[/]: {escape(summary.plan)}", soft_wrap=True)
     print_verdict(console, summary.verdict)
-    if summary.changes:
-        console.print(Padding(Text(f"answers: {summary.changes}"), (0, 0, 0, 2)))
+    if summary.prediction_flips:
+        console.print(Padding(Text(f"answers: {summary.prediction_flips}"), (0, 0, 0, 2)))
     for sentence in summary.explanation:
         console.print(f"  {escape(sentence)}", soft_wrap=True)
     files = ", ".join(name for name in ("model.onnx", "report.html") if (summary.folder / name).exists())
@@ -137,7 +137,7 @@ class Summary:
     score_is_rate: bool
     objective: str
     front: Sequence[FrontRow]
-    changes: str
+    prediction_flips: str
 
     @staticmethod
     def of(result: Result) -> Summary:
@@ -153,7 +153,7 @@ class Summary:
             result.score_is_rate,
             result.profile.objective,
             front_rows(trials_frame(result.history)),
-            str(result.changes or ""),
+            str(result.prediction_flips or ""),
         )
 
     @staticmethod
@@ -179,7 +179,7 @@ class Summary:
                 data["score_is_rate"],
                 data["objective"],
                 _stored_front(folder / "trials.csv"),
-                str(Changes(**data["changes"])) if data["changes"] else "",
+                str(PredictionFlips(**data["prediction_flips"])) if data["prediction_flips"] else "",
             )
         except OSError as error:
             raise UsageError(

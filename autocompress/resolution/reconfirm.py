@@ -49,17 +49,17 @@ def confirm_stored(
         listener(Event("confirm", f"fresh latency runs of {plan.brief}"))
         measurement = measurement.with_(workbench.measure_time(artifact))
     scored = next((r for r in records if r["certificate"]["look"]), None)
-    part = workbench.task.confirming if workbench.task else None
+    split = workbench.task.holdout if workbench.task else None
     look = None
     if scored is not None:
         look = _look_of(scored)
         measurement = measurement.with_(_part_of(scored, SCORED))
-    if part is not None and not quiet and (look is None or _goes_on(look, measurement, workbench)):
+    if split is not None and not quiet and (look is None or _goes_on(look, measurement, workbench)):
         fresh = True
         # what was stopped early is the same look, read on
         number = journal.spend_look(artifact.hash) if look is None else look.number
-        listener(Event("confirm", f"accuracy on up to {len(part)} items that took no part in the selection"))
-        scores, look = take_look(workbench, artifact, part, number)
+        listener(Event("confirm", f"accuracy on up to {len(split)} items that took no part in the selection"))
+        scores, look = take_look(workbench, artifact, split, number)
         measurement = measurement.with_(scores)
     found = certify(workbench, plan, artifact, measurement, journal, look)
     if fresh:
@@ -81,7 +81,7 @@ def _goes_on(look: Look, measurement: Measurement, workbench: Workbench) -> bool
 
 
 def confirmed_scores(journal: Journal, trial: Trial) -> bool:
-    """True when the confirming scores of the trial's file are noted."""
+    """True when the holdout scores of the trial's file are noted."""
     return any(
         record["certificate"]["look"] and record["certificate"]["artifact_sha256"] == trial.artifact_hash
         for record in _records(journal, trial.plan)

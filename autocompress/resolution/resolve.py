@@ -13,7 +13,7 @@ import torch
 
 from autocompress.core.budget import ACCURACY_METRICS, Budget
 from autocompress.core.plan import Plan
-from autocompress.core.search_space import Ladder
+from autocompress.core.search_space import SearchSpace
 from autocompress.core.trial import Trial
 from autocompress.core.verdict import Standing, Status
 from autocompress.errors import PlanError, UsageError
@@ -56,7 +56,7 @@ def resolve_run(
         make_folder(destination)
         bench = Workbench(_Nothing(), run.example, task, profile, tools, Workspace(destination))
         bench.take_baseline(run.baseline)
-        # nothing is measured beside a run at work, and only one at a time may look at the confirming part
+        # nothing is measured beside a run at work, and only one at a time may look at the holdout
         busy = run.journal.busy
         if not busy:
             run.journal.own()
@@ -111,7 +111,7 @@ def _answer(shortlist: Shortlist, without_data: str) -> Result:
         Story(
             run.facts,
             # nothing new was planned
-            Ladder((), {}),
+            SearchSpace((), {}),
             run.measured,
             [shortlist.trials.get(trial.number, trial) for trial in run.trials],
             shortlist.deadline.spent,
@@ -147,7 +147,7 @@ def _contenders(shortlist: Shortlist) -> Iterator[Trial]:
     whole = [trial for trial in open_ones if not shortlist.lacking(trial)]
     kept = [trial for trial in whole if trial.promising]
     if (bench.task is None or shortlist.quiet) and bench.profile.limits(*ACCURACY_METRICS):
-        # nothing can be scored now, so only those whose confirming scores are noted can be met
+        # nothing can be scored now, so only those whose holdout scores are noted can be met
         kept.sort(key=lambda trial: not confirmed_scores(journal, trial))
     yield from kept
     yield from sorted((trial for trial in whole if trial not in kept), key=lambda trial: trial.verdict.overshoot)

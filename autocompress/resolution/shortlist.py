@@ -71,7 +71,7 @@ class Shortlist:
         wanted = {
             "download_mb": profile.limits("download_mb"),
             "latency_ms": timed or profile.objective in ("effort", "latency", "serving_cost"),
-            "score": scored and task is not None and task.selecting is not None,
+            "score": scored and task is not None and task.validation is not None,
         }
         return [name for name, asked in wanted.items() if asked and name not in trial.measurement.readings]
 

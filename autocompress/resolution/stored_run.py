@@ -201,8 +201,8 @@ def _load_named(spec: str, folder: Path, data_dir: Path | None, noted_dir: str |
 
 def _difference(run: StoredRun, task: Task | None) -> str:
     """What tells a task from that of the run; empty when nothing does."""
-    parts = [task.selecting, task.confirming] if task is not None else []
-    hashes = [part.hash for part in parts if part is not None]
+    splits = [task.validation, task.holdout] if task is not None else []
+    hashes = [split.hash for split in splits if split is not None]
     noted = run.journal.noted("identity")["data"].split(",")
     if not hashes or noted[: len(hashes)] != hashes:
         return "other items" if noted != [""] else "it had none"

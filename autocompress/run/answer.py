@@ -10,12 +10,12 @@ from autocompress.core.artifact import Artifact
 from autocompress.core.facts import Facts
 from autocompress.core.measurement import Measurement, is_binary
 from autocompress.core.plan import Plan
-from autocompress.core.search_space import Ladder
+from autocompress.core.search_space import SearchSpace
 from autocompress.core.trial import Trial
 from autocompress.core.verdict import Status, Verdict
 from autocompress.evaluation.workbench import Workbench
 from autocompress.run.confirm import Confirmation
-from autocompress.run.diagnosis import advice, in_the_way
+from autocompress.run.diagnosis import binding_budget, diagnose
 from autocompress.run.result import Result, StageRow, stage_row
 from autocompress.run.search import Search
 from autocompress.statistics.judging import judge_by
@@ -47,7 +47,7 @@ class Found:
 
     @staticmethod
     def unconfirmed(plan: Plan, artifact: Artifact, measurement: Measurement, verdict: Verdict) -> Found:
-        """Without a confirmation nothing is met, whatever the selecting part said."""
+        """Without a confirmation nothing is met, whatever the validation split said."""
         status = Status.NOT_MET if verdict.status is Status.NOT_MET else Status.UNDECIDED
         return Found(status, plan, artifact, measurement, verdict)
 
@@ -57,7 +57,7 @@ class Story:
     """How an answer came about; `notes` are said before, `out_of_time` when the time was up before the end."""
 
     facts: Facts
-    ladder: Ladder
+    search_space: SearchSpace
     baseline: Measurement
     history: Sequence[Trial]
     seconds: float
@@ -80,12 +80,12 @@ def conclude(search: Search, facts: Facts, baseline: Measurement, confirmations:
         found = Found.unconfirmed(nearest.plan, artifact, nearest.measurement, nearest.verdict)
     else:
         found = Found.unconfirmed(Plan(), bench.baseline, baseline, judge_by(bench.profile, baseline))
-    notes = list(search.ladder.warnings)
+    notes = list(search.search_space.warnings)
     if search.out_of_time and found.status is not Status.MET:
-        notes.append("The time was up before every plan of the ladder was tried.")
+        notes.append("The time was up before every plan of the search space was tried.")
     history = search.journal.trials()
     seconds, out_of_time = search.deadline.spent, search.out_of_time
-    return write_up(bench, found, Story(facts, search.ladder, baseline, history, seconds, notes, out_of_time))
+    return write_up(bench, found, Story(facts, search.search_space, baseline, history, seconds, notes, out_of_time))
 
 
 def conclude_so_far(search: Search, facts: Facts, baseline: Measurement, best_trial: Trial) -> Result:
@@ -96,8 +96,11 @@ def conclude_so_far(search: Search, facts: Facts, baseline: Measurement, best_tr
     bench = search.workbench
     artifact = bench.built(best_trial.plan) or bench.build(best_trial.plan)
     found = Found.unconfirmed(best_trial.plan, artifact, best_trial.measurement, best_trial.verdict)
-    notes = [*search.ladder.warnings, "The run goes on: this is the best answer so far, and it is not confirmed yet."]
-    story = Story(facts, search.ladder, baseline, search.journal.trials(), search.deadline.spent, notes)
+    notes = [
+        *search.search_space.warnings,
+        "The run goes on: this is the best answer so far, and it is not confirmed yet.",
+    ]
+    story = Story(facts, search.search_space, baseline, search.journal.trials(), search.deadline.spent, notes)
     return write_up(bench, found, story)
 
 
@@ -118,9 +121,9 @@ def write_up(bench: Workbench, found: Found, story: Story) -> Result:
         history=story.history,
         stages=stage_table(bench, found.plan, found.artifact, found.measurement, story.baseline),
         facts=story.facts,
-        ladder=story.ladder,
+        search_space=story.search_space,
         profile=bench.profile,
-        explanation=[*story.notes, *_explain(found, story.history, story.ladder)],
+        explanation=[*story.notes, *_explain(found, story.history, story.search_space)],
         machine=str(bench.machine),
         data=_describe_data(bench),
         score_is_rate=(bench.task is not None and bench.task.score_is_rate) or _is_rate(found.measurement),
@@ -160,22 +163,24 @@ def _describe_data(bench: Workbench) -> str:
     task = bench.task
     if task is None:
         return "none"
-    parts = {"selects": task.selecting, "confirms": task.confirming, "calibrates": task.calibrating}
-    return ", ".join(f"{what}: {len(part)} items ({part.name})" for what, part in parts.items() if part is not None)
+    splits = {"selects": task.validation, "confirms": task.holdout, "calibrates": task.calibration}
+    return ", ".join(
+        f"{what}: {len(split)} items ({split.name})" for what, split in splits.items() if split is not None
+    )
 
 
-def _explain(found: Found, history: Sequence[Trial], ladder: Ladder) -> list[str]:
+def _explain(found: Found, history: Sequence[Trial], search_space: SearchSpace) -> list[str]:
     if found.status is Status.MET:
         return [f"{found.plan.brief} keeps every budget on data and runs that took no part in choosing it."]
     said = []
-    binding = in_the_way(found.verdict, ladder)
+    binding = binding_budget(found.verdict, search_space)
     if binding is not None:
         said.append(f"{binding.budget.metric} stands in the way: {binding.sentence}.")
     if binding is not None and binding.needed:
-        said.append(f"About {binding.needed} more confirming items would decide at the observed rates.")
+        said.append(f"About {binding.needed} more holdout items would decide at the observed rates.")
     if found.status is Status.NOT_MET:
-        said += advice(found.verdict, history, ladder)
+        said += diagnose(found.verdict, history, search_space)
     if found.certificate is None and history:
         whose = "those of the nearest miss, on" if found.status is Status.NOT_MET else "from"
-        said.append(f"The figures are {whose} the data that select; nothing was certified.")
+        said.append(f"The figures are {whose} the validation data; nothing was certified.")
     return said

@@ -11,7 +11,7 @@ from autocompress.core.artifact import Artifact
 from autocompress.core.measurement import Measurement
 from autocompress.core.plan import Plan
 from autocompress.core.record import Journal
-from autocompress.core.source import Part
+from autocompress.core.source import Split
 from autocompress.core.verdict import Standing, Verdict
 from autocompress.errors import RuntimeFailureError
 from autocompress.evaluation.workbench import Workbench
@@ -20,7 +20,7 @@ from autocompress.statistics.bounds import spend
 from autocompress.statistics.judging import judge_by, look_until_clear
 from autocompress.system.progress import Event, Listener
 
-SCHEMA = 1
+SCHEMA = 2
 MAX_LOOKS = 4
 
 
@@ -42,7 +42,7 @@ class Confirmation:
 
 
 def confirm(workbench: Workbench, plan: Plan, journal: Journal, listener: Listener) -> Confirmation:
-    """Fresh latency runs, the size of the file, and the part of the data that only confirms.
+    """Fresh latency runs, the size of the file, and the holdout.
 
     The look is written down before it is taken; the accuracy test of look k has error probability
     `spend(alpha, k)`, so that all looks together keep the profile's confidence.
@@ -51,21 +51,21 @@ def confirm(workbench: Workbench, plan: Plan, journal: Journal, listener: Listen
         RuntimeFailureError: when the artifact fails in the runtime now.
     """
     artifact = workbench.build(plan)
-    part = workbench.task.confirming if workbench.task else None
+    split = workbench.task.holdout if workbench.task else None
     listener(Event("confirm", f"fresh latency runs of {plan.brief}"))
     measurement = workbench.measure_size(artifact).with_(workbench.measure_time(artifact))
     look = None
-    if part is not None:
+    if split is not None:
         number = journal.spend_look(artifact.hash)
-        listener(Event("confirm", f"accuracy on up to {len(part)} items that took no part in the selection"))
-        scores, look = take_look(workbench, artifact, part, number)
+        listener(Event("confirm", f"accuracy on up to {len(split)} items that took no part in the selection"))
+        scores, look = take_look(workbench, artifact, split, number)
         measurement = measurement.with_(scores)
     return certify(workbench, plan, artifact, measurement, journal, look)
 
 
 @dataclass(frozen=True)
 class Look:
-    """A look at the confirming part: its number in the ledger, what was read of which data, and the error probability
+    """A look at the holdout: its number in the ledger, what was read of which data, and the error probability
     that its bounds hold at."""
 
     number: int
@@ -73,18 +73,18 @@ class Look:
     data: Mapping[str, Any]
 
 
-def take_look(workbench: Workbench, artifact: Artifact, part: Part, number: int) -> tuple[Measurement, Look]:
+def take_look(workbench: Workbench, artifact: Artifact, split: Split, number: int) -> tuple[Measurement, Look]:
     """The scores of as many items as it takes to be clear about the accuracy budgets."""
     profile = workbench.profile
     scores, level = look_until_clear(
         profile,
-        len(part),
+        len(split),
         spend(profile.alpha, number),
-        lambda count: workbench.measure_score(artifact, part.first(count)),
+        lambda count: workbench.measure_score(artifact, split.first(count)),
     )
     reading = scores.readings["score"]
     read = len(reading.samples) if reading.items is None else reading.items
-    return scores, Look(number, level, {"part": part.name, "items": len(part), "read": read, "hash": part.hash})
+    return scores, Look(number, level, {"part": split.name, "items": len(split), "read": read, "hash": split.hash})
 
 
 def certify(
@@ -144,7 +144,7 @@ def remembered(workbench: Workbench, plan: Plan, journal: Journal) -> Confirmati
 
 
 def remember(confirmation: Confirmation, journal: Journal) -> None:
-    """Note a confirmation, so that a resumed run does not look at the confirming part again. The first one stands."""
+    """Note a confirmation, so that a resumed run does not look at the holdout again. The first one stands."""
     journal.note_first("confirmations", confirmation.plan.hash, record_of(confirmation))
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from autocompress.core.budget import Budget, Direction
-from autocompress.core.search_space import NOT_AVAILABLE, Ladder
+from autocompress.core.search_space import NOT_AVAILABLE, SearchSpace
 from autocompress.core.trial import Trial
 from autocompress.core.verdict import Finding, Standing, Verdict
 
@@ -15,16 +15,16 @@ WANTING = ("calibration", "training")
 DIGITS = 2
 
 
-def advice(verdict: Verdict, history: Sequence[Trial], ladder: Ladder) -> list[str]:
+def diagnose(verdict: Verdict, history: Sequence[Trial], search_space: SearchSpace) -> list[str]:
     """Sentences on the broken budgets of the nearest miss's verdict.
 
     Where size and time are out of reach, accuracy is left aside: it is that of a structure that nobody trained.
     """
-    if ladder.out_of_reach:
+    if search_space.out_of_reach:
         verdict = verdict.structural
     broken = [finding for finding in verdict.findings if finding.standing is Standing.EXCEEDED]
     said = [sentence for finding in broken if (sentence := _best(finding, history))]
-    if ladder.out_of_reach:
+    if search_space.out_of_reach:
         said.append(
             "Nothing that this version can cut reaches the budgets on size and time; nothing was trained, and the "
             "nearest miss is the smallest structure as it was cut."
@@ -32,7 +32,7 @@ def advice(verdict: Verdict, history: Sequence[Trial], ladder: Ladder) -> list[s
     relaxed = relaxed_budgets(verdict)
     if relaxed:
         said.append(f"The nearest miss would keep {', '.join(map(str, relaxed))}.")
-    refused = ladder.refusals.items()
+    refused = search_space.refusals.items()
     wanting = [f"{name} ({reason.sentence.rstrip('.')})" for name, reason in refused if reason.rule in WANTING]
     if wanting:
         said.append(f"Refused, and may open the way: {'; '.join(wanting)}.")
@@ -42,9 +42,9 @@ def advice(verdict: Verdict, history: Sequence[Trial], ladder: Ladder) -> list[s
     return said
 
 
-def in_the_way(verdict: Verdict, ladder: Ladder) -> Finding | None:
+def binding_budget(verdict: Verdict, search_space: SearchSpace) -> Finding | None:
     """The budget that stands in the way; where size and time are out of reach one of them: nothing was trained."""
-    structural = verdict.structural.binding if ladder.out_of_reach else None
+    structural = verdict.structural.binding if search_space.out_of_reach else None
     return structural or verdict.binding
 
 

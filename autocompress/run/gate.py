@@ -20,9 +20,9 @@ from autocompress.errors import ArtifactError, AutocompressError, UsageError
 from autocompress.evaluation.scorer import Scorer
 from autocompress.evaluation.workbench import sizes
 from autocompress.statistics.judging import decide_again, judge_by, look_until_clear
-from autocompress.statistics.prediction_flips import Changes, changes_of
+from autocompress.statistics.prediction_flips import PredictionFlips, prediction_flips_of
 
-SCHEMA = 2
+SCHEMA = 3
 # layers and operators that are named when a budget breaks
 NAMED = 3
 
@@ -76,9 +76,9 @@ class Check:
         return Verdict(tuple(one.finding for one in self.graded))
 
     @property
-    def changes(self) -> Changes | None:
+    def prediction_flips(self) -> PredictionFlips | None:
         """The answers that turned."""
-        return changes_of(self.measurement)
+        return prediction_flips_of(self.measurement)
 
     @property
     def exit_code(self) -> int:
@@ -101,7 +101,7 @@ class Check:
             "exit_code": self.exit_code,
             "status": str(self.verdict.status),
             "findings": [one.to_json() for one in self.graded],
-            "changes": self.changes.to_json() if self.changes else None,
+            "prediction_flips": self.prediction_flips.to_json() if self.prediction_flips else None,
             "conditions": conditions.to_json() if conditions else None,
             "notes": list(self.notes),
         }
@@ -167,13 +167,13 @@ def check(
     measurement, machine = measure(artifact, baseline, profile, device, task)
     level = profile.alpha
     if task is not None and task.test is not None:
-        part = task.everything
+        split = task.everything
         scorer = Scorer(runtime, task, device.machine().cores, profile.runtime.options)
 
         def take(count: int) -> Measurement:
-            return scorer.measurement(artifact, baseline, part.first(count))
+            return scorer.measurement(artifact, baseline, split.first(count))
 
-        scores, level = look_until_clear(profile, len(part), profile.alpha, take)
+        scores, level = look_until_clear(profile, len(split), profile.alpha, take)
         measurement = measurement.with_(scores)
     verdict = judge_by(profile, measurement, level)
     notes = []
@@ -280,7 +280,7 @@ def _why(finding: Finding, spots: _HotSpots, measurement: Measurement) -> str:
     metric = finding.budget.metric
     if finding.budget.structural:
         return spots.time if metric in TIME_METRICS else spots.size
-    changes = changes_of(measurement)
+    changes = prediction_flips_of(measurement)
     return str(changes) if changes is not None else ""
 
 

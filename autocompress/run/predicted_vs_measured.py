@@ -1,4 +1,4 @@
-"""What the ladder predicted, beside what was measured."""
+"""What the search space predicted, beside what was measured."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.core.search_space import Ladder
+from autocompress.core.search_space import SearchSpace
 from autocompress.core.trial import Trial
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """A trial with what its rung predicted of it: latency and size as shares of the baseline, seconds of training.
+    """A trial with what its recipe predicted of it: latency and size as shares of the baseline, seconds of training.
 
     None is what was not predicted, or not measured.
     """
 
     number: int
-    rung: str
+    recipe: str
     predicted_latency: float | None
     latency: float | None
     predicted_size: float | None
@@ -33,25 +33,25 @@ class Predicted:
         return dict(vars(self))
 
 
-def predictions(ladder: Ladder, history: Iterable[Trial], statistic: str) -> list[Predicted]:
-    """A row for the first trial of every rung and structure whose size was measured."""
+def predictions(search_space: SearchSpace, history: Iterable[Trial], statistic: str) -> list[Predicted]:
+    """A row for the first trial of every recipe and structure whose size was measured."""
     rows: dict[tuple[object, ...], Predicted] = {}
     for trial in history:
-        rung = ladder.rung_of(trial.plan)
+        recipe = search_space.recipe_of(trial.plan)
         found = trial.measurement
-        if rung is None or "size_mb" not in found.readings or "size_mb" not in found.baseline:
+        if recipe is None or "size_mb" not in found.readings or "size_mb" not in found.baseline:
             continue
-        latency, size = rung.predicted(trial.plan)
+        latency, size = recipe.predicted(trial.plan)
         timed = "latency_ms" in found.readings and "latency_ms" in found.baseline
         row = Predicted(
             trial.number,
-            rung.name,
+            recipe.name,
             latency,
             float(np.median(found.latency_ratios(statistic))) if timed else None,
             size,
             found.readings["size_mb"].value / found.baseline["size_mb"].value,
-            rung.predicted_seconds,
-            trial.seconds.get("build") if rung.predicted_seconds is not None else None,
+            recipe.predicted_seconds,
+            trial.seconds.get("build") if recipe.predicted_seconds is not None else None,
         )
-        rows.setdefault((rung.name, trial.plan.structure), row)
+        rows.setdefault((recipe.name, trial.plan.structure), row)
     return list(rows.values())

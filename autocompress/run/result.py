@@ -13,18 +13,18 @@ from autocompress.core.measurement import Measurement, Reading
 from autocompress.core.plan import Plan
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import Contents
-from autocompress.core.search_space import Ladder
+from autocompress.core.search_space import SearchSpace
 from autocompress.core.trial import Trial
 from autocompress.core.verdict import Finding, Status, Verdict
 from autocompress.errors import BudgetsNotMetError, UndecidedError
-from autocompress.run.diagnosis import in_the_way
+from autocompress.run.diagnosis import binding_budget
 from autocompress.run.predicted_vs_measured import Predicted, predictions
-from autocompress.statistics.prediction_flips import Changes, changes_of
+from autocompress.statistics.prediction_flips import PredictionFlips, prediction_flips_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Result:
     """What a run found.
 
     `plan`, `artifact`, `verdict` and `measurement` belong to the answer: the confirmed winner, or the nearest
-    miss when nothing was met (`met` tells which). `certificate` is there when the confirming part was looked at.
+    miss when nothing was met (`met` tells which). `certificate` is there when the holdout was looked at.
     `trials` is `history` as a pandas frame, one row per trial.
     """
 
@@ -66,7 +66,7 @@ class Result:
     history: Sequence[Trial]
     stages: Sequence[StageRow]
     facts: Facts
-    ladder: Ladder
+    search_space: SearchSpace
     profile: Profile
     explanation: Sequence[str]
     machine: str
@@ -83,19 +83,19 @@ class Result:
         return self.status is Status.MET
 
     @property
-    def changes(self) -> Changes | None:
+    def prediction_flips(self) -> PredictionFlips | None:
         """The answers that turned, on the items that the measurement is of."""
-        return changes_of(self.measurement)
+        return prediction_flips_of(self.measurement)
 
     @property
     def predictions(self) -> list[Predicted]:
-        """What the ladder predicted of the trials, beside what was measured."""
-        return predictions(self.ladder, self.history, self.profile.protocol.statistic)
+        """What the search space predicted of the trials, beside what was measured."""
+        return predictions(self.search_space, self.history, self.profile.protocol.statistic)
 
     @property
     def binding(self) -> Finding | None:
         """The budget that stands in the way, None when all are met."""
-        return in_the_way(self.verdict, self.ladder)
+        return binding_budget(self.verdict, self.search_space)
 
     def unwrap(self) -> Artifact:
         """The artifact, if the budgets are met.
@@ -129,7 +129,7 @@ class Result:
             "verdict": self.verdict.to_json(),
             "binding": self.binding.budget.metric if self.binding else None,
             "stages": [stage.to_json() for stage in self.stages],
-            "changes": self.changes.to_json() if self.changes else None,
+            "prediction_flips": self.prediction_flips.to_json() if self.prediction_flips else None,
             "explanation": list(self.explanation),
             "profile": self.profile.name,
             "objective": self.profile.objective,
@@ -140,7 +140,7 @@ class Result:
             "seconds": round(self.seconds, 3),
             "out_of_time": self.out_of_time,
             "facts": {key: value for key, value in self.facts.to_json().items() if key != "layers"},
-            "ladder": self.ladder.to_json(),
+            "search_space": self.search_space.to_json(),
             "predictions": [row.to_json() for row in self.predictions],
             "trials": [
                 {

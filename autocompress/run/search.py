@@ -1,4 +1,4 @@
-"""The search: climbs the ladder, one plan at a time, cheapest measurement first. Knows contracts only."""
+"""The search: climbs the search space, one plan at a time, cheapest measurement first. Knows contracts only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from autocompress.core.artifact import Artifact
 from autocompress.core.measurement import Measurement
 from autocompress.core.plan import Effort, Plan
 from autocompress.core.record import Journal
-from autocompress.core.search_space import Ladder
+from autocompress.core.search_space import SearchSpace
 from autocompress.core.strategy import Strategy
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Standing, Status
@@ -28,10 +28,10 @@ LATENESS = 1.1
 
 @dataclass(eq=False)
 class Search:
-    """A search over one ladder, with everything it does in the journal."""
+    """A search over one search space, with everything it does in the journal."""
 
     workbench: Workbench
-    ladder: Ladder
+    search_space: SearchSpace
     strategy: Strategy
     journal: Journal
     deadline: Deadline
@@ -43,9 +43,9 @@ class Search:
         """Trials worth confirming, best first by the profile's objective.
 
         `effort` hands out the first that is expected to be confirmed before it spends more; other objectives try all
-        plans that time allows first. Unless this is the `last` ladder, one that may well fail to be confirmed waits:
-        each look costs certainty. On the last, candidates that the selecting data leave undecided come at the end.
-        Plans whose hashes are `known` are not handed out again.
+        plans that time allows first. Unless this is the `last` search space, one that may well fail to be confirmed
+        waits: each look costs certainty. On the last, candidates that the validation data leave undecided come at the
+        end. Plans whose hashes are `known` are not handed out again.
         """
         given = set(known)
         first_is_enough = self.workbench.profile.objective == "effort"
@@ -54,14 +54,14 @@ class Search:
                 yield from self._hand_out(given, self.expected)
             # read after handing out: a confirmation takes long, and other workers go on meanwhile
             history = self.journal.trials()
-            plan = self.strategy.propose(self.ladder, history)
+            plan = self.strategy.propose(self.search_space, history)
             if plan is None:
                 if not await_others(self.journal, self.deadline, self.listener):
                     break
                 self.out_of_time = self.deadline.over
                 continue
-            rung = self.ladder.rung_of(plan)
-            needed = rung.predicted_seconds if rung and rung.predicted_seconds else 0.0
+            recipe = self.search_space.recipe_of(plan)
+            needed = recipe.predicted_seconds if recipe and recipe.predicted_seconds else 0.0
             if self.deadline.over or (self.deadline.left is not None and needed > LATENESS * self.deadline.left):
                 self.out_of_time = True
                 break
@@ -83,13 +83,13 @@ class Search:
         """True for a promising trial whose like would be confirmed more often than not.
 
         What only quantizes is cheap to confirm and is expected to be. For others the forecast is the verdict on as
-        many confirming items as there are, at the rates of the selecting ones and the next look's error probability.
+        many holdout items as there are, at the rates of the validation ones and the next look's error probability.
         """
         task = self.workbench.task
-        part = task.confirming if task else None
-        if not trial.promising or part is None or not trial.plan.rounds:
+        split = task.holdout if task else None
+        if not trial.promising or split is None or not trial.plan.rounds:
             return trial.promising
-        return forecast(self.workbench.profile, trial.measurement, len(part), self.journal.looks + 1)
+        return forecast(self.workbench.profile, trial.measurement, len(split), self.journal.looks + 1)
 
     def reached(self) -> list[Trial]:
         """Trials that are expected to be confirmed, best first by the profile's objective."""
@@ -103,7 +103,7 @@ class Search:
 
     def _try(self, plan: Plan, history: Sequence[Trial]) -> None:
         start = time.monotonic()
-        total = sum(1 for rung in self.ladder.rungs for _ in rung.plans())
+        total = sum(1 for recipe in self.search_space.recipes for _ in recipe.plans())
         best = min((t for t in history if t.promising), key=lambda trial: cost(trial, self.workbench), default=None)
 
         def tell(doing: str) -> None:
@@ -137,7 +137,7 @@ class Search:
         trial that was stopped at once has not shown what else it breaks. Where the budgets on size and time are out of
         reach, the closest to these is the nearest: its accuracy is that of a structure that nobody trained.
         """
-        near = _structural_distance if self.ladder.out_of_reach else distance
+        near = _structural_distance if self.search_space.out_of_reach else distance
         judged = (Outcome.MEASURED, Outcome.STOPPED)
         closest: dict[str, list[Trial]] = {}
         for trial in self.journal.trials():
@@ -178,9 +178,9 @@ def measurements(
         ("size_mb", lambda: workbench.measure_size(artifact)),
         ("latency_ms", lambda: workbench.measure_time(artifact, max_seconds)),
     ]
-    part = workbench.task.selecting if workbench.task else None
-    if part is not None:
-        steps.append(("score", lambda: workbench.measure_score(artifact, part)))
+    split = workbench.task.validation if workbench.task else None
+    if split is not None:
+        steps.append(("score", lambda: workbench.measure_score(artifact, split)))
     return steps
 
 

@@ -21,7 +21,7 @@ from autocompress.devices import LocalDevice
 from autocompress.errors import JournalError, ModelError
 from autocompress.evaluation.workbench import Tools, Workbench, check_data
 from autocompress.runtimes import OnnxRuntime
-from autocompress.system.locks import alone
+from autocompress.system.locks import folder_lock
 from autocompress.system.progress import Deadline, parse_duration
 from autocompress.system.scratch import scratch, sweep_scratch
 from autocompress.system.workers import Worker
@@ -74,7 +74,7 @@ def open_run(
         check_data(bench)
         names = {"data": data, **(named or {})} if isinstance(data, str) else dict(named or {})
         workspace.make()
-        with alone(workspace.root):
+        with folder_lock(workspace.root):
             journal = _open_journal(bench, names, resume=resume)
             workspace.sweep()
         bench.adopt_baseline()
@@ -175,14 +175,14 @@ def _require_same_run(noted: Mapping[str, str], identity: Mapping[str, str], fol
 
 def _identity(bench: Workbench) -> dict[str, str]:
     profile = bench.profile
-    parts: Sequence[Any] = (bench.task.selecting, bench.task.confirming, bench.task.calibrating) if bench.task else ()
+    splits: Sequence[Any] = (bench.task.validation, bench.task.holdout, bench.task.calibration) if bench.task else ()
     declared = json.dumps(
         [str(profile.device), str(profile.runtime), str(profile.protocol), profile.confidence]
         + [str(layers) for layers in (profile.ignore, profile.keep_float) if layers]
     )
     return {
         "model": bench.baseline.hash,
-        "data": ",".join(part.hash for part in parts if part is not None),
+        "data": ",".join(split.hash for split in splits if split is not None),
         "profile": hashlib.sha256(declared.encode()).hexdigest()[:16],
         "budgets": "; ".join(map(str, profile.budgets)),
         "objective": profile.objective,

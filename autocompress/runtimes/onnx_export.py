@@ -12,7 +12,7 @@ import onnx
 import torch
 from torch import nn
 
-from autocompress.core.layer_patterns import is_declared, parts_of
+from autocompress.core.layer_patterns import matches_pattern, parts_of
 from autocompress.core.runtime import Example
 from autocompress.data.module import FlatModule, first_line, inference_mode_of
 from autocompress.errors import ExportError
@@ -118,7 +118,8 @@ def _with_output_names(model: onnx.ModelProto, names: Sequence[str]) -> onnx.Mod
 
 
 def nodes_of(model: onnx.ModelProto, module: nn.Module, layers: Sequence[str]) -> list[int]:
-    """Places of the nodes that do what these layers do, as the exporter noted it; see `is_declared` for their names.
+    """Places of the nodes that do what these layers do, as the exporter noted it; see `matches_pattern` for their
+    names.
 
     Raises:
         ExportError: when a layer with weights has no node of its own.
@@ -128,14 +129,14 @@ def nodes_of(model: onnx.ModelProto, module: nn.Module, layers: Sequence[str]) -
     for name, part in module.named_modules():
         has_weights = any(weight.dim() > 1 for weight in part.parameters(recurse=False))
         # a part around it may compute with its weights itself
-        found = any(one in here and is_declared(one, layers) for one in parts_of(name))
-        if has_weights and is_declared(name, layers) and not found:
+        found = any(one in here and matches_pattern(one, layers) for one in parts_of(name))
+        if has_weights and matches_pattern(name, layers) and not found:
             raise ExportError(
                 "cannot be told apart in the exported graph, so it cannot be kept in float.",
                 where=f"model, layer {name!r} ({type(part).__name__})",
                 hint="Name the part around it.",
             )
-    return [place for place, scope in enumerate(scopes) if is_declared(scope, layers)]
+    return [place for place, scope in enumerate(scopes) if matches_pattern(scope, layers)]
 
 
 def _scope(node: onnx.NodeProto) -> str:

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from autocompress.core.artifact import Artifact, TensorSpec, require_file
 from autocompress.errors import ArtifactError, TechniqueError
-from autocompress.system.workspace import write_whole
+from autocompress.system.workspace import write_atomically
 
 # what a weight passes through on its way to the operator that it belongs to
 PASSING = ("DequantizeLinear", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity")
@@ -63,7 +63,7 @@ def save_model(model: onnx.ModelProto, path: Path) -> Artifact:
     except (EncodeError, ValueError) as error:
         raise ArtifactError(f"does not fit one ONNX file: {error}", where=str(path)) from None
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda target: target.write_bytes(content))
+    write_atomically(path, lambda target: target.write_bytes(content))
     return describe(model, path)
 
 

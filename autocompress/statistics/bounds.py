@@ -114,7 +114,7 @@ def median_bounds(values: FLOATS, alpha: float) -> tuple[float, float]:
 
 
 def spend(alpha: float, look: int) -> float:
-    """Error probability of the `look`-th look (from 1) at the same confirming data.
+    """Error probability of the `look`-th look (from 1) at the same holdout data.
 
     Weights 6 / (pi look)^2 sum to 1, so by Bonferroni's inequality all looks together err with probability at most
     alpha, however many there will be.

@@ -60,9 +60,9 @@ def judge_by(profile: Profile, measurement: Measurement, accuracy_alpha: float |
 
 
 def forecast(profile: Profile, measurement: Measurement, items: int, look: int) -> bool:
-    """True when accuracy budgets would be met with `items` confirming items that behave like those measured.
+    """True when accuracy budgets would be met with `items` holdout items that behave like those measured.
 
-    The chance of that is about one half where the forecast just succeeds. `look` counts looks at the confirming part.
+    The chance of that is about one half where the forecast just succeeds. `look` counts looks at the holdout.
     """
     taken, baseline = measurement.readings, measurement.baseline
     if "score" not in taken:

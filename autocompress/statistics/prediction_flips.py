@@ -12,7 +12,7 @@ from autocompress.core.measurement import Measurement, is_binary
 
 
 @dataclass(frozen=True)
-class Changes:
+class PredictionFlips:
     """Answers of the artifact beside those of the original, on the same items.
 
     `lost` items were right before and are wrong now, `gained` the other way round. `agreement` is the share that both
@@ -41,7 +41,7 @@ class Changes:
         return dict(vars(self))
 
 
-def changes_of(measurement: Measurement) -> Changes | None:
+def prediction_flips_of(measurement: Measurement) -> PredictionFlips | None:
     """The changes, None where nothing was scored or scores are not right or wrong."""
     after, before = measurement.readings.get("score"), measurement.baseline.get("score")
     if after is None or before is None or after.items is not None or after.samples.shape != before.samples.shape:
@@ -49,7 +49,7 @@ def changes_of(measurement: Measurement) -> Changes | None:
     now, then = after.samples, before.samples
     if not len(now) or not is_binary(now, then):
         return None
-    counts = Changes(len(now), int((then > now).sum()), int((now > then).sum()))
+    counts = PredictionFlips(len(now), int((then > now).sum()), int((now > then).sum()))
     answers = [side["answer"].samples for side in (measurement.readings, measurement.baseline) if "answer" in side]
     labels = measurement.readings.get("label")
     if len(answers) < 2 or labels is None:
@@ -60,7 +60,7 @@ def changes_of(measurement: Measurement) -> Changes | None:
     worst = int(np.argmax(lost / sizes))
     agreement = float((answers[0] == answers[1]).mean())
     if lost[worst] <= 0:
-        return Changes(counts.items, counts.lost, counts.gained, agreement)
-    return Changes(
+        return PredictionFlips(counts.items, counts.lost, counts.gained, agreement)
+    return PredictionFlips(
         counts.items, counts.lost, counts.gained, agreement, int(classes[worst]), int(sizes[worst]), int(lost[worst])
     )

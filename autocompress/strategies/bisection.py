@@ -1,4 +1,4 @@
-"""Climbs the ladder rung by rung and skips what a measurement has already ruled out."""
+"""Climbs the search space recipe by recipe and skips what a measurement has already ruled out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from autocompress.core.budget import METRICS
 from autocompress.core.plan import Plan
-from autocompress.core.search_space import Ladder, Rung
+from autocompress.core.search_space import Recipe, SearchSpace
 from autocompress.core.strategy import Strategy
 from autocompress.core.trial import Outcome, Trial
 
@@ -15,34 +15,34 @@ from autocompress.core.trial import Outcome, Trial
 ROOM = 0.97
 
 
-class Boundary(Strategy):
-    """Cheapest rung first, most promising settings first.
+class Bisection(Strategy):
+    """Cheapest recipe first, most promising settings first.
 
     Size and latency follow from structural settings alone, so a plan that shares them with a trial that broke a
     structural budget is not tried. The same holds for one that failed or was refused there. Where the structures of a
-    rung leave less and less of the network, the least change that keeps the structural budgets is found by halving,
-    before anything is trained: the boundary of what fits. Rungs that train take the trials of the round before in the
+    recipe leave less and less of the network, the least change that keeps the structural budgets is found by halving,
+    before anything is trained: the boundary of what fits. Recipes that train take the trials of the round before in the
     order of what they reached, and only the best of them (successive halving: Jamieson and Talwalkar, "Non-stochastic
     best arm identification and hyperparameter optimization", AISTATS 2016).
     """
 
-    def propose(self, ladder: Ladder, history: Sequence[Trial]) -> Plan | None:
+    def propose(self, search_space: SearchSpace, history: Sequence[Trial]) -> Plan | None:
         """See `Strategy.propose`."""
         tried = {trial.plan.hash for trial in history}
-        for rung in ladder.rungs:
-            plan = _halve(rung, history, tried) if rung.nested else _next(rung, history, tried)
+        for recipe in search_space.recipes:
+            plan = _halve(recipe, history, tried) if recipe.nested else _next(recipe, history, tried)
             if plan is not None:
                 return plan
         return None
 
 
-def _next(rung: Rung, history: Sequence[Trial], tried: set[str]) -> Plan | None:
-    dead = {rung.fixed_by(t.plan) for t in history if _ruled_out(t) and rung.holds(t.plan)}
-    plans = list(rung.plans())
-    if rung.promotes is not None:
-        plans = _promoted(plans, rung.promotes, history)
+def _next(recipe: Recipe, history: Sequence[Trial], tried: set[str]) -> Plan | None:
+    dead = {recipe.fixed_by(t.plan) for t in history if _ruled_out(t) and recipe.holds(t.plan)}
+    plans = list(recipe.plans())
+    if recipe.promotes is not None:
+        plans = _promoted(plans, recipe.promotes, history)
     for plan in plans:
-        if plan.hash not in tried and rung.fixed_by(plan) not in dead:
+        if plan.hash not in tried and recipe.fixed_by(plan) not in dead:
             return plan
     return None
 
@@ -66,11 +66,11 @@ def _promise(trial: Trial) -> tuple[float, float]:
     return (-score.value if score else 0.0, trial.verdict.overshoot)
 
 
-def _halve(rung: Rung, history: Sequence[Trial], tried: set[str]) -> Plan | None:
+def _halve(recipe: Recipe, history: Sequence[Trial], tried: set[str]) -> Plan | None:
     """The next plan on the way to the least change that fits, None when it has been tried here."""
-    known = {place: trial for trial in history if (place := rung.place(trial.plan)) is not None}
+    known = {place: trial for trial in history if (place := recipe.place(trial.plan)) is not None}
     ended = {place: trial for place, trial in known.items() if trial.outcome is not Outcome.CLAIMED}
-    last = len(rung.structures) - 1
+    last = len(recipe.structures) - 1
     fitting = [place for place, trial in ended.items() if fits_with_room(trial)]
     fits = min(fitting, default=last + 1)
     missing = [place for place in ended if place < fits and place not in fitting]
@@ -78,8 +78,8 @@ def _halve(rung: Rung, history: Sequence[Trial], tried: set[str]) -> Plan | None
     if fits - too_little <= 1:
         return None
     inside = range(too_little + 1, min(fits, last + 1))
-    wanted = _wanted(rung, len(fitting), len(missing), inside)
-    by_place = {rung.place(plan): plan for plan in rung.plans()}
+    wanted = _wanted(recipe, len(fitting), len(missing), inside)
+    by_place = {recipe.place(plan): plan for plan in recipe.plans()}
     # what another worker has claimed is passed over for its nearest neighbour inside the same bounds
     for place in sorted(inside, key=lambda place: abs(place - wanted)):
         if by_place[place].hash not in tried:
@@ -87,7 +87,7 @@ def _halve(rung: Rung, history: Sequence[Trial], tried: set[str]) -> Plan | None
     return None
 
 
-def _wanted(rung: Rung, fitting: int, missing: int, inside: range) -> int:
+def _wanted(recipe: Recipe, fitting: int, missing: int, inside: range) -> int:
     """Where to look next between what is known to be too little and what is known to fit.
 
     From where the prediction says that the boundary is, in steps that double, until it is enclosed; then halving.
@@ -98,9 +98,9 @@ def _wanted(rung: Rung, fitting: int, missing: int, inside: range) -> int:
         return (first + last) // 2
     if fitting:
         return max(first, last + 1 - int(2 ** (fitting - 1)))
-    if rung.likely is None:
+    if recipe.likely is None:
         return last
-    return min(last, first - 1 + int(2 ** (missing - 1))) if missing else min(last, rung.likely)
+    return min(last, first - 1 + int(2 ** (missing - 1))) if missing else min(last, recipe.likely)
 
 
 def fits_with_room(trial: Trial) -> bool:

@@ -1,4 +1,4 @@
-"""Plans of the ladder in an order drawn once: the baseline for strategies."""
+"""Plans of the search space in an order drawn once: the baseline for strategies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 
 from autocompress.core.plan import Plan
-from autocompress.core.search_space import Ladder
+from autocompress.core.search_space import SearchSpace
 from autocompress.core.strategy import Strategy
 from autocompress.core.trial import Trial
 
@@ -17,8 +17,8 @@ class Random(Strategy):
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
 
-    def propose(self, ladder: Ladder, history: Sequence[Trial]) -> Plan | None:
+    def propose(self, search_space: SearchSpace, history: Sequence[Trial]) -> Plan | None:
         """See `Strategy.propose`."""
         tried = {trial.plan.hash for trial in history}
-        left = [plan for rung in ladder.rungs for plan in rung.plans() if plan.hash not in tried]
+        left = [plan for recipe in search_space.recipes for plan in recipe.plans() if plan.hash not in tried]
         return random.Random(f"{self._seed}/{len(tried)}").choice(left) if left else None

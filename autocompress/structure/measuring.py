@@ -14,17 +14,17 @@ from autocompress.analysis.channel_multiple import MULTIPLES, probe_multiple
 from autocompress.analysis.prediction import FLOAT_BYTES
 from autocompress.core.artifact import Artifact
 from autocompress.core.facts import Facts
-from autocompress.core.layer_patterns import is_declared
+from autocompress.core.layer_patterns import matches_pattern
 from autocompress.core.plan import Plan, Step
 from autocompress.core.probes import Structure
 from autocompress.core.record import Journal
 from autocompress.core.runtime import Example
-from autocompress.core.source import Part
+from autocompress.core.source import Split
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.errors import ArtifactError, ModelError, RuntimeFailureError, TechniqueError
 from autocompress.evaluation.workbench import Workbench
 from autocompress.planner.target import Target
-from autocompress.structure.space import Anatomy, Cut
+from autocompress.structure.space import Cut, PruningSpace
 from autocompress.system.progress import Event, Listener
 from autocompress.system.scratch import scratch
 from autocompress.system.time_limit import TimeLimit
@@ -46,7 +46,7 @@ class Measured:
 
 
 @dataclass(frozen=True, eq=False)
-class Shaping:
+class StructureMeasurer:
     """The run as far as structure needs it. `finish` is what every structure is measured with, `expected` the latency
     and size of it alone, as `expected_measured` or only predicted; what one `attempt` has measured another does not go
     by. `layer_share` is what layers cost that have hardly any channels, as a share of the baseline's latency."""
@@ -55,7 +55,7 @@ class Shaping:
     journal: Journal
     facts: Facts
     finish: tuple[Step, ...]
-    part: Part
+    split: Split
     progress: Listener
     expected: tuple[float, float]
     expected_measured: bool = False
@@ -69,7 +69,7 @@ class Shaping:
         narrow = [(one.covers(self.facts), one.value_bytes) for one in techniques if isinstance(one, ArtifactTechnique)]
         return {
             layer.name: FLOAT_BYTES
-            if is_declared(layer.name, self.bench.profile.in_float)
+            if matches_pattern(layer.name, self.bench.profile.in_float)
             else min((bytes_ for kinds, bytes_ in narrow if layer.kind in kinds), default=FLOAT_BYTES)
             for layer in self.facts.layers
         }
@@ -80,7 +80,7 @@ class Shaping:
 
     def finished(self, artifact: Artifact, example: Example, folder: Path) -> Artifact:
         """An artifact of random weights with the finish, calibrated on the example."""
-        return self.bench.tools.finished(artifact, self.finish, Context(None, example, example.as_part(), folder))
+        return self.bench.tools.finished(artifact, self.finish, Context(None, example, example.as_split(), folder))
 
     def measured(self, steps: tuple[Step, ...], time: int = 1) -> tuple[float, float] | None:
         """Latency and size of a structure, not trained, as shares of the baseline; None where it cannot be built.
@@ -110,37 +110,41 @@ class Shaping:
             return [float(np.median(ratios)), artifact.size_bytes / self.bench.baseline.size_bytes]
 
 
-def multiple_of(shaping: Shaping, limit: TimeLimit) -> int | None:
+def multiple_of(structure_measurer: StructureMeasurer, limit: TimeLimit) -> int | None:
     """See `probe_multiple`; what an earlier run found on this device for such layers holds. None where there is no time
     to measure any."""
-    tools, profile = shaping.bench.tools, shaping.bench.profile
-    layers = [[one.type, list(one.input_shape), dict(one.detail)] for one in shaping.facts.dominant()]
-    asked = ["multiple", layers, str(Plan((), shaping.finish))]
-    key = probe_cache.key_of(shaping.bench.machine, tools.runtime.versions, profile, asked)
+    tools, profile = structure_measurer.bench.tools, structure_measurer.bench.profile
+    layers = [[one.type, list(one.input_shape), dict(one.detail)] for one in structure_measurer.facts.dominant()]
+    asked = ["multiple", layers, str(Plan((), structure_measurer.finish))]
+    key = probe_cache.key_of(structure_measurer.bench.machine, tools.runtime.versions, profile, asked)
     known = (probe_cache.read(key) or {}).get("multiple")
     if known in MULTIPLES:
         return int(known)
     if limit.is_too_short():
         return None
-    multiple = probe_multiple(shaping.facts, shaping.finished, tools.runtime, tools.device, profile)
-    probe_cache.write(key, {"multiple": multiple}, shaping.said)
+    multiple = probe_multiple(
+        structure_measurer.facts, structure_measurer.finished, tools.runtime, tools.device, profile
+    )
+    probe_cache.write(key, {"multiple": multiple}, structure_measurer.said)
     return multiple
 
 
-def measure_samples(shaping: Shaping, anatomy: Anatomy, limit: TimeLimit) -> list[Measured]:
+def measure_samples(
+    structure_measurer: StructureMeasurer, pruning_space: PruningSpace, limit: TimeLimit
+) -> list[Measured]:
     """Cuts with their latency and size; begins with no cut. Empty where not even that can be measured.
 
     Where there is no time for any, no cut has what is predicted of it.
     """
-    known = limit.is_too_short() or (shaping.expected_measured and shaping.attempt == 1)
-    found = [Measured(Cut(), (), *shaping.expected)] if known else []
-    for cut in (*([] if known else [Cut()]), *anatomy.samples()):
+    known = limit.is_too_short() or (structure_measurer.expected_measured and structure_measurer.attempt == 1)
+    found = [Measured(Cut(), (), *structure_measurer.expected)] if known else []
+    for cut in (*([] if known else [Cut()]), *pruning_space.samples()):
         if len(found) == MOST_SAMPLES or (found and limit.is_too_short()):
             break
-        shaping.said(f"measuring what {_describe(cut)} saves")
-        steps = anatomy.steps(cut)
+        structure_measurer.said(f"measuring what {_describe(cut)} saves")
+        steps = pruning_space.steps(cut)
         with limit.piece():
-            both = shaping.measured(steps)
+            both = structure_measurer.measured(steps)
         if both is not None:
             found.append(Measured(cut, steps, *both))
         elif not found:
@@ -148,25 +152,27 @@ def measure_samples(shaping: Shaping, anatomy: Anatomy, limit: TimeLimit) -> lis
     return found
 
 
-def measure_ends(shaping: Shaping, anatomy: Anatomy, asked: Target, limit: TimeLimit) -> list[Measured]:
+def measure_ends(
+    structure_measurer: StructureMeasurer, pruning_space: PruningSpace, asked: Target, limit: TimeLimit
+) -> list[Measured]:
     """The smallest structure as it is measured; nothing where it cannot be built.
 
     Where it misses the latency that is asked it is measured once more: this answer ends the run, and a neighbour's
     burst of work must not give it. So is the one with all channels: thin layers can be slower than wide ones.
     """
-    shaping.said("measuring the smallest structure")
-    cut, steps = anatomy.smallest()
+    structure_measurer.said("measuring the smallest structure")
+    cut, steps = pruning_space.smallest()
     with limit.piece():
-        found = shaping.measured(steps)
+        found = structure_measurer.measured(steps)
     ends = [] if found is None else [Measured(cut, steps, *found)]
     if found is None or not asked.missed(*found) or asked.missed(0.0, found[1]):
         return ends
-    shaping.said("measuring the smallest structure once more, since it misses the latency that is asked")
-    others = [(cut, steps, shaping.measured(steps, time=2))]
+    structure_measurer.said("measuring the smallest structure once more, since it misses the latency that is asked")
+    others = [(cut, steps, structure_measurer.measured(steps, time=2))]
     wide = Cut(cut.blocks)
     if wide != cut and wide.blocks:
-        blocks_alone = anatomy.steps(wide)
-        others.append((wide, blocks_alone, shaping.measured(blocks_alone)))
+        blocks_alone = pruning_space.steps(wide)
+        others.append((wide, blocks_alone, structure_measurer.measured(blocks_alone)))
     return [*ends, *(Measured(other, made, *both) for other, made, both in others if both is not None)]
 
 

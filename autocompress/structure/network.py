@@ -14,7 +14,7 @@ from autocompress.errors import ModelError, TechniqueError
 from autocompress.pruning.blocks import candidate_blocks, is_ignored, not_needed, skipping
 from autocompress.pruning.channel_groups import Group, cut, outlined, prunable_groups
 from autocompress.pruning.selection import Selection
-from autocompress.structure.space import WIDTH_LEVELS, Anatomy, Cut, block_kinds, channel_step
+from autocompress.structure.space import WIDTH_LEVELS, Cut, PruningSpace, block_kinds, channel_step
 from autocompress.techniques.channel_pruning import selection_of
 
 # kinds of groups whose widths are worth a look: those whose layers do most of the work
@@ -22,7 +22,7 @@ MOST_KINDS = 5
 LEAST_WORK = 0.02
 
 
-class Body:
+class PrunableNetwork:
     """The original network, which is left as it is, with what can go from it and why the rest cannot.
 
     Channels that are left are a multiple of `multiple`. Layers that `ignore` names stay. Once `out_of_time`, no further
@@ -55,7 +55,7 @@ class Body:
         for kind, level in product(kinds, WIDTH_LEVELS):
             if not shares or not out_of_time():
                 shares[kind, level] = self._shares(kinds[kind], level, facts)
-        self.anatomy = Anatomy(
+        self.pruning_space = PruningSpace(
             facts,
             block_kinds(facts, list(self._blocks)),
             kinds,
@@ -78,7 +78,7 @@ class Body:
         if self._narrowed[0] != widths:
             module = self._module
             for kind, share in widths:
-                module = self._narrow(module, self.anatomy.groups[kind], share)
+                module = self._narrow(module, self.pruning_space.groups[kind], share)
             self._narrowed = widths, module
         return self._narrowed[1]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from autocompress.core.probes import Structure, Way
+from autocompress.core.probes import PruningPath, Structure
 from autocompress.planner.target import Target
-from autocompress.structure.space import Anatomy, Cut
+from autocompress.structure.space import Cut, PruningSpace
 
 # a way goes on beyond the budgets, since what is predicted may not be what will be measured
 BEYOND = 0.75
@@ -19,8 +19,8 @@ Moves = Callable[[Cut], Iterator[Cut]]
 
 
 @dataclass(frozen=True)
-class Descended:
-    """A cut on a way down, how far the outputs have moved by then, and what is predicted of it."""
+class PathPoint:
+    """A cut on a pruning path, how far the outputs have moved by then, and what is predicted of it."""
 
     cut: Cut
     divergence: float
@@ -29,7 +29,7 @@ class Descended:
 
 
 @dataclass(eq=False)
-class Descent:
+class GreedySearch:
     """Greedy: the move with the least increase of divergence for each part of the way that it covers.
 
     Divergence is measured again as things go, but not for moves that were worse than the best before (lazy greedy;
@@ -45,23 +45,23 @@ class Descent:
     said: Callable[[str], None] = lambda sentence: None
     out_of_time: Callable[[], bool] = lambda: False
 
-    def path(self, *moves: Moves) -> list[Descended]:
+    def path(self, *moves: Moves) -> list[PathPoint]:
         """The cuts that these moves lead to, one move after the other."""
         cut, divergence = Cut(), 0.0
         start = here = self.predict(cut)
         known: dict[object, float] = {}
-        path: list[Descended] = []
+        path: list[PathPoint] = []
         while self.to_the_end or not self.target.reached(*here, factor=BEYOND):
             best = self._best(cut, divergence, here, start, known, moves)
             if best is None:
                 break
             cut, divergence = best
             here = self.predict(cut)
-            path.append(Descended(cut, divergence, *here))
+            path.append(PathPoint(cut, divergence, *here))
             self.said(f"{len(path)} cuts ordered, {here[0]:.2f}x latency and {here[1]:.2f}x size predicted")
         return path
 
-    def expected(self, path: Sequence[Descended]) -> Descended | None:
+    def expected(self, path: Sequence[PathPoint]) -> PathPoint | None:
         """The first that is expected to keep the budgets, else the last; None on an empty path."""
         return path[self.target.expected([(one.latency, one.size) for one in path])[0]] if path else None
 
@@ -95,11 +95,11 @@ class Descent:
         return None
 
 
-def way_of(name: str, path: Sequence[Descended], anatomy: Anatomy) -> Way:
+def path_of(name: str, path: Sequence[PathPoint], pruning_space: PruningSpace) -> PruningPath:
     """The path as structures of plans."""
-    return Way(
+    return PruningPath(
         name,
-        tuple(Structure(anatomy.steps(one.cut), one.divergence, one.latency, one.size) for one in path),
+        tuple(Structure(pruning_space.steps(one.cut), one.divergence, one.latency, one.size) for one in path),
     )
 
 

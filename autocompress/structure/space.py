@@ -30,7 +30,7 @@ class Cut:
 
 
 @dataclass(frozen=True, eq=False)
-class Anatomy:
+class PruningSpace:
     """The network's layers, its blocks by name with their kind, and its groups of channels by kind.
 
     `shares` says for a kind of groups at one level which share of its MACs and parameters each layer keeps; layers

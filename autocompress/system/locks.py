@@ -1,4 +1,4 @@
-"""Turns: nothing heavy runs beside a measurement, and nobody makes what another is making already.
+"""Locks: nothing heavy runs beside a measurement, and nobody makes what another is making already.
 
 Locks are `flock`s: the kernel gives them back when a process ends, however it ends. Without POSIX there are none,
 and measurements of two runs at once on one machine disturb each other.
@@ -28,7 +28,7 @@ POLL_S = 0.005
 FOLDER_POLL_S = 0.1
 
 
-class _Turn(threading.local):
+class _Locks(threading.local):
     """The two files of a thread, and what it holds. Each thread opens them for itself: a flock belongs to the opening.
 
     They lie in the temporary folder and not in a run's: runs in different folders share the machine. One pair for
@@ -82,7 +82,7 @@ def _lock_file(name: str) -> _File | None:
         return None  # a temporary folder that cannot be written: as without POSIX
 
 
-_turn = _Turn()
+_locks = _Locks()
 
 
 @contextmanager
@@ -91,43 +91,43 @@ def measuring() -> Iterator[None]:
 
     Whoever works is asked to stop at its next step. May stand inside itself and inside `working`.
     """
-    before = _turn.holds
+    before = _locks.holds
     if before == ALL:
         yield
         return
     try:
-        _wait(_turn.gate, ALL)
-        _wait(_turn.machine, ALL)
-        _turn.holds = ALL
+        _wait(_locks.gate, ALL)
+        _wait(_locks.machine, ALL)
+        _locks.holds = ALL
         yield
     finally:
-        _turn.holds = before
-        _lock(_turn.machine, FREE)
-        _lock(_turn.gate, FREE)
+        _locks.holds = before
+        _lock(_locks.machine, FREE)
+        _lock(_locks.gate, FREE)
         if before == SHARED:
-            _wait(_turn.machine, SHARED)
+            _wait(_locks.machine, SHARED)
 
 
 @contextmanager
 def working() -> Iterator[None]:
     """One step of heavy work, which no measurement runs beside; one that waits goes first. Takes microseconds."""
-    if _turn.holds != FREE:
+    if _locks.holds != FREE:
         yield
         return
     try:
-        _wait(_turn.gate, SHARED)
-        _lock(_turn.gate, FREE)
-        _wait(_turn.machine, SHARED)
-        _turn.holds = SHARED
+        _wait(_locks.gate, SHARED)
+        _lock(_locks.gate, FREE)
+        _wait(_locks.machine, SHARED)
+        _locks.holds = SHARED
         yield
     finally:
-        _turn.holds = FREE
-        _lock(_turn.gate, FREE)
-        _lock(_turn.machine, FREE)
+        _locks.holds = FREE
+        _lock(_locks.gate, FREE)
+        _lock(_locks.machine, FREE)
 
 
 @contextmanager
-def alone(folder: Path, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
+def folder_lock(folder: Path, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
     """The only one in a folder among threads and processes; `waits` is called once if somebody else has to end first.
 
     The lock is on the folder itself, so that no file is left in it. It must not stand inside itself.

@@ -15,7 +15,7 @@ UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 class Event:
     """One thing worth telling.
 
-    `stage` is one of baseline, facts, probes, ladder, search, confirm, result. `done` and `total` count plans,
+    `stage` is one of baseline, facts, probes, search space, search, confirm, result. `done` and `total` count plans,
     `best` describes the best answer so far, `seconds_left` estimates the rest.
     """
 

@@ -26,7 +26,7 @@ RESULT_FILES = (
 )
 
 
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a temporary file beside `path`, then move it there in one step.
 
     What a killed process leaves of it is swept by `Workspace.sweep`. A device such as /dev/stdout is written to, not
@@ -56,7 +56,7 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole."""
-    write_whole(path, lambda target: target.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -15,7 +15,7 @@ from autocompress.core.facts import Facts
 from autocompress.core.plan import Effort, Setting, Stage
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
-from autocompress.core.search_space import Choice, Reason, Space
+from autocompress.core.search_space import Choice, Reason, SettingSpace
 from autocompress.core.technique import Context, ModelTechnique
 from autocompress.errors import PlanError, TechniqueError
 from autocompress.pruning.blocks import candidate_blocks, drop_blocks, is_ignored, not_needed, with_own_weights
@@ -32,11 +32,11 @@ class BlockDropping(ModelTechnique):
     # any names of blocks: which there are, the model decides
     choices: ClassVar[tuple[Choice, ...]] = (Choice("blocks", (), describes="names of the blocks that go"),)
 
-    def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
-        """What the measured ways down leave out."""
-        steps = (step for way in probes.ways for structure in way.structures for step in structure.steps)
+    def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
+        """What the measured pruning paths leave out."""
+        steps = (step for path in probes.paths for structure in path.structures for step in structure.steps)
         options = dict.fromkeys(step.settings["blocks"] for step in steps if step.technique == self.name)
-        return Space((Choice("blocks", tuple(options), describes="names of the blocks that go"),))
+        return SettingSpace((Choice("blocks", tuple(options), describes="names of the blocks that go"),))
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         """Refused where no block gives back the shape that it takes."""
@@ -64,6 +64,6 @@ class BlockDropping(ModelTechnique):
         drop_blocks(module, names, not_needed(module, context.example, asked))
         # so far the weights are still the original's
         module = with_own_weights(module)
-        if context.calibrating is not None:
-            reestimate_batch_norm(module, context.calibrating, context.example)
+        if context.calibration is not None:
+            reestimate_batch_norm(module, context.calibration, context.example)
         return module

@@ -15,7 +15,7 @@ from autocompress.core.facts import Facts, Kind
 from autocompress.core.plan import Effort, Setting, Stage
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
-from autocompress.core.search_space import Choice, Reason, Space, check_settings
+from autocompress.core.search_space import Choice, Reason, SettingSpace, check_settings
 from autocompress.core.technique import Context, ModelTechnique
 from autocompress.errors import PlanError
 from autocompress.pruning.channel_groups import cut
@@ -45,11 +45,11 @@ class ChannelPruning(ModelTechnique):
         MULTIPLE,
     )
 
-    def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
-        """What the measured ways down cut."""
-        steps = (step for way in probes.ways for structure in way.structures for step in structure.steps)
+    def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
+        """What the measured pruning paths cut."""
+        steps = (step for path in probes.paths for structure in path.structures for step in structure.steps)
         found = list(dict.fromkeys(step for step in steps if step.technique == self.name))
-        return Space(self.choices, tuple(step.settings for step in found)) if found else Space()
+        return SettingSpace(self.choices, tuple(step.settings for step in found)) if found else SettingSpace()
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         """Refused where there are no channels that could go, each layer with its reason."""
@@ -70,9 +70,9 @@ class ChannelPruning(ModelTechnique):
     def apply(self, module: nn.Module, settings: Mapping[str, Setting], context: Context) -> nn.Module:
         """See `ModelTechnique.apply`."""
         selection = selection_of(settings)
-        smaller = cut(module, context.example, selection, context.calibrating, context.task, context.ignore)
-        if context.calibrating is not None:
-            reestimate_batch_norm(smaller, context.calibrating, context.example)
+        smaller = cut(module, context.example, selection, context.calibration, context.task, context.ignore)
+        if context.calibration is not None:
+            reestimate_batch_norm(smaller, context.calibration, context.example)
         return smaller
 
 

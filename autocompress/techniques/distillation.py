@@ -12,7 +12,7 @@ from autocompress.core.facts import Facts
 from autocompress.core.plan import Effort, Setting, Stage
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
-from autocompress.core.search_space import Choice, Reason, Space
+from autocompress.core.search_space import Choice, Reason, SettingSpace
 from autocompress.core.source import whole
 from autocompress.core.task import Task
 from autocompress.core.technique import Context, ModelTechnique
@@ -35,13 +35,13 @@ class Distillation(ModelTechnique):
     # numbers, so the options cannot be listed: any whole number of steps, batch and seed, any rate above 0
     choices: ClassVar[tuple[Choice, ...]] = tuple(Choice(name, (), structural=False) for name in KNOWN)
 
-    def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
+    def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
         """One schedule; the steps are those of the first round, other rounds have theirs."""
         training = probes.training
         if training is None:
-            return Space()
+            return SettingSpace()
         values: dict[str, Setting] = {
-            "steps": training.courses[0].rounds[0] if training.rounds else 1,
+            "steps": training.brackets[0].rungs[0] if training.rungs else 1,
             "batch": training.batch,
             "seed": 0,
             "learning_rate": training.learning_rate,
@@ -49,13 +49,13 @@ class Distillation(ModelTechnique):
             "views": VIEWS,
             "feature_weight": 0.0,
         }
-        return Space(tuple(Choice(name, (values[name],), structural=False) for name in KNOWN))
+        return SettingSpace(tuple(Choice(name, (values[name],), structural=False) for name in KNOWN))
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         """Refused where no structure that fits needs it."""
         if probes.training is not None:
             return None
-        if not probes.ways:
+        if not probes.paths:
             return Reason("nothing can go from the network, so nothing has to be won back.", "recovery")
         return Reason("no structure that keeps the size and time budgets is known (yet).", "recovery")
 

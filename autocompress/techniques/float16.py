@@ -27,8 +27,8 @@ from autocompress.core.facts import Facts, Kind
 from autocompress.core.plan import Effort, Setting, Stage
 from autocompress.core.probes import Probe, Probes
 from autocompress.core.profile import Profile
-from autocompress.core.profitable_settings import paying_settings, refuse_what_does_not_pay
-from autocompress.core.search_space import Choice, Reason, Space, check_settings
+from autocompress.core.profitable_settings import profitable_settings, refuse_what_does_not_pay
+from autocompress.core.search_space import Choice, Reason, SettingSpace, check_settings
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.data.module import first_line
 from autocompress.errors import TechniqueError
@@ -56,9 +56,9 @@ class Float16(ArtifactTechnique):
     )
     probed: ClassVar[tuple[Mapping[str, Setting], ...]] = tuple({"arithmetic": one} for one in choices[0].options)
 
-    def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
+    def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
         """Arithmetic that pays, fastest first."""
-        return Space(self.choices, paying_settings(self.probed, probes.of(self.name), profile))
+        return SettingSpace(self.choices, profitable_settings(self.probed, probes.of(self.name), profile))
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         """Refused without weights, and where a budget asks for more than it gives."""

@@ -19,7 +19,7 @@ from autocompress.core.plan import Effort, Setting, Stage
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.profitable_settings import int8_space, refuse_what_does_not_pay
-from autocompress.core.search_space import Choice, Reason, Space, check_settings
+from autocompress.core.search_space import Choice, Reason, SettingSpace, check_settings
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.data.module import first_line
 from autocompress.errors import TechniqueError
@@ -55,7 +55,7 @@ class Int8Dynamic(ArtifactTechnique):
         {"weight": "uint8", "per_channel": False},
     )
 
-    def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
+    def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
         """Type combinations that pay, fastest first."""
         return int8_space(self, {"convolutions": (self.covers_convolutions(facts),)}, probes, profile)
 

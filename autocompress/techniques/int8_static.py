@@ -30,8 +30,8 @@ from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.profitable_settings import int8_space, refuse_what_does_not_pay
 from autocompress.core.runtime import feeds
-from autocompress.core.search_space import Choice, Reason, Space, check_settings
-from autocompress.core.source import Array, Part
+from autocompress.core.search_space import Choice, Reason, SettingSpace, check_settings
+from autocompress.core.source import Array, Split
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.data.module import first_line
 from autocompress.errors import TechniqueError
@@ -74,7 +74,7 @@ class Int8Static(ArtifactTechnique):
         {"activation": "uint8", "weight": "uint8", "per_channel": False},
     )
 
-    def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
+    def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
         """Type combinations that pay, fastest first; MinMax, then ranges that cut outliers."""
         return int8_space(self, {"samples": (256,)}, probes, profile)
 
@@ -91,15 +91,15 @@ class Int8Static(ArtifactTechnique):
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
         """See `ArtifactTechnique.apply`."""
         check_settings(self.name, self.choices, settings)
-        if context.calibrating is None:
+        if context.calibration is None:
             raise TechniqueError("needs calibration data, and there are none.", where=self.name)
         model = load_model(artifact.path)
         quantized, ranges = context.folder / "quantizing.onnx", context.folder / "ranges.json"
         ranges.unlink(missing_ok=True)
-        part = context.calibrating.first(int(settings["samples"]))
+        split = context.calibration.first(int(settings["samples"]))
         try:
             with quiet("", "root", "onnxruntime"):
-                unbounded = _calibrate(artifact, part, settings["calibration"], ranges)
+                unbounded = _calibrate(artifact, split, settings["calibration"], ranges)
                 quantize_static(
                     model,
                     quantized,
@@ -125,16 +125,16 @@ class Int8Static(ArtifactTechnique):
         return save_if_smaller(compact(result), artifact, context.folder, self.name)
 
 
-def _calibrate(artifact: Artifact, part: Part, method: Setting, destination: Path) -> set[str]:
+def _calibrate(artifact: Artifact, split: Split, method: Setting, destination: Path) -> set[str]:
     """Ranges of all tensors over the part, saved where the quantizer reads them; names of those without bounds.
 
     One batch at a time: onnxruntime's histogram methods would otherwise hold every tensor of every item in
     memory, and its `CalibMaxIntermediateOutputs` throws collected ranges away (1.31). Its entropy method takes as
     many bins as quantization levels unless told otherwise, which makes it the same as MinMax.
     """
-    size = min(CALIBRATION_BATCH, len(part))
+    size = min(CALIBRATION_BATCH, len(split))
     # histograms need batches of one size, so the last items that fill no batch stay out
-    whole = part.first(len(part) - len(part) % size)
+    whole = split.first(len(split) - len(split) % size)
     bins = {"num_bins": ENTROPY_BINS, "num_quantized_bins": 128} if method == "entropy" else {}
     calibrator = create_calibrator(
         artifact.path,

@@ -29,7 +29,7 @@ from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile, Protocol
 from autocompress.core.record import Journal
 from autocompress.core.runtime import Contents, Example, Runtime, Session
-from autocompress.core.search_space import Choice, Element, Ladder, Reason, Rung, Space
+from autocompress.core.search_space import Choice, Element, Reason, Recipe, SearchSpace, SettingSpace
 from autocompress.core.source import Array
 from autocompress.core.task import Task
 from autocompress.core.technique import ArtifactTechnique, Context, Technique
@@ -42,7 +42,7 @@ from autocompress.run.search import Search
 from autocompress.run.stages import Planned, plan_run
 from autocompress.runtimes import OnnxRuntime
 from autocompress.runtimes.onnx_file import save_model
-from autocompress.strategies import Boundary
+from autocompress.strategies import Bisection
 from autocompress.system.progress import Deadline, Listener, silent
 from autocompress.system.workspace import Workspace
 from autocompress.testing.networks import onnx_model
@@ -163,8 +163,8 @@ class Scripted(ArtifactTechnique):
         self.choices = (Choice("variant", tuple(variants)),)  # type: ignore[misc]  # fixed for each class
         self.applied: list[str] = []
 
-    def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
-        return Space(self.choices)
+    def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
+        return SettingSpace(self.choices)
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         return None
@@ -180,9 +180,9 @@ class Scripted(ArtifactTechnique):
         return Plan(finish=(Step(self.name, self.stage, {"variant": variant}),))
 
     @property
-    def rung(self) -> Rung:
-        element = Element(self.name, self.stage, Space(self.choices))
-        return Rung(self.name, self.effort, (element,), Reason(self.summary, "script"))
+    def recipe(self) -> Recipe:
+        element = Element(self.name, self.stage, SettingSpace(self.choices))
+        return Recipe(self.name, self.effort, (element,), Reason(self.summary, "script"))
 
 
 @cache
@@ -247,9 +247,9 @@ def items_of(difficulties: Array) -> tuple[Array, Array]:
     return np.stack([2.0 * labels - 1.0, difficulties], 1).astype(np.float32), labels
 
 
-def task_of(selecting: Array, confirming: Array) -> Task:
+def task_of(validation: Array, holdout: Array) -> Task:
     """Items of these difficulties to select and to confirm with."""
-    return Task(test=items_of(confirming), val=items_of(selecting))
+    return Task(test=items_of(holdout), val=items_of(validation))
 
 
 @dataclass(eq=False)
@@ -283,16 +283,16 @@ class Stand:
         self.journal = Journal(workspace.journal)
 
     @property
-    def ladder(self) -> Ladder:
-        """A rung per scripted technique, in the order given."""
-        return Ladder(tuple(t.rung for t in self.techniques if isinstance(t, Scripted)), {})
+    def search_space(self) -> SearchSpace:
+        """A recipe per scripted technique, in the order given."""
+        return SearchSpace(tuple(t.recipe for t in self.techniques if isinstance(t, Scripted)), {})
 
     def search(self, listener: Listener = silent) -> Search:
-        """A search over the ladder."""
-        return Search(self.bench, self.ladder, Boundary(), self.journal, self.deadline, listener)
+        """A search over the search space."""
+        return Search(self.bench, self.search_space, Bisection(), self.journal, self.deadline, listener)
 
     def planned(self) -> Planned:
-        """Baseline, facts and ladder as the whole flow finds them."""
+        """Baseline, facts and search space as the whole flow finds them."""
         return plan_run(self.bench, self.journal, silent)
 
     def climb(self, search: Search | None = None) -> list[Confirmation]:
@@ -302,7 +302,7 @@ class Stand:
     def run(self) -> Result:
         """A whole run."""
         planned, search = self.planned(), self.search()
-        search.ladder = planned.ladder
+        search.search_space = planned.search_space
         return conclude(search, planned.facts, planned.baseline, self.climb(search))
 
     def tried(self) -> list[str]:

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from autocompress.core.runtime import Example
-from autocompress.core.source import Part
-from autocompress.data.augmentation_bank import Views
+from autocompress.core.source import Split
+from autocompress.data.augmentation_bank import AugmentationBank
 from autocompress.data.module import call_by
 from autocompress.system.locks import working
 
@@ -19,7 +19,7 @@ def has_batch_norm(module: nn.Module) -> bool:
     return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
 
 
-def reestimate_batch_norm(module: nn.Module, part: Part, example: Example, batch: int = 128) -> None:
+def reestimate_batch_norm(module: nn.Module, part: Split, example: Example, batch: int = 128) -> None:
     """Batch-norm statistics of the module as it is now, over at most 8 batches (Wu and Johnson, "Rethinking
     'Batch' in BatchNorm", 2021, section 3: precise batch norm)."""
     norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
@@ -30,7 +30,7 @@ def reestimate_batch_norm(module: nn.Module, part: Part, example: Example, batch
         norm.reset_running_stats()
         # None averages all batches alike
         norm.momentum = None
-    views = Views(part.first(batch * REESTIMATION_BATCHES), example, batch=batch, seed=0)
+    views = AugmentationBank(part.first(batch * REESTIMATION_BATCHES), example, batch=batch, seed=0)
     module.train()
     with torch.no_grad():
         for step in range(views.per_epoch):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autocompress.system.workspace import write_whole
+from autocompress.system.workspace import write_atomically
 
 State = dict[str, torch.Tensor]
 
@@ -49,7 +49,7 @@ class Average:
 
 @dataclass
 class Best:
-    """The averaged weights that scored best on the selecting data, None before any were judged."""
+    """The averaged weights that scored best on the validation data, None before any were judged."""
 
     score: float = float("-inf")
     state: State | None = None
@@ -81,7 +81,7 @@ class Progress:
             "best_score": self.best.score,
             "best": self.best.state,
         }
-        write_whole(path, lambda target: torch.save(content, target))
+        write_atomically(path, lambda target: torch.save(content, target))
 
     def restore(self, content: Mapping[str, Any]) -> None:
         """Go on from what `save` wrote.

@@ -10,7 +10,7 @@ from dataclasses import replace
 from torch import nn
 
 from autocompress.core.plan import Step
-from autocompress.core.probes import Course, TrainingProbe
+from autocompress.core.probes import Bracket, TrainingProbe
 from autocompress.core.runtime import Example
 from autocompress.core.source import ArraySource, whole
 from autocompress.core.task import Task
@@ -32,7 +32,7 @@ TIMED_SECONDS, LEAST_TIMED = 6.0, 2
 # with growing periods: Loshchilov and Hutter, SGDR, 2017)
 GROWTH = 3
 # without a time limit
-ROUNDS = 3
+RUNGS = 3
 MOST_CANDIDATES = 3
 # of the time that is left; the rest is for building, measuring and confirming
 TRAINING_SHARE = 0.85
@@ -47,7 +47,7 @@ def measure_training(
 ) -> TrainingProbe | None:
     """What one step of training `student` costs, and with which batch, rate and optimizer it is trained.
 
-    None without training data. No course is decided yet; the student is used up. Where `most_items` is given a step is
+    None without training data. No bracket is decided yet; the student is used up. Where `most_items` is given a step is
     timed with no more of them, which takes less memory; one with a whole batch is then taken to cost in proportion.
     """
     if task.train is None:
@@ -59,7 +59,7 @@ def measure_training(
     optimizer = "sgd" if sgd else "adamw"
     bank = VIEWS * max(1, items // batch)
     timed = min(batch, most_items or batch)
-    # no more items than the steps show are read, and judging on the selecting data takes as long in a few steps as in
+    # no more items than the steps show are read, and judging on the validation data takes as long in a few steps as in
     # many
     shown = whole("train", task.train).first(timed * TIMED_STEPS)
     alone = replace(task, test=None, val=None, train=ArraySource(*next(shown.batches(len(shown)))))
@@ -80,24 +80,24 @@ def measure_training(
     return TrainingProbe(batch, round(rate, 6), optimizer, seconds["known"], asking, bank)
 
 
-def with_course(training: TrainingProbe, structures: Sequence[tuple[Step, ...]]) -> TrainingProbe:
-    """The same with one more course, of no round yet."""
-    return replace(training, courses=(*training.courses, Course(tuple(structures))))
+def with_bracket(training: TrainingProbe, structures: Sequence[tuple[Step, ...]]) -> TrainingProbe:
+    """The same with one more bracket, of no round yet."""
+    return replace(training, brackets=(*training.brackets, Bracket(tuple(structures))))
 
 
-def with_next_round(training: TrainingProbe, items: int, seconds_left: float | None) -> TrainingProbe | None:
-    """The same with one round more of the last course, None where no round is left that is worth its time.
+def with_next_rung(training: TrainingProbe, items: int, seconds_left: float | None) -> TrainingProbe | None:
+    """The same with one round more of the last bracket, None where no round is left that is worth its time.
 
     The first takes up to three candidates for four epochs, each further one fewer of them and `GROWTH` times as
     long. Whatever would leave too little time for another round takes all of it.
     """
-    course = training.courses[-1]
-    number = len(course.rounds)
+    bracket = training.brackets[-1]
+    number = len(bracket.rungs)
     first = max(LEAST_STEPS, FIRST_EPOCHS * math.ceil(items / training.batch))
     wanted = first * GROWTH**number
-    candidates = max(1, min(len(course.structures), MOST_CANDIDATES) - number)
+    candidates = max(1, min(len(bracket.structures), MOST_CANDIDATES) - number)
     if seconds_left is None:
-        return None if number == ROUNDS else _longer(training, wanted, candidates)
+        return None if number == RUNGS else _longer(training, wanted, candidates)
     affordable = training.affordable(TRAINING_SHARE * seconds_left)
     # several are worth it only while they leave most of the time to the best of them
     while candidates > 1 and candidates * wanted > affordable / 3:
@@ -109,4 +109,4 @@ def with_next_round(training: TrainingProbe, items: int, seconds_left: float | N
 
 
 def _longer(training: TrainingProbe, steps: int, candidates: int) -> TrainingProbe:
-    return replace(training, courses=(*training.courses[:-1], training.courses[-1].with_round(steps, candidates)))
+    return replace(training, brackets=(*training.brackets[:-1], training.brackets[-1].with_rung(steps, candidates)))

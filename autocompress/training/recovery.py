@@ -3,7 +3,7 @@
 Distillation after Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015): the loss is
 `soft_weight` times T^2 KL(teacher || student) at temperature T plus the task's own loss. Cosine schedule with
 linear warm-up (Loshchilov and Hutter, SGDR, 2017); the weights that are kept are an exponential moving average
-of those trained, at the step where it did best on the selecting data.
+of those trained, at the step where it did best on the validation data.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from torch import nn
 from torch.nn import functional
 
 from autocompress.core.runtime import Example
-from autocompress.core.source import Part, whole
+from autocompress.core.source import Split, whole
 from autocompress.core.task import Task
-from autocompress.data.augmentation_bank import Views
+from autocompress.data.augmentation_bank import AugmentationBank
 from autocompress.data.module import call_by, flatten_outputs, inference_mode_of
 from autocompress.devices.meter.describe import describe
 from autocompress.errors import TechniqueError
@@ -32,10 +32,10 @@ from autocompress.pruning.blocks import with_own_weights, with_shared_weights
 from autocompress.system.locks import working
 from autocompress.training.checkpoints import Average, Progress, load_checkpoint
 from autocompress.training.feature_matching import FeatureMatching
-from autocompress.training.teacher_cache import Answers
+from autocompress.training.teacher_cache import TeacherCache
 
 CHECKPOINT_SECONDS = 20.0
-# how often, and with how many selecting items at most, the averaged weights are judged
+# how often, and with how many validation items at most, the averaged weights are judged
 JUDGED = 8
 JUDGING_ITEMS = 2048
 JUDGING_BATCH = 256
@@ -76,7 +76,7 @@ class Files:
     """Where a recovery keeps what it has come to, and the teacher's answers; None keeps none."""
 
     checkpoint: Path
-    answers: Path | None = None
+    teacher_cache: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +86,8 @@ class Lesson:
     teacher: nn.Module
     task: Task
     schedule: Schedule
-    views: Views
-    answers: Answers
+    bank: AugmentationBank
+    teacher_cache: TeacherCache
     features: FeatureMatching | None
     place: torch.device
 
@@ -123,7 +123,7 @@ def recover(
 ) -> nn.Module:
     """Train `student`, resuming from its checkpoint when it is there; its averaged weights are returned in it.
 
-    The average is judged eight times on the selecting data, and the best of them is returned. `tell` is called now
+    The average is judged eight times on the validation data, and the best of them is returned. `tell` is called now
     and then with the step, the number of steps and the seconds left. The checkpoint is written every 20 seconds.
     A GPU is used where torch finds one.
 
@@ -132,14 +132,16 @@ def recover(
     """
     if task.train is None:
         raise TechniqueError("needs training data, and there are none.", where="recovery")
-    views = Views(whole("train", task.train), example, batch=schedule.batch, seed=schedule.seed, views=schedule.views)
+    bank = AugmentationBank(
+        whole("train", task.train), example, batch=schedule.batch, seed=schedule.seed, views=schedule.views
+    )
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if place.type != "cpu":
         # the user's own module stays where it is
         student, teacher = student.to(place), with_own_weights(with_shared_weights(teacher)).to(place)
     features = FeatureMatching(student, teacher, example) if schedule.feature_weight else None
-    answers = Answers(files.answers if schedule.views and features is None else None)
-    lesson = Lesson(teacher, task, schedule, views, answers, features, place)
+    teacher_cache = TeacherCache(files.teacher_cache if schedule.views and features is None else None)
+    lesson = Lesson(teacher, task, schedule, bank, teacher_cache, features, place)
     # gradients of the original are never wanted
     parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
     progress = Progress(student, Average(student, schedule.averaging), _optimizer(parameters, schedule))
@@ -160,26 +162,26 @@ def _train(progress: Progress, lesson: Lesson, checkpoint: Path, tell: Callable[
     began = saved = time.monotonic()
     start = progress.step
     interval = max(1, math.ceil(schedule.steps / JUDGED))
-    selecting = lesson.task.selecting
-    part = None if selecting is None else selecting.first(JUDGING_ITEMS)
+    validation = lesson.task.validation
+    split = None if validation is None else validation.first(JUDGING_ITEMS)
     student.train()
     while progress.step < schedule.steps:
         with working():
             loss = _step(progress, lesson)
         if not math.isfinite(loss):
             raise TechniqueError(f"the loss is no longer finite at step {progress.step}.", where="recovery")
-        if part is not None and (progress.step % interval == 0 or progress.step == schedule.steps):
+        if split is not None and (progress.step % interval == 0 or progress.step == schedule.steps):
             with progress.average.inside(student):
-                score = score_module(student, part, lesson.task, by_name=lesson.views.by_name, place=lesson.place)
+                score = score_module(student, split, lesson.task, by_name=lesson.bank.by_name, place=lesson.place)
             progress.best.consider(score, progress.average.state)
             student.train()
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
             progress.save(checkpoint)
-            lesson.answers.save()
+            lesson.teacher_cache.save()
             saved = time.monotonic()
             rate = (saved - began) / (progress.step - start)
             tell(progress.step, schedule.steps, rate * (schedule.steps - progress.step))
-    lesson.answers.save()
+    lesson.teacher_cache.save()
 
 
 def _optimizer(parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
@@ -191,8 +193,8 @@ def _optimizer(parameters: list[nn.Parameter], schedule: Schedule) -> torch.opti
 
 
 def _step(progress: Progress, lesson: Lesson) -> float:
-    schedule, by_name = lesson.schedule, lesson.views.by_name
-    batch = lesson.views.at(progress.step, lesson.task.augment)
+    schedule, by_name = lesson.schedule, lesson.bank.by_name
+    batch = lesson.bank.at(progress.step, lesson.task.augment)
     inputs = {name: _as_trained(tensor, lesson.place) for name, tensor in batch.inputs.items()}
     for group in progress.optimizer.param_groups:
         group["lr"] = schedule.learning_rate_at(progress.step)
@@ -202,7 +204,7 @@ def _step(progress: Progress, lesson: Lesson) -> float:
             return call_by(lesson.teacher, inputs, by_name=by_name)
 
     with _autocast(lesson.place):
-        teaching = lesson.answers.to(batch.key, ask).to(lesson.place)
+        teaching = lesson.teacher_cache.to(batch.key, ask).to(lesson.place)
         outputs = call_by(progress.student, inputs, by_name=by_name)
     loss = loss_of(lesson.task, schedule, outputs.float(), teaching.float(), batch.targets.to(lesson.place))
     if lesson.features is not None:
@@ -216,11 +218,11 @@ def _step(progress: Progress, lesson: Lesson) -> float:
     return float(loss.detach())
 
 
-def score_module(module: nn.Module, part: Part, task: Task, *, by_name: bool, place: torch.device) -> float:
+def score_module(module: nn.Module, split: Split, task: Task, *, by_name: bool, place: torch.device) -> float:
     """Score of a module on a part; it watches training and decides nothing that ships."""
     scores = []
     with inference_mode_of(module), _autocast(place):
-        for inputs, targets in part.batches(JUDGING_BATCH):
+        for inputs, targets in split.batches(JUDGING_BATCH):
             named = inputs if isinstance(inputs, dict) else {str(i): array for i, array in enumerate(inputs)}
             tensors = {name: _as_trained(_tensor(array), place) for name, array in named.items()}
             outputs = flatten_outputs(module(**tensors) if by_name else module(*tensors.values()))

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import torch
 
-from autocompress.system.workspace import write_whole
+from autocompress.system.workspace import write_atomically
 from autocompress.training.checkpoints import load_checkpoint
 
 # answers that are kept; what comes after is asked anew each time
 MOST_KEPT_BYTES = 512_000_000
 
 
-class Answers:
+class TeacherCache:
     """What the teacher said to each batch of a bank of views, kept in a file so that every recovery of a run uses it.
 
-    Answers are kept in the precision that they were given in: a student learns the same from them, kept or fresh.
+    TeacherCache are kept in the precision that they were given in: a student learns the same from them, kept or fresh.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -42,7 +42,7 @@ class Answers:
         """Write down what is new."""
         if self._path is not None and len(self._known) > self._saved:
             known: Mapping[str, torch.Tensor] = {str(key): tensor for key, tensor in self._known.items()}
-            write_whole(self._path, lambda target: torch.save(dict(known), target))
+            write_atomically(self._path, lambda target: torch.save(dict(known), target))
             self._saved = len(self._known)
 
 

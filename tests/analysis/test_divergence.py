@@ -8,7 +8,7 @@ from torch import nn
 from autocompress.analysis import divergence as sensitivity
 from autocompress.analysis.divergence import Divergence
 from autocompress.core.runtime import Example
-from autocompress.core.source import ArraySource, Part, whole
+from autocompress.core.source import ArraySource, Split, whole
 from autocompress.pruning.blocks import droppable_blocks, skipping
 
 ITEMS = np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32)
@@ -28,12 +28,12 @@ class Scaled(nn.Module):
 
 
 @pytest.fixture
-def part() -> Part:
+def part() -> Split:
     return whole("train", ArraySource((ITEMS,), np.zeros(64, dtype=np.int64)))
 
 
 @pytest.mark.parametrize("outputs", [3, 1])
-def test_what_counts_less_moves_the_outputs_less(part: Part, outputs: int) -> None:
+def test_what_counts_less_moves_the_outputs_less(part: Split, outputs: int) -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Sequential(*(Scaled(f) for f in (2.0, 0.01, 0.5))), nn.Linear(8, outputs))
     kinds = droppable_blocks(module, EXAMPLE)
@@ -47,7 +47,7 @@ def test_what_counts_less_moves_the_outputs_less(part: Part, outputs: int) -> No
     assert divergence.of(module) == 0.0
 
 
-def test_items_are_looked_at_in_portions_with_the_same_result(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_items_are_looked_at_in_portions_with_the_same_result(part: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     module, other = nn.Linear(8, 3), nn.Linear(8, 3)
     monkeypatch.setattr(sensitivity, "SECONDS", 1e9)
@@ -59,7 +59,7 @@ def test_items_are_looked_at_in_portions_with_the_same_result(part: Part, monkey
     assert sizes == [10, 10, 10, 10, 10, 10, 4]
 
 
-def test_outputs_that_are_not_finite_are_infinitely_far(part: Part) -> None:
+def test_outputs_that_are_not_finite_are_infinitely_far(part: Split) -> None:
     module = nn.Sequential(nn.Linear(8, 3))
     divergence = Divergence(module, EXAMPLE, part)
     with torch.no_grad():

@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch import nn
 
-from autocompress.analysis import layer_microbenchmarks as chains_module
+from autocompress.analysis import layer_microbenchmarks as microbenchmarks_module
 from autocompress.analysis.inspection import inspect_module
-from autocompress.analysis.layer_microbenchmarks import MOST_COPIES, activation_of, build, chains_of
+from autocompress.analysis.layer_microbenchmarks import MOST_COPIES, activation_of, build, microbenchmarks_of
 from autocompress.core.facts import Facts
 from autocompress.core.runtime import Example
 
@@ -35,39 +35,43 @@ def facts_of(module: nn.Module, *shape: int) -> Facts:
 def test_a_chain_of_any_layer_runs_at_its_own_width_and_thin(
     module: nn.Module, shape: tuple[int, ...], length: int, width: int | None
 ) -> None:
-    (chain,) = chains_of(facts_of(module, *shape))
-    assert (chain.length, chain.copies) == (length, 1)
-    chains, inputs = build([chain], width)
+    (microbenchmark,) = microbenchmarks_of(facts_of(module, *shape))
+    assert (microbenchmark.length, microbenchmark.copies) == (length, 1)
+    microbenchmarks, inputs = build([microbenchmark], width)
     assert list(inputs.values()) == [shape]
-    outputs = chains(**{name: torch.zeros(2, *size) for name, size in inputs.items()})
+    outputs = microbenchmarks(**{name: torch.zeros(2, *size) for name, size in inputs.items()})
     assert [len(output) for output in outputs.values()] == [2]
-    # a layer of the chain does what one of the model's does
+    # a layer of the microbenchmark does what one of the model's does
     if width is None:
-        assert max(weight.numel() for weight in chains.parameters()) == max(w.numel() for w in module.parameters())
-        assert sum(w.numel() for w in chains.parameters()) >= sum(w.numel() for w in module.parameters())
+        assert max(weight.numel() for weight in microbenchmarks.parameters()) == max(
+            w.numel() for w in module.parameters()
+        )
+        assert sum(w.numel() for w in microbenchmarks.parameters()) >= sum(w.numel() for w in module.parameters())
 
 
 def test_there_is_no_chain_of_what_is_neither_convolution_linear_nor_recurrent() -> None:
-    assert chains_of(facts_of(nn.Conv3d(2, 2, 3), 2, 6, 6, 6)) == []
-    assert chains_of(facts_of(nn.ReLU(), 4)) == []
+    assert microbenchmarks_of(facts_of(nn.Conv3d(2, 2, 3), 2, 6, 6, 6)) == []
+    assert microbenchmarks_of(facts_of(nn.ReLU(), 4)) == []
 
 
 def test_layers_that_do_more_work_stand_in_more_chains() -> None:
     wide = [nn.Linear(32, 32) for _ in range(9)]
-    chains = chains_of(facts_of(nn.Sequential(nn.Linear(8, 32), *wide, nn.Linear(32, 64), nn.Linear(64, 32)), 8))
-    copies = {chain.layer.detail["out"]: chain.copies for chain in chains}
+    microbenchmarks = microbenchmarks_of(
+        facts_of(nn.Sequential(nn.Linear(8, 32), *wide, nn.Linear(32, 64), nn.Linear(64, 32)), 8)
+    )
+    copies = {microbenchmark.layer.detail["out"]: microbenchmark.copies for microbenchmark in microbenchmarks}
     assert copies[32] > copies.get(64, 0)
     assert max(copies.values()) <= MOST_COPIES
-    module, inputs = build(chains)
-    assert len(inputs) == len(module.chains) == sum(copies.values())
+    module, inputs = build(microbenchmarks)
+    assert len(inputs) == len(module.microbenchmarks) == sum(copies.values())
 
 
 def test_chains_that_would_take_long_stand_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     wide = [nn.Linear(32, 32) for _ in range(9)]
     facts = facts_of(nn.Sequential(nn.Linear(8, 32), *wide, nn.Linear(32, 64), nn.Linear(64, 32)), 8)
-    before = {chain.layer.name: chain.copies for chain in chains_of(facts)}
-    monkeypatch.setattr(chains_module, "MOST_MACS", 1)
-    after = {chain.layer.name: chain.copies for chain in chains_of(facts)}
+    before = {microbenchmark.layer.name: microbenchmark.copies for microbenchmark in microbenchmarks_of(facts)}
+    monkeypatch.setattr(microbenchmarks_module, "MOST_MACS", 1)
+    after = {microbenchmark.layer.name: microbenchmark.copies for microbenchmark in microbenchmarks_of(facts)}
     assert after.keys() == before.keys()
     assert max(before.values()) > max(after.values()) == 1
 
@@ -77,7 +81,7 @@ def test_chains_activate_as_the_model_mostly_does() -> None:
     facts = facts_of(nn.Sequential(*blocks, nn.ReLU(), nn.Sigmoid(), nn.Sigmoid(), nn.Sigmoid()), 8, 6, 6)
     assert facts.activations == {"Hardswish": 2, "ReLU": 1, "Sigmoid": 3}
     assert activation_of(facts) == "Hardswish"
-    module, _ = build(chains_of(facts))
+    module, _ = build(microbenchmarks_of(facts))
     assert any(isinstance(part, nn.Hardswish) for part in module.modules())
     assert not any(isinstance(part, nn.ReLU) for part in module.modules())
 
@@ -87,9 +91,9 @@ def test_chains_of_a_model_that_activates_by_functions_have_relu() -> None:
 
 
 def test_the_same_chains_have_the_same_weights_and_random_numbers_go_on_as_before() -> None:
-    chains = chains_of(facts_of(nn.Linear(24, 12), 24))
+    microbenchmarks = microbenchmarks_of(facts_of(nn.Linear(24, 12), 24))
     torch.manual_seed(3)
-    first, second = build(chains)[0], build(chains)[0]
+    first, second = build(microbenchmarks)[0], build(microbenchmarks)[0]
     after = torch.rand(2)
     torch.manual_seed(3)
     assert torch.equal(after, torch.rand(2))

@@ -17,7 +17,7 @@ from autocompress.core.plan import Effort, Setting, Stage
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import Example
-from autocompress.core.search_space import Choice, Reason, Space
+from autocompress.core.search_space import Choice, Reason, SettingSpace
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.devices import LocalDevice
 from autocompress.errors import TechniqueError
@@ -41,8 +41,8 @@ class Picky(ArtifactTechnique):
     choices: ClassVar[tuple[Choice, ...]] = (Choice("way", ("works", "fails", "dies")),)
     probed: ClassVar[tuple[Mapping[str, Setting], ...]] = ({"way": "works"}, {"way": "fails"}, {"way": "dies"})
 
-    def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
-        return Space(self.choices)
+    def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
+        return SettingSpace(self.choices)
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         return None
@@ -120,12 +120,17 @@ def test_progress_names_each_technique(real: Probes, said: list[str]) -> None:
 
 
 def test_the_chains_are_measured_in_float_and_with_hardly_any_channels(real: Probes) -> None:
-    chains = real.chains
-    assert chains is not None
+    microbenchmarks = real.microbenchmarks
+    assert microbenchmarks is not None
     # a residual pair of 3x3 convolutions of 16 channels on 16x16
-    assert (chains.layers, chains.macs, chains.weights, chains.channels) == (2, 2 * 589_824, 2 * 2304, 32)
-    assert chains.layer_ms > 0
-    assert chains.size_bytes > 4 * chains.weights
+    assert (microbenchmarks.layers, microbenchmarks.macs, microbenchmarks.weights, microbenchmarks.channels) == (
+        2,
+        2 * 589_824,
+        2 * 2304,
+        32,
+    )
+    assert microbenchmarks.layer_ms > 0
+    assert microbenchmarks.size_bytes > 4 * microbenchmarks.weights
 
 
 def test_real_probes_survive_json(real: Probes) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from autocompress.analysis import model_probes as whole_probing
 from autocompress.analysis.inspection import inspect_module
-from autocompress.analysis.model_probes import probe_whole
+from autocompress.analysis.model_probes import probe_model
 from autocompress.analysis.probe_measuring import ProbeBench
 from autocompress.core.artifact import Artifact
 from autocompress.core.budget import Budget
@@ -18,9 +18,9 @@ from autocompress.core.facts import Facts
 from autocompress.core.plan import Effort, Setting, Stage
 from autocompress.core.probes import Probe, Probes
 from autocompress.core.profile import Profile
-from autocompress.core.profitable_settings import paying_settings, refuse_what_does_not_pay
+from autocompress.core.profitable_settings import profitable_settings, refuse_what_does_not_pay
 from autocompress.core.runtime import Example
-from autocompress.core.search_space import Choice, Reason, Space
+from autocompress.core.search_space import Choice, Reason, SettingSpace
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.errors import TechniqueError
 from autocompress.runtimes import OnnxRuntime
@@ -34,7 +34,7 @@ WAYS = ({"way": "first"}, {"way": "second"}, {"way": "third"})
 SCRIPT = {"first": 9.0, "second": 4.0, "third": 1.0}
 
 
-class Whole(ArtifactTechnique):
+class BaselineFigures(ArtifactTechnique):
     """Makes what the script says of the whole model."""
 
     name: ClassVar[str] = "whole"
@@ -48,9 +48,9 @@ class Whole(ArtifactTechnique):
     def __init__(self, *, fails: bool = False) -> None:
         self._fails = fails
 
-    def space(self, facts: Facts, probes: Probes, profile: Profile) -> Space:
+    def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
         choices = (self.choices[0], Choice("fails", (self._fails,)))
-        return Space(choices, paying_settings(self.probed, probes.of(self.name), profile))
+        return SettingSpace(choices, profitable_settings(self.probed, probes.of(self.name), profile))
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         return refuse_what_does_not_pay("whole", self.name, probes, profile)
@@ -80,9 +80,9 @@ def on_chains(*ratios: float) -> Probes:
     return Probes(tuple(Probe("whole", way, ratio, ratio, ratio) for way, ratio in zip(WAYS, ratios, strict=True)))
 
 
-def bench(technique: Whole | None = None, device: FakeDevice | None = None) -> ProbeBench:
+def bench(technique: BaselineFigures | None = None, device: FakeDevice | None = None) -> ProbeBench:
     device = device or FakeDevice()
-    return ProbeBench([technique or Whole()], OnnxRuntime(), device, PROFILE, device.machine())
+    return ProbeBench([technique or BaselineFigures()], OnnxRuntime(), device, PROFILE, device.machine())
 
 
 def ratios(probes: Sequence[Probe]) -> list[tuple[object, float | None, bool]]:
@@ -92,12 +92,16 @@ def ratios(probes: Sequence[Probe]) -> list[tuple[object, float | None, bool]]:
 def test_the_settings_that_were_fastest_on_the_chains_are_measured_and_come_before_the_others(
     facts: Facts, baseline: Artifact
 ) -> None:
-    probes = probe_whole(baseline, EXAMPLE, facts, on_chains(0.3, 0.6, 0.9), bench())
+    probes = probe_model(baseline, EXAMPLE, facts, on_chains(0.3, 0.6, 0.9), bench())
     assert ratios(probes.of("whole")) == [("second", 0.4, True), ("first", 0.9, True), ("third", 0.9, False)]
     best = probes.of("whole")[0]
     assert best.size_ratio is not None
     assert best.size_ratio < 1
-    assert [way["way"] for way in Whole().space(facts, probes, PROFILE).combinations] == ["second", "first", "third"]
+    assert [way["way"] for way in BaselineFigures().space(facts, probes, PROFILE).combinations] == [
+        "second",
+        "first",
+        "third",
+    ]
 
 
 def test_what_pays_on_the_chains_and_not_in_the_whole_model_is_refused_with_that_figure(
@@ -105,16 +109,16 @@ def test_what_pays_on_the_chains_and_not_in_the_whole_model_is_refused_with_that
 ) -> None:
     monkeypatch.setitem(SCRIPT, "first", 13.0)
     monkeypatch.setitem(SCRIPT, "second", 12.0)
-    technique = Whole()
-    probes = probe_whole(baseline, EXAMPLE, facts, on_chains(0.3, 0.6, 0.9), bench(technique))
+    technique = BaselineFigures()
+    probes = probe_model(baseline, EXAMPLE, facts, on_chains(0.3, 0.6, 0.9), bench(technique))
     refusal = technique.refuses(facts, probes, PROFILE)
     assert refusal is not None
     assert refusal.sentence == "whole makes this model 1.2x slower than float on this device."
 
 
 def test_what_fails_on_the_whole_model_is_refused_with_the_failure(facts: Facts, baseline: Artifact) -> None:
-    technique = Whole(fails=True)
-    probes = probe_whole(baseline, EXAMPLE, facts, on_chains(0.3, 0.6, 0.9), bench(technique))
+    technique = BaselineFigures(fails=True)
+    probes = probe_model(baseline, EXAMPLE, facts, on_chains(0.3, 0.6, 0.9), bench(technique))
     refusal = technique.refuses(facts, probes, PROFILE)
     assert refusal is not None
     assert refusal.sentence == "whole fails on this model: does not know this model."
@@ -122,14 +126,14 @@ def test_what_fails_on_the_whole_model_is_refused_with_the_failure(facts: Facts,
 
 def test_what_does_not_pay_on_the_chains_is_not_tried(facts: Facts, baseline: Artifact) -> None:
     device, before = FakeDevice(), on_chains(1.2, 1.3, 1.4)
-    assert probe_whole(baseline, EXAMPLE, facts, before, bench(device=device)) == before
+    assert probe_model(baseline, EXAMPLE, facts, before, bench(device=device)) == before
     assert not device.measured
 
 
 def test_large_files_are_left_to_the_chains(facts: Facts, baseline: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(whole_probing, "MOST_MB", 0.01)
     device, before = FakeDevice(), on_chains(0.3, 0.6, 0.9)
-    assert probe_whole(baseline, EXAMPLE, facts, before, bench(device=device)) == before
+    assert probe_model(baseline, EXAMPLE, facts, before, bench(device=device)) == before
     assert not device.measured
 
 
@@ -139,12 +143,12 @@ def test_a_model_that_was_probed_before_is_not_probed_again_and_another_one_is(
     monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path / "cache"))
     first, second = FakeDevice(), FakeDevice()
     before = on_chains(0.3, 0.6, 0.9)
-    found = probe_whole(baseline, EXAMPLE, facts, before, bench(device=first))
+    found = probe_model(baseline, EXAMPLE, facts, before, bench(device=first))
     assert first.measured
-    assert probe_whole(baseline, EXAMPLE, facts, before, bench(device=second)) == found
+    assert probe_model(baseline, EXAMPLE, facts, before, bench(device=second)) == found
     assert not second.measured
     other = answering(tmp_path / "other.onnx", Variant(24, 10.0))
-    probe_whole(other, EXAMPLE, facts, before, bench(device=second))
+    probe_model(other, EXAMPLE, facts, before, bench(device=second))
     assert second.measured
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from autocompress.core.layer_patterns import is_declared, parts_of, require_layers
+from autocompress.core.layer_patterns import matches_pattern, parts_of, require_layers
 from autocompress.errors import ProfileError
 
 NAMES = ("", "encoder", "encoder.layer", "encoder.layer.0", "encoder.layer.0.query", "encoder.layer.10", "head")
@@ -25,7 +25,7 @@ def test_a_layer_lies_inside_all_the_parts_around_it() -> None:
     ],
 )
 def test_names_count_for_what_is_inside_them(layer: str, patterns: list[str], declared: bool) -> None:
-    assert is_declared(layer, patterns) is declared
+    assert matches_pattern(layer, patterns) is declared
 
 
 def test_names_of_layers_and_patterns_that_match_one_pass() -> None:

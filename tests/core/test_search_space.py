@@ -5,17 +5,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autocompress.core.plan import Effort, Plan, Setting, Stage, Step
-from autocompress.core.search_space import Answer, Choice, Element, Ladder, Reason, Rung, Space, check_settings
+from autocompress.core.search_space import (
+    Answer,
+    Choice,
+    Element,
+    Reason,
+    Recipe,
+    SearchSpace,
+    SettingSpace,
+    check_settings,
+)
 from autocompress.errors import PlanError
 
 TYPES = Choice("types", ("u8s8", "u8u8"))
 PER_CHANNEL = Choice("per_channel", (True, False))
 METHOD = Choice("calibration", ("minmax", "entropy", "percentile"), structural=False)
 BITS = Choice("bits", (4, 8))
-STATIC = Element("int8_static", Stage.PRECISION, Space((METHOD, TYPES, PER_CHANNEL)))
-CODEBOOK = Element("codebook", Stage.PACKING, Space((BITS,)))
+STATIC = Element("int8_static", Stage.PRECISION, SettingSpace((METHOD, TYPES, PER_CHANNEL)))
+CODEBOOK = Element("codebook", Stage.PACKING, SettingSpace((BITS,)))
 WHY = Reason("int8 pays here.", "int8-pays", "ratio 0.4")
-RUNG = Rung("int8 static and codebooks", Effort.CALIBRATION, (STATIC, CODEBOOK), WHY, predicted_latency=0.4)
+RUNG = Recipe("int8 static and codebooks", Effort.CALIBRATION, (STATIC, CODEBOOK), WHY, predicted_latency=0.4)
 
 OPTIONS = st.lists(st.one_of(st.integers(), st.booleans(), st.text(max_size=5)), min_size=1, max_size=3)
 CHOICES = st.lists(
@@ -33,7 +42,7 @@ def test_structural_settings_vary_slowest_and_the_first_options_come_first() -> 
 
 
 def test_a_space_without_choices_has_one_setting() -> None:
-    assert list(Space().grid()) == [{}]
+    assert list(SettingSpace().grid()) == [{}]
 
 
 def test_combinations_restrict_their_settings_and_come_in_their_order() -> None:
@@ -41,14 +50,14 @@ def test_combinations_restrict_their_settings_and_come_in_their_order() -> None:
         {"types": "u8u8", "per_channel": False},
         {"types": "u8s8", "per_channel": True},
     )
-    grid = list(Space((METHOD, TYPES, PER_CHANNEL), joint).grid())
+    grid = list(SettingSpace((METHOD, TYPES, PER_CHANNEL), joint).grid())
     assert grid == [{**chosen, "calibration": method} for chosen in joint for method in METHOD.options]
 
 
 @settings(deadline=None)
 @given(CHOICES)
 def test_the_grid_is_every_choice_of_options_and_each_is_allowed(choices: list[Choice]) -> None:
-    grid = list(Space(tuple(choices)).grid())
+    grid = list(SettingSpace(tuple(choices)).grid())
     expected = 1
     for choice in choices:
         expected *= len(choice.options)
@@ -62,7 +71,7 @@ def test_the_grid_is_every_choice_of_options_and_each_is_allowed(choices: list[C
 @given(CHOICES)
 def test_in_the_grid_settings_of_the_same_structure_stand_together(choices: list[Choice]) -> None:
     different = [Choice(c.name, tuple(dict.fromkeys(map(repr, c.options))), c.structural) for c in choices]
-    space = Space(tuple(different))
+    space = SettingSpace(tuple(different))
     structures = [tuple(sorted(space.structural(chosen).items())) for chosen in space.grid()]
     changes = sum(one != other for one, other in pairwise(structures))
     assert changes == len(set(structures)) - 1
@@ -132,19 +141,19 @@ def test_plans_that_differ_in_numbers_only_have_the_same_structure() -> None:
 
 
 def test_a_plan_is_found_on_the_rung_of_its_techniques() -> None:
-    static = Rung("int8 static", Effort.CALIBRATION, (STATIC,), WHY)
-    ladder = Ladder((Rung("baseline", Effort.NONE, (), WHY), static, RUNG), {})
-    assert ladder.rung_of(next(RUNG.plans())) is RUNG
-    assert ladder.rung_of(next(static.plans())) is static
-    assert ladder.rung_of(Plan()) is ladder.rungs[0]
-    assert ladder.rung_of(Plan(finish=(Step("fp16", Stage.PRECISION, {}),))) is None
+    static = Recipe("int8 static", Effort.CALIBRATION, (STATIC,), WHY)
+    search_space = SearchSpace((Recipe("baseline", Effort.NONE, (), WHY), static, RUNG), {})
+    assert search_space.recipe_of(next(RUNG.plans())) is RUNG
+    assert search_space.recipe_of(next(static.plans())) is static
+    assert search_space.recipe_of(Plan()) is search_space.recipes[0]
+    assert search_space.recipe_of(Plan(finish=(Step("fp16", Stage.PRECISION, {}),))) is None
 
 
 def test_a_ladder_is_written_with_reasons_refusals_and_its_path() -> None:
     refusal = Reason("dynamic int8 slows convolutions.", "dynamic-needs-matmuls", "convolution share 0.99")
     answer = Answer("int8-pays", "Does int8 pay here?", "yes", "0.4", "int8 is tried.", {"no": "it is not."}, "a probe")
-    written = Ladder((RUNG,), {"int8_dynamic": refusal}, (answer,), ("too few items",)).to_json()
-    assert written["rungs"] == [
+    written = SearchSpace((RUNG,), {"int8_dynamic": refusal}, (answer,), ("too few items",)).to_json()
+    assert written["recipes"] == [
         {
             "name": "int8 static and codebooks",
             "effort": "calibration",

@@ -20,7 +20,7 @@ from torch.utils.data import (
 
 from autocompress.core.artifact import Artifact, TensorSpec
 from autocompress.core.runtime import align, feeds
-from autocompress.core.source import ArraySource, Part, Source, as_source, split_batch, third, to_array, whole
+from autocompress.core.source import ArraySource, Source, Split, as_source, split_batch, third, to_array, whole
 from autocompress.core.task import Task
 from autocompress.errors import DataError
 from autocompress.testing.python_processes import run_python
@@ -319,7 +319,7 @@ def test_a_whole_part_holds_every_item() -> None:
 @pytest.mark.parametrize("size", [1, 5, 12, 100])
 def test_batches_give_every_item_once_and_in_order(size: int) -> None:
     indices = np.array([1, 4, 5, 7, 8, 11])
-    batches = list(Part("some", source_of((FEATURES, LABELS)), indices).batches(size))
+    batches = list(Split("some", source_of((FEATURES, LABELS)), indices).batches(size))
     assert all(len(targets) == size for _, targets in batches[:-1])
     assert np.concatenate([targets for _, targets in batches]).tolist() == LABELS[indices].tolist()
     assert np.concatenate([inputs[0] for inputs, _ in batches]).tolist() == FEATURES[indices].tolist()  # type: ignore[index]
@@ -329,7 +329,7 @@ def test_batches_give_every_item_once_and_in_order(size: int) -> None:
 @given(st.integers(1, 500), st.integers(1, 600))
 def test_the_first_items_are_some_of_the_part_and_nested(n: int, count: int) -> None:
     source = ArraySource((np.zeros(n),), np.zeros(n))
-    part = Part("some", source, np.arange(0, 3 * n, 3))
+    part = Split("some", source, np.arange(0, 3 * n, 3))
     chosen = part.first(count).indices
     assert len(chosen) == min(n, count)
     assert set(chosen) <= set(part.indices)
@@ -353,8 +353,8 @@ def test_the_hash_of_a_part_tells_other_values_targets_and_items() -> None:
     others = [
         whole("test", source_of((moved, LABELS))),
         whole("test", source_of((FEATURES, LABELS[::-1]))),
-        Part("test", part.source, part.indices[:-1]),
-        Part("test", part.source, part.indices[::-1]),
+        Split("test", part.source, part.indices[:-1]),
+        Split("test", part.source, part.indices[::-1]),
     ]
     assert len({part.hash, *(other.hash for other in others)}) == 5
     assert whole("another name", source_of((FEATURES.copy(), LABELS))).hash == part.hash
@@ -367,9 +367,9 @@ def test_the_hash_of_a_part_tells_other_values_targets_and_items() -> None:
 @settings(deadline=None)
 @given(st.integers(0, 3000))
 def test_the_thirds_are_disjoint_and_hold_every_item(n: int) -> None:
-    selecting, confirming = third(n, selects=True), third(n, selects=False)
-    assert np.intersect1d(selecting, confirming).size == 0
-    assert np.union1d(selecting, confirming).tolist() == list(range(n))
+    validation, holdout = third(n, selects=True), third(n, selects=False)
+    assert np.intersect1d(validation, holdout).size == 0
+    assert np.union1d(validation, holdout).tolist() == list(range(n))
 
 
 @settings(deadline=None)
@@ -386,9 +386,9 @@ def test_about_a_third_selects(n: int) -> None:
 
 
 def test_the_split_does_not_follow_the_order_of_the_items() -> None:
-    selecting = third(9000, selects=True)
+    validation = third(9000, selects=True)
     for period in (2, 3, 7, 10):
-        shares = np.bincount(selecting % period, minlength=period) / len(selecting)
+        shares = np.bincount(validation % period, minlength=period) / len(validation)
         assert shares == pytest.approx(1 / period, abs=0.04)
 
 
@@ -504,7 +504,7 @@ def test_feeds_of_a_free_batch_have_the_size_asked_for() -> None:
 
 
 def test_feeds_of_a_fixed_batch_are_full_and_their_targets_those_of_real_items() -> None:
-    part = Part("test", source_of((FEATURES, LABELS)), np.arange(5))
+    part = Split("test", source_of((FEATURES, LABELS)), np.arange(5))
     found = list(feeds(part, artifact_taking(4, 3), 100))
     assert [len(targets) for _, targets in found] == [4, 1]
     np.testing.assert_array_equal(found[0][0]["x"], FEATURES[:4])
@@ -512,7 +512,7 @@ def test_feeds_of_a_fixed_batch_are_full_and_their_targets_those_of_real_items()
 
 
 def test_feeds_name_the_part_whose_data_do_not_fit() -> None:
-    part = whole("test, selecting third", source_of((FEATURES, LABELS)))
+    part = whole("test, validation third", source_of((FEATURES, LABELS)))
     with pytest.raises(DataError) as caught:
         list(feeds(part, artifact_taking(None, 4), 5))
-    assert caught.value.where == "data (test, selecting third)"
+    assert caught.value.where == "data (test, validation third)"

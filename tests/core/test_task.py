@@ -28,40 +28,40 @@ def scores(score: Any, outputs: Any, targets: np.ndarray) -> list[float]:
 
 def test_without_validation_data_a_third_of_test_selects_and_the_rest_confirms() -> None:
     task = Task(test=DATA)
-    assert task.selecting is not None
-    assert task.confirming is not None
-    assert task.selecting.indices.tolist() == third(ITEMS, selects=True).tolist()
-    assert task.confirming.indices.tolist() == third(ITEMS, selects=False).tolist()
-    assert "third" in task.selecting.name
-    assert task.selecting.source is task.confirming.source
+    assert task.validation is not None
+    assert task.holdout is not None
+    assert task.validation.indices.tolist() == third(ITEMS, selects=True).tolist()
+    assert task.holdout.indices.tolist() == third(ITEMS, selects=False).tolist()
+    assert "third" in task.validation.name
+    assert task.validation.source is task.holdout.source
 
 
 def test_with_validation_data_all_of_test_confirms() -> None:
     task = Task(test=DATA, val=(FEATURES[:4], LABELS[:4]))
-    assert task.selecting is not None
-    assert task.confirming is not None
-    assert (task.selecting.name, len(task.selecting)) == ("val", 4)
-    assert (task.confirming.name, len(task.confirming)) == ("test", ITEMS)
+    assert task.validation is not None
+    assert task.holdout is not None
+    assert (task.validation.name, len(task.validation)) == ("val", 4)
+    assert (task.holdout.name, len(task.holdout)) == ("test", ITEMS)
 
 
 def test_without_test_data_nothing_confirms() -> None:
     task = Task(train=DATA)
-    assert task.confirming is None
-    assert task.selecting is None
-    assert Task(val=DATA).confirming is None
-    assert len(Task(val=DATA).selecting or ()) == ITEMS
+    assert task.holdout is None
+    assert task.validation is None
+    assert Task(val=DATA).holdout is None
+    assert len(Task(val=DATA).validation or ()) == ITEMS
 
 
 def test_calibration_uses_training_data_and_else_what_selects_but_never_what_confirms() -> None:
     trained = Task(test=DATA, train=(FEATURES[:5], LABELS[:5]))
-    assert trained.calibrating is not None
-    assert (trained.calibrating.name, len(trained.calibrating)) == ("train", 5)
+    assert trained.calibration is not None
+    assert (trained.calibration.name, len(trained.calibration)) == ("train", 5)
     untrained = Task(test=DATA)
-    assert untrained.calibrating is not None
-    assert untrained.confirming is not None
-    assert np.intersect1d(untrained.calibrating.indices, untrained.confirming.indices).size == 0
-    assert len(untrained.calibrating) > 0
-    assert Task().calibrating is None
+    assert untrained.calibration is not None
+    assert untrained.holdout is not None
+    assert np.intersect1d(untrained.calibration.indices, untrained.holdout.indices).size == 0
+    assert len(untrained.calibration) > 0
+    assert Task().calibration is None
 
 
 def test_every_part_may_come_in_another_form() -> None:

@@ -11,20 +11,20 @@ from autocompress.core.runtime import Example
 from autocompress.core.source import Array, ArraySource, Inputs, whole
 from autocompress.data import augmentation_bank as views_module
 from autocompress.data.augmentation import crop_flip
-from autocompress.data.augmentation_bank import Batch, Views
+from autocompress.data.augmentation_bank import AugmentationBank, Batch
 from autocompress.errors import DataError
-from autocompress.training.teacher_cache import Answers
+from autocompress.training.teacher_cache import TeacherCache
 
 ITEMS = np.random.default_rng(0).standard_normal((50, 1, 8, 8)).astype(np.float32)
 PART = whole("train", ArraySource((ITEMS,), np.arange(50)))
 EXAMPLE = Example((ITEMS[:2],))
 
 
-def bank(views: int, seed: int = 0) -> Views:
-    return Views(PART, EXAMPLE, batch=10, seed=seed, views=views)
+def bank(views: int, seed: int = 0) -> AugmentationBank:
+    return AugmentationBank(PART, EXAMPLE, batch=10, seed=seed, views=views)
 
 
-def epoch(views: Views, number: int) -> list[Batch]:
+def epoch(views: AugmentationBank, number: int) -> list[Batch]:
     return [views.at(number * views.per_epoch + place, crop_flip) for place in range(views.per_epoch)]
 
 
@@ -70,10 +70,10 @@ def test_answers_are_asked_for_once_and_kept_as_they_were_given(tmp_path: Path) 
         asked.append(1)
         return torch.full((2, 3), 1 / 3, dtype=torch.bfloat16)
 
-    answers = Answers(tmp_path / "answers.pt")
+    answers = TeacherCache(tmp_path / "answers.pt")
     given = answers.to(7, ask)
     answers.save()
-    again = Answers(tmp_path / "answers.pt").to(7, ask)
+    again = TeacherCache(tmp_path / "answers.pt").to(7, ask)
     assert len(asked) == 1
     assert again.dtype == torch.bfloat16
     assert torch.equal(given, again)
@@ -81,7 +81,7 @@ def test_answers_are_asked_for_once_and_kept_as_they_were_given(tmp_path: Path) 
 
 def test_answers_without_a_file_are_asked_for_each_time() -> None:
     asked: list[int] = []
-    answers = Answers(None)
+    answers = TeacherCache(None)
     for _ in range(2):
         answers.to(0, lambda: torch.ones(asked.append(1) or 1))
     answers.save()
@@ -93,7 +93,7 @@ def test_beyond_what_may_be_kept_answers_are_asked_for_each_time(
 ) -> None:
     monkeypatch.setattr(views_module, "MOST_KEPT_BYTES", 8)
     asked: list[int] = []
-    answers = Answers(tmp_path / "answers.pt")
+    answers = TeacherCache(tmp_path / "answers.pt")
     for _ in range(2):
         answers.to(0, lambda: torch.ones(asked.append(1) or 100))
     assert len(asked) == 2
@@ -101,7 +101,9 @@ def test_beyond_what_may_be_kept_answers_are_asked_for_each_time(
 
 def test_items_of_many_reads_keep_their_places_and_doubles_become_floats() -> None:
     values = np.arange(1200, dtype=np.float64).reshape(-1, 1)
-    held = Views(whole("train", ArraySource((values,), values[:, 0])), Example((values[:1],)), batch=1200, seed=0).at(0)
+    held = AugmentationBank(
+        whole("train", ArraySource((values,), values[:, 0])), Example((values[:1],)), batch=1200, seed=0
+    ).at(0)
     assert held.inputs["input"].dtype == torch.float32
     assert torch.equal(held.inputs["input"][:, 0].double(), held.targets)
     assert sorted(held.targets.tolist()) == list(range(1200))
@@ -116,4 +118,4 @@ def test_items_of_another_shape_are_named() -> None:
             return (np.zeros((len(indices), 1 if len(indices) == 1 else 8), np.float32),), np.zeros(len(indices))
 
     with pytest.raises(DataError, match=r"data: input: items have shape \(8,\), and from item 512 on \(1,\)"):
-        Views(whole("train", Ragged()), EXAMPLE, batch=10, seed=0)
+        AugmentationBank(whole("train", Ragged()), EXAMPLE, batch=10, seed=0)

@@ -63,8 +63,8 @@ def test_digits_are_real_images_in_two_fixed_parts() -> None:
     assert images.shape[1:] == (1, 8, 8)
     assert (images.min(), images.max()) == (0.0, 1.0)
     assert set(labels.tolist()) == set(arrays(task.test)[1].tolist()) == set(range(10))
-    assert task.selecting is not None
-    assert task.selecting.hash == load_data("digits").selecting.hash
+    assert task.validation is not None
+    assert task.validation.hash == load_data("digits").validation.hash
 
 
 def test_digits_without_scikit_learn_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

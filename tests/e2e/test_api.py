@@ -153,8 +153,8 @@ def test_progress_is_told_stage_by_stage(from_arrays: Result, told: list[Event])
     assert all(isinstance(event, Event) and event.sentence for event in told)
     stages = list(dict.fromkeys(event.stage for event in told))
     assert stages[0] == "baseline"
-    assert set(stages) <= {"baseline", "facts", "probes", "ladder", "search", "confirm"}
-    assert stages[-3:] == ["ladder", "search", "confirm"]
+    assert set(stages) <= {"baseline", "facts", "probes", "search_space", "search", "confirm"}
+    assert stages[-3:] == ["search_space", "search", "confirm"]
     searched = [event for event in told if event.stage == "search"]
     assert all(event.total and event.done is not None and event.done < event.total for event in searched)
 
@@ -206,7 +206,7 @@ def test_a_score_of_ones_own_is_used(rows: Callable[[], nn.Module], small: Profi
     assert drop is not None
     assert drop.value != 0.0
     assert all(outputs == (targets[0], 10) for outputs, targets in seen)
-    part = task.confirming
+    part = task.holdout
     assert part is not None
     (images,), labels = part.source.read([int(i) for i in part.indices])
     with torch.no_grad():
@@ -219,8 +219,8 @@ def test_a_model_and_a_profile_alone_stay_undecided(alone: Result) -> None:
     assert not alone.met
     assert alone.binding is not None
     assert alone.binding.budget.metric == "max_accuracy_drop_pp"
-    assert "int8_dynamic" in {rung.name for rung in alone.ladder.rungs}
-    assert "int8_static" in alone.ladder.refusals
+    assert "int8_dynamic" in {recipe.name for recipe in alone.search_space.recipes}
+    assert "int8_static" in alone.search_space.refusals
     assert [stage.score for stage in alone.stages] == [None, None]
     with pytest.raises(UndecidedError, match="max_accuracy_drop_pp"):
         alone.unwrap()

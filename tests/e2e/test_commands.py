@@ -80,14 +80,14 @@ def test_plan_shows_tree_ladder_and_refusals_and_leaves_nothing(elsewhere: Path)
 
 
 def test_the_ladder_gives_the_figures_behind_what_is_taken_and_refused(digits_run: Run) -> None:
-    ladder = json.loads((digits_run.folder / "result.json").read_text(encoding="utf-8"))["ladder"]
-    assert ladder["rungs"]
-    for rung in ladder["rungs"]:
-        assert rung["reason"]["sentence"] in digits_run.done.out
-        predicted = f"size about {rung['predicted_size']:.2f}x, latency about {rung['predicted_latency']:.2f}x"
+    search_space = json.loads((digits_run.folder / "result.json").read_text(encoding="utf-8"))["search_space"]
+    assert search_space["recipes"]
+    for recipe in search_space["recipes"]:
+        assert recipe["reason"]["sentence"] in digits_run.done.out
+        predicted = f"size about {recipe['predicted_size']:.2f}x, latency about {recipe['predicted_latency']:.2f}x"
         assert predicted in digits_run.done.out
-    assert ladder["refusals"]
-    for name, reason in ladder["refusals"].items():
+    assert search_space["refusals"]
+    for name, reason in search_space["refusals"].items():
         assert f"refused {name}: {reason['sentence']} ({reason['fact']})" in digits_run.done.out
 
 
@@ -107,10 +107,12 @@ def test_plan_as_json_holds_facts_probes_and_ladder(elsewhere: Path) -> None:
     planned = json.loads(done.out)
     assert planned["schema"] == 1
     assert planned["facts"]["family"] == "cnn"
-    assert set(planned) == {"schema", "facts", "probes", "ladder"}
-    assert "int8_dynamic" in {rung["name"] for rung in planned["ladder"]["rungs"]}
-    assert planned["ladder"]["refusals"]["int8_static"]["sentence"] == "needs calibration data, and there are none."
-    assert "ladder" in done.err
+    assert set(planned) == {"schema", "facts", "probes", "search_space"}
+    assert "int8_dynamic" in {recipe["name"] for recipe in planned["search_space"]["recipes"]}
+    assert (
+        planned["search_space"]["refusals"]["int8_static"]["sentence"] == "needs calibration data, and there are none."
+    )
+    assert "search_space" in done.err
     assert not (elsewhere / "runs").exists()
 
 

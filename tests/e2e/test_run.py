@@ -112,14 +112,14 @@ def test_the_certificate_is_about_the_file_that_ships(digits_run: Run) -> None:
     assert certificate["status"] == "met"
     assert certificate["plan_hash"] == Plan.read(digits_run.folder / "plan.yaml").hash
     assert certificate["look"] == 1 == journal_of(digits_run.folder)[1]
-    assert certificate["data"]["items"] == len(load_data("digits").confirming)
+    assert certificate["data"]["items"] == len(load_data("digits").holdout)
 
 
 def test_size_and_accuracy_are_those_of_the_files_on_the_items_that_confirm(digits_run: Run) -> None:
     baseline, answer = result_of(digits_run.folder)["stages"]
     shipped = digits_run.folder / "model.onnx"
     assert answer["size_mb"] == shipped.stat().st_size / 1e6 <= 0.35 * digits_run.baseline.stat().st_size / 1e6
-    part = load_data("digits").confirming
+    part = load_data("digits").holdout
     assert part is not None
     (images,), labels = part.source.read([int(i) for i in part.indices])
     before, after = right_answers(digits_run.baseline, images, labels), right_answers(shipped, images, labels)

@@ -20,7 +20,7 @@ from autocompress.data.data_spec import load_data
 from autocompress.run import stages as planning
 from autocompress.run.result import Result
 from autocompress.structure import candidates as structuring
-from autocompress.structure.measuring import Shaping
+from autocompress.structure.measuring import StructureMeasurer
 from autocompress.system.progress import Event
 from autocompress.techniques import Int8Static
 from e2e.blocks import Block, network
@@ -110,7 +110,7 @@ def test_a_network_without_blocks_is_made_narrower_and_blocks_are_refused_with_t
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)).eval()
     result = autocompress(plain, BRIEF, task, budgets={"size_mb": "0.2x", "latency_ms": "9x"}, out=tmp_path)
-    assert "no block that could go" in result.ladder.refusals["block_dropping"].sentence
+    assert "no block that could go" in result.search_space.refusals["block_dropping"].sentence
     narrowed = [trial for trial in result.history if trial.plan.brief.startswith("channel_pruning")]
     assert narrowed
     assert min(trial.verdict.of("size_mb").value for trial in narrowed) <= 0.2
@@ -123,9 +123,9 @@ def test_where_nothing_fits_because_the_prediction_was_too_hopeful_the_way_is_lo
     attempts: list[int] = []
     find_ways, predictor = planning.find_ways, structuring._predictor
 
-    def counted(shaping: Shaping, *rest: Any) -> Any:
-        attempts.append(shaping.attempt)
-        return find_ways(shaping, *rest)
+    def counted(structure_measurer: StructureMeasurer, *rest: Any) -> Any:
+        attempts.append(structure_measurer.attempt)
+        return find_ways(structure_measurer, *rest)
 
     def hopeful(*known: Any) -> Any:
         predict = predictor(*known)
@@ -160,7 +160,7 @@ def test_time_that_is_left_goes_into_smaller_structures_and_the_best_so_far_is_r
     )
     assert result.status is Status.MET, str(result)
     assert set(ready) == {"undecided"}
-    assert any(rung.name.startswith("smaller structure") for rung in result.ladder.rungs)
+    assert any(recipe.name.startswith("smaller structure") for recipe in result.search_space.recipes)
     sizes = {
         trial.measurement.readings["size_mb"].value
         for trial in result.history
@@ -187,7 +187,7 @@ def test_budgets_below_the_smallest_structure_are_answered_without_training(unre
     assert unreachable.binding.budget.metric == "size_mb"
     techniques = {step.technique for trial in unreachable.history for step in trial.plan.steps}
     assert "distillation" not in techniques
-    assert unreachable.ladder.refusals["distillation"].rule == "reachable"
+    assert unreachable.search_space.refusals["distillation"].rule == "reachable"
 
 
 def test_the_nearest_miss_of_what_is_out_of_reach_is_the_smallest_structure(unreachable: Result) -> None:
@@ -210,7 +210,7 @@ def test_what_it_says_to_relax_the_budgets_to_is_reached(unreachable: Result, tr
 
 def test_the_report_sets_what_was_predicted_beside_what_was_measured(result: Result) -> None:
     rows = result.predictions
-    assert {row.rung for row in rows} >= {"int8_static"}
+    assert {row.recipe for row in rows} >= {"int8_static"}
     for row in rows:
         assert row.predicted_size is not None
         assert row.size is not None

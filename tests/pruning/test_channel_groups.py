@@ -15,7 +15,7 @@ from random_networks import TextNetwork
 from torch import nn
 
 from autocompress.core.runtime import Example
-from autocompress.core.source import ArraySource, Part, whole
+from autocompress.core.source import ArraySource, Split, whole
 from autocompress.core.task import Task
 from autocompress.data.module import call
 from autocompress.data.vision import import_torchvision
@@ -364,24 +364,24 @@ class TestImportance:
         return module.eval()
 
     @pytest.fixture
-    def data(self) -> Part:
+    def data(self) -> Split:
         generator = np.random.default_rng(0)
         inputs = generator.standard_normal((64, 12)).astype(np.float32)
         return whole("train", ArraySource((inputs,), generator.integers(0, 5, 64)))
 
     @staticmethod
-    def kept(module: nn.Module, importance: str, data: Part | None, task: Task | None = None) -> list[int]:
+    def kept(module: nn.Module, importance: str, data: Split | None, task: Task | None = None) -> list[int]:
         smaller = cut(module, vectors(), Selection(0.5, importance=importance), data, task)
         rows = smaller[0].weight
         return [place for place in range(8) if any(torch.equal(row, module[0].weight[place]) for row in rows)]
 
-    def test_mean_activation_takes_out_dead_channels(self, module: nn.Module, data: Part) -> None:
+    def test_mean_activation_takes_out_dead_channels(self, module: nn.Module, data: Split) -> None:
         with torch.no_grad():
             module[1].bias[[0, 2, 4, 6]] = -100.0
         assert self.kept(module, "mean_activation", data) == [1, 3, 5, 7]
 
     def test_taylor_keeps_what_the_loss_depends_on_though_others_are_larger(
-        self, module: nn.Module, data: Part
+        self, module: nn.Module, data: Split
     ) -> None:
         with torch.no_grad():
             module[3].weight[:, 4:] = 1.0  # moves all logits alike, which changes no probability
@@ -390,7 +390,7 @@ class TestImportance:
         assert self.kept(module, "taylor", data, task) == [0, 1, 2, 3]
         assert self.kept(module, "group_magnitude", None) == [4, 5, 6, 7]
 
-    def test_taylor_takes_the_tasks_own_loss(self, module: nn.Module, data: Part) -> None:
+    def test_taylor_takes_the_tasks_own_loss(self, module: nn.Module, data: Split) -> None:
         called = []
 
         def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

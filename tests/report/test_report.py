@@ -33,7 +33,7 @@ KEYS = {"changes",
     "schema", "status", "plan", "plan_text", "artifact", "baseline_sha256", "verdict", "binding", "stages",
     "explanation", "profile", "objective", "confidence", "machine", "data", "score_is_rate", "seconds",
     "out_of_time", "facts",
-    "ladder", "predictions", "trials",
+    "search_space", "predictions", "trials",
 }  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def hostile_copy(result: Result) -> Result:
         data=HOSTILE,
         explanation=[HOSTILE],
         history=[Trial(0, plan, Outcome.FAILED, reason=HOSTILE)],
-        ladder=replace(result.ladder, refusals={HOSTILE: Reason(HOSTILE, HOSTILE, HOSTILE)}),
+        search_space=replace(result.search_space, refusals={HOSTILE: Reason(HOSTILE, HOSTILE, HOSTILE)}),
         facts=replace(result.facts, evidence=HOSTILE),
         stages=[replace(stage, name=HOSTILE) for stage in result.stages],
         certificate=dict(result.certificate or {}) | {"versions": {HOSTILE: HOSTILE}, "issued": HOSTILE},
@@ -131,13 +131,13 @@ def test_the_report_says_the_status_and_every_budget_with_its_evidence(real: Res
 
 
 def test_the_report_gives_every_rung_and_every_refusal_with_its_reason(real: Result, page: Page) -> None:
-    assert {"int8_static", "low_rank"} <= set(real.ladder.refusals)
-    for name, reason in real.ladder.refusals.items():
+    assert {"int8_static", "low_rank"} <= set(real.search_space.refusals)
+    for name, reason in real.search_space.refusals.items():
         assert f"{name} refused {reason.sentence} {reason.fact}".strip() in page.text
-    assert real.ladder.rungs
-    for rung in real.ladder.rungs:
-        assert f"{rung.name} tried {rung.reason.sentence}" in page.text
-    for answer in real.ladder.path:
+    assert real.search_space.recipes
+    for recipe in real.search_space.recipes:
+        assert f"{recipe.name} tried {recipe.reason.sentence}" in page.text
+    for answer in real.search_space.path:
         assert f"{answer.question} {answer.answer} {answer.found} {answer.sentence}" in page.text
 
 
@@ -263,9 +263,9 @@ def test_result_json_has_these_keys_and_says_what_the_result_says(real: Result) 
     assert data["schema"] == 1
     assert data["status"] == real.status
     assert data == json.loads(json.dumps(real.to_json()))
-    assert set(data["ladder"]) == {"rungs", "refusals", "path", "warnings"}
+    assert set(data["search_space"]) == {"recipes", "refusals", "path", "warnings"}
     assert set(data["trials"][0]) == {"number", "plan", "plan_hash", "outcome", "reason", "seconds"}
-    assert set(data["ladder"]["refusals"]) == set(real.ladder.refusals)
+    assert set(data["search_space"]["refusals"]) == set(real.search_space.refusals)
 
 
 def test_a_run_leaves_every_file_and_all_speak_of_the_same_artifact(real: Result) -> None:

@@ -63,7 +63,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finish(folder: Path, items: str = "all") -> Path:
     stand = Stand(folder, [scripted()], BUDGETS, TASK, objective="latency", items=items)
     note_inputs(stand.bench, stand.journal, {})
-    hashes = ",".join(part.hash for part in (TASK.selecting, TASK.confirming) if part is not None)
+    hashes = ",".join(part.hash for part in (TASK.validation, TASK.holdout) if part is not None)
     stand.journal.note("identity", {"model": stand.bench.baseline.hash, "data": hashes})
     result = stand.run()
     stand.journal.note("facts", result.facts.to_json())
@@ -250,7 +250,7 @@ def test_a_run_at_work_is_read_and_nothing_is_measured_beside_it(
 
 
 def test_without_data_the_scores_of_the_run_s_confirmation_are_judged_again(folder: Path, resolve: Resolve) -> None:
-    # rough would be quicker, but nothing shows what it answers to the confirming items
+    # rough would be quicker, but nothing shows what it answers to the holdout items
     result = resolve(None, max_accuracy_drop_pp=20)
     assert (result.status, answer(result)) == (Status.MET, "fair")
     assert looks(folder) == 1
@@ -294,9 +294,9 @@ def test_code_that_a_journal_names_is_not_run(folder: Path, resolve: Resolve) ->
 
 
 def test_a_named_archive_is_loaded_from_where_the_run_was_started(folder: Path, resolve: Resolve) -> None:
-    assert TASK.selecting is not None
-    assert TASK.confirming is not None
-    parts = {"val": TASK.selecting, "test": TASK.confirming}
+    assert TASK.validation is not None
+    assert TASK.holdout is not None
+    parts = {"val": TASK.validation, "test": TASK.holdout}
     arrays = {}
     for name, part in parts.items():
         (inputs,), labels = part.source.read(list(range(len(part))))

@@ -81,10 +81,10 @@ def test_the_part_that_only_confirms_decides(tmp_path: Path) -> None:
 def test_without_val_the_selecting_third_takes_no_part(tmp_path: Path) -> None:
     task = Task(test=items_of(ramp(300)))
     made = stand(tmp_path, {"good": GOOD}, task=task)
-    assert task.selecting is not None
-    assert task.confirming is not None
-    assert not set(task.selecting.indices) & set(task.confirming.indices)
-    assert drop_of(confirmed(made, "good")).samples == len(task.confirming) < 300
+    assert task.validation is not None
+    assert task.holdout is not None
+    assert not set(task.validation.indices) & set(task.holdout.indices)
+    assert drop_of(confirmed(made, "good")).samples == len(task.holdout) < 300
 
 
 def test_latency_is_taken_afresh_beside_the_baseline(tmp_path: Path) -> None:
@@ -111,8 +111,8 @@ def test_the_certificate_says_what_was_confirmed_on_what_and_how(tmp_path: Path)
     assert certificate["plan"] == plan_of(made, "good").to_json()
     assert certificate["artifact_sha256"] == found.artifact.hash
     assert certificate["baseline_sha256"] == made.bench.baseline.hash
-    assert TASK.confirming is not None
-    assert certificate["data"] == {"part": "test", "items": 1000, "read": 1000, "hash": TASK.confirming.hash}
+    assert TASK.holdout is not None
+    assert certificate["data"] == {"part": "test", "items": 1000, "read": 1000, "hash": TASK.holdout.hash}
     assert certificate["findings"] == [finding.to_json() for finding in found.verdict.findings]
     assert certificate["machine_fingerprint"] == MACHINE.fingerprint
     assert certificate["confidence"] == 0.95
@@ -191,8 +191,8 @@ def test_without_data_nothing_is_looked_at(tmp_path: Path) -> None:
 def test_data_too_few_to_confirm_with_leave_accuracy_undecided(tmp_path: Path) -> None:
     # the only test item is one of the third that selects
     task = Task(test=items_of(ramp(1)))
-    assert task.confirming is not None
-    assert len(task.confirming) == 0
+    assert task.holdout is not None
+    assert len(task.holdout) == 0
     made = stand(tmp_path, {"good": GOOD}, task=task)
     assert confirmed(made, "good").verdict.status is Status.UNDECIDED
 

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from autocompress.core.budget import Budget
 from autocompress.core.plan import Plan
-from autocompress.core.search_space import Answer, Ladder, Reason
+from autocompress.core.search_space import Answer, Reason, SearchSpace
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Finding, Standing, Verdict
-from autocompress.run.diagnosis import advice, in_the_way, relaxed_budgets
+from autocompress.run.diagnosis import binding_budget, diagnose, relaxed_budgets
 from autocompress.statistics.judging import decide_again
 
 LATENCY, SIZE = Budget("latency_ms", 0.2, relative=True), Budget("size_mb", 0.1, relative=True)
@@ -20,7 +20,7 @@ MISSED = Verdict(
         Finding(Budget("max_accuracy_drop_pp", 2.0), Standing.MET, 0.5, -1.0, 1.5),
     )
 )
-UNREACHABLE = Ladder((), {}, (Answer("reachable", "Are they?", "yes", "", ""),))
+UNREACHABLE = SearchSpace((), {}, (Answer("reachable", "Are they?", "yes", "", ""),))
 
 
 def test_budgets_are_relaxed_to_the_bounds_of_what_was_measured_and_no_further() -> None:
@@ -52,7 +52,7 @@ def test_the_same_measurement_meets_what_is_relaxed(value: float, below: float, 
 
 def test_it_names_the_best_of_all_trials_and_what_the_nearest_would_keep() -> None:
     other = Trial(2, Plan(), Outcome.STOPPED, verdict=Verdict((Finding(LATENCY, Standing.EXCEEDED, 0.27),)))
-    assert advice(MISSED, [other], Ladder((), {})) == [
+    assert diagnose(MISSED, [other], SearchSpace((), {})) == [
         "size_mb: the best that was reached is 0.253x, asked 0.1x.",
         "latency_ms: the best that was reached is 0.27x, asked 0.2x.",
         "The nearest miss would keep size_mb <= 0.26x, latency_ms <= 0.32x.",
@@ -65,27 +65,27 @@ def test_what_was_refused_for_want_of_data_or_is_not_on_the_shelf_is_named() -> 
         "int8_dynamic": Reason("makes it slower.", "probe"),
         "clustering": Reason("not available in this version.", "what"),
     }
-    said = advice(MISSED, [], Ladder((), refusals))
+    said = diagnose(MISSED, [], SearchSpace((), refusals))
     assert "Refused, and may open the way: distillation (needs training data, and there are none)." in said
     assert "Not available in this version, and usual here: clustering." in said
     assert not any("int8_dynamic" in sentence for sentence in said)
 
 
 def test_budgets_out_of_reach_are_said_to_be() -> None:
-    assert any("nothing was trained" in sentence for sentence in advice(MISSED, [], UNREACHABLE))
-    assert not any("nothing was trained" in sentence for sentence in advice(MISSED, [], Ladder((), {})))
+    assert any("nothing was trained" in sentence for sentence in diagnose(MISSED, [], UNREACHABLE))
+    assert not any("nothing was trained" in sentence for sentence in diagnose(MISSED, [], SearchSpace((), {})))
 
 
 def test_accuracy_that_nobody_trained_does_not_stand_in_the_way_of_what_is_out_of_reach() -> None:
     ruined = Verdict((*MISSED.findings[:2], Finding(Budget("max_accuracy_drop_pp", 2.0), Standing.EXCEEDED, 80.0)))
-    binding = in_the_way(ruined, UNREACHABLE)
+    binding = binding_budget(ruined, UNREACHABLE)
     assert binding is not None
     assert binding.budget is SIZE
-    assert in_the_way(ruined, Ladder((), {})) is ruined.findings[2]
+    assert binding_budget(ruined, SearchSpace((), {})) is ruined.findings[2]
 
 
 def test_an_empty_verdict_has_no_advice() -> None:
-    assert advice(Verdict(), [], Ladder((), {})) == []
+    assert diagnose(Verdict(), [], SearchSpace((), {})) == []
 
 
 @pytest.mark.parametrize("value", [0.25, 0.3, 12.0, 120.0])

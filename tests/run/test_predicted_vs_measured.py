@@ -5,14 +5,14 @@ import pytest
 
 from autocompress.core.measurement import Measurement, Reading
 from autocompress.core.plan import Effort, Plan, Stage, Step
-from autocompress.core.search_space import Element, Ladder, Reason, Rung, Space
+from autocompress.core.search_space import Element, Reason, Recipe, SearchSpace, SettingSpace
 from autocompress.core.trial import Outcome, Trial
 from autocompress.run.predicted_vs_measured import Predicted, predictions
 
-INT8 = Element("int8_static", Stage.PRECISION, Space())
-QUANTIZED = Rung("int8_static", Effort.CALIBRATION, (INT8,), Reason("pays.", "probe"), 0.4, 0.26)
+INT8 = Element("int8_static", Stage.PRECISION, SettingSpace())
+QUANTIZED = Recipe("int8_static", Effort.CALIBRATION, (INT8,), Reason("pays.", "probe"), 0.4, 0.26)
 CUTS = tuple((Step("block_dropping", Stage.STRUCTURE, {"blocks": blocks}),) for blocks in ("a", "a b"))
-DEPTH = Rung(
+DEPTH = Recipe(
     "depth",
     Effort.CALIBRATION,
     (INT8,),
@@ -23,7 +23,7 @@ DEPTH = Rung(
     nested=True,
     predictions=((0.3, 0.2), (0.2, 0.1)),
 )
-LADDER = Ladder((QUANTIZED, DEPTH), {})
+SEARCH_SPACE = SearchSpace((QUANTIZED, DEPTH), {})
 INT8_PLAN = next(QUANTIZED.plans())
 SHORT, SHORTER = DEPTH.plans()
 
@@ -44,19 +44,19 @@ def test_a_structure_is_predicted_by_itself_and_other_plans_by_their_rung() -> N
 
 
 def test_each_rung_and_structure_has_the_row_of_its_first_trial() -> None:
-    rows = predictions(LADDER, [trial(1, INT8_PLAN), trial(2, SHORT), trial(3, SHORT), trial(4, SHORTER)], "p50")
-    assert [(row.number, row.rung) for row in rows] == [(1, "int8_static"), (2, "depth"), (4, "depth")]
+    rows = predictions(SEARCH_SPACE, [trial(1, INT8_PLAN), trial(2, SHORT), trial(3, SHORT), trial(4, SHORTER)], "p50")
+    assert [(row.number, row.recipe) for row in rows] == [(1, "int8_static"), (2, "depth"), (4, "depth")]
     assert rows[0] == Predicted(1, "int8_static", 0.4, pytest.approx(0.4), 0.26, 0.25, None, None)
 
 
 def test_what_was_not_measured_is_empty_and_what_no_rung_holds_is_left_out() -> None:
     unmeasured = Trial(2, SHORT, Outcome.FAILED)
-    rows = predictions(LADDER, [trial(1, INT8_PLAN, latency=None), unmeasured, trial(3, Plan())], "p50")
+    rows = predictions(SEARCH_SPACE, [trial(1, INT8_PLAN, latency=None), unmeasured, trial(3, Plan())], "p50")
     assert [(row.number, row.latency) for row in rows] == [(1, None)]
 
 
 def test_the_seconds_of_a_round_of_training_stand_beside_what_was_predicted() -> None:
     trained = replace(QUANTIZED, predicted_seconds=2.0)
-    (row,) = predictions(Ladder((trained,), {}), [trial(1, INT8_PLAN)], "p50")
+    (row,) = predictions(SearchSpace((trained,), {}), [trial(1, INT8_PLAN)], "p50")
     assert (row.predicted_seconds, row.seconds) == (2.0, 3.0)
-    assert row.to_json()["rung"] == "int8_static"
+    assert row.to_json()["recipe"] == "int8_static"

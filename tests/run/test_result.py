@@ -164,16 +164,16 @@ def test_an_answer_that_took_too_long_says_so(tmp_path: Path) -> None:
     made.deadline = replace(made.deadline, max_seconds=1.0, spent_before=2.0)
     result = made.run()
     assert result.out_of_time
-    assert "The time was up before every plan of the ladder was tried." in result.explanation
+    assert "The time was up before every plan of the search space was tried." in result.explanation
 
 
 def test_what_is_undecided_says_how_many_more_items_would_decide(tmp_path: Path) -> None:
-    # 3 points are lost, 5 may be: 100 confirming items do not show it
+    # 3 points are lost, 5 may be: 100 holdout items do not show it
     result = run(tmp_path, {"good": Variant(wrong_below=0.03)}, task=task_of(ramp(900), ramp(100)))
     assert result.status is Status.UNDECIDED
     assert result.binding is not None
     assert result.binding.needed is not None
-    assert f"About {result.binding.needed} more confirming items would decide" in " ".join(result.explanation)
+    assert f"About {result.binding.needed} more holdout items would decide" in " ".join(result.explanation)
 
 
 # as JSON

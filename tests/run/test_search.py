@@ -7,7 +7,7 @@ import pytest
 
 from autocompress.core.plan import Effort, Plan
 from autocompress.core.record import Journal
-from autocompress.core.search_space import Ladder
+from autocompress.core.search_space import SearchSpace
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Standing, Status
 from autocompress.errors import DataError
@@ -287,8 +287,8 @@ def test_what_is_predicted_to_take_longer_than_is_left_is_not_begun(
 ) -> None:
     made = stand(tmp_path, *shelf(good=GOOD), Scripted("longer", {"small": GOOD}), deadline=Deadline.start(1000.0))
     search = made.search()
-    first, second = made.ladder.rungs
-    search.ladder = Ladder((first, replace(second, predicted_seconds=needs)), {})
+    first, second = made.search_space.recipes
+    search.search_space = SearchSpace((first, replace(second, predicted_seconds=needs)), {})
     assert len(list(search.contenders())) == len(tried)
     assert made.tried() == tried
     assert search.out_of_time is (len(tried) == 1)

@@ -94,7 +94,7 @@ def looping(trip: str = "trip", going: str = "going", carried: str = "carried") 
     return onnx_model(nodes, {"x": ROW}, {"y": ROW}, weights)
 
 
-def chain(weights: dict[str, Array]) -> onnx.ModelProto:
+def microbenchmark(weights: dict[str, Array]) -> onnx.ModelProto:
     """x + w1 + w2 + ..."""
     names = ["x", *(f"a long name of a sum {i}" for i in range(len(weights) - 1)), "y"]
     nodes = [
@@ -105,8 +105,8 @@ def chain(weights: dict[str, Array]) -> onnx.ModelProto:
 
 
 MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
-    "chain": lambda: chain({"w1": STEPS, "w2": STEPS * 2, "w3": STEPS}),
-    "more names than digits": lambda: chain({f"weight {i}": STEPS * i for i in range(200)}),
+    "chain": lambda: microbenchmark({"w1": STEPS, "w2": STEPS * 2, "w3": STEPS}),
+    "more names than digits": lambda: microbenchmark({f"weight {i}": STEPS * i for i in range(200)}),
     "branches": lambda: branching({"p": STEPS, "n": STEPS * 2}, "p", "n"),
     "branches on one weight": lambda: branching({"p": STEPS}, "p", "p"),
     "branches that refer to an output": lambda: branching({"p": STEPS, "n": STEPS * 2}, "p", "x"),
@@ -147,7 +147,7 @@ def test_compacting_keeps_inputs_and_outputs(name: str) -> None:
 
 
 def test_names_and_documentation_go() -> None:
-    model = chain({"a long name of a weight": STEPS, "another long name": STEPS * 2})
+    model = microbenchmark({"a long name of a weight": STEPS, "another long name": STEPS * 2})
     model.doc_string = model.graph.doc_string = model.producer_version = "much to read"
     model.domain = "org.example"
     for holder in (model, model.graph, *model.graph.node, *model.graph.initializer, *model.graph.input):
@@ -162,7 +162,7 @@ def test_names_and_documentation_go() -> None:
 
 
 def test_the_bytes_depend_on_the_graph_and_not_on_its_names() -> None:
-    one, other = chain({"w1": STEPS, "w2": STEPS * 2}), chain({"first": STEPS, "second": STEPS * 2})
+    one, other = microbenchmark({"w1": STEPS, "w2": STEPS * 2}), microbenchmark({"first": STEPS, "second": STEPS * 2})
     other.doc_string, other.graph.name, other.producer_name = "other", "other", "other"
     wanted = compacted(one).SerializeToString(deterministic=True)
     assert compacted(other).SerializeToString(deterministic=True) == wanted
@@ -170,14 +170,14 @@ def test_the_bytes_depend_on_the_graph_and_not_on_its_names() -> None:
 
 def test_repeated_weights_are_stored_once() -> None:
     large = np.arange(3000, dtype=np.float32).reshape(1000, 3)
-    model = chain({"w1": STEPS, "w2": large[7], "w3": STEPS.copy(), "w4": STEPS.copy()})
+    model = microbenchmark({"w1": STEPS, "w2": large[7], "w3": STEPS.copy(), "w4": STEPS.copy()})
     result = assert_computes_the_same(model)
     assert len(result.graph.initializer) == 2
     assert len({name for node in result.graph.node for name in node.input}) == 2 + 4
 
 
 def test_weights_are_shared_whichever_way_their_values_are_written() -> None:
-    model = chain({"w1": STEPS, "w2": STEPS})
+    model = microbenchmark({"w1": STEPS, "w2": STEPS})
     written_out = helper.make_tensor("w2", TensorProto.FLOAT, [3], STEPS.tolist())
     assert not written_out.raw_data
     model.graph.initializer[1].CopyFrom(written_out)
@@ -194,7 +194,7 @@ def test_weights_are_shared_whichever_way_their_values_are_written() -> None:
     ids=["signs of zero", "shapes", "last bits"],
 )
 def test_weights_that_differ_in_anything_are_kept_apart(first: Array, second: Array) -> None:
-    assert len(compacted(chain({"w1": first, "w2": second})).graph.initializer) == 2
+    assert len(compacted(microbenchmark({"w1": first, "w2": second})).graph.initializer) == 2
 
 
 def test_weights_of_the_same_bytes_and_another_type_are_kept_apart() -> None:
@@ -208,7 +208,7 @@ def test_weights_of_the_same_bytes_and_another_type_are_kept_apart() -> None:
 
 
 def test_a_weight_that_is_an_output_keeps_its_name() -> None:
-    model = chain({"w1": STEPS, "w2": STEPS})
+    model = microbenchmark({"w1": STEPS, "w2": STEPS})
     model.graph.output.append(value("w2", shape=[3]))
     result = assert_computes_the_same(model)
     assert "w2" in {tensor.name for tensor in result.graph.initializer}
@@ -219,7 +219,7 @@ def test_repeated_weights_that_a_branch_refers_to_stay_within_reach() -> None:
 
 
 def test_repeated_defaults_of_inputs_stay_defaults() -> None:
-    model = chain({"w1": STEPS, "w2": STEPS})
+    model = microbenchmark({"w1": STEPS, "w2": STEPS})
     model.graph.input.extend([value("w1", shape=[3]), value("w2", shape=[3])])
     assert len(describe(model, Path("m.onnx")).inputs) == 1
     assert_computes_the_same(model)
@@ -256,7 +256,7 @@ def test_a_free_first_dimension_is_called_batch_and_fixed_ones_stay() -> None:
 
 
 def test_what_was_saved_is_described_and_loaded_again(tmp_path: Path) -> None:
-    model = chain({"w1": STEPS})
+    model = microbenchmark({"w1": STEPS})
     artifact = save_model(model, tmp_path / "new folder" / "model.onnx")
     assert artifact.inputs == (TensorSpec("x", "float32", (None, 3)),)
     assert artifact.outputs == (TensorSpec("y", "float32", (None, 3)),)
@@ -275,7 +275,7 @@ def test_dtypes_are_read_from_the_graph(kind: str) -> None:
 
 
 def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
-    content = chain({"w1": STEPS}).SerializeToString()
+    content = microbenchmark({"w1": STEPS}).SerializeToString()
     path = tmp_path / "cut.onnx"
     for length in range(len(content)):
         path.write_bytes(content[:length])
@@ -311,7 +311,7 @@ def test_a_text_is_refused_whatever_its_suffix(tmp_path: Path, suffix: str) -> N
 
 def test_weights_that_are_missing_beside_the_file_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "split.onnx"
-    onnx.save(chain({"w1": STEPS}), path, save_as_external_data=True, location="w.data", size_threshold=0)
+    onnx.save(microbenchmark({"w1": STEPS}), path, save_as_external_data=True, location="w.data", size_threshold=0)
     (tmp_path / "w.data").unlink()
     with pytest.raises(ArtifactError, match="in other files"):
         load_model(path)
@@ -321,7 +321,7 @@ def test_weights_that_are_missing_beside_the_file_are_refused(tmp_path: Path) ->
 
 
 def test_a_nameless_weight_is_called_by_where_it_is_used_and_its_shape() -> None:
-    model = compact(chain({"w1": STEPS, "w2": STEPS * 2}))
+    model = compact(microbenchmark({"w1": STEPS, "w2": STEPS * 2}))
     shape = "x".join(map(str, STEPS.shape))
     assert sorted(weight_labels(model).values()) == [f"Add 1 of 2, {shape}", f"Add 2 of 2, {shape}"]
 

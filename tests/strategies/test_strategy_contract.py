@@ -8,21 +8,21 @@ import pytest
 from autocompress.core.budget import ACCURACY_METRICS, METRICS, Budget
 from autocompress.core.measurement import Measurement, Reading
 from autocompress.core.plan import Effort, Plan, Stage, Step
-from autocompress.core.search_space import Choice, Element, Ladder, Space
+from autocompress.core.search_space import Choice, Element, SearchSpace, SettingSpace
 from autocompress.core.strategy import Strategy
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Finding, Standing, Verdict
-from autocompress.strategies import STRATEGIES, Boundary, Random
+from autocompress.strategies import STRATEGIES, Bisection, Random
 from autocompress.testing.strategy_suite import (
     DYNAMIC,
     ENDED,
-    LADDER,
     PACKED,
     PLANS,
+    SEARCH_SPACE,
     STATIC,
     StrategySuite,
     climbed,
-    rung_of,
+    recipe_of,
     trial,
 )
 
@@ -30,27 +30,27 @@ CUTS = tuple(
     (Step("dropping", Stage.STRUCTURE, {"blocks": " ".join(f"block{i}" for i in range(k))}),) for k in range(1, 10)
 )
 RECOVERIES = tuple(
-    Element("distillation", Stage.RECOVERY, Space((Choice("steps", (steps,), structural=False),)))
+    Element("distillation", Stage.RECOVERY, SettingSpace((Choice("steps", (steps,), structural=False),)))
     for steps in (100, 300)
 )
-DROPPED = replace(rung_of(Effort.CALIBRATION, ("dynamic", Stage.PRECISION, ())), structures=CUTS, nested=True)
-CUT_LADDER = Ladder((DROPPED,), {})
+DROPPED = replace(recipe_of(Effort.CALIBRATION, ("dynamic", Stage.PRECISION, ())), structures=CUTS, nested=True)
+CUT_LADDER = SearchSpace((DROPPED,), {})
 TRAINED = replace(DROPPED, effort=Effort.TRAINING, structures=CUTS[3:6], nested=False, rounds=(RECOVERIES[:1],))
 LONGER = replace(TRAINED, rounds=(RECOVERIES[:1], RECOVERIES[1:]), promotes=2)
-TRAINING_LADDER = Ladder((DROPPED, TRAINED, LONGER), {})
+TRAINING_LADDER = SearchSpace((DROPPED, TRAINED, LONGER), {})
 STRUCTURAL = [name for name, metric in METRICS.items() if metric.structural]
 
 
 class TestBoundary(StrategySuite):
-    strategy: ClassVar[type[Strategy]] = Boundary
+    strategy: ClassVar[type[Strategy]] = Bisection
 
     def test_it_climbs_from_the_cheapest_rung_and_from_the_most_promising_settings(self) -> None:
-        assert climbed(Boundary(), LADDER) == list(PLANS)
+        assert climbed(Bisection(), SEARCH_SPACE) == list(PLANS)
 
     @pytest.mark.parametrize("metric", STRUCTURAL)
     def test_what_has_the_structure_of_a_plan_that_broke_size_or_time_is_skipped(self, metric: str) -> None:
         broken = next(STATIC.plans())
-        proposed = climbed(Boundary(), LADDER, [trial(broken, Outcome.STOPPED, metric)])
+        proposed = climbed(Bisection(), SEARCH_SPACE, [trial(broken, Outcome.STOPPED, metric)])
         skipped = set(STATIC.plans()) - set(proposed) - {broken}
         assert skipped == {plan for plan in STATIC.plans() if same_types(plan, broken)} - {broken}
         assert skipped
@@ -59,16 +59,16 @@ class TestBoundary(StrategySuite):
     @pytest.mark.parametrize("metric", sorted(ACCURACY_METRICS))
     def test_what_broke_accuracy_rules_out_nothing_but_itself(self, metric: str) -> None:
         for broken in PLANS:
-            proposed = climbed(Boundary(), LADDER, [trial(broken, Outcome.STOPPED, metric)])
+            proposed = climbed(Bisection(), SEARCH_SPACE, [trial(broken, Outcome.STOPPED, metric)])
             assert proposed == [plan for plan in PLANS if plan != broken]
 
     def test_what_broke_a_budget_on_one_rung_says_nothing_of_another(self) -> None:
         dead = [trial(plan, Outcome.STOPPED, "latency_ms") for plan in DYNAMIC.plans()]
-        assert climbed(Boundary(), LADDER, dead) == [*STATIC.plans(), *PACKED.plans()]
+        assert climbed(Bisection(), SEARCH_SPACE, dead) == [*STATIC.plans(), *PACKED.plans()]
 
     def test_every_step_of_a_plan_counts_for_its_structure(self) -> None:
         broken = next(PACKED.plans())
-        proposed = climbed(Boundary(), LADDER, [trial(broken, Outcome.STOPPED, "size_mb")])
+        proposed = climbed(Bisection(), SEARCH_SPACE, [trial(broken, Outcome.STOPPED, "size_mb")])
         left = [plan for plan in PACKED.plans() if plan in proposed]
         assert [p for p in left if same_types(p, broken)] == [
             plan for plan in PACKED.plans() if same_types(plan, broken) and plan.finish[1] != broken.finish[1]
@@ -77,14 +77,14 @@ class TestBoundary(StrategySuite):
     @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.REFUSED])
     def test_what_has_the_structure_of_a_plan_that_could_not_be_made_is_skipped(self, outcome: Outcome) -> None:
         broken = next(STATIC.plans())
-        proposed = climbed(Boundary(), LADDER, [trial(broken, outcome)])
+        proposed = climbed(Bisection(), SEARCH_SPACE, [trial(broken, outcome)])
         assert not any(same_types(plan, broken) for plan in proposed if plan in set(STATIC.plans()))
         assert len(proposed) == len(PLANS) - 2
 
     @pytest.mark.parametrize("outcome", [Outcome.MEASURED, Outcome.CLAIMED])
     def test_what_was_measured_or_is_under_way_rules_out_nothing_but_itself(self, outcome: Outcome) -> None:
         first = next(STATIC.plans())
-        assert len(climbed(Boundary(), LADDER, [trial(first, outcome)])) == len(PLANS) - 1
+        assert len(climbed(Bisection(), SEARCH_SPACE, [trial(first, outcome)])) == len(PLANS) - 1
 
     def test_whatever_came_before_the_plans_left_are_proposed_in_the_ladders_order(self) -> None:
         draw = random.Random(0)
@@ -93,7 +93,7 @@ class TestBoundary(StrategySuite):
                 trial(plan, draw.choice(ENDED), draw.choice([*METRICS, "", "no metric"]), number)
                 for number, plan in enumerate(draw.sample(PLANS, draw.randrange(len(PLANS))))
             ]
-            proposed = climbed(Boundary(), LADDER, history)
+            proposed = climbed(Bisection(), SEARCH_SPACE, history)
             places = [PLANS.index(plan) for plan in proposed]
             assert all(one < other for one, other in pairwise(places))
             assert not {one.plan for one in history} & set(proposed)
@@ -106,10 +106,10 @@ def place_of(plan: Plan) -> int:
 FITS = Verdict((Finding(Budget("size_mb", 1.0), Standing.MET, 0.5),))
 
 
-def boundary_found(ladder: Ladder, least: int) -> list[Plan]:
+def boundary_found(search_space: SearchSpace, least: int) -> list[Plan]:
     """What is proposed where the cut at place `least` and all after it keep the budgets on size and time."""
     history: list[Trial] = []
-    while (plan := Boundary().propose(ladder, history)) is not None:
+    while (plan := Bisection().propose(search_space, history)) is not None:
         if place_of(plan) >= least:
             history.append(Trial(len(history), plan, Outcome.STOPPED, verdict=FITS, stopped_by="max_accuracy_drop_pp"))
         else:
@@ -118,14 +118,16 @@ def boundary_found(ladder: Ladder, least: int) -> list[Plan]:
 
 
 class TestBoundaryOfCuts:
-    """Rungs that leave less and less of the network."""
+    """Recipes that leave less and less of the network."""
 
     @pytest.mark.parametrize("likely", [None, *range(len(CUTS))])
     @pytest.mark.parametrize("least", range(len(CUTS)))
     def test_the_least_cut_that_fits_is_found_from_wherever_it_was_expected(
         self, least: int, likely: int | None
     ) -> None:
-        proposed = [place_of(plan) for plan in boundary_found(Ladder((replace(DROPPED, likely=likely),), {}), least)]
+        proposed = [
+            place_of(plan) for plan in boundary_found(SearchSpace((replace(DROPPED, likely=likely),), {}), least)
+        ]
         assert least in proposed
         assert least == 0 or least - 1 in proposed
         assert proposed[0] == (len(CUTS) - 1 if likely is None else likely)
@@ -139,21 +141,21 @@ class TestBoundaryOfCuts:
 
     def test_what_just_fits_is_left_no_room_by_noise_and_does_not_count(self) -> None:
         tight = Verdict((Finding(Budget("latency_ms", 1.0), Standing.MET, 0.99),))
-        following = Boundary().propose(CUT_LADDER, [Trial(0, plan_at(4), Outcome.MEASURED, verdict=tight)])
+        following = Bisection().propose(CUT_LADDER, [Trial(0, plan_at(4), Outcome.MEASURED, verdict=tight)])
         assert following is not None
         assert place_of(following) > 4
 
     def test_a_cut_that_could_not_be_made_or_is_undecided_does_not_fit(self) -> None:
         undecided = Verdict((Finding(Budget("latency_ms", 1.0), Standing.UNDECIDED, 0.9),))
         for seen in (trial(plan_at(4), Outcome.FAILED), Trial(0, plan_at(4), Outcome.MEASURED, verdict=undecided)):
-            following = Boundary().propose(CUT_LADDER, [seen])
+            following = Bisection().propose(CUT_LADDER, [seen])
             assert following is not None
             assert place_of(following) > 4
 
     def test_while_another_worker_measures_a_cut_there_is_something_to_do(self) -> None:
-        first = Boundary().propose(CUT_LADDER, [])
+        first = Bisection().propose(CUT_LADDER, [])
         assert first is not None
-        second = Boundary().propose(CUT_LADDER, [trial(first, Outcome.CLAIMED)])
+        second = Bisection().propose(CUT_LADDER, [trial(first, Outcome.CLAIMED)])
         assert second is not None
         assert second != first
 
@@ -175,9 +177,9 @@ class TestBoundaryOfTraining:
         history = [
             scored(place, plan, score) for place, (plan, score) in enumerate(zip(first, (0.5, 0.9, 0.7), strict=True))
         ]
-        ladder = Ladder((TRAINED, LONGER), {})
+        search_space = SearchSpace((TRAINED, LONGER), {})
         proposed = []
-        while (plan := Boundary().propose(ladder, history)) is not None:
+        while (plan := Bisection().propose(search_space, history)) is not None:
             proposed.append(plan)
             history.append(scored(len(history), plan, 0.9))
         assert [plan.rounds[0] for plan in proposed] == [first[1].rounds[0], first[2].rounds[0]]
@@ -186,25 +188,25 @@ class TestBoundaryOfTraining:
     def test_nobody_goes_on_while_a_rival_is_under_way(self) -> None:
         first = list(TRAINED.plans())
         history = [scored(0, first[0], 0.9), scored(1, first[1], 0.8), trial(first[2], Outcome.CLAIMED)]
-        assert Boundary().propose(Ladder((TRAINED, LONGER), {}), history) is None
+        assert Bisection().propose(SearchSpace((TRAINED, LONGER), {}), history) is None
 
     def test_what_failed_does_not_go_on(self) -> None:
         first = list(TRAINED.plans())
         history = [trial(plan, Outcome.FAILED, number=place) for place, plan in enumerate(first)]
-        assert Boundary().propose(Ladder((TRAINED, LONGER), {}), history) is None
+        assert Bisection().propose(SearchSpace((TRAINED, LONGER), {}), history) is None
 
 
 class TestRandom(StrategySuite):
     strategy: ClassVar[type[Strategy]] = Random
 
     def test_its_order_is_not_that_of_the_ladder_and_depends_on_the_seed(self) -> None:
-        orders = [climbed(Random(seed), LADDER) for seed in range(3)]
+        orders = [climbed(Random(seed), SEARCH_SPACE) for seed in range(3)]
         assert list(PLANS) not in orders
         assert len({tuple(plan.hash for plan in order) for order in orders}) == 3
 
     def test_it_rules_out_nothing(self) -> None:
         broken = next(STATIC.plans())
-        assert len(climbed(Random(), LADDER, [trial(broken, Outcome.STOPPED, "size_mb")])) == len(PLANS) - 1
+        assert len(climbed(Random(), SEARCH_SPACE, [trial(broken, Outcome.STOPPED, "size_mb")])) == len(PLANS) - 1
 
 
 def same_types(plan: Plan, other: Plan) -> bool:

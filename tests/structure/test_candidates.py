@@ -4,16 +4,16 @@ import pytest
 
 from autocompress.core.budget import Budget
 from autocompress.core.plan import Effort, Plan, Stage, Step
-from autocompress.core.search_space import Element, Ladder, Reason, Rung, Space
+from autocompress.core.search_space import Element, Reason, Recipe, SearchSpace, SettingSpace
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Finding, Standing, Verdict
 from autocompress.structure.candidates import WORTH_ANOTHER, nearly_fitted
 
 LIMIT = 0.2
 CUTS = tuple((Step("block_dropping", Stage.STRUCTURE, {"blocks": blocks}),) for blocks in ("a", "a b"))
-FINISH = (Element("int8_static", Stage.PRECISION, Space()),)
-LADDER = Ladder(
-    (Rung("depth", Effort.CALIBRATION, FINISH, Reason("because.", "structure"), structures=CUTS, nested=True),), {}
+FINISH = (Element("int8_static", Stage.PRECISION, SettingSpace()),)
+SEARCH_SPACE = SearchSpace(
+    (Recipe("depth", Effort.CALIBRATION, FINISH, Reason("because.", "structure"), structures=CUTS, nested=True),), {}
 )
 
 
@@ -22,7 +22,7 @@ def trial(size: float, plan: Plan | None = None) -> Trial:
     standing = Standing.MET if size <= LIMIT else Standing.EXCEEDED
     finding = Finding(Budget("size_mb", LIMIT, relative=True), standing, size, size, size)
     outcome = Outcome.MEASURED if size <= LIMIT else Outcome.STOPPED
-    first = next(LADDER.rungs[0].plans())
+    first = next(SEARCH_SPACE.recipes[0].plans())
     stopped_by = "" if size <= LIMIT else "size_mb"
     return Trial(1, plan or first, outcome, verdict=Verdict((finding,)), stopped_by=stopped_by)
 
@@ -44,9 +44,9 @@ def trial(size: float, plan: Plan | None = None) -> Trial:
 def test_another_look_is_worth_it_when_nothing_fitted_and_something_came_close(
     sizes: list[float], nearly: bool
 ) -> None:
-    assert nearly_fitted(LADDER, [trial(size) for size in sizes]) is nearly
+    assert nearly_fitted(SEARCH_SPACE, [trial(size) for size in sizes]) is nearly
 
 
 def test_what_was_only_quantized_says_nothing_of_structure() -> None:
-    quantized = Plan(finish=next(LADDER.rungs[0].plans()).finish)
-    assert not nearly_fitted(LADDER, [trial(1.1 * LIMIT, quantized)])
+    quantized = Plan(finish=next(SEARCH_SPACE.recipes[0].plans()).finish)
+    assert not nearly_fitted(SEARCH_SPACE, [trial(1.1 * LIMIT, quantized)])

@@ -11,9 +11,9 @@ from autocompress.analysis.inspection import inspect_module
 from autocompress.core.plan import Stage, Step
 from autocompress.core.runtime import Example
 from autocompress.planner.target import Target
-from autocompress.structure import measuring as shaping_module
-from autocompress.structure.measuring import Shaping, measure_ends, multiple_of, smallest_of
-from autocompress.structure.space import Anatomy, Cut
+from autocompress.structure import measuring as measuring_module
+from autocompress.structure.measuring import StructureMeasurer, measure_ends, multiple_of, smallest_of
+from autocompress.structure.space import Cut, PruningSpace
 from autocompress.system.progress import silent
 from autocompress.system.time_limit import TimeLimit
 from autocompress.testing.fakes import Scripted, Stand, Variant, ramp, task_of
@@ -68,15 +68,17 @@ def test_latency_is_called_out_of_reach_only_when_it_is_missed_again_and_by_wide
     first: tuple[float, float], again: Any, wide: Any, missed: list[str]
 ) -> None:
     fake, asked = Measuring({(NARROW, 1): first, (NARROW, 2): again, (DROPPED, 1): wide}), Target(0.25, 0.2)
-    smallest = smallest_of(measure_ends(cast(Shaping, fake), cast(Anatomy, Two()), asked, TimeLimit(None)))
+    smallest = smallest_of(
+        measure_ends(cast(StructureMeasurer, fake), cast(PruningSpace, Two()), asked, TimeLimit(None))
+    )
     assert smallest is not None
     assert asked.missed(smallest.latency, smallest.size) == missed
     assert fake.looks == (1 if again == () else 3)
 
 
 def test_a_smallest_structure_that_cannot_be_built_says_nothing() -> None:
-    fake = cast(Shaping, Measuring({(NARROW, 1): None}))
-    assert measure_ends(fake, cast(Anatomy, Two()), Target(0.25, 0.2), TimeLimit(None)) == []
+    fake = cast(StructureMeasurer, Measuring({(NARROW, 1): None}))
+    assert measure_ends(fake, cast(PruningSpace, Two()), Target(0.25, 0.2), TimeLimit(None)) == []
     assert smallest_of([]) is None
 
 
@@ -84,11 +86,11 @@ def test_without_time_a_multiple_that_is_known_holds_and_else_there_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(shaping_module, "probe_multiple", lambda *_: 4)
+    monkeypatch.setattr(measuring_module, "probe_multiple", lambda *_: 4)
     task = task_of(ramp(40), ramp(100))
     stand = Stand(tmp_path, [Scripted("scripted", {"one": Variant()})], {"size_mb": "0.7x"}, task)
     facts = inspect_module(nn.Sequential(nn.Linear(32, 64)), Example((np.zeros((1, 32), np.float32),)))
-    shaping = Shaping(stand.bench, stand.journal, facts, (), task.selecting, silent, (1.0, 1.0))
-    assert multiple_of(shaping, TimeLimit(1.0, expected=2.0)) is None
-    assert multiple_of(shaping, TimeLimit(None)) == 4
-    assert multiple_of(shaping, TimeLimit(1.0, expected=2.0)) == 4
+    structure_measurer = StructureMeasurer(stand.bench, stand.journal, facts, (), task.validation, silent, (1.0, 1.0))
+    assert multiple_of(structure_measurer, TimeLimit(1.0, expected=2.0)) is None
+    assert multiple_of(structure_measurer, TimeLimit(None)) == 4
+    assert multiple_of(structure_measurer, TimeLimit(1.0, expected=2.0)) == 4

@@ -14,8 +14,8 @@ from autocompress.core.facts import Facts
 from autocompress.core.runtime import Example
 from autocompress.core.verdict import Finding, Standing, Verdict
 from autocompress.planner.target import Target, target_of
-from autocompress.structure.path import Descent, way_of
-from autocompress.structure.space import Anatomy, Cut, block_kinds
+from autocompress.structure.path import GreedySearch, way_of
+from autocompress.structure.space import Cut, PruningSpace, block_kinds
 
 NAMES = tuple(f"0.{i}" for i in range(5))
 # what leaving a block out changes and saves
@@ -38,11 +38,11 @@ def facts() -> Facts:
     return inspect_module(module, Example((np.zeros((1, 8), np.float32),)))
 
 
-def anatomy_of(facts: Facts) -> Anatomy:
-    return Anatomy(facts, block_kinds(facts, NAMES), {}, {}, 1)
+def anatomy_of(facts: Facts) -> PruningSpace:
+    return PruningSpace(facts, block_kinds(facts, NAMES), {}, {}, 1)
 
 
-def descent(target: Target, asked: list[Cut], **more: bool) -> Descent:
+def descent(target: Target, asked: list[Cut], **more: bool) -> GreedySearch:
     def predict(cut: Cut) -> tuple[float, float]:
         return 0.5 - sum(SAVES[name] for name in cut.blocks), 0.3 - 0.03 * len(cut.blocks)
 
@@ -50,12 +50,12 @@ def descent(target: Target, asked: list[Cut], **more: bool) -> Descent:
         asked.append(cut)
         return sum(HARM[name] for name in cut.blocks)
 
-    return Descent(predict, diverges, target, **more)
+    return GreedySearch(predict, diverges, target, **more)
 
 
 def order(facts: Facts, target: Target, **more: bool) -> list[str]:
-    anatomy = anatomy_of(facts)
-    way = way_of("depth", descent(target, [], **more).path(anatomy.block_moves), anatomy)
+    pruning_space = anatomy_of(facts)
+    way = way_of("depth", descent(target, [], **more).path(pruning_space.block_moves), pruning_space)
     sets = [set(str(one.steps[0].settings["blocks"]).split()) for one in way.structures]
     assert all(before < after for before, after in pairwise(sets))
     return [(after - before).pop() for before, after in pairwise([set(), *sets])]
@@ -100,12 +100,12 @@ def test_what_misses_its_limit_is_said_and_latency_is_given_a_little(
 
 
 def test_the_smallest_structure_lacks_four_fifths_of_the_blocks_and_three_quarters_of_every_group(facts: Facts) -> None:
-    anatomy = Anatomy(facts, block_kinds(facts, NAMES), {}, {}, 4, ("1", "0.0.body", "0.4.body"))
-    cut, (blocks, channels) = anatomy.smallest()
+    pruning_space = PruningSpace(facts, block_kinds(facts, NAMES), {}, {}, 4, ("1", "0.0.body", "0.4.body"))
+    cut, (blocks, channels) = pruning_space.smallest()
     gone = str(blocks.settings["blocks"]).split()
     assert len(gone) == 4
     assert sorted(cut.blocks) == sorted(gone)
-    left = [name for name in anatomy.all_groups if name.removesuffix(".body") not in gone]
+    left = [name for name in pruning_space.all_groups if name.removesuffix(".body") not in gone]
     assert channels.settings["groups"] == " ".join(left)
     assert channels.settings["ratio"] == 0.75
 
@@ -113,22 +113,24 @@ def test_the_smallest_structure_lacks_four_fifths_of_the_blocks_and_three_quarte
 def test_a_group_whose_first_layer_went_with_its_block_is_named_by_its_next(facts: Facts) -> None:
     shares: Mapping[tuple[str, float], Mapping[str, tuple[float, float]]] = {("stream", 0.5): {"1": (0.5, 0.5)}}
     members = {"0.0.body": ("0.0.body", "0.2.body"), "0.1.body": ("0.1.body",)}
-    anatomy = Anatomy(facts, block_kinds(facts, NAMES), {"stream": tuple(members)}, shares, 4, members=members)
-    blocks, channels = anatomy.steps(Cut(("0.0", "0.1"), (("stream", 0.5),)))
+    pruning_space = PruningSpace(
+        facts, block_kinds(facts, NAMES), {"stream": tuple(members)}, shares, 4, members=members
+    )
+    blocks, channels = pruning_space.steps(Cut(("0.0", "0.1"), (("stream", 0.5),)))
     assert blocks.settings["blocks"] == "0.0 0.1"
     # and one that went as a whole is not named
     assert channels.settings["groups"] == "0.2.body"
 
 
 def test_where_nothing_can_go_the_smallest_structure_has_no_steps(facts: Facts) -> None:
-    assert Anatomy(facts, {}, {}, {}, 4).smallest() == (Cut(), ())
+    assert PruningSpace(facts, {}, {}, {}, 4).smallest() == (Cut(), ())
 
 
 def test_the_smallest_cut_has_the_last_level_of_every_kind_that_is_left(facts: Facts) -> None:
     shares = {(kind, level): {"1": (0.5, 0.5)} for level in (0.25, 0.5) for kind in ("inside", "last")}
     groups = {"inside": ("0.0.body",), "last": ("1",)}
-    anatomy = Anatomy(facts, block_kinds(facts, NAMES), groups, shares, 4)
-    cut, _ = anatomy.smallest()
+    pruning_space = PruningSpace(facts, block_kinds(facts, NAMES), groups, shares, 4)
+    cut, _ = pruning_space.smallest()
     inside_is_left = "0.0" not in cut.blocks
     assert dict(cut.widths) == ({"inside": 0.5, "last": 0.5} if inside_is_left else {"last": 0.5})
 
@@ -187,19 +189,19 @@ def test_layers_of_blocks_that_went_and_channels_that_were_cut_do_not_count(fact
         ("head", 0.5): {"1": (0.5, 0.5)},
         ("inner", 0.25): {"0.0.body": (0.75, 0.75)},
     }
-    anatomy = Anatomy(facts, block_kinds(facts, NAMES), {"head": ("1",), "inner": ("0.0.body",)}, shares, 4)
+    pruning_space = PruningSpace(facts, block_kinds(facts, NAMES), {"head": ("1",), "inner": ("0.0.body",)}, shares, 4)
     cut = Cut(("0.1",), (("head", 0.5), ("inner", 0.25)))
-    left = {layer.name: layer.macs for layer in anatomy.layers(cut)}
+    left = {layer.name: layer.macs for layer in pruning_space.layers(cut)}
     assert left == {"0.0.body": 48, "0.2.body": 64, "0.3.body": 64, "0.4.body": 64, "1": 8}
-    steps = anatomy.steps(cut)
+    steps = pruning_space.steps(cut)
     assert [step.technique for step in steps] == ["block_dropping", "channel_pruning", "channel_pruning"]
     assert steps[1].settings["groups"] == "1"
     # a group inside a block that went is no longer there
-    assert len(anatomy.steps(cut.without("0.0"))) == 2
+    assert len(pruning_space.steps(cut.without("0.0"))) == 2
 
 
 def test_samples_tell_each_kind_of_block_and_of_channels_from_the_others(facts: Facts) -> None:
     shares: Mapping[tuple[str, float], Mapping[str, tuple[float, float]]] = {("head", 0.5): {"1": (0.5, 0.5)}}
-    anatomy = Anatomy(facts, block_kinds(facts, NAMES), {"head": ("1",)}, shares, 1)
-    samples = list(anatomy.samples())
+    pruning_space = PruningSpace(facts, block_kinds(facts, NAMES), {"head": ("1",)}, shares, 1)
+    samples = list(pruning_space.samples())
     assert samples == [Cut(("0.0", "0.1", "0.2")), Cut(widths=(("head", 0.5),))]

@@ -6,26 +6,26 @@ from pathlib import Path
 
 import pytest
 
-from autocompress.system import locks as turns
-from autocompress.system.locks import alone, measuring, working
+from autocompress.system import locks
+from autocompress.system.locks import folder_lock, measuring, working
 from autocompress.testing.python_processes import child_environment
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no turns without POSIX")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no locks without POSIX")
 HOLD = """
 import sys, time
-from autocompress.system import locks as turns
-with getattr(turns, sys.argv[1])():
+from autocompress.system import locks
+with getattr(locks, sys.argv[1])():
     print("held", flush=True)
     time.sleep(60)
 """
 
 
 @pytest.fixture(autouse=True)
-def _own_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Locks of this test alone: other programs of this user may be measuring."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(turns.tempfile, "tempdir", None)
-    monkeypatch.setattr(turns, "_turn", turns._Turn())
+    monkeypatch.setattr(locks.tempfile, "tempdir", None)
+    monkeypatch.setattr(locks, "_locks", locks._Locks())
 
 
 class Other(threading.Thread):
@@ -36,7 +36,7 @@ class Other(threading.Thread):
         self._kind, self._log, self.has_turn, self.ends = kind, log, threading.Event(), threading.Event()
 
     def run(self) -> None:
-        with getattr(turns, self._kind)():
+        with getattr(locks, self._kind)():
             self._log.append(self._kind)
             self.has_turn.set()
             self.ends.wait(20)
@@ -56,7 +56,7 @@ def log() -> list[str]:
 )
 def test_nothing_runs_beside_a_measurement(held: str, asked: str, log: list[str]) -> None:
     other = Other(asked, log)
-    with getattr(turns, held)():
+    with getattr(locks, held)():
         other.start()
         assert not other.has_turn.wait(0.1)
     assert other.has_turn.wait(20)
@@ -75,8 +75,8 @@ def test_a_measurement_that_waits_goes_before_the_next_step(log: list[str]) -> N
     measurer, worker = Other("measuring", log), Other("working", log)
     with working():
         measurer.start()
-        while turns._lock(turns._turn.gate, turns.SHARED):
-            turns._lock(turns._turn.gate, turns.FREE)
+        while locks._lock(locks._turn.gate, locks.SHARED):
+            locks._lock(locks._turn.gate, locks.FREE)
         # it has announced itself: who works may end the step, but begins no other
         worker.start()
         assert not worker.has_turn.wait(0.1)
@@ -105,7 +105,7 @@ def test_turns_stand_inside_each_other(log: list[str]) -> None:
 
 @pytest.mark.parametrize("kind", ["measuring", "working"])
 def test_an_error_gives_the_turn_back(kind: str, log: list[str]) -> None:
-    with pytest.raises(ValueError, match="broken"), getattr(turns, kind)():
+    with pytest.raises(ValueError, match="broken"), getattr(locks, kind)():
         raise ValueError("broken")
     other = Other("measuring", log)
     other.start()
@@ -136,7 +136,7 @@ def test_a_process_that_never_goes_on_holds_up_nobody_for_good(
     holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert holder.poll() is None
-    monkeypatch.setattr(turns, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(locks, "PATIENCE_S", 0.1)
     with measuring():
         pass
 
@@ -144,8 +144,8 @@ def test_a_process_that_never_goes_on_holds_up_nobody_for_good(
 def test_a_temporary_folder_that_cannot_be_written_costs_the_turns_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns.tempfile, "tempdir", str(tmp_path / "missing"))
-    monkeypatch.setattr(turns, "_turn", turns._Turn())
+    monkeypatch.setattr(locks.tempfile, "tempdir", str(tmp_path / "missing"))
+    monkeypatch.setattr(locks, "_locks", locks._Locks())
     with working(), measuring():
         pass
 
@@ -154,10 +154,10 @@ def test_one_at_a_time_is_in_a_folder_and_the_second_is_told(tmp_path: Path) -> 
     told, entered = threading.Event(), threading.Event()
 
     def second() -> None:
-        with alone(tmp_path, told.set):
+        with folder_lock(tmp_path, told.set):
             entered.set()
 
-    with alone(tmp_path, lambda: pytest.fail("nobody else is there")):
+    with folder_lock(tmp_path, lambda: pytest.fail("nobody else is there")):
         other = threading.Thread(target=second, daemon=True)
         other.start()
         assert told.wait(20)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from autocompress.errors import UsageError
-from autocompress.system.workspace import RESULT_FILES, Workspace, write_json, write_text, write_whole
+from autocompress.system.workspace import RESULT_FILES, Workspace, write_atomically, write_json, write_text
 
 
 class Interrupted(Exception):  # noqa: N818 - it stands for whatever a writer may raise
@@ -32,14 +32,14 @@ def test_a_writer_that_raises_leaves_the_old_file_and_nothing_beside_it(tmp_path
     path = tmp_path / "plan.yaml"
     path.write_text("old", encoding="utf-8")
     with pytest.raises(Interrupted):
-        write_whole(path, write_half)
+        write_atomically(path, write_half)
     assert path.read_text(encoding="utf-8") == "old"
     assert names(tmp_path) == {"plan.yaml"}
 
 
 def test_a_writer_that_raises_leaves_no_file_where_there_was_none(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        write_whole(tmp_path / "plan.yaml", write_half)
+        write_atomically(tmp_path / "plan.yaml", write_half)
     assert names(tmp_path) == set()
 
 
@@ -52,7 +52,7 @@ def test_the_old_file_stands_whole_until_the_new_one_does(tmp_path: Path) -> Non
         target.write_text("new", encoding="utf-8")
         seen.append(path.read_text(encoding="utf-8"))
 
-    write_whole(path, write)
+    write_atomically(path, write)
     assert seen == ["old"]
     assert path.read_text(encoding="utf-8") == "new"
 

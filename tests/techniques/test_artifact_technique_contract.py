@@ -18,7 +18,7 @@ from autocompress.core.plan import Setting
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import Example, align
-from autocompress.core.source import ArraySource, Part, whole
+from autocompress.core.source import ArraySource, Split, whole
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.errors import PlanError, TechniqueError
 from autocompress.runtimes import OnnxRuntime
@@ -187,7 +187,7 @@ class TestInt8Static(ArtifactTechniqueSuite):
     models: ClassVar[Mapping[str, Mapping[str, Setting]]] = {"cnn": {}, "mlp": {}}
 
     def test_without_calibration_data_it_is_a_technique_error(self, exports: Exports, tmp_path: Path) -> None:
-        context = replace(self.context("cnn", tmp_path / "made"), calibrating=None)
+        context = replace(self.context("cnn", tmp_path / "made"), calibration=None)
         with pytest.raises(TechniqueError, match="needs calibration data") as caught:
             Int8Static().apply(exports(OnnxRuntime(), "cnn").artifact, self.settings(), context)
         assert caught.value.where == "int8_static"
@@ -255,7 +255,7 @@ class TestInt8Static(ArtifactTechniqueSuite):
         assert isinstance(inputs, tuple)
         wide = self.context("mlp", tmp_path / "wide")
         small = whole("train", ArraySource((inputs[0] * 0.01,), targets))
-        narrow = replace(self.context("mlp", tmp_path / "narrow"), calibrating=small)
+        narrow = replace(self.context("mlp", tmp_path / "narrow"), calibration=small)
         results = [Int8Static().apply(artifact, self.settings(), context) for context in (wide, narrow)]
         feed = align(labelled("mlp", 32, seed=1)[0], artifact.inputs)
         (wanted,) = OnnxRuntime().load(artifact, 1, {}).run(feed)
@@ -275,8 +275,8 @@ class TestInt8Static(ArtifactTechniqueSuite):
                 seen.update(indices)
                 return source.read(indices)
 
-        part = Part("train", Watched(), np.arange(200))  # type: ignore[arg-type]
-        context = replace(self.context("mlp", tmp_path / "made"), calibrating=part)
+        part = Split("train", Watched(), np.arange(200))  # type: ignore[arg-type]
+        context = replace(self.context("mlp", tmp_path / "made"), calibration=part)
         Int8Static().apply(exports(OnnxRuntime(), "mlp").artifact, self.settings(samples=64), context)
         assert len(seen) == 64
 

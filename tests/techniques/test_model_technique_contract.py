@@ -5,7 +5,7 @@ import pytest
 
 from autocompress.core.facts import Kind
 from autocompress.core.plan import Setting, Stage, Step
-from autocompress.core.probes import Probes, Structure, Way
+from autocompress.core.probes import Probes, PruningPath, Structure
 from autocompress.core.profile import Profile
 from autocompress.core.technique import ModelTechnique
 from autocompress.errors import PlanError
@@ -30,7 +30,7 @@ class TestChannelPruning(ModelTechniqueSuite):
         facts, profile = facts_with(Kind.CONVOLUTION), Profile("any")
         assert list(ChannelPruning().space(facts, Probes(), profile).grid()) == [{}]
         cuts = [Step("channel_pruning", Stage.STRUCTURE, {**HALF, "ratio": ratio}) for ratio in (0.25, 0.5)]
-        ways = (Way("width", tuple(Structure((cut,), 0.1, 0.5, 0.5) for cut in cuts)),)
+        ways = (PruningPath("width", tuple(Structure((cut,), 0.1, 0.5, 0.5) for cut in cuts)),)
         grid = list(ChannelPruning().space(facts, Probes(ways=ways), profile).grid())
         assert grid == [dict(cut.settings) for cut in cuts]
 

@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 from torch import nn
 
 from autocompress.core.plan import Stage, Step
-from autocompress.core.probes import Course, TrainingProbe
+from autocompress.core.probes import Bracket, TrainingProbe
 from autocompress.core.runtime import Example
 from autocompress.core.source import Array, Inputs
 from autocompress.core.task import Task
 from autocompress.training.cost import (
     GROWTH,
-    ROUNDS,
+    RUNGS,
     TIMED_STEPS,
     TRAINING_SHARE,
     measure_training,
-    with_course,
-    with_next_round,
+    with_bracket,
+    with_next_rung,
 )
 
 ITEMS = 12_800
@@ -29,41 +29,41 @@ ITEMS = 12_800
 
 def probe(candidates: int = 1, asking: float = 0.05) -> TrainingProbe:
     structures = tuple((Step("dropping", Stage.STRUCTURE, {"blocks": str(i)}),) for i in range(candidates))
-    return with_course(TrainingProbe(128, 0.05, "sgd", 0.1, asking, 1000), structures)
+    return with_bracket(TrainingProbe(128, 0.05, "sgd", 0.1, asking, 1000), structures)
 
 
 def trained(training: TrainingProbe, seconds_left: float | None) -> TrainingProbe:
-    """All rounds of the last course, each as long as it was foreseen."""
+    """All rounds of the last bracket, each as long as it was foreseen."""
     left = seconds_left
-    while (longer := with_next_round(training, ITEMS, left)) is not None:
+    while (longer := with_next_rung(training, ITEMS, left)) is not None:
         training = longer
         if left is not None:
-            course = training.courses[-1]
-            left -= course.candidates[-1] * training.seconds(len(training.courses) - 1, len(course.rounds) - 1)
+            bracket = training.brackets[-1]
+            left -= bracket.candidates[-1] * training.seconds(len(training.brackets) - 1, len(bracket.rungs) - 1)
     return training
 
 
-def rounds(training: TrainingProbe, seconds_left: float | None) -> Course:
-    return trained(training, seconds_left).courses[-1]
+def rounds(training: TrainingProbe, seconds_left: float | None) -> Bracket:
+    return trained(training, seconds_left).brackets[-1]
 
 
 def test_without_a_limit_each_round_takes_fewer_candidates_and_longer() -> None:
     found = rounds(probe(3), None)
-    assert found.rounds == (400, 400 * GROWTH, 400 * GROWTH**2)
+    assert found.rungs == (400, 400 * GROWTH, 400 * GROWTH**2)
     assert found.candidates == (3, 2, 1)
-    assert len(found.rounds) == ROUNDS
+    assert len(found.rungs) == RUNGS
 
 
 @given(st.floats(1, 20_000), st.integers(1, 4))
 def test_what_is_planned_fits_into_the_time_and_uses_most_of_it(seconds: float, candidates: int) -> None:
     whole = trained(probe(candidates), seconds)
-    found = whole.courses[0]
+    found = whole.brackets[0]
     spent = sum(count * whole.seconds(0, number) for number, count in enumerate(found.candidates))
     assert spent <= seconds
     assert list(found.candidates) == sorted(found.candidates, reverse=True)
     if seconds > 120:
         assert spent >= 0.9 * TRAINING_SHARE * seconds
-    if not found.rounds:
+    if not found.rungs:
         assert TRAINING_SHARE * seconds < 200 * 0.15 + 1
 
 
@@ -73,21 +73,21 @@ def test_little_time_is_not_spent_on_rivals() -> None:
 
 
 def test_answers_are_paid_for_once() -> None:
-    course = Course((), (400, 1200, 3600), (1, 1, 1))
-    found = TrainingProbe(128, 0.05, "sgd", 0.1, 0.05, 1000, (course, Course((), (1500,), (1,))))
+    bracket = Bracket((), (400, 1200, 3600), (1, 1, 1))
+    found = TrainingProbe(128, 0.05, "sgd", 0.1, 0.05, 1000, (bracket, Bracket((), (1500,), (1,))))
     assert [found.seconds(0, number) for number in range(3)] == pytest.approx([60.0, 150.0, 360.0])
-    # the first course asked for all of them
+    # the first bracket asked for all of them
     assert found.seconds(1, 0) == pytest.approx(150.0)
-    assert found.rounds == 4
+    assert found.rungs == 4
 
 
 def test_a_further_course_begins_again_with_a_short_round() -> None:
     before = trained(probe(3), 2000.0)
-    after = with_next_round(with_course(before, before.courses[0].structures[:1]), ITEMS, 2000.0)
+    after = with_next_rung(with_bracket(before, before.brackets[0].structures[:1]), ITEMS, 2000.0)
     assert after is not None
-    assert after.courses[:-1] == before.courses
-    assert after.courses[-1].rounds == (400,)
-    assert after.courses[-1].candidates == (1,)
+    assert after.brackets[:-1] == before.brackets
+    assert after.brackets[-1].rungs == (400,)
+    assert after.brackets[-1].candidates == (1,)
 
 
 def test_a_step_is_timed_without_the_judging(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_step_is_timed_without_the_judging(tmp_path: Path) -> None:
     student = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
     found = measure_training(student, teacher, task, Example((inputs[:2],)))
     assert found is not None
-    assert found.courses == ()
+    assert found.brackets == ()
     assert (found.batch, found.bank, found.optimizer) == (64, 40, "sgd")
     assert found.seconds_per_step > 0
     assert measure_training(student, teacher, Task(test=(inputs, labels)), Example((inputs[:2],))) is None

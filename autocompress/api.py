@@ -8,34 +8,36 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autocompress.analysis.inspection import inspect_module
 from autocompress.core.plan import Plan
-from autocompress.core.profile import Profile, load_profile
+from autocompress.core.profile import Profile
 from autocompress.core.search_space import SearchSpace
-from autocompress.core.trial import Trial
-from autocompress.core.verdict import Status
 from autocompress.report import trials_frame, write_files
 from autocompress.resolution.resolve import resolve_run
-from autocompress.run.answer import conclude, conclude_so_far
-from autocompress.run.confirm import MAX_LOOKS, Confirmation, confirm, remember, remembered
+from autocompress.run.answer import Answer, History, write_up
+from autocompress.run.confirm import confirm
+from autocompress.run.escalation import conclude, search_and_confirm
 from autocompress.run.result import Result
 from autocompress.run.search import Search
-from autocompress.run.setup import open_run, tools_at_hand
-from autocompress.run.stages import Planned, measure_baseline, plan_run, with_structure, with_training
+from autocompress.run.setup import declared, open_run, tools_of
+from autocompress.run.stages import (
+    Planned,
+    find_facts,
+    measure_baseline,
+    plan_space,
+    take_probes,
+    with_structure,
+    with_training,
+)
 from autocompress.strategies import Bisection
-from autocompress.structure.candidates import nearly_fitted
 from autocompress.system.locks import folder_lock
-from autocompress.system.progress import Event, Listener, silent
+from autocompress.system.progress import Event, Progress, silent
 from autocompress.system.scratch import scratch
 from autocompress.system.workspace import DEFAULT_FOLDER
 
 if TYPE_CHECKING:
     import torch
 
-# how often what can go from a network is looked for where nothing that was proposed fitted
-MOST_ATTEMPTS = 2
-# of the time that is left, what looking for structure may take; and all that planning without a run may take, about
-SHARE_OF_TIME = 0.25
+# what all planning without a run may take, about
 PLANNING_SECONDS = 38.0
 # what it gets for structure of large networks, whose baseline and probes took most of that
 LEAST_SECONDS = 4.0
@@ -57,7 +59,7 @@ def autocompress(
     max_time: str | float | None = None,
     resume: bool = False,
     named: Mapping[str, str] | None = None,
-    progress: Listener = silent,
+    progress: Progress = silent,
 ) -> Result:
     """The cheapest measured plan that meets the profile's budgets, as a file that ships.
 
@@ -82,114 +84,36 @@ def autocompress(
         AutocompressError: for bad input (exit code 2) and failures of device or runtime (4). Budgets that are
             not met are a value, not an exception.
     """
+    target = declared(profile, budgets, objective, ignore, keep_float)
     progress(Event("baseline", "exporting the model"))
-    bench, journal, deadline = open_run(
+    run = open_run(
         model,
-        profile,
+        target,
         data,
         inputs=inputs,
         out=out,
-        budgets=budgets,
-        objective=objective,
-        ignore=ignore,
-        keep_float=keep_float,
         max_time=max_time,
         resume=resume,
         named=named,
+        progress=progress,
     )
     try:
-        planned = plan_run(bench, journal, progress)
-        journal.note("facts", planned.facts.to_json())
-        search = Search(bench, planned.search_space, Bisection(), journal, deadline, progress)
-        confirmations: list[Confirmation] = []
-        while True:
-            search.search_space = planned.search_space
-            confirmations = climb(search, planned, confirmations, progress, last=False)
-            # `effort` ends with its first answer: there is nothing to keep ready, and nothing to go on from
-            reached = [] if bench.profile.objective == "effort" else search.reached()
-            if reached:
-                _keep_ready(search, planned, reached[0])
-            further = _further(search, planned, confirmations, reached, progress)
-            if further is None:
-                break
-            planned = further
-        confirmations = climb(search, planned, confirmations, progress, last=True)
+        baseline = measure_baseline(run)
+        facts = find_facts(run)
+        probes = take_probes(run, facts)
+        planned = plan_space(run, baseline, facts, probes)
+        search = Search(run, planned.search_space, Bisection())
+        planned, confirmations = search_and_confirm(search, planned, write_files)
         # the files of an answer belong together, and two workers may come to theirs at once
-        with folder_lock(bench.workspace.root):
-            return _finish(conclude(search, planned.facts, planned.baseline, confirmations))
+        with folder_lock(run.workspace.root):
+            return _written(conclude(search, planned, confirmations))
     finally:
-        journal.spend_time(deadline.spent)
-        journal.release()
-        journal.close()
+        run.close()
 
 
-def _keep_ready(search: Search, planned: Planned, best: Trial) -> None:
-    """Files of the best answer so far, for whoever looks while an objective goes on improving it."""
-    with folder_lock(search.workbench.workspace.root):
-        write_files(conclude_so_far(search, planned.facts, planned.baseline, best))
-
-
-def _finish(result: Result) -> Result:
+def _written(result: Result) -> Result:
     write_files(result)
-    return replace(result, trials=trials_frame(result.history))
-
-
-def climb(
-    search: Search, planned: Planned, so_far: Sequence[Confirmation], progress: Listener, *, last: bool
-) -> list[Confirmation]:
-    """Confirmations in the order they were made, until one is met or no further look makes sense."""
-    bench, journal = search.workbench, search.journal
-    confirmations = list(so_far)
-    if _answered(confirmations):
-        return confirmations
-    known = {confirmation.plan.hash for confirmation in confirmations}
-    plans = [Plan()] if planned.fits else (trial.plan for trial in search.contenders(known, last=last))
-    for plan in plans:
-        if len(confirmations) >= MAX_LOOKS:
-            break
-        # another worker may be confirming the same plan now: its verdict is then the one that stands
-        with folder_lock(bench.workspace.checkpoints, lambda: progress(Event("confirm", "waiting for another worker"))):
-            found = remembered(bench, plan, journal)
-            if found is None:
-                found = confirm(bench, plan, journal, progress)
-                remember(found, journal)
-        confirmations.append(found)
-        if _answered(confirmations):
-            break
-    return confirmations
-
-
-def _answered(confirmations: Sequence[Confirmation]) -> bool:
-    return any(found.verdict.status is Status.MET or found.hopeless for found in confirmations)
-
-
-def _further(
-    search: Search,
-    planned: Planned,
-    confirmations: Sequence[Confirmation],
-    reached: Sequence[Trial],
-    progress: Listener,
-) -> Planned | None:
-    """What is tried next when nothing meets the budgets so far: structure, then training, round by round.
-
-    None when there is an answer, no time, or nothing more to try.
-    """
-    bench, journal = search.workbench, search.journal
-    left = search.deadline.left
-    seconds = None if left is None else SHARE_OF_TIME * left
-    over = search.out_of_time or search.deadline.over or len(confirmations) >= MAX_LOOKS
-    if over or planned.fits or _answered(confirmations):
-        return None
-    if planned.structure_attempts:
-        again = planned.structure_attempts < MOST_ATTEMPTS and not planned.search_space.out_of_reach
-        if again and nearly_fitted(planned.search_space, journal.trials()):
-            return with_structure(planned, bench, journal, progress, seconds)
-        plans = [trial.plan for trial in reached]
-        return with_training(planned, bench, journal, progress, left, reached=plans)
-    first_is_enough = bench.profile.objective == "effort"
-    if bench.task is None or bench.task.calibration is None or (first_is_enough and search.structure_suffices):
-        return None
-    return with_structure(planned, bench, journal, progress, seconds)
+    return replace(result, trials=trials_frame(result.history, result.names))
 
 
 def explain(
@@ -202,7 +126,7 @@ def explain(
     objective: str | None = None,
     ignore: Sequence[str] = (),
     keep_float: Sequence[str] = (),
-    progress: Listener = silent,
+    progress: Progress = silent,
 ) -> Planned:
     """Baseline, facts, probes and search space of a run that is not made, within about a minute.
 
@@ -212,36 +136,25 @@ def explain(
         AutocompressError: for bad input and failures of device or runtime.
     """
     began = time.monotonic()
-    target = load_profile(profile)
-    briefly = replace(target.protocol, max_seconds=min(BRIEFLY, target.protocol.max_seconds))
+    target = declared(profile, budgets, objective, ignore, keep_float)
+    brief = replace(target.protocol, max_seconds=min(BRIEFLY, target.protocol.max_seconds))
     with scratch("plan") as folder:
-        bench, journal, _ = open_run(
-            model,
-            replace(target, protocol=briefly),
-            data,
-            inputs=inputs,
-            out=folder,
-            budgets=budgets,
-            objective=objective,
-            ignore=ignore,
-            keep_float=keep_float,
-        )
+        run = open_run(model, replace(target, protocol=brief), data, inputs=inputs, out=folder, progress=progress)
         try:
-            planned = plan_run(bench, journal, progress)
+            baseline = measure_baseline(run)
+            facts = find_facts(run)
+            planned = plan_space(run, baseline, facts, take_probes(run, facts))
             if planned.fits:
                 return planned
             seconds = max(LEAST_SECONDS, PLANNING_SECONDS - (time.monotonic() - began))
-            planned = with_structure(planned, bench, journal, progress, seconds)
+            planned = with_structure(run, planned, seconds)
             if planned.search_space.out_of_reach:
                 return planned
-            expected = [
-                recipe.structures[recipe.likely]
-                for recipe in planned.search_space.recipes
-                if recipe.nested and recipe.likely is not None
-            ]
-            return with_training(planned, bench, journal, progress, None, structures=expected) or planned
+            nested = [recipe for recipe in planned.search_space.recipes if recipe.nested]
+            expected = [recipe.structures[recipe.likely] for recipe in nested if recipe.likely is not None]
+            return with_training(run, planned, None, structures=expected) or planned
         finally:
-            journal.close()
+            run.close()
 
 
 def apply_plan(
@@ -255,29 +168,27 @@ def apply_plan(
     budgets: Mapping[str, float | str] | None = None,
     ignore: Sequence[str] = (),
     keep_float: Sequence[str] = (),
-    progress: Listener = silent,
+    progress: Progress = silent,
 ) -> Result:
-    """Replay a plan and judge its file on the holdout data; arguments as in `autocompress`.
+    """Replay a plan and judge its file on the holdout; arguments as in `autocompress`.
 
     The same plan, model, data and thread count give the same bytes on the same machine.
 
     Raises:
         AutocompressError: for bad input, a plan that does not fit the model, and failures of device or runtime.
     """
-    tools_at_hand().require_possible(plan)
+    target = declared(profile, budgets, None, ignore, keep_float)
+    tools_of(target).require_possible(plan)
     progress(Event("baseline", "exporting the model"))
-    bench, journal, deadline = open_run(
-        model, profile, data, inputs=inputs, out=out, budgets=budgets, ignore=ignore, keep_float=keep_float
-    )
+    run = open_run(model, target, data, inputs=inputs, out=out, progress=progress)
     try:
-        progress(Event("baseline", "measuring the model as it is"))
-        baseline = measure_baseline(bench)
-        facts = inspect_module(bench.module, bench.example)
-        search = Search(bench, SearchSpace((), {}), Bisection(), journal, deadline, progress)
-        return _finish(conclude(search, facts, baseline, [confirm(bench, plan, journal, progress)]))
+        baseline = measure_baseline(run)
+        facts = find_facts(run)
+        found = confirm(run, plan)
+        answer = Answer(plan, found.artifact, found.measurement, found.verdict, found.certificate)
+        return _written(write_up(run, answer, History(facts, SearchSpace((), {}), baseline, run.record.trials())))
     finally:
-        journal.release()
-        journal.close()
+        run.close()
 
 
 def resolve(
@@ -288,7 +199,7 @@ def resolve(
     data: Any = None,
     data_dir: Path | None = None,
     out: str | Path | None = None,
-    progress: Listener = silent,
+    progress: Progress = silent,
 ) -> Result:
     """The cheapest file of an earlier run that meets other budgets, within about a minute; nothing is trained or built.
 
@@ -309,4 +220,4 @@ def resolve(
     result = resolve_run(
         folder, budgets=budgets, objective=objective, data=data, data_dir=data_dir, out=out, progress=progress
     )
-    return _finish(result)
+    return _written(result)

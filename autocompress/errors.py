@@ -64,7 +64,7 @@ class PlanError(AutocompressError):
     """A plan that is malformed or names an unknown technique or setting."""
 
 
-class JournalError(AutocompressError):
+class RecordError(AutocompressError):
     """A journal that belongs to other inputs or cannot be read."""
 
 

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from architectures_page import write_page
+from autocompress.evaluation.workbench import Workbench
 from cifar10 import HERE, stamp
 from more_networks import activity, har, imagenet_sample, minilm, mnist, mnist_mlp, squeezenet, sst2
 from networks import cifar10, cifar_resnet
@@ -41,7 +42,6 @@ from autocompress.core.search_space import Recipe
 from autocompress.core.source import ArraySource
 from autocompress.data.vision import import_torchvision, prepare_torchvision
 from autocompress.errors import AutocompressError
-from autocompress.evaluation.workbench import Workbench
 from autocompress.run.setup import open_run
 
 RESULTS = HERE / "results" / "architectures.json"
@@ -156,9 +156,9 @@ def one(name: str) -> dict[str, Any]:
     planned = explain(module, brief(), task)
     seconds, peak = time.monotonic() - began, peak_mb()
     with tempfile.TemporaryDirectory() as folder:
-        bench, journal, _ = open_run(module, brief(), task, out=Path(folder) / "run")
+        bench, record, _ = open_run(module, brief(), task, out=Path(folder) / "run")
         recipes = [measured(recipe, bench) for recipe in planned.search_space.recipes if not recipe.rounds]
-        journal.close()
+        record.close()
     return {
         "name": name,
         "date": stamp()["date"],

@@ -16,7 +16,7 @@ from autocompress.analysis.layer_microbenchmarks import (
     build,
     microbenchmarks_of,
 )
-from autocompress.analysis.probe_measuring import Pair, ProbeBench, Tried, tried, with_figures
+from autocompress.analysis.probe_measuring import Pair, ProbeMeasurer, Tried, tried, with_figures
 from autocompress.core.artifact import Artifact
 from autocompress.core.facts import Facts
 from autocompress.core.plan import Setting
@@ -31,7 +31,7 @@ PROBE_SECONDS = 0.3
 CALIBRATION_ITEMS = 8
 
 
-def run_probes(facts: Facts, bench: ProbeBench) -> Probes:
+def run_probes(facts: Facts, measurer: ProbeMeasurer) -> Probes:
     """Each technique's probed settings on microbenchmarks of the model's dominant layers, against float, and what a
     layer costs that has hardly any channels.
 
@@ -41,19 +41,19 @@ def run_probes(facts: Facts, bench: ProbeBench) -> Probes:
     """
     microbenchmarks = microbenchmarks_of(facts)
     layers = tuple(microbenchmark.layer.name for microbenchmark in microbenchmarks)
-    dot_product = "int8_dot_product" in bench.machine.features
+    dot_product = "int8_dot_product" in measurer.tools.device.machine().features
     if not microbenchmarks:
         return Probes((), (), dot_product)
-    key = bench.key(_asked(facts, microbenchmarks, bench.techniques))
+    key = measurer.key(_asked(facts, microbenchmarks, measurer.techniques))
     known = _known(key)
     if known is not None:
-        bench.said("the probes of an earlier run on this device hold")
+        measurer.tell("the probes of an earlier run on this device hold")
         probes, summary = known
         return Probes(probes, layers, dot_product, microbenchmarks=summary)
-    probes, summary = _run(microbenchmarks, bench)
+    probes, summary = _run(microbenchmarks, measurer)
     if summary is not None:
         content = {"probes": [probe.to_json() for probe in probes], "microbenchmarks": vars(summary)}
-        probe_cache.write(key, content, bench.said)
+        probe_cache.write(key, content, measurer.tell)
     return Probes(probes, layers, dot_product, microbenchmarks=summary)
 
 
@@ -71,7 +71,7 @@ def _known(key: str) -> tuple[tuple[Probe, ...], MicrobenchmarkProbe | None] | N
 
 
 def _run(
-    microbenchmarks: Sequence[Microbenchmark], bench: ProbeBench
+    microbenchmarks: Sequence[Microbenchmark], measurer: ProbeMeasurer
 ) -> tuple[tuple[Probe, ...], MicrobenchmarkProbe | None]:
     module, inputs = build(microbenchmarks)
     generator = np.random.default_rng(0)
@@ -84,20 +84,20 @@ def _run(
     with scratch("probe") as folder:
         try:
             with working():
-                baseline = bench.runtime.export(module, example, folder / "float.onnx")
+                baseline = measurer.tools.runtime.export(module, example, folder / "float.onnx")
         except ModelError as error:
-            failed = [(technique.name, settings) for technique in bench.techniques for settings in technique.probed]
+            failed = [(technique.name, settings) for technique in measurer.techniques for settings in technique.probed]
             return tuple(Probe(name, settings, None, failure=error.message) for name, settings in failed), None
         context = Context(None, example, split, folder)
         found: list[Tried] = []
         count = len(microbenchmarks)
-        for technique in bench.techniques:
-            bench.said(f"probing {technique.name} on {count} kind{'s' if count > 1 else ''} of layers")
+        for technique in measurer.techniques:
+            measurer.tell(f"probing {technique.name} on {count} kind{'s' if count > 1 else ''} of layers")
             found += tried(technique, technique.probed, _settings(technique), baseline, context)
-        thin = _thin(microbenchmarks, bench.runtime, context)
-        bench.said("measuring these probes in turn")
+        thin = _thin(microbenchmarks, measurer.tools.runtime, context)
+        measurer.tell("measuring these probes in turn")
         artifacts = [one for one in (thin, *(one for _, one in found)) if one is not None]
-        pairs = bench.pairs(baseline, artifacts, example, PROBE_SECONDS)
+        pairs = measurer.pairs(baseline, artifacts, example, PROBE_SECONDS)
         probes = tuple(with_figures(found, pairs, baseline))
         summary = None if thin is None else _summary(microbenchmarks, module, pairs[thin], baseline.size_bytes)
     return probes, summary

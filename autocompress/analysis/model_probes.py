@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from autocompress.analysis import probe_cache
-from autocompress.analysis.probe_measuring import ProbeBench, Tried, tried, with_figures
+from autocompress.analysis.probe_measuring import ProbeMeasurer, Tried, tried, with_figures
 from autocompress.core.artifact import BYTES_PER_MB, Artifact
 from autocompress.core.facts import Facts
 from autocompress.core.plan import Setting
@@ -28,7 +28,7 @@ MOST_SETTINGS = 2
 PROBE_SECONDS = 0.8
 
 
-def probe_model(baseline: Artifact, example: Example, facts: Facts, probes: Probes, bench: ProbeBench) -> Probes:
+def probe_model(baseline: Artifact, example: Example, facts: Facts, probes: Probes, measurer: ProbeMeasurer) -> Probes:
     """The probes with those of the whole model, for techniques that pay on the microbenchmarks; unchanged for large
     files.
 
@@ -37,18 +37,18 @@ def probe_model(baseline: Artifact, example: Example, facts: Facts, probes: Prob
     if baseline.size_bytes > MOST_MB * BYTES_PER_MB:
         return probes
     spaces = {
-        technique: technique.space(facts, probes, bench.profile)
-        for technique in bench.techniques
-        if probes.of(technique.name) and technique.refuses(facts, probes, bench.profile) is None
+        technique: technique.space(facts, probes, measurer.profile)
+        for technique in measurer.techniques
+        if probes.of(technique.name) and technique.refuses(facts, probes, measurer.profile) is None
     }
     if not spaces:
         return probes
     asked = [[technique.name, _others(space), list(_wanted(space))] for technique, space in spaces.items()]
-    key = bench.key(["whole", baseline.hash, asked])
+    key = measurer.key(["whole", baseline.hash, asked])
     found = _known(key)
     if found is None:
-        found = _run(baseline, example, spaces, bench)
-        probe_cache.write(key, {"probes": [probe.to_json() for probe in found]}, bench.said)
+        found = _run(baseline, example, spaces, measurer)
+        probe_cache.write(key, {"probes": [probe.to_json() for probe in found]}, measurer.tell)
     return replace(probes, probes=(*probes.probes, *found))
 
 
@@ -69,15 +69,15 @@ def _others(space: SettingSpace) -> dict[str, Setting]:
 
 
 def _run(
-    baseline: Artifact, example: Example, spaces: Mapping[ArtifactTechnique, SettingSpace], bench: ProbeBench
+    baseline: Artifact, example: Example, spaces: Mapping[ArtifactTechnique, SettingSpace], measurer: ProbeMeasurer
 ) -> list[Probe]:
     with scratch("probe") as folder:
         context = Context(None, example, example.as_split(), folder)
         found: list[Tried] = []
         for technique, space in spaces.items():
-            bench.said(f"probing {technique.name} on the whole model")
+            measurer.tell(f"probing {technique.name} on the whole model")
             found += tried(technique, _wanted(space), _others(space), baseline, context)
-        bench.said("measuring these probes in turn")
+        measurer.tell("measuring these probes in turn")
         artifacts = [one for _, one in found if one is not None]
-        pairs = bench.pairs(baseline, artifacts, example, PROBE_SECONDS)
+        pairs = measurer.pairs(baseline, artifacts, example, PROBE_SECONDS)
         return [replace(probe, whole=True) for probe in with_figures(found, pairs, baseline)]

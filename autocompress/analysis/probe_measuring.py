@@ -10,14 +10,13 @@ import numpy as np
 
 from autocompress.analysis import probe_cache
 from autocompress.core.artifact import Artifact
-from autocompress.core.device import Device
-from autocompress.core.machine import Machine
 from autocompress.core.measurement import Measurement
 from autocompress.core.plan import Setting
 from autocompress.core.probes import Probe
 from autocompress.core.profile import Profile
-from autocompress.core.runtime import Example, Runtime
+from autocompress.core.runtime import Example
 from autocompress.core.technique import ArtifactTechnique, Context
+from autocompress.core.tools import Tools
 from autocompress.errors import RuntimeFailureError, TechniqueError
 from autocompress.statistics.bounds import median_bounds
 from autocompress.system.locks import working
@@ -30,19 +29,17 @@ Tried = tuple[Probe, Artifact | None]
 
 
 @dataclass(frozen=True, eq=False)
-class ProbeBench:
+class ProbeMeasurer:
     """Techniques, and where what they make is measured: one runtime on one device, as the profile says."""
 
     techniques: Sequence[ArtifactTechnique]
-    runtime: Runtime
-    device: Device
+    tools: Tools
     profile: Profile
-    machine: Machine
-    said: Callable[[str], None] = lambda sentence: None
+    tell: Callable[[str], None] = lambda sentence: None
 
     def key(self, probed: Any) -> str:
         """The name under which what is `probed` is kept."""
-        return probe_cache.key_of(self.machine, self.runtime.versions, self.profile, probed)
+        return probe_cache.key_of(self.tools.device.machine(), self.tools.runtime.versions, self.profile, probed)
 
     def pairs(
         self, baseline: Artifact, artifacts: Sequence[Artifact], example: Example, seconds: float
@@ -68,7 +65,7 @@ class ProbeBench:
     def _measure(self, artifacts: Sequence[Artifact], example: Example, seconds: float) -> Sequence[Measurement]:
         # the budgets are the model's, not the probe's: no need to measure until they are decided
         profile = replace(self.profile, budgets=())
-        return self.device.measure(list(artifacts), profile, example, seconds * (len(artifacts) - 1))
+        return self.tools.device.measure(list(artifacts), profile, example, seconds * (len(artifacts) - 1))
 
 
 def tried(

@@ -245,16 +245,15 @@ def measure(
 ) -> None:
     """Size, latency with its interval, and memory of a file, in the profile's runtime on this device."""
     from autocompress.core.profile import load_profile
-    from autocompress.devices import LocalDevice
     from autocompress.report.measurement import measured_json, print_measurement
     from autocompress.run import gate
-    from autocompress.runtimes import OnnxRuntime
 
     target = load_profile(profile)
-    runtime = OnnxRuntime()
-    found = runtime.read(artifact)
-    before = runtime.read(baseline) if baseline else None
-    measurement, machine = gate.measure(found, before, target, LocalDevice(), None)
+    tools = gate.tools_without_techniques(target)
+    found = tools.runtime.read(artifact)
+    before = tools.runtime.read(baseline) if baseline else None
+    measurement = gate.measure(found, gate.measurer_of(target, tools, None, before))
+    machine = str(tools.device.machine())
     if as_json:
         typer.echo(json.dumps(measured_json(measurement, target, machine), indent=2))
     else:
@@ -287,29 +286,26 @@ def check(
     budgets: Mapping[str, str] | None = None,
 ) -> None:
     """Judge files against the budgets; anything that could not be measured is not met."""
-    from autocompress.core.device import require_described
+    from autocompress.core.budget import Budget
     from autocompress.core.profile import load_profile
     from autocompress.data.data_spec import load_data
-    from autocompress.devices import LocalDevice
-    from autocompress.report.gate import print_checks, write_reports
+    from autocompress.report.gate import print_checks
+    from autocompress.report.gate_files import write_reports
     from autocompress.run import gate
-    from autocompress.run.setup import replacements
-    from autocompress.runtimes import OnnxRuntime
     from autocompress.system.workspace import read_json
 
-    targets = [load_profile(name).with_budgets(replacements(budgets)) for name in profile or ["local"]]
-    runtime, device = OnnxRuntime(), LocalDevice()
-    for target in targets:
-        # before anything is measured for the others
-        require_described(device, target)
+    asked = [Budget.parse(metric, value) for metric, value in (budgets or {}).items()]
+    targets = [load_profile(name).with_budgets(asked) for name in profile or ["local"]]
+    # before anything is measured for the others
+    tools = [gate.tools_without_techniques(target) for target in targets]
     task = load_data(data, data_dir=data_dir) if data else None
-    files = [runtime.read(path) for path in artifact]
-    before = runtime.read(baseline) if baseline else None
     claimed = read_json(certificate) if certificate else None
+    every = [(path, *both) for path in artifact for both in zip(targets, tools, strict=True)]
+    files = [(one.runtime.read(path), one.runtime.read(baseline) if baseline else None) for path, _, one in every]
     checks = []
-    for file in files:
+    for (_, target, one), (file, before) in zip(every, files, strict=True):
         certified = gate.Certified.verify(claimed, str(certificate), file, before) if certificate else None
-        checks += [gate.check(file, before, target, runtime, device, task, certified) for target in targets]
+        checks.append(gate.check(file, before, target, one, task, certified))
     print_checks(Console(highlight=False), checks)
     write_reports(checks, json_file, junit, markdown, os.environ.get("GITHUB_STEP_SUMMARY"))
     raise typer.Exit(gate.worst(checks))

@@ -39,10 +39,12 @@ def show(profile: Annotated[str, typer.Argument(metavar="PROFILE", help="File or
 def validate(profile: Annotated[str, typer.Argument(metavar="PROFILE", help="File or name.")]) -> None:
     """Check a profile, and tell whether this machine is the one that it describes."""
     from autocompress.core.profile import load_profile
-    from autocompress.devices import LocalDevice
+    from autocompress.devices import device_of
+    from autocompress.runtimes import runtime_of
 
     target = load_profile(profile)
-    machine = LocalDevice().machine()
+    # a runtime or a connection that there is none of is an error of the profile
+    machine = device_of(target, runtime_of(target)).machine()
     fingerprint = target.device.fingerprint
     mismatches = fingerprint.mismatches(machine) if fingerprint else []
     typer.echo(f"{target.name}: valid; budgets {', '.join(map(str, target.budgets)) or 'none'}")
@@ -55,11 +57,13 @@ def detect(
     name: Annotated[str, typer.Option("--name", help="Name of the profile.")] = "detected",
 ) -> None:
     """The profile of the present machine: CPU, cores, memory, int8 dot product, bf16."""
-    from autocompress.core.profile import detected_profile
-    from autocompress.devices import LocalDevice
+    from autocompress.core.profile import detected_profile, load_profile
+    from autocompress.devices import device_of
+    from autocompress.runtimes import runtime_of
     from autocompress.system.workspace import write_text
 
-    text = detected_profile(LocalDevice().machine(), name)
+    local = load_profile("local")
+    text = detected_profile(device_of(local, runtime_of(local)).machine(), name)
     if out is None:
         typer.echo(text.rstrip())
     else:

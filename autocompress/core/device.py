@@ -1,20 +1,36 @@
-"""Contract Device: where latency and memory are taken."""
+"""Contract Device: where everything that is judged is taken."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from autocompress.core.artifact import Artifact
 from autocompress.core.machine import Machine
 from autocompress.core.measurement import Measurement
 from autocompress.core.profile import Profile
-from autocompress.core.runtime import Example
+from autocompress.core.runtime import Example, Runtime, Session
+from autocompress.core.source import Array
 from autocompress.errors import DeviceError
 
 
 class Device(ABC):
-    """A machine that runs artifacts and measures them."""
+    """A machine that runs artifacts in a runtime: times them, answers with them, says where their time goes.
+
+    `scheme` is how profiles begin the `connection` of such devices: `local`, or what stands before `://`.
+    """
+
+    scheme: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def connect(cls, connection: str, runtime: Runtime) -> Device:
+        """The device that a profile's `connection` names, which runs artifacts in `runtime`.
+
+        Raises:
+            DeviceError: when the connection names none.
+        """
 
     @abstractmethod
     def machine(self) -> Machine:
@@ -42,6 +58,24 @@ class Device(ABC):
         Raises:
             DeviceError: when the measuring process cannot be started.
             RuntimeFailureError: when it dies, or the artifact fails in it.
+        """
+
+    @abstractmethod
+    def load(self, artifact: Artifact, profile: Profile) -> Session:
+        """The artifact, ready to answer on this device with all of its cores; scores come from here.
+
+        Raises:
+            RuntimeFailureError: when the runtime refuses the artifact or an option of the profile.
+        """
+
+    @abstractmethod
+    def slowest_operators(
+        self, artifact: Artifact, profile: Profile, inputs: Mapping[str, Array]
+    ) -> Sequence[tuple[str, str, float]]:
+        """Name, type and share of the artifact's time on these inputs of its operators, the slowest first.
+
+        Raises:
+            RuntimeFailureError: when the runtime fails on it.
         """
 
 

@@ -114,7 +114,7 @@ class Plan:
         return " | ".join(parts)
 
     @property
-    def brief(self) -> str:
+    def kind(self) -> str:
         """The techniques without their settings; one that comes several times in a row is counted."""
         runs = [(name, sum(1 for _ in steps)) for name, steps in groupby(self.steps, key=lambda step: step.technique)]
         return " + ".join(f"{name} x{count}" if count > 1 else name for name, count in runs) or str(self)

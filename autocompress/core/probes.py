@@ -67,6 +67,33 @@ SMALLEST = "smallest structure"
 
 
 @dataclass(frozen=True)
+class Parts:
+    """The parts of a network that a structure technique can take, by name, and why it leaves others alone.
+
+    `what` says what they are and what can be done with them: `blocks can be left out`.
+    """
+
+    what: str
+    names: tuple[str, ...] = ()
+    left_alone: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{len(self.names)} {self.what}"
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {"what": self.what, "names": list(self.names), "left_alone": dict(self.left_alone)}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Parts:
+        """The parts that `to_json` wrote."""
+        return Parts(data["what"], tuple(data["names"]), dict(data["left_alone"]))
+
+
+NO_PARTS = Parts("parts")
+
+
+@dataclass(frozen=True)
 class Structure:
     """One point on a pruning path: the steps that make it and what is known before it is built and measured.
 
@@ -157,9 +184,7 @@ class Probes:
     probes: tuple[Probe, ...] = ()
     layers: tuple[str, ...] = ()
     int8_dot_product: bool | None = None
-    blocks: tuple[str, ...] = ()
-    groups: tuple[str, ...] = ()
-    left_alone: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, Parts] = field(default_factory=dict)
     paths: tuple[PruningPath, ...] = ()
     training: TrainingProbe | None = None
     channel_multiple: int | None = None
@@ -181,6 +206,10 @@ class Probes:
         fitting = (probe for probe in found if probe.settings.items() <= settings.items())
         return next(fitting, next(iter(found), None))
 
+    def parts_of(self, technique: str) -> Parts:
+        """What a structure technique can take; nothing where it was not asked."""
+        return self.parts.get(technique, NO_PARTS)
+
     def failure_of(self, technique: str) -> str:
         """Why the technique cannot be done on this model, empty where it can or was not tried."""
         mine = [probe for probe in self.probes if probe.technique == technique]
@@ -193,9 +222,7 @@ class Probes:
             "probes": [probe.to_json() for probe in self.probes],
             "layers": list(self.layers),
             "int8_dot_product": self.int8_dot_product,
-            "blocks": list(self.blocks),
-            "groups": list(self.groups),
-            "left_alone": dict(self.left_alone),
+            "parts": {name: parts.to_json() for name, parts in self.parts.items()},
             "paths": [_path_to_json(path) for path in self.paths],
             "training": _training_to_json(self.training) if self.training else None,
             "channel_multiple": self.channel_multiple,
@@ -211,9 +238,7 @@ class Probes:
             tuple(Probe.from_json(probe) for probe in data["probes"]),
             tuple(data["layers"]),
             data["int8_dot_product"],
-            tuple(data["blocks"]),
-            tuple(data["groups"]),
-            data["left_alone"],
+            {name: Parts.from_json(parts) for name, parts in data["parts"].items()},
             tuple(_path(path) for path in data["paths"]),
             _training(data["training"]) if data["training"] else None,
             data["channel_multiple"],

@@ -13,15 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from autocompress.core.artifact import TensorSpec
 from autocompress.core.budget import METRICS, Budget, GateRule, merge
 from autocompress.core.machine import Fingerprint, Machine
+from autocompress.core.objective import EFFORT, OBJECTIVES, Objective
 from autocompress.errors import AutocompressError, ProfileError, nearest
 
-Objective = Literal["effort", "latency", "size", "accuracy", "serving_cost"]
 Statistic = Literal["p50", "mean", "p90", "p95", "p99"]
 Severity = Literal["error", "warn", "off"]
 OnUndecided = Literal["fail", "warn"]
 Items = Literal["as_needed", "all"]
 DeviceClass = Literal["server", "desktop", "edge", "mobile"]
-OBJECTIVES: tuple[str, ...] = get_args(Objective)
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Profile:
     runtime: RuntimeProfile = RuntimeProfile()
     protocol: Protocol = Protocol()
     budgets: tuple[Budget, ...] = ()
-    objective: str = "effort"
+    objective: Objective = EFFORT
     confidence: float = 0.95
     rules: Mapping[str, GateRule] = field(default_factory=dict)
     inputs: tuple[TensorSpec, ...] = ()
@@ -109,13 +108,7 @@ class Profile:
         Raises:
             ProfileError: when it is not one of `OBJECTIVES`.
         """
-        if objective is None:
-            return self
-        if objective not in OBJECTIVES:
-            raise ProfileError(
-                f"{objective!r} is not an objective.", where="objective", hint=f"Known: {', '.join(OBJECTIVES)}."
-            )
-        return replace(self, objective=objective)
+        return self if objective is None else replace(self, objective=_objective(objective))
 
     @property
     def in_float(self) -> tuple[str, ...]:
@@ -146,7 +139,7 @@ class Profile:
             "runtime": {"name": runtime.name, "threads": runtime.threads, "options": dict(runtime.options)},
             "protocol": asdict(self.protocol),
             "budgets": {b.metric: self._budget_to_json(b) for b in self.budgets},
-            "objective": self.objective,
+            "objective": self.objective.name,
             "confidence": self.confidence,
             "sources": list(self.sources),
             "ignore": list(self.ignore),
@@ -173,7 +166,7 @@ class _FingerprintFile(_File):
 
 
 class _DeviceFile(_File):
-    connection: Literal["local"] = "local"
+    connection: str = Field("local", min_length=1)
     device_class: DeviceClass = Field("server", alias="class")
     arch: str | None = None
     cpu: str = ""
@@ -185,7 +178,7 @@ class _DeviceFile(_File):
 
 
 class _RuntimeFile(_File):
-    name: Literal["onnxruntime"] = "onnxruntime"
+    name: str = Field("onnxruntime", min_length=1)
     threads: int = Field(1, ge=1, le=1024, strict=True)
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
 
@@ -212,7 +205,7 @@ class _ProfileFile(_File):
     runtime: _RuntimeFile = _RuntimeFile()
     protocol: _ProtocolFile = _ProtocolFile()
     budgets: dict[str, Any] = Field(default_factory=dict)
-    objective: Objective = "effort"
+    objective: str = EFFORT.name
     confidence: float = Field(0.95, gt=0.5, lt=1)
     inputs: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
@@ -301,10 +294,16 @@ def detected_profile(machine: Machine, name: str) -> str:
         "budgets": {
             budget.metric: f"{budget.limit:g}x" if budget.relative else budget.limit for budget in local.budgets
         },
-        "objective": local.objective,
+        "objective": local.objective.name,
         "confidence": local.confidence,
     }
     return "# Written by `autocompress profile detect`.\n" + yaml.safe_dump(content, sort_keys=False)
+
+
+def _objective(name: str) -> Objective:
+    if name not in OBJECTIVES:
+        raise ProfileError(f"{name!r} is not an objective.", where="objective", hint=f"Known: {', '.join(OBJECTIVES)}.")
+    return OBJECTIVES[name]
 
 
 def _from_file(file: _ProfileFile) -> Profile:
@@ -328,7 +327,7 @@ def _from_file(file: _ProfileFile) -> Profile:
         protocol=Protocol(**file.protocol.model_dump()),
         budgets=budgets,
         rules=rules,
-        objective=file.objective,
+        objective=_objective(file.objective),
         confidence=file.confidence,
         inputs=tuple(
             TensorSpec.parse(text, "input" if i == 0 else f"input_{i}", where=f"inputs.{i}")

@@ -30,7 +30,7 @@ def int8_space(
 
 def time_matters(profile: Profile) -> bool:
     """True when a budget or the objective asks for speed."""
-    return profile.limits(*TIME_METRICS) or profile.objective in ("latency", "serving_cost")
+    return profile.limits(*TIME_METRICS) or profile.objective.wants_speed
 
 
 def worth(profile: Profile) -> float:
@@ -41,7 +41,7 @@ def worth(profile: Profile) -> float:
     if not time_matters(profile):
         return math.inf
     room = [budget.limit for budget in profile.budgets if budget.metric == "latency_ms" and budget.relative]
-    return max(1.0, *room) if profile.objective not in ("latency", "serving_cost") and room else 1.0
+    return max(1.0, *room) if room and not profile.objective.wants_speed else 1.0
 
 
 def profitable_settings(

@@ -1,229 +1,295 @@
-"""The journal: every trial ever made, in an Optuna storage. The only module that touches the storage."""
+"""The record of a run: every trial ever made and every fact noted, behind two contracts and with typed properties.
+
+`TrialStore` and `NoteStore` are what a database has to do; `Record` is what the rest of the package reads and writes.
+"""
 
 from __future__ import annotations
 
-import json
-import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import optuna
-from optuna.exceptions import ExperimentalWarning, OptunaError, UpdateFinishedTrialError
-from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import URL, Connection, column, delete, insert, select, table, update
-from sqlalchemy.exc import SQLAlchemyError
-
+from autocompress.core.facts import Facts
+from autocompress.core.measurement import Measurement
 from autocompress.core.plan import Plan
-from autocompress.core.trial import Outcome, Trial
-from autocompress.errors import JournalError
+from autocompress.core.probes import Probes
+from autocompress.core.trial import Trial
+from autocompress.core.verdict import Verdict
 from autocompress.system.workers import Worker
 
 SCHEMA = 2
-HEARTBEAT_S = 10
-GRACE_S = 60
-# how long a worker waits for another that writes; SQLite's own 5 seconds are short on a busy disk
-BUSY_TIMEOUT_S = 60
-STATES = {
-    Outcome.MEASURED: TrialState.COMPLETE,
-    Outcome.STOPPED: TrialState.PRUNED,
-    Outcome.REFUSED: TrialState.FAIL,
-    Outcome.FAILED: TrialState.FAIL,
-}
-# what is read and written inside transactions of our own
-STUDIES = table("studies", column("study_id"), column("study_name"))
-NOTES = table("study_user_attributes", column("study_id"), column("key"), column("value_json"))
-TRIALS = table("trials", column("trial_id"), column("study_id"), column("state"))
-FACTS = table("trial_user_attributes", column("trial_id"), column("key"), column("value_json"))
 
 
-class Journal:
-    """Trials and facts of one run. `url` is any database that SQLAlchemy reaches; a path means SQLite."""
+class TrialStore(ABC):
+    """Trials and the claims on them, shared by all workers of a run."""
 
-    def __init__(self, location: Path | str, name: str = "autocompress") -> None:
-        url = _sqlite_url(location) if isinstance(location, Path) else location
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        try:
-            with warnings.catch_warnings():
-                # the heartbeat of Optuna's storage is marked experimental; claims need one all the same
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                self._storage = RDBStorage(
-                    url,
-                    engine_kwargs={"connect_args": {"timeout": BUSY_TIMEOUT_S}} if url.startswith("sqlite") else None,
-                    heartbeat_interval=HEARTBEAT_S,
-                    grace_period=GRACE_S,
-                )
-            self._study = optuna.create_study(storage=self._storage, study_name=name, load_if_exists=True)
-        except (SQLAlchemyError, OptunaError, RuntimeError, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise JournalError(
-                f"cannot be opened ({reason}).", where=str(location), hint="Check the path, or start without --resume."
-            ) from error
-
-    @contextmanager
-    def _alone(self) -> Iterator[Connection]:
-        """A transaction that no other worker's runs beside: what is read in it stays true until it is written.
-
-        It begins with a write to the study's row, which locks the row where the database locks rows and the whole
-        file in SQLite. Optuna's own calls use other connections and would wait for it for ever.
-        """
-        with self._storage.engine.begin() as connection:
-            mine = STUDIES.c.study_id == self._study._study_id
-            connection.execute(update(STUDIES).where(mine).values(study_name=self._study.study_name))
-            yield connection
-
-    def note(self, key: str, value: Any) -> None:
-        """Write down a fact of the run: any JSON value."""
-        self.amend(key, lambda _: value)
-
-    def note_first(self, key: str, entry: str, value: Any) -> Any:
-        """Write down an entry of the fact `key` unless another worker did so before; the one that stands now."""
-
-        def add(entries: dict[str, Any] | None) -> dict[str, Any]:
-            return {entry: value, **(entries or {})}
-
-        return self.amend(key, add)[entry]
-
-    def amend(self, key: str, change: Callable[[Any], Any]) -> Any:
-        """Replace a fact by what `change` makes of it (of None when it was never noted), as one step.
-
-        `change` uses nothing of this journal. The fact as it is now is returned.
-        """
-        of_key = (NOTES.c.study_id == self._study._study_id) & (NOTES.c.key == key)
-        with self._alone() as connection:
-            text = connection.execute(select(NOTES.c.value_json).where(of_key)).scalar()
-            value = change(None if text is None else json.loads(json.loads(text)))
-            # Optuna keeps attributes as JSON, and ours are JSON texts
-            content = json.dumps(json.dumps(value, allow_nan=False))
-            connection.execute(delete(NOTES).where(of_key))
-            connection.execute(insert(NOTES).values(study_id=self._study._study_id, key=key, value_json=content))
-        return value
-
-    def noted(self, key: str) -> Any:
-        """The fact, None when it was never noted."""
-        text = self._study.user_attrs.get(key)
-        return None if text is None else json.loads(text)
-
+    @abstractmethod
     def trials(self) -> list[Trial]:
         """All trials in the order they were claimed; claims that were given back are not among them."""
-        found = []
-        for stored in self._study.get_trials(deepcopy=False):
-            trial = self._restore(stored)
-            if trial is not None:
-                found.append(trial)
-        return found
 
-    def _restore(self, stored: FrozenTrial) -> Trial | None:
-        if "trial" in stored.user_attrs:
-            return Trial.from_json(stored.number, json.loads(stored.user_attrs["trial"]))
-        if stored.state is TrialState.RUNNING and "plan" in stored.user_attrs:
-            plan = Plan.from_json(json.loads(stored.user_attrs["plan"]), where=f"trial {stored.number}")
-            return Trial(stored.number, plan, Outcome.CLAIMED)
-        return None
-
-    @contextmanager
-    def claim(self, plan: Plan) -> Iterator[int | None]:
-        """The number of a new trial of this plan, claimed with a heartbeat for as long as the block runs.
+    @abstractmethod
+    def claim(self, plan: Plan) -> AbstractContextManager[int | None]:
+        """The number of a new trial of this plan, claimed for as long as the block runs.
 
         None when another worker has claimed or finished the plan in the meantime. A block that is left without
         `finish` gives the claim back.
         """
-        with warnings.catch_warnings():
-            # ask() warns that a heartbeat wants optimize(); this block records it instead
-            warnings.simplefilter("ignore")
-            trial = self._study.ask()
-        stop = threading.Event()
-        beat = threading.Thread(target=self._beat, args=(trial._trial_id, stop), daemon=True)
-        try:
-            if not self._take(plan, trial._trial_id):
-                yield None
-                return
-            beat.start()
-            yield trial.number
-        finally:
-            stop.set()
-            if beat.ident is not None:
-                beat.join()
-            self._give_back(trial.number)
 
-    def _take(self, plan: Plan, trial_id: int) -> bool:
-        """Write down whose trial of which plan it is, unless the plan is taken."""
-        same = (FACTS.c.key == "plan_hash") & (FACTS.c.value_json == json.dumps(plan.hash))
-        ours = (TRIALS.c.study_id == self._study._study_id) & (TRIALS.c.trial_id == FACTS.c.trial_id)
-        ended = select(FACTS.c.trial_id).where(FACTS.c.key == "trial")
-        under_way = (TRIALS.c.state == TrialState.RUNNING.name) | TRIALS.c.trial_id.in_(ended)
-        facts = {"plan": json.dumps(plan.to_json()), "owner": json.dumps(Worker.me().to_json()), "plan_hash": plan.hash}
-        with self._alone() as connection:
-            if connection.execute(select(TRIALS.c.trial_id).where(same & ours & under_way)).first() is not None:
-                return False
-            rows = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(fact)} for key, fact in facts.items()]
-            connection.execute(insert(FACTS), rows)
-        return True
-
-    def _give_back(self, number: int) -> None:
-        stored = self._study.get_trials(deepcopy=False)[number]
-        if stored.state is TrialState.RUNNING:
-            self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
-
-    def _beat(self, trial_id: int, stop: threading.Event) -> None:
-        while not stop.is_set():
-            # one that is missed because the database is busy or gone for a moment is made up for by the next
-            with suppress(OptunaError, SQLAlchemyError):
-                self._storage.record_heartbeat(trial_id)
-            stop.wait(HEARTBEAT_S)
-
+    @abstractmethod
     def finish(self, trial: Trial) -> None:
-        """Write down how a claimed trial ended.
+        """Write down how a claimed trial ended; what comes after the claim was given to another does not count."""
 
-        Its value is the worst overshoot over its limits; every budget is a constraint (positive means broken),
-        and what was not measured counts as broken.
-        """
-        stored = self._study.get_trials(deepcopy=False)[trial.number]
-        try:
-            self._storage.set_trial_user_attr(stored._trial_id, "trial", json.dumps(trial.to_json(), allow_nan=False))
-            self._settle(trial, stored)
-        except UpdateFinishedTrialError:
-            # this process was held up for so long that its claim was given to another, whose result will count
-            return
-
-    def _settle(self, trial: Trial, stored: FrozenTrial) -> None:
-        if STATES[trial.outcome] is TrialState.COMPLETE and trial.verdict.overshoot != float("inf"):
-            running = optuna.trial.Trial(self._study, stored._trial_id)
-            for finding in trial.verdict.findings:
-                broken = 1.0 if finding.value is None else finding.overshoot - 1.0
-                running.set_constraint(finding.budget.metric, broken)
-            self._study.tell(trial.number, trial.verdict.overshoot, skip_if_finished=True)
-        else:
-            state = STATES[trial.outcome]
-            state = TrialState.FAIL if state is TrialState.COMPLETE else state
-            self._study.tell(trial.number, state=state, skip_if_finished=True)
-
+    @abstractmethod
     def release_dead_claims(self) -> int:
-        """Give back the claims of workers that are gone: by heartbeat, or by process on this host. Returns how many.
+        """Give back the claims of workers that are gone; how many there were.
 
         What a worker wrote down before it was killed stands: such a trial is no claim any more.
         """
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            optuna.storages.fail_stale_trials(self._study)
-        released = 0
-        for stored in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            owner = Worker.from_json(json.loads(stored.user_attrs.get("owner", "{}")))
-            if not owner.here or owner.alive:
-                continue
-            trial = self._restore(stored)
-            if trial is None or trial.outcome is Outcome.CLAIMED:
-                self._give_back(stored.number)
-                released += 1
-            else:
-                # two workers may find it at once
-                with suppress(UpdateFinishedTrialError):
-                    self._settle(trial, stored)
-        return released
+
+
+class NoteStore(ABC):
+    """JSON values by key, each changed in one step."""
+
+    @abstractmethod
+    def read(self, key: str) -> Any:
+        """The value, None when it was never written."""
+
+    @abstractmethod
+    def amend(self, key: str, change: Callable[[Any], Any]) -> Any:
+        """Replace a value by what `change` makes of it (of None when it was never written), as one transaction.
+
+        `change` uses nothing of the store. The value as it is now is returned.
+
+        Raises:
+            ValueError: when the new value is no JSON.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the database."""
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """What it takes to judge a run's files again without its model.
+
+    Args:
+        profile: the profile as `Profile.to_json` gives it.
+        machine: fingerprint of the machine that measured.
+        machine_name: the same in words.
+        example: specs of the example inputs, as text.
+        score: name of the task's score, empty without data.
+        named: the texts that named model, data and profile, and the folder that relative paths start from.
+    """
+
+    profile: Mapping[str, Any]
+    machine: str
+    machine_name: str
+    example: Sequence[str]
+    score: str
+    named: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class ConfirmationNote:
+    """A confirmation as it is written down; `certificate` is the content of certificate.json."""
+
+    measurement: Measurement
+    verdict: Verdict
+    certificate: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {
+            "measurement": self.measurement.to_json(),
+            "verdict": self.verdict.to_json(),
+            "certificate": dict(self.certificate),
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> ConfirmationNote:
+        """The note that `to_json` wrote."""
+        return ConfirmationNote(
+            Measurement.from_json(data["measurement"]), Verdict.from_json(data["verdict"]), data["certificate"]
+        )
+
+
+@dataclass(eq=False)
+class Record:
+    """Trials and facts of one run."""
+
+    trial_store: TrialStore
+    notes: NoteStore
+
+    # trials
+
+    def trials(self) -> list[Trial]:
+        """See `TrialStore.trials`."""
+        return self.trial_store.trials()
+
+    def claim(self, plan: Plan) -> AbstractContextManager[int | None]:
+        """See `TrialStore.claim`."""
+        return self.trial_store.claim(plan)
+
+    def finish(self, trial: Trial) -> None:
+        """See `TrialStore.finish`."""
+        self.trial_store.finish(trial)
+
+    def release_dead_claims(self) -> int:
+        """See `TrialStore.release_dead_claims`."""
+        return self.trial_store.release_dead_claims()
+
+    # whose run it is
+
+    @property
+    def schema(self) -> int | None:
+        """The version of what is written, None in a record that no run has begun."""
+        found = self.notes.read("schema")
+        return None if found is None else int(found)
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Hashes of model, data and profile, budgets and objective; empty before a run has begun."""
+        return self.notes.read("identity") or {}
+
+    def begin(self, identity: Mapping[str, str], inputs: RunInputs, looks: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Write down whose run it is, with the looks that earlier runs took at the same data."""
+        self._write("identity", dict(identity))
+        self._write("looks", list(looks))
+        self.inputs = inputs
+        self._write("schema", SCHEMA)
+
+    @property
+    def inputs(self) -> RunInputs:
+        """See `RunInputs`; a KeyError or TypeError where nothing that fits was written."""
+        return RunInputs(**self.notes.read("inputs"))
+
+    @inputs.setter
+    def inputs(self, inputs: RunInputs) -> None:
+        self._write("inputs", asdict(inputs))
+
+    # what was found out before anything was tried
+
+    @property
+    def baseline(self) -> Measurement | None:
+        """The model as it is, measured."""
+        found = self.notes.read("baseline")
+        return None if found is None else Measurement.from_json(found)
+
+    @baseline.setter
+    def baseline(self, measurement: Measurement) -> None:
+        self._write("baseline", measurement.to_json())
+
+    @property
+    def facts(self) -> Facts | None:
+        """What the model is."""
+        found = self.notes.read("facts")
+        return None if found is None else Facts.from_json(found)
+
+    @facts.setter
+    def facts(self, facts: Facts) -> None:
+        self._write("facts", facts.to_json())
+
+    @property
+    def probes(self) -> Probes | None:
+        """What pays on this device, and what can go from the network."""
+        found = self.notes.read("probes")
+        return None if found is None else Probes.from_json(found)
+
+    @probes.setter
+    def probes(self, probes: Probes) -> None:
+        self._write("probes", probes.to_json())
+
+    @property
+    def structure_attempts(self) -> int:
+        """How often the space of structures was looked through."""
+        return int(self.notes.read("structure_attempts") or 0)
+
+    @structure_attempts.setter
+    def structure_attempts(self, attempts: int) -> None:
+        self._write("structure_attempts", attempts)
+
+    def structure(self, series: str, plan: Plan) -> tuple[bool, Sequence[float] | None]:
+        """True and what was measured of an untrained structure in a `series` of measurements; None where it could not
+        be built. False where it was not tried yet."""
+        found = self.notes.read(f"structures {series}") or {}
+        return plan.hash in found, found.get(plan.hash)
+
+    def keep_structure(self, series: str, plan: Plan, measured: Sequence[float] | None) -> Sequence[float] | None:
+        """Write down what was measured of a structure, unless another worker did so before; what stands now."""
+        value = None if measured is None else list(measured)
+        stands: Sequence[float] | None = self._write_first(f"structures {series}", plan.hash, value)
+        return stands
+
+    # what was measured after a trial had ended
+
+    @property
+    def nearest_misses(self) -> Mapping[int, Trial]:
+        """Trials that were measured to the end because they came close, by number."""
+        found = self.notes.read("nearest_misses") or {}
+        return {int(number): Trial.from_json(int(number), trial) for number, trial in found.items()}
+
+    def keep_nearest_miss(self, trial: Trial) -> Trial:
+        """Write a near miss down, unless another worker did so before; the one that stands now."""
+        return Trial.from_json(trial.number, self._write_first("nearest_misses", str(trial.number), trial.to_json()))
+
+    @property
+    def later_measurements(self) -> Mapping[int, Measurement]:
+        """What was measured for other budgets, by the trial's number."""
+        found = self.notes.read("measured_later") or {}
+        return {int(number): Measurement.from_json(taken) for number, taken in found.items()}
+
+    def add_later_measurement(self, number: int, taken: Measurement) -> None:
+        """Write down what was measured of a trial for other budgets."""
+        key = str(number)
+
+        def add(kept: dict[str, Any] | None) -> dict[str, Any]:
+            before = Measurement.from_json(kept[key]) if kept and key in kept else Measurement()
+            return {**(kept or {}), key: before.with_(taken).to_json()}
+
+        self.notes.amend("measured_later", add)
+
+    # confirmations and looks at the holdout
+
+    def confirmation(self, plan: Plan) -> ConfirmationNote | None:
+        """The run's own confirmation of a plan."""
+        found = (self.notes.read("confirmations") or {}).get(plan.hash)
+        return None if found is None else ConfirmationNote.from_json(found)
+
+    @property
+    def confirmed_plans(self) -> Sequence[str]:
+        """Hashes of the plans that the run confirmed."""
+        return list(self.notes.read("confirmations") or {})
+
+    def keep_confirmation(self, plan: Plan, note: ConfirmationNote) -> None:
+        """Write a confirmation down; the first one stands."""
+        self._write_first("confirmations", plan.hash, note.to_json())
+
+    def confirmations_for_other_budgets(self, plan: Plan) -> Sequence[ConfirmationNote]:
+        """Those that were made after the run, for other budgets, the earliest first.
+
+        They are kept apart: a run that is resumed must find its confirmations judged by its own budgets.
+        """
+        found = (self.notes.read("resolved") or {}).get(plan.hash, [])
+        return [ConfirmationNote.from_json(one) for one in found]
+
+    def add_confirmation_for_other_budgets(self, plan: Plan, note: ConfirmationNote) -> None:
+        """Write down a confirmation for other budgets."""
+        key, content = plan.hash, note.to_json()
+
+        def add(kept: dict[str, Any] | None) -> dict[str, Any]:
+            return {**(kept or {}), key: [*(kept or {}).get(key, []), content]}
+
+        self.notes.amend("resolved", add)
+
+    @property
+    def looks(self) -> Sequence[Mapping[str, Any]]:
+        """Every look at the holdout: the file by its hash, and when."""
+        found: Sequence[Mapping[str, Any]] = self.notes.read("looks") or []
+        return found
 
     def spend_look(self, what: str) -> int:
         """Write down a look at the holdout, before it is taken; its number, from 1.
@@ -236,48 +302,52 @@ class Journal:
             known = any(look["what"] == what for look in looks)
             return looks if known else [*looks, {"what": what, "time": time.time()}]
 
-        return [look["what"] for look in self.amend("looks", add)].index(what) + 1
+        return [look["what"] for look in self.notes.amend("looks", add)].index(what) + 1
+
+    # time and workers
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that the run has taken, over all its resumptions."""
+        return float(self.notes.read("elapsed") or 0.0)
 
     def spend_time(self, seconds: float) -> None:
         """Write down how long the run has taken so far; of what several workers say, the most counts."""
-        self.amend("elapsed", lambda before: max(before or 0.0, seconds))
+        self.notes.amend("elapsed", lambda before: max(before or 0.0, seconds))
 
     def own(self) -> None:
         """Write down that this process is at work on the run."""
         me = Worker.me()
-        self.amend("owners", lambda owners: {**_living(owners), me.key: me.to_json()})
-
-    @property
-    def busy(self) -> bool:
-        """True when another living process of this host is at work on the run."""
-        return any(Worker.from_json(owner).alive for key, owner in self._owners.items() if key != Worker.me().key)
-
-    @property
-    def _owners(self) -> dict[str, Any]:
-        return self.noted("owners") or {}
+        self.notes.amend("owners", lambda owners: {**_living(owners), me.key: me.to_json()})
 
     def release(self) -> None:
         """Write down that this process is no longer at work."""
         me = Worker.me()
-        self.amend("owners", lambda owners: {k: owner for k, owner in _living(owners).items() if k != me.key})
+        self.notes.amend("owners", lambda owners: {k: owner for k, owner in _living(owners).items() if k != me.key})
 
     @property
-    def looks(self) -> int:
-        """How often the holdout was looked at."""
-        return len(self.noted("looks") or [])
+    def owners(self) -> Mapping[str, Worker]:
+        """Workers that said that they are at work on the run, by their key."""
+        return {key: Worker.from_json(owner) for key, owner in (self.notes.read("owners") or {}).items()}
+
+    @property
+    def busy(self) -> bool:
+        """True when another living process of this host is at work on the run."""
+        return any(owner.alive for key, owner in self.owners.items() if key != Worker.me().key)
 
     def close(self) -> None:
         """Let go of the database."""
-        self._storage.engine.dispose()
+        self.notes.close()
+
+    def _write(self, key: str, value: Any) -> None:
+        self.notes.amend(key, lambda _: value)
+
+    def _write_first(self, key: str, entry: str, value: Any) -> Any:
+        """Write down an entry unless another worker did so before; the one that stands now."""
+        return self.notes.amend(key, lambda entries: {entry: value, **(entries or {})})[entry]
 
 
-def _sqlite_url(path: Path) -> str:
-    text = URL.create("sqlite", database=str(path)).render_as_string()
-    # Optuna fills a template in the URL
-    return text.replace("{", "{{").replace("}", "}}")
-
-
-def _living(owners: dict[str, Any] | None) -> dict[str, Any]:
+def _living(owners: Mapping[str, Any] | None) -> dict[str, Any]:
     """Those that may still be at work: the dead of this host are left out."""
     workers = {key: Worker.from_json(owner) for key, owner in (owners or {}).items()}
     return {key: worker.to_json() for key, worker in workers.items() if worker.alive or not worker.here}

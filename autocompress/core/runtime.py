@@ -83,10 +83,16 @@ class Session(ABC):
 
 
 class Runtime(ABC):
-    """A runtime that ships."""
+    """A runtime that ships.
+
+    `format` is what its artifacts are called, `suffix` how the names of their entry files end. `meter_backend` is the
+    file that the measuring program loads them with: see `autocompress/devices/meter/program.py`.
+    """
 
     name: ClassVar[str]
     format: ClassVar[str]
+    suffix: ClassVar[str]
+    meter_backend: ClassVar[Path]
 
     @abstractmethod
     def export(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from autocompress.core.artifact import Artifact
 from autocompress.core.facts import Facts, Kind
+from autocompress.core.moves import MoveSpace, Network
 from autocompress.core.plan import Effort, Setting, Stage
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
@@ -27,8 +28,8 @@ class Context:
     """What a technique may use: the task, example inputs, and a folder for its files.
 
     `calibration` holds items that ranges may be taken from, None when there are no data. `teacher` is the original
-    module; `tell` hears of training: step, steps, seconds left. `shared` is a folder for what all plans of a run use.
-    Layers that `ignore` names are left alone.
+    module; `on_step` hears of training: step, steps, seconds left. `shared` is a folder for what all plans of a run
+    use. Layers that `ignore` names are left alone.
     """
 
     task: Task | None
@@ -36,7 +37,7 @@ class Context:
     calibration: Split | None
     folder: Path
     teacher: torch.nn.Module | None = None
-    tell: Callable[[int, int, float], None] = lambda step, steps, seconds_left: None
+    on_step: Callable[[int, int, float], None] = lambda step, steps, seconds_left: None
     shared: Path | None = None
     ignore: tuple[str, ...] = ()
 
@@ -45,7 +46,9 @@ class Technique(ABC):
     """What both contracts share: a name, a place in the plan, an effort, and the settings it knows.
 
     `choices` lists every setting with every option, for validation; `space` narrows them to what is worth
-    trying for one model on one device.
+    trying for one model on one device. A technique says itself why it should not be tried; beyond that only a rule of
+    the decision tree keeps it out, by what it needs: calibration or training data by its effort, `hardware` by the
+    features that a device must have one of, none where any device will do.
     """
 
     name: ClassVar[str]
@@ -53,6 +56,11 @@ class Technique(ABC):
     stage: ClassVar[Stage]
     effort: ClassVar[Effort]
     choices: ClassVar[tuple[Choice, ...]]
+    hardware: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def describe(self, settings: Sequence[Mapping[str, Setting]]) -> str:
+        """What its steps in one plan do, in a few words: `9 blocks dropped`; `settings` are those of each step."""
 
     @abstractmethod
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
@@ -75,6 +83,28 @@ class ModelTechnique(Technique):
         """
 
 
+class StructureTechnique(ModelTechnique):
+    """Takes parts out of a network, by moves that the search weighs against those of other techniques.
+
+    `reduces` names what a pruning path by its moves alone reduces (`depth`, `width`); `parts` says what the names of
+    its moves are and what can be done with them (`blocks can be left out`).
+    """
+
+    stage: ClassVar[Stage] = Stage.STRUCTURE
+    reduces: ClassVar[str]
+    parts: ClassVar[str]
+
+    @abstractmethod
+    def moves(self, network: Network) -> MoveSpace:
+        """What it can take from a network."""
+
+    def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
+        """The settings of its steps on the pruning paths that were found."""
+        steps = (step for path in probes.paths for structure in path.structures for step in structure.steps)
+        found = dict.fromkeys(step for step in steps if step.technique == self.name)
+        return SettingSpace(self.choices, tuple(step.settings for step in found)) if found else SettingSpace()
+
+
 class ArtifactTechnique(Technique):
     """Acts on the artifact, after export.
 
@@ -86,9 +116,9 @@ class ArtifactTechnique(Technique):
     probed: ClassVar[tuple[Mapping[str, Setting], ...]]
     value_bytes: ClassVar[int] = 1
 
+    @abstractmethod
     def covers(self, facts: Facts) -> frozenset[Kind]:
         """Kinds of layers whose weights it makes narrower in this model."""
-        return frozenset({Kind.CONVOLUTION, Kind.LINEAR, Kind.ATTENTION, Kind.EMBEDDING})
 
     @abstractmethod
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:

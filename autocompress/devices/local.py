@@ -6,11 +6,11 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from autocompress.core.device import Device
 from autocompress.core.machine import Machine
 from autocompress.core.measurement import Conditions, Measurement, Reading
 from autocompress.core.profile import Profile
-from autocompress.core.runtime import Example
+from autocompress.core.runtime import Example, Runtime, Session
+from autocompress.core.source import Array
 from autocompress.data.example_inputs import feed_of
 from autocompress.devices import meter
 from autocompress.devices.alternation import LOADING_SEED, Rounds, alternate
@@ -32,10 +33,18 @@ METER = Path(meter.__file__).parent
 
 
 class LocalDevice(Device):
-    """The present machine."""
+    """The present machine, running artifacts in `runtime`."""
 
-    def __init__(self) -> None:
+    scheme: ClassVar[str] = "local"
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self._calm_ms = math.inf
+
+    @classmethod
+    def connect(cls, connection: str, runtime: Runtime) -> LocalDevice:
+        """See `Device.connect`."""
+        return cls(runtime)
 
     def machine(self) -> Machine:
         """See `Device.machine`; read once."""
@@ -70,7 +79,8 @@ class LocalDevice(Device):
                 np.savez(files[-1][1], **named)
             # all start at once, which takes them longest, and load one after the other, which is timed
             meters = [
-                stack.enter_context(MeterProcess(METER / "program.py", files, place)) for place in range(len(files))
+                stack.enter_context(MeterProcess(METER / "program.py", self._runtime.meter_backend, files, place))
+                for place in range(len(files))
             ]
             for meter in meters:
                 meter.open(profile.runtime.threads, profile.runtime.options)
@@ -82,7 +92,7 @@ class LocalDevice(Device):
                     conditions=Conditions(
                         artifact.hash,
                         profile.runtime.name,
-                        {"onnxruntime": process.version, "python": sys.version.split()[0]},
+                        {self._runtime.name: process.version, "python": sys.version.split()[0]},
                         profile.runtime.threads,
                         profile.protocol.batch,
                         str(self.machine()),
@@ -93,6 +103,17 @@ class LocalDevice(Device):
                 )
                 for place, (artifact, process) in enumerate(zip(artifacts, meters, strict=True))
             ]
+
+    def load(self, artifact: Artifact, profile: Profile) -> Session:
+        """See `Device.load`."""
+        return self._runtime.load(artifact, self.machine().cores, profile.runtime.options)
+
+    def slowest_operators(
+        self, artifact: Artifact, profile: Profile, inputs: Mapping[str, Array]
+    ) -> Sequence[tuple[str, str, float]]:
+        """See `Device.slowest_operators`."""
+        with measuring():
+            return self._runtime.slowest_operators(artifact, inputs, profile.runtime.threads, profile.runtime.options)
 
 
 def _readings(rounds: Rounds, place: int, memory_mb: float) -> dict[str, Reading]:

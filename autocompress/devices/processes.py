@@ -25,14 +25,15 @@ BLOCK_TIMEOUT_S = 60.0
 class MeterProcess:
     """One running measuring program; ends when the `with` block does.
 
-    `artifacts` are all that are measured together, each with a file of inputs; `place` is the one that it begins with,
-    and whose memory it measures.
+    `backend` is the file with which it loads artifacts. `artifacts` are all that are measured together, each with a
+    file of inputs; `place` is the one that it begins with, and whose memory it measures.
     """
 
-    def __init__(self, program: Path, artifacts: Sequence[tuple[Path, Path]], place: int) -> None:
+    def __init__(self, program: Path, backend: Path, artifacts: Sequence[tuple[Path, Path]], place: int) -> None:
         self._artifacts = artifacts
         self._place = place
         self._program = program
+        self._backend = backend
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._pending = b""
@@ -45,7 +46,7 @@ class MeterProcess:
     def __enter__(self) -> MeterProcess:
         try:
             self._process = subprocess.Popen(
-                [sys.executable, str(self._program), str(os.getpid())],
+                [sys.executable, str(self._program), str(os.getpid()), str(self._backend)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,

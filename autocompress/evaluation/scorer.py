@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.core.artifact import Artifact
+from autocompress.core.device import Device
 from autocompress.core.measurement import Measurement, Reading
-from autocompress.core.runtime import Runtime, feeds
+from autocompress.core.profile import Profile
+from autocompress.core.runtime import feeds
 from autocompress.core.source import Split
 from autocompress.core.task import Task
 from autocompress.errors import RuntimeFailureError
@@ -43,10 +45,9 @@ class _Sheet:
 class Scorer:
     """Scores artifacts on parts of a task's data, shape `(n,)` in the order of the part's items."""
 
-    runtime: Runtime
+    device: Device
+    profile: Profile
     task: Task
-    threads: int
-    options: Mapping[str, str]
     _sheets: dict[tuple[str, str], _Sheet] = field(default_factory=dict)
 
     def measurement(self, artifact: Artifact, baseline: Artifact | None, split: Split) -> Measurement:
@@ -75,7 +76,7 @@ class Scorer:
         return found
 
     def _scored(self, artifact: Artifact, split: Split) -> dict[str, NDArray[np.float64]]:
-        session = self.runtime.load(artifact, self.threads, self.options)
+        session = self.device.load(artifact, self.profile)
         found: dict[str, list[Any]] = {}
         for feed, targets in feeds(split, artifact, BATCH):
             with working():

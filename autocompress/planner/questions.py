@@ -8,8 +8,9 @@ from collections.abc import Callable
 from autocompress.core.budget import ACCURACY_METRICS, SIZE_METRICS, TIME_METRICS
 from autocompress.core.facts import Family
 from autocompress.core.plan import Effort
+from autocompress.core.technique import Technique
 from autocompress.core.verdict import Status
-from autocompress.planner.rules import Branch, Effect, Rule, Situation, otherwise, yes_or_no
+from autocompress.planner.rules import Branch, Effect, Rule, Situation, needs, otherwise, yes_or_no
 from autocompress.planner.target import target_of
 from autocompress.statistics.bounds import smallest_drop_shown, spend
 from autocompress.statistics.judging import last_level
@@ -97,6 +98,11 @@ def _hardware(s: Situation) -> str:
     return ", ".join(named) or "no unit for narrow or sparse numbers"
 
 
+def lacks_hardware(technique: Technique, s: Situation) -> bool:
+    """True where a technique pays on units only that this device has none of."""
+    return bool(technique.hardware) and not technique.hardware & set(_features(s))
+
+
 def _allowed_drop(s: Situation) -> float | None:
     return next((b.limit for b in s.profile.budgets if b.metric == "max_accuracy_drop_pp"), None)
 
@@ -143,27 +149,27 @@ FAMILY = Rule(
             "a convolutional network",
             _is(Family.CNN),
             "static int8 first, then blocks and channels that can go, then distillation.",
-            Effect(refuse=("quantization_aware_training",)),
+            Effect(usual=("quantization_aware_training",)),
         ),
         Branch(
             "a transformer",
             _is(Family.TRANSFORMER),
             "int8 of the large matrices first, then layers and FFN neurons that can go, with distillation; low rank of "
             "wide layers would follow. Unstructured pruning of attention saves nothing on dense hardware.",
-            Effect(refuse=("low_rank", "quantization_aware_training", "unstructured_pruning")),
+            Effect(usual=("low_rank", "quantization_aware_training", "unstructured_pruning")),
         ),
         Branch(
             "a recurrent network",
             _is(Family.RNN),
             "int8 of the recurrent matrices first; narrower states would follow. Unstructured pruning saves nothing on "
             "dense hardware.",
-            Effect(refuse=("hidden_size_pruning", "low_rank", "quantization_aware_training", "unstructured_pruning")),
+            Effect(usual=("hidden_size_pruning", "low_rank", "quantization_aware_training", "unstructured_pruning")),
         ),
         Branch(
             "a multilayer perceptron",
             _is(Family.MLP),
             "int8 first, then neurons that can go, with distillation; low rank and clustering would follow.",
-            Effect(refuse=("low_rank", "clustering", "quantization_aware_training")),
+            Effect(usual=("low_rank", "clustering", "quantization_aware_training")),
         ),
         otherwise("a mixture", "what its layers have in common: int8, then what can go of blocks and channels."),
     ),
@@ -178,15 +184,20 @@ HARDWARE = Rule(
             "sparse matrices",
             lambda s: any(name in SPARSE_UNITS for name in _features(s)),
             "two of four weights zero would be twice as fast in its units.",
-            Effect(refuse=("n_m_sparsity",)),
+            Effect(lacks_hardware, usual=("n_m_sparsity",)),
         ),
         Branch(
             "int8",
             lambda s: "int8_dot_product" in _features(s),
             "it multiplies int8 directly; how much that saves is probed. Zeros among the weights save nothing: "
             "structure has to go as a whole.",
+            Effect(lacks_hardware),
         ),
-        otherwise("less work", "it has no unit for int8: whether int8 pays is probed, and less structure always does."),
+        otherwise(
+            "less work",
+            "it has no unit for int8: whether int8 pays is probed, and less structure always does.",
+            Effect(lacks_hardware),
+        ),
     ),
     "ARCHITECTURE.md, The decision tree",
 )
@@ -246,7 +257,7 @@ WHAT = Rule(
             "size alone",
             _limits(*SIZE_METRICS),
             "int8 weights, then structure; clustering, weights of fewer bits and packing would follow.",
-            Effect(refuse=("clustering", "low_bit_weights", "packing")),
+            Effect(usual=("clustering", "low_bit_weights", "packing")),
         ),
         Branch("time alone", _limits(*TIME_METRICS), "structure and int8; what only packs weights saves no time."),
         otherwise("nothing", "there is no budget on size or time."),
@@ -272,7 +283,7 @@ RULES: tuple[Rule, ...] = (
         "calibration",
         "Are there no data to calibrate on?",
         _has_no_data,
-        Effect(refuse_effort=Effort.CALIBRATION),
+        Effect(needs(Effort.CALIBRATION)),
         "needs calibration data, and there are none.",
         "ranges can be calibrated.",
     ),
@@ -280,7 +291,7 @@ RULES: tuple[Rule, ...] = (
         "training",
         "Are there no training data?",
         _has_no_training_data,
-        Effect(refuse_effort=Effort.TRAINING),
+        Effect(needs(Effort.TRAINING)),
         "needs training data, and there are none.",
         "accuracy can be won back by training.",
     ),
@@ -313,7 +324,7 @@ RULES: tuple[Rule, ...] = (
         "reachable",
         "Are the budgets out of reach of everything that can be cut?",
         _is_out_of_reach,
-        Effect(refuse_effort=Effort.TRAINING, warn=True),
+        Effect(needs(Effort.TRAINING), warn=True),
         "size and time do not depend on training, so nothing is trained.",
         "nothing says so.",
     ),

@@ -11,32 +11,34 @@ from autocompress.core.plan import Effort
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.task import Task
+from autocompress.core.technique import Technique
 from autocompress.core.verdict import Verdict
 
 
 @dataclass(frozen=True, eq=False)
 class Situation:
-    """All that the planner knows before it decides. `baseline` judges the model as it is; `whole` is what was measured
-    of it, None where that is not known."""
+    """All that the planner knows before it decides. `baseline` judges the model as it is; `figures` are what was
+    measured of it, None where that is not known."""
 
     facts: Facts
     probes: Probes
     profile: Profile
     task: Task | None
     baseline: Verdict
-    whole: BaselineFigures | None = None
+    figures: BaselineFigures | None = None
 
 
 @dataclass(frozen=True)
 class Effect:
     """What follows from an answer.
 
-    `refuse_effort` refuses techniques of that effort, `refuse` those named (whether on the shelf or not),
-    `finish` ends the tree with an empty search space, `warn` shows the sentence beside the search space.
+    `refuses` tells which techniques are kept out, by what they need and never by their name. `usual` names what people
+    use in such a case: what is not on the shelf is called not available. `finish` ends the tree with an empty search
+    space, `warn` shows the sentence beside it.
     """
 
-    refuse_effort: Effort | None = None
-    refuse: tuple[str, ...] = ()
+    refuses: Callable[[Technique, Situation], bool] = lambda technique, situation: False
+    usual: tuple[str, ...] = ()
     finish: bool = False
     warn: bool = False
 
@@ -65,6 +67,11 @@ class Rule:
     def branch(self, situation: Situation) -> Branch:
         """The branch that is taken."""
         return next(branch for branch in self.branches if branch.holds(situation))
+
+
+def needs(effort: Effort) -> Callable[[Technique, Situation], bool]:
+    """Keeps out techniques of this effort."""
+    return lambda technique, situation: technique.effort is effort
 
 
 def otherwise(answer: str, sentence: str, effect: Effect = Effect()) -> Branch:

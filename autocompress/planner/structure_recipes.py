@@ -70,7 +70,7 @@ def _untrained(path: PruningPath, finish: tuple[Element, ...], target: Target, p
             sentence,
             "structure",
             (f"number {likely + 1} is expected to" if fits else "none is expected to")
-            + (_left_alone(probes) if any(step.technique == "channel_pruning" for step in expected.steps) else ""),
+            + _left_alone(probes, [step.technique for step in expected.steps]),
         ),
         expected.latency,
         expected.size,
@@ -85,9 +85,10 @@ def _time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
-def _left_alone(probes: Probes) -> str:
-    """Layers whose channels cannot be cut, with the reason; the first few of them."""
-    named = [f"{name}: {reason}" for name, reason in probes.left_alone.items()]
+def _left_alone(probes: Probes, techniques: Sequence[str]) -> str:
+    """Parts that these techniques cannot take, with the reason; the first few of them."""
+    reasons = {name: why for one in techniques for name, why in probes.parts_of(one).left_alone.items()}
+    named = [f"{name}: {reason}" for name, reason in reasons.items()]
     more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
     return f"; left alone: {' '.join(named[:MOST_NAMED])}{more}" if named else ""
 

@@ -58,7 +58,7 @@ class Target:
         return covered if covered > 0 else (before[axis] - after[axis]) / start[axis] * 1e-3
 
 
-def target_of(baseline: Verdict, objective: str = "effort") -> Target:
+def target_of(baseline: Verdict, shrinks: Literal["latency", "size"] | None = None) -> Target:
     """What the budgets ask of latency and size, as shares of the baseline that `baseline` judges."""
 
     def share(*metrics: str) -> float | None:
@@ -67,4 +67,4 @@ def target_of(baseline: Verdict, objective: str = "effort") -> Target:
         return min(shares, default=None)
 
     latency, size = share("latency_ms", "throughput_per_s"), share("size_mb", "download_mb")
-    return Target(latency, size, "size" if objective == "size" else "latency")
+    return Target(latency, size, shrinks or "latency")

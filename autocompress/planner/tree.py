@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 
 from autocompress.analysis.prediction import predict_latency, predict_size
 from autocompress.core.layer_patterns import matches_pattern
+from autocompress.core.plan import FINISH_STAGES, Stage
 from autocompress.core.probes import Probe
 from autocompress.core.search_space import NOT_AVAILABLE, Decision, Element, Reason, Recipe, SearchSpace
-from autocompress.core.technique import ArtifactTechnique, Technique
+from autocompress.core.technique import ArtifactTechnique, ModelTechnique, StructureTechnique, Technique
+from autocompress.errors import PlanError
 from autocompress.planner.expected_drop import expected_drop
 from autocompress.planner.questions import RULES
 from autocompress.planner.rules import Branch, Situation
 from autocompress.planner.structure_recipes import structure_recipes
 
+Chain = tuple[ArtifactTechnique, ...]
 
-def build_search_space(situation: Situation, techniques: Sequence[Technique], formats: frozenset[str]) -> SearchSpace:
+
+def require_reachable(techniques: Sequence[Technique]) -> None:
+    """Check that some recipe would try each technique, so that none lies on the shelf unseen.
+
+    Raises:
+        PlanError: when one acts where no recipe has a place for it, or two have one name.
+    """
+    for technique in techniques:
+        structure = isinstance(technique, StructureTechnique) and technique.stage is Stage.STRUCTURE
+        recovery = isinstance(technique, ModelTechnique) and technique.stage is Stage.RECOVERY
+        finish = isinstance(technique, ArtifactTechnique) and technique.stage in FINISH_STAGES
+        if not (structure or recovery or finish):
+            raise PlanError(
+                f"is on the shelf, but no recipe tries a {type(technique).__name__} at stage {technique.stage}.",
+                where=technique.name,
+                hint="Structure takes a StructureTechnique, recovery a ModelTechnique, a finish an ArtifactTechnique.",
+            )
+    names = [technique.name for technique in techniques]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise PlanError("stands on the shelf twice.", where=twice)
+
+
+def build_search_space(situation: Situation, techniques: Sequence[Technique], format_: str) -> SearchSpace:
     """Recipes of what the situation allows, cheapest effort first, and a reason for everything refused.
 
-    `formats` are the artifact formats that the runtime makes.
+    `format_` is the format of the runtime's artifacts.
     """
     decisions: list[Decision] = []
     refusals: dict[str, Reason] = {}
@@ -30,23 +57,23 @@ def build_search_space(situation: Situation, techniques: Sequence[Technique], fo
         decisions.append(Decision(rule.name, rule.question, branch.answer, found, branch.sentence, others, rule.source))
         if branch.effect.warn:
             warnings.append(f"{found}: {branch.sentence}" if found else branch.sentence)
-        refusals |= _refused(rule.name, branch, found, techniques, refusals)
         if branch.effect.finish:
             reason = Reason(branch.sentence, rule.name, found)
             return SearchSpace((), {t.name: reason for t in techniques}, tuple(decisions), tuple(warnings))
+        # the first rule that keeps one out has said why
+        new = _refused(rule.name, branch, found, techniques, situation)
+        refusals |= {name: reason for name, reason in new.items() if name not in refusals}
     taken: list[Technique] = []
-    for technique in techniques:
-        if technique.name in refusals:
-            continue
-        refusal = _own_refusal(technique, situation, formats)
+    for technique in (technique for technique in techniques if technique.name not in refusals):
+        refusal = _own_refusal(technique, situation, format_)
         if refusal is not None:
             refusals[technique.name] = refusal
         else:
             taken.append(technique)
-    recipes = [_recipe(technique, situation) for technique in taken if isinstance(technique, ArtifactTechnique)]
+    recipes = [_recipe(chain, situation) for chain in finishing_chains(taken, format_)]
     recipes.sort(key=lambda recipe: (recipe.effort, recipe.predicted_latency or 1.0))
     recipes += structure_recipes(recipes, taken, situation)
-    # those that train are in the order in which their rounds follow each other
+    # those that train are in the order in which their rungs follow each other
     recipes.sort(key=lambda recipe: recipe.effort)
     family = situation.facts.family
     recipes = [replace(one, expected_drop=expected_drop(family, one.techniques, one.effort)) for one in recipes]
@@ -54,58 +81,101 @@ def build_search_space(situation: Situation, techniques: Sequence[Technique], fo
 
 
 def _refused(
-    rule: str, branch: Branch, found: str, techniques: Sequence[Technique], so_far: dict[str, Reason]
-) -> dict[str, Reason]:
+    rule: str, branch: Branch, found: str, techniques: Sequence[Technique], situation: Situation
+) -> Mapping[str, Reason]:
     effect = branch.effect
-    shelf = {technique.name: technique for technique in techniques}
-    named = {name: Reason(NOT_AVAILABLE, rule, found) for name in effect.refuse if name not in shelf}
-    by_effort = {
-        name: Reason(branch.sentence, rule, found)
-        for name, technique in shelf.items()
-        if technique.effort is effect.refuse_effort or name in effect.refuse
-    }
-    return {name: reason for name, reason in {**named, **by_effort}.items() if name not in so_far}
+    shelf = {technique.name for technique in techniques}
+    missing = {name: Reason(NOT_AVAILABLE, rule, found) for name in effect.usual if name not in shelf}
+    kept_out = (technique.name for technique in techniques if effect.refuses(technique, situation))
+    return {**missing, **{name: Reason(branch.sentence, rule, found) for name in kept_out}}
 
 
-def _own_refusal(technique: Technique, situation: Situation, formats: frozenset[str]) -> Reason | None:
-    if isinstance(technique, ArtifactTechnique) and not technique.formats & formats:
-        return Reason(f"cannot change {', '.join(sorted(formats))} files.", "format", situation.profile.runtime.name)
-    return technique.refuses(situation.facts, situation.probes, situation.profile)
+def _own_refusal(technique: Technique, situation: Situation, format_: str) -> Reason | None:
+    if isinstance(technique, ArtifactTechnique) and format_ not in technique.formats:
+        return Reason(f"cannot change {format_} files.", "format", situation.profile.runtime.name)
+    refusal = technique.refuses(situation.facts, situation.probes, situation.profile)
+    if refusal is None and isinstance(technique, StructureTechnique):
+        return _without_use(technique, situation)
+    return refusal
 
 
-def _recipe(technique: ArtifactTechnique, situation: Situation) -> Recipe:
-    space = technique.space(situation.facts, situation.probes, situation.profile)
+def _without_use(technique: StructureTechnique, situation: Situation) -> Reason | None:
+    """Why no pruning path takes what a technique could take, None where one does."""
+    probes = situation.probes
+    steps = (step for path in probes.paths for structure in path.structures for step in structure.steps)
+    if any(step.technique == technique.name for step in steps):
+        return None
+    parts = str(probes.parts_of(technique.name))
+    if probes.smallest is None:
+        return Reason("there was no time to measure what it would save.", "structure", parts)
+    return Reason("nothing that it can take is predicted to save what a budget asks for.", "structure", parts)
+
+
+def finishing_chains(techniques: Sequence[Technique], format_: str) -> Iterator[Chain]:
+    """Every chain of finishing steps, at most one of each stage, whose formats fit; single steps first."""
+    stages = [
+        [t for t in techniques if isinstance(t, ArtifactTechnique) and t.stage is stage and format_ in t.formats]
+        for stage in FINISH_STAGES
+    ]
+    chains = [
+        tuple(one for one in chosen if one is not None) for chosen in product(*([None, *ones] for ones in stages))
+    ]
+    yield from sorted((chain for chain in chains if chain), key=len)
+
+
+def _recipe(chain: Chain, situation: Situation) -> Recipe:
+    spaces = [one.space(situation.facts, situation.probes, situation.profile) for one in chain]
     # of the plan that comes first, which need not be the fastest by a hair
-    best = situation.probes.with_settings(technique.name, next(space.grid()))
-    if best is None or best.ratio is None:
-        reason = Reason(f"{technique.summary}; nothing was probed.", "taken")
-    else:
-        reason = Reason(
-            f"{best.ratio:.2f}x the float latency {'of the model' if best.whole else 'on the dominant layers'} here.",
-            "probe",
-            f"{best.low:.2f} to {best.high:.2f}" if best.low is not None and best.high is not None else "",
-        )
+    best = [
+        situation.probes.with_settings(one.name, next(space.grid())) for one, space in zip(chain, spaces, strict=True)
+    ]
+    latency, size = _together([_predicted(one, probe, situation) for one, probe in zip(chain, best, strict=True)])
     return Recipe(
-        technique.name,
-        technique.effort,
-        (Element(technique.name, technique.stage, space),),
-        reason,
-        *_predicted(technique, best, situation),
+        " + ".join(one.name for one in chain),
+        max(one.effort for one in chain),
+        tuple(Element(one.name, one.stage, space) for one, space in zip(chain, spaces, strict=True)),
+        _reason(chain, best),
+        latency,
+        size,
     )
+
+
+def _reason(chain: Chain, best: Sequence[Probe | None]) -> Reason:
+    if len(chain) > 1:
+        return Reason("; then ".join(one.summary for one in chain) + ".", "taken")
+    probe = best[0]
+    if probe is None or probe.ratio is None:
+        return Reason(f"{chain[0].summary}; nothing was probed.", "taken")
+    return Reason(
+        f"{probe.ratio:.2f}x the float latency {'of the model' if probe.whole else 'on the dominant layers'} here.",
+        "probe",
+        f"{probe.low:.2f} to {probe.high:.2f}" if probe.low is not None and probe.high is not None else "",
+    )
+
+
+def _together(predicted: Sequence[tuple[float | None, float | None]]) -> tuple[float | None, float | None]:
+    """Latency and size after all steps: shares multiply, and what one step is not known to change stays."""
+    if all(both == (None, None) for both in predicted):
+        return None, None
+    latency = size = 1.0
+    for one_latency, one_size in predicted:
+        latency *= 1.0 if one_latency is None else one_latency
+        size *= 1.0 if one_size is None else one_size
+    return latency, size
 
 
 def _predicted(
     technique: ArtifactTechnique, best: Probe | None, situation: Situation
 ) -> tuple[float | None, float | None]:
     """Latency and size of the whole model; those of the probed layers where that is all that is known."""
-    microbenchmarks, whole = situation.probes.microbenchmarks, situation.whole
+    microbenchmarks, figures = situation.probes.microbenchmarks, situation.figures
     if best is None:
         return None, None
     if best.whole:
         return best.ratio, best.size_ratio
-    if microbenchmarks is None or whole is None:
+    if microbenchmarks is None or figures is None:
         return best.ratio, best.size_ratio
     facts, patterns = situation.facts, situation.profile.in_float
     in_float = {layer.name for layer in facts.layers if matches_pattern(layer.name, patterns)}
-    known = facts, technique.covers(facts), best, microbenchmarks, whole, in_float
+    known = facts, technique.covers(facts), best, microbenchmarks, figures, in_float
     return predict_latency(*known), predict_size(*known, technique.value_bytes)

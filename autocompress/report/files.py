@@ -14,7 +14,7 @@ def write_files(result: Result) -> None:
     plan.yaml and the model stand there already: the conclusion writes them.
     """
     workspace = Workspace(result.folder)
-    write_text(workspace.path("trials.csv"), trials_frame(result.history).to_csv(index=False))
+    write_text(workspace.path("trials.csv"), trials_frame(result.history, result.names).to_csv(index=False))
     certificate = workspace.path("certificate.json")
     if result.certificate is not None:
         write_json(certificate, dict(result.certificate))

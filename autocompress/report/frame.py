@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from autocompress.core.trial import Outcome, Trial
 
 COLUMNS = (
-    "number", "plan", "plan_hash", "outcome", "stopped_by", "size_mb", "size_ratio", "latency_p50_ms",
+    "number", "name", "plan", "plan_hash", "outcome", "stopped_by", "size_mb", "size_ratio", "latency_p50_ms",
     "latency_ratio", "score", "score_drop", "pareto", "seconds", "reason",
 )  # fmt: skip
 
@@ -22,6 +23,7 @@ class FrontRow:
     """A trial that no other is as good as in everything and better in something; ratios are to the baseline."""
 
     number: int
+    name: str
     plan: str
     latency_ratio: float
     size_ratio: float
@@ -30,14 +32,15 @@ class FrontRow:
     file: str
 
 
-def trials_frame(trials: Sequence[Trial]) -> pd.DataFrame:
-    """One row per trial; what was not measured is NaN. `score` is that of the validation data.
+def trials_frame(trials: Sequence[Trial], names: Mapping[str, str] = MappingProxyType({})) -> pd.DataFrame:
+    """One row per trial; what was not measured is NaN. `score` is that of the validation data. `names` says plans in a
+    few words, by their hash.
 
     `pareto` is true where no other trial is at least as good in size, latency and score and better in one of them.
     A trial has to have all three; scores are left aside where plans were measured to the end without one, for want
     of data.
     """
-    frame = pd.DataFrame([_row(trial) for trial in trials], columns=list(COLUMNS))
+    frame = pd.DataFrame([_row(trial, names) for trial in trials], columns=list(COLUMNS))
     needed = ["size_ratio", "latency_ratio"]
     if bool(frame["score"].notna().any()) or not any(trial.outcome is Outcome.MEASURED for trial in trials):
         needed.append("score")
@@ -63,18 +66,19 @@ def undominated(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     )
 
 
-def front_rows(frame: pd.DataFrame) -> list[FrontRow]:
-    """The front of a frame of trials, the quickest first."""
+def front_rows(frame: pd.DataFrame, file: str) -> list[FrontRow]:
+    """The front of a frame of trials, the quickest first; their files are called `file`."""
     chosen = frame[frame["pareto"]].sort_values(["latency_ratio", "size_ratio", "number"])
     return [
         FrontRow(
             int(row["number"]),
+            str(row["name"]),
             str(row["plan"]),
             float(row["latency_ratio"]),
             float(row["size_ratio"]),
             _value(row["score"]),
             _value(row["score_drop"]),
-            f"checkpoints/{row['plan_hash']}/model.onnx",
+            f"checkpoints/{row['plan_hash']}/{file}",
         )
         for row in chosen.to_dict("records")
     ]
@@ -84,7 +88,7 @@ def _value(number: float) -> float | None:
     return None if np.isnan(number) else float(number)
 
 
-def _row(trial: Trial) -> dict[str, object]:
+def _row(trial: Trial, names: Mapping[str, str]) -> dict[str, object]:
     readings, baseline = trial.measurement.readings, trial.measurement.baseline
     nothing = float("nan")
     size = readings["size_mb"].value if "size_mb" in readings else nothing
@@ -92,6 +96,7 @@ def _row(trial: Trial) -> dict[str, object]:
     score = readings["score"].value if "score" in readings else nothing
     return {
         "number": trial.number,
+        "name": names.get(trial.plan.hash, trial.plan.kind),
         "plan": str(trial.plan),
         "plan_hash": trial.plan.hash,
         "outcome": str(trial.outcome),

@@ -29,13 +29,13 @@ def html_report(result: Result) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    frame, rate = trials_frame(result.history), result.score_is_rate
+    frame, rate = trials_frame(result.history, result.names), result.score_is_rate
     return environment.from_string(template).render(
         result=result,
         headings=STAGE_HEADINGS,
         stages=[stage_cells(row, rate=rate) for row in result.stages],
         front_headings=front_headings(rate=rate),
-        front=[(front_cells(row, rate=rate), row.plan, row.file) for row in front_rows(frame)],
+        front=[(front_cells(row, rate=rate), row) for row in front_rows(frame, result.baseline.entry)],
         trials=[{str(key): _cell(value) for key, value in row.items()} for row in frame.to_dict("records")],
         predicted_headings=PREDICTED_HEADINGS,
         predictions=[(row.recipe, predicted_cells(row)) for row in result.predictions],

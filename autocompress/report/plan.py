@@ -29,11 +29,12 @@ def print_preflight(console: Console, facts: Facts, probes: Probes) -> None:
     without = [layer.name for layer in rest if layer.kind in (Kind.NORM, Kind.OTHER)]
     if without:
         tree.add(Text(f"no int8 for {_some(without)}: they stay in float", style="dim"))
-    if probes.blocks or probes.groups or probes.left_alone:
-        tree.add(f"{len(probes.blocks)} blocks can be left out, {len(probes.groups)} groups of channels can be cut")
+    if probes.parts:
+        tree.add(", ".join(map(str, probes.parts.values())))
     reasons: dict[str, list[str]] = {}
-    for name, reason in probes.left_alone.items():
-        reasons.setdefault(reason, []).append(name)
+    for parts in probes.parts.values():
+        for name, reason in parts.left_alone.items():
+            reasons.setdefault(reason, []).append(name)
     for reason, names in reasons.items():
         tree.add(Text(f"left alone: {_some(names)}: {reason}", style="dim"))
     if reasons:
@@ -62,7 +63,7 @@ def print_probes(console: Console, probes: Probes) -> None:
         tree.add(f"a layer costs at least {1000 * probes.microbenchmarks.layer_ms:.3g} us a call, however thin it is")
     if probes.channel_multiple is not None:
         tree.add(f"widths pay in steps of {probes.channel_multiple}")
-    elif probes.groups:
+    elif probes.parts:
         tree.add("which widths pay was not measured: no time was left")
     if probes.operators:
         slowest = sorted(probes.operators.items(), key=lambda one: -one[1])[:MOST_NAMED]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from rich.status import Status as Spinner
 from rich.table import Table
 from rich.text import Text
 
+from autocompress.core.objective import OBJECTIVES
 from autocompress.core.verdict import Standing, Status, Verdict
 from autocompress.errors import UsageError
 from autocompress.report.frame import FrontRow, front_rows, trials_frame
@@ -27,8 +27,6 @@ from autocompress.statistics.prediction_flips import PredictionFlips
 from autocompress.system.progress import Event
 
 COLOURS = {Standing.MET: "green", Standing.EXCEEDED: "red", Standing.UNDECIDED: "yellow", Standing.UNMEASURED: "yellow"}
-# a plan is printed with the names of its techniques alone
-SETTINGS = re.compile(r"\([^()]*\)")
 FRONT_ROWS = 8
 STATUS_COLOURS = {Status.MET: "bold green", Status.NOT_MET: "bold red", Status.UNDECIDED: "bold yellow"}
 
@@ -84,16 +82,15 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
 def print_result(console: Console, summary: Summary) -> None:
     """Stage table, verdict and where the files are."""
     console.print()
-    # one space between columns: ten of them have to fit a terminal of 80
+    # one space between columns: ten of them have to fit a terminal of 80, and the plan's name stands below
     table = Table(*STAGE_HEADINGS, box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
-    for row in summary.stages:
-        table.add_row(*stage_cells(row, rate=summary.score_is_rate))
+    for place, row in enumerate(summary.stages):
+        table.add_row("answer" if place else "baseline", *stage_cells(row, rate=summary.score_is_rate)[1:])
     console.print(table)
     console.print()
-    if len(summary.front) > 1 and summary.objective != "effort":
+    if len(summary.front) > 1 and not summary.first_answer_ends:
         _print_front(console, summary)
     status = Status(summary.status)
     console.print(f"[{STATUS_COLOURS[status]}]{status}[/]: {escape(summary.plan)}", soft_wrap=True)
@@ -102,12 +99,12 @@ def print_result(console: Console, summary: Summary) -> None:
         console.print(Padding(Text(f"answers: {summary.prediction_flips}"), (0, 0, 0, 2)))
     for sentence in summary.explanation:
         console.print(f"  {escape(sentence)}", soft_wrap=True)
-    files = ", ".join(name for name in ("model.onnx", "report.html") if (summary.folder / name).exists())
+    files = ", ".join(name for name in (summary.file, "plan.yaml", "report.html") if (summary.folder / name).exists())
     console.print(f"  {escape(str(summary.folder))}/: {files}; took {duration(summary.seconds)}", soft_wrap=True)
 
 
 def _print_front(console: Console, summary: Summary) -> None:
-    """The candidates that nothing beats, with the names of their techniques."""
+    """The candidates that nothing beats."""
     rate = summary.score_is_rate
     table = Table(
         *front_headings(rate=rate), "Pareto front", box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold"
@@ -116,7 +113,7 @@ def _print_front(console: Console, summary: Summary) -> None:
         column.justify, column.no_wrap = "right", True
     table.columns[-1].overflow = "fold"
     for row in summary.front[:FRONT_ROWS]:
-        table.add_row(*front_cells(row, rate=rate), escape(SETTINGS.sub("", row.plan)))
+        table.add_row(*front_cells(row, rate=rate), escape(row.name))
     console.print(table)
     if len(summary.front) > FRONT_ROWS:
         console.print(f"and {len(summary.front) - FRONT_ROWS} more, in trials.csv and report.html")
@@ -135,7 +132,8 @@ class Summary:
     folder: Path
     seconds: float
     score_is_rate: bool
-    objective: str
+    first_answer_ends: bool
+    file: str
     front: Sequence[FrontRow]
     prediction_flips: str
 
@@ -144,15 +142,16 @@ class Summary:
         """The summary of a fresh result."""
         return Summary(
             result.status,
-            str(result.plan),
+            result.plan_name,
             result.stages,
             result.verdict,
             result.explanation,
             result.folder,
             result.seconds,
             result.score_is_rate,
-            result.profile.objective,
-            front_rows(trials_frame(result.history)),
+            result.profile.objective.first_answer_ends,
+            result.baseline.entry,
+            front_rows(trials_frame(result.history, result.names), result.baseline.entry),
             str(result.prediction_flips or ""),
         )
 
@@ -170,15 +169,16 @@ class Summary:
                 raise UsageError(f"has schema {data['schema']}, this version reads {SCHEMA}.", where=str(path))
             return Summary(
                 Status(data["status"]),
-                data["plan_text"],
+                data["plan_name"],
                 [StageRow(**row) for row in data["stages"]],
                 Verdict.from_json(data["verdict"]),
                 data["explanation"],
                 folder,
                 data["seconds"],
                 data["score_is_rate"],
-                data["objective"],
-                _stored_front(folder / "trials.csv"),
+                OBJECTIVES[data["objective"]].first_answer_ends,
+                data["artifact"]["file"],
+                _stored_front(folder / "trials.csv", data["artifact"]["file"]),
                 str(PredictionFlips(**data["prediction_flips"])) if data["prediction_flips"] else "",
             )
         except OSError as error:
@@ -189,9 +189,9 @@ class Summary:
             raise UsageError(f"is not a result ({type(error).__name__}: {error}).", where=str(path)) from None
 
 
-def _stored_front(path: Path) -> list[FrontRow]:
+def _stored_front(path: Path, file: str) -> list[FrontRow]:
     """The front in a run's trials.csv; empty where there is none, or an earlier version wrote it."""
     if not path.is_file():
         return []
     frame = pd.read_csv(path)
-    return front_rows(frame) if "pareto" in frame and len(frame) else []
+    return front_rows(frame, file) if "pareto" in frame and len(frame) else []

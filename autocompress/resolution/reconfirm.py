@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from autocompress.core.artifact import Artifact
 from autocompress.core.budget import ACCURACY_METRICS, Budget
 from autocompress.core.measurement import Measurement
 from autocompress.core.plan import Plan
-from autocompress.core.record import Journal
+from autocompress.core.record import ConfirmationNote, Record
 from autocompress.core.trial import Trial
-from autocompress.core.verdict import Standing, Verdict
-from autocompress.evaluation.workbench import Workbench
-from autocompress.run.confirm import Confirmation, Look, certify, record_of, take_look
+from autocompress.core.verdict import Standing
+from autocompress.evaluation.run import Run
+from autocompress.run.confirm import Confirmation, Look, certify, take_look
 from autocompress.statistics.judging import judge_by
-from autocompress.system.progress import Event, Listener
 
-# a note of its own: `run --resume` must find its confirmations judged by the run's budgets
-NOTE = "resolved"
 TIMED = ("latency_ms", "memory_mb", "energy_mj")
 SCORED = ("score", "answer", "label")
-Record = Mapping[str, Any]
 
 
-def confirm_stored(
-    workbench: Workbench, plan: Plan, artifact: Artifact, journal: Journal, listener: Listener, *, quiet: bool
-) -> Confirmation:
+def confirm_stored(run: Run, plan: Plan, artifact: Artifact, *, quiet: bool) -> Confirmation:
     """A stored file judged on what took no part in choosing it.
 
     Scores of an earlier confirmation of the same file are judged again at that look's error probability: their
@@ -38,93 +31,81 @@ def confirm_stored(
     Raises:
         RuntimeFailureError: when the file fails in the runtime now.
     """
-    records = [r for r in _records(journal, plan) if _same_file(r, artifact, workbench)]
-    measurement = workbench.measure_size(artifact)
-    timed = next((r for r in records if _time_limits(r) == _limits_on_time(workbench.profile.budgets)), None)
+    notes = [note for note in _notes(run.record, plan) if _is_same_file(note, artifact, run)]
+    measurement = run.measurer.size(artifact)
+    timed = next((note for note in notes if _time_limits(note) == _limits_on_time(run.profile.budgets)), None)
     fresh = False
     if timed is not None:
-        measurement = measurement.with_(_part_of(timed, TIMED))
+        measurement = measurement.with_(_readings_of(timed, TIMED))
     elif not quiet:
         fresh = True
-        listener(Event("confirm", f"fresh latency runs of {plan.brief}"))
-        measurement = measurement.with_(workbench.measure_time(artifact))
-    scored = next((r for r in records if r["certificate"]["look"]), None)
-    split = workbench.task.holdout if workbench.task else None
+        run.tell("confirm", f"fresh latency runs of {run.name_of(plan)}")
+        measurement = measurement.with_(run.measurer.time(artifact))
+    scored = next((note for note in notes if note.certificate["look"]), None)
+    split = run.task.holdout if run.task else None
     look = None
     if scored is not None:
         look = _look_of(scored)
-        measurement = measurement.with_(_part_of(scored, SCORED))
-    if split is not None and not quiet and (look is None or _goes_on(look, measurement, workbench)):
+        measurement = measurement.with_(_readings_of(scored, SCORED))
+    if split is not None and not quiet and (look is None or _goes_on(look, measurement, run)):
         fresh = True
         # what was stopped early is the same look, read on
-        number = journal.spend_look(artifact.hash) if look is None else look.number
-        listener(Event("confirm", f"accuracy on up to {len(split)} items that took no part in the selection"))
-        scores, look = take_look(workbench, artifact, split, number)
+        number = run.record.spend_look(artifact.hash) if look is None else look.number
+        run.tell("confirm", f"accuracy on up to {len(split)} items that took no part in the selection")
+        scores, look = take_look(run, artifact, split, number)
         measurement = measurement.with_(scores)
-    found = certify(workbench, plan, artifact, measurement, journal, look)
+    found = certify(run, plan, artifact, measurement, look)
     if fresh:
-        _note(found, journal)
+        run.record.add_confirmation_for_other_budgets(plan, found.note)
     return found
 
 
-def _look_of(record: Record) -> Look:
-    certificate = record["certificate"]
+def _look_of(note: ConfirmationNote) -> Look:
+    certificate = note.certificate
     return Look(certificate["look"], certificate["accuracy_error_probability"], certificate["data"])
 
 
-def _goes_on(look: Look, measurement: Measurement, workbench: Workbench) -> bool:
+def _goes_on(look: Look, measurement: Measurement, run: Run) -> bool:
     """True when not all items were read and those that were leave an accuracy budget open."""
     if look.data["read"] == look.data["items"]:
         return False
-    findings = judge_by(workbench.profile, measurement, look.level).findings
+    findings = judge_by(run.profile, measurement, look.level).findings
     return any(f.standing is Standing.UNDECIDED for f in findings if f.budget.metric in ACCURACY_METRICS)
 
 
-def confirmed_scores(journal: Journal, trial: Trial) -> bool:
+def has_holdout_scores(record: Record, trial: Trial) -> bool:
     """True when the holdout scores of the trial's file are noted."""
-    return any(
-        record["certificate"]["look"] and record["certificate"]["artifact_sha256"] == trial.artifact_hash
-        for record in _records(journal, trial.plan)
-    )
+    certificates = [note.certificate for note in _notes(record, trial.plan)]
+    return any(one["look"] and one["artifact_sha256"] == trial.artifact_hash for one in certificates)
 
 
-def _records(journal: Journal, plan: Plan) -> list[Record]:
-    """Confirmations of a plan, the latest first: those of earlier resolutions, then that of the run."""
-    resolved = (journal.noted(NOTE) or {}).get(plan.hash, [])
-    own = (journal.noted("confirmations") or {}).get(plan.hash)
-    return [*reversed(resolved), *([own] if own is not None else [])]
+def _notes(record: Record, plan: Plan) -> list[ConfirmationNote]:
+    """Confirmations of a plan, the latest first: those for other budgets, then that of the run."""
+    own = record.confirmation(plan)
+    return [*reversed(record.confirmations_for_other_budgets(plan)), *([own] if own is not None else [])]
 
 
-def _note(found: Confirmation, journal: Journal) -> None:
-    key, record = found.plan.hash, record_of(found)
-
-    def add(noted: dict[str, Any] | None) -> dict[str, Any]:
-        return {**(noted or {}), key: [*(noted or {}).get(key, []), record]}
-
-    journal.amend(NOTE, add)
-
-
-def _same_file(record: Record, artifact: Artifact, workbench: Workbench) -> bool:
-    """True when the record is of this file beside this baseline, in these versions of the runtime."""
-    certificate = record["certificate"]
+def _is_same_file(note: ConfirmationNote, artifact: Artifact, run: Run) -> bool:
+    """True when the note is of this file beside this baseline, in these versions of the runtime."""
+    certificate = note.certificate
     return bool(
         certificate["artifact_sha256"] == artifact.hash
-        and certificate["baseline_sha256"] == workbench.baseline.hash
-        and certificate["versions"] == dict(workbench.tools.runtime.versions)
+        and certificate["baseline_sha256"] == run.baseline.hash
+        and certificate["versions"] == dict(run.tools.runtime.versions)
     )
 
 
-def _time_limits(record: Record) -> set[Budget]:
-    """The limits on time that a record was measured for."""
-    return _limits_on_time([finding.budget for finding in Verdict.from_json(record["verdict"]).findings])
+def _time_limits(note: ConfirmationNote) -> set[Budget]:
+    """The limits on time that a confirmation was measured for."""
+    return _limits_on_time([finding.budget for finding in note.verdict.findings])
 
 
 def _limits_on_time(budgets: Iterable[Budget]) -> set[Budget]:
     return {budget for budget in budgets if budget.metric in ("latency_ms", "throughput_per_s")}
 
 
-def _part_of(record: Record, metrics: tuple[str, ...]) -> Measurement:
-    whole = Measurement.from_json(record["measurement"])
-    readings = {name: reading for name, reading in whole.readings.items() if name in metrics}
-    baseline = {name: reading for name, reading in whole.baseline.items() if name in metrics}
-    return Measurement(readings, baseline, whole.conditions, whole.unchanged)
+def _readings_of(note: ConfirmationNote, metrics: tuple[str, ...]) -> Measurement:
+    full = note.measurement
+    readings = {name: reading for name, reading in full.readings.items() if name in metrics}
+    baseline = {name: reading for name, reading in full.baseline.items() if name in metrics}
+    return Measurement(readings, baseline, full.conditions, full.unchanged)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,25 @@ from autocompress.core.facts import Facts
 from autocompress.core.measurement import Measurement
 from autocompress.core.plan import Plan
 from autocompress.core.profile import Profile, parse_profile
-from autocompress.core.record import SCHEMA, Journal
+from autocompress.core.record import SCHEMA, Record, RunInputs
 from autocompress.core.runtime import Example, Runtime
 from autocompress.core.task import Task
+from autocompress.core.tools import Tools
 from autocompress.core.trial import Outcome, Trial
 from autocompress.data.data_spec import DEFAULT_DATA_DIR, load_data, runs_code
 from autocompress.data.example_inputs import as_task, made_up
-from autocompress.errors import ArtifactError, AutocompressError, DataError, DeviceError, JournalError, UsageError
+from autocompress.errors import (
+    ArtifactError,
+    AutocompressError,
+    DataError,
+    DeviceError,
+    PlanError,
+    RecordError,
+    UsageError,
+)
+from autocompress.evaluation.builder import Artifacts
+from autocompress.run.record_store import open_record
+from autocompress.run.setup import tools_of
 from autocompress.system.workspace import Workspace
 
 AGAIN = "Run it again with this version of autocompress."
@@ -27,137 +38,157 @@ AGAIN = "Run it again with this version of autocompress."
 
 @dataclass(frozen=True, eq=False)
 class StoredRun:
-    """What a run left, and what does not hold any more: `left_out`, one sentence each."""
+    """What a run left."""
 
     workspace: Workspace
-    journal: Journal
-    runtime: Runtime
+    record: Record
+    tools: Tools
     profile: Profile
     facts: Facts
     example: Example
     baseline: Artifact
     measured: Measurement
     trials: tuple[Trial, ...]
-    left_out: list[str] = field(default_factory=list)
 
-    def artifact(self, trial: Trial) -> Artifact | None:
+    @property
+    def candidates(self) -> list[Trial]:
+        """Every plan that was built and measured, and the baseline as trial -1."""
+        baseline = Trial(-1, Plan(), Outcome.MEASURED, self.measured, artifact_hash=self.baseline.hash)
+        return [baseline, *(one for one in self.trials if one.outcome in (Outcome.MEASURED, Outcome.STOPPED))]
+
+
+class StoredArtifacts(Artifacts):
+    """The files of a run, checked before they are believed; `left_out` says what does not hold any more."""
+
+    def __init__(self, stored: StoredRun) -> None:
+        self._stored = stored
+        self.left_out: list[str] = []
+
+    @property
+    def baseline(self) -> Artifact:
+        """See `Artifacts.baseline`."""
+        return self._stored.baseline
+
+    def find(self, plan: Plan) -> Artifact | None:
+        """See `Artifacts.find`."""
+        if plan == Plan():
+            return self.baseline
+        trial = next((trial for trial in self._stored.trials if trial.plan == plan), None)
+        return None if trial is None else self.verified(trial)
+
+    def build(self, plan: Plan) -> Artifact:
+        """See `Artifacts.build`; nothing can be built."""
+        found = self.find(plan)
+        if found is None:
+            raise PlanError("the model is not at hand, so nothing new can be built.", where="resolve")
+        return found
+
+    def verified(self, trial: Trial) -> Artifact | None:
         """The trial's file, if it is there and still the one that was measured; else it is left out by name."""
-        path = self.workspace.checkpoints / trial.plan.hash / "model.onnx"
+        stored = self._stored
+        path = stored.workspace.checkpoints / trial.plan.hash / f"model{stored.tools.runtime.suffix}"
         try:
-            artifact = self.runtime.read(path)
+            artifact = stored.tools.runtime.read(path)
         except ArtifactError as error:
             why = str(error)
         else:
             if artifact.hash == trial.artifact_hash:
                 return artifact
             why = f"{path} is no longer the file that was measured."
-        self.left_out.append(f"Trial {trial.number} ({trial.plan.brief}) is left out: {why}")
+        self.leave_out(trial, why)
         return None
 
+    def leave_out(self, trial: Trial, why: str) -> None:
+        """Say that a trial counts no more."""
+        name = self._stored.tools.name_of(trial.plan)
+        self.left_out.append(f"Trial {trial.number} ({name}) is left out: {why}")
 
-def open_stored(folder: Path, runtime: Runtime, device: Device) -> StoredRun:
+
+def open_stored(folder: Path) -> StoredRun:
     """The run in `folder`.
 
     Raises:
-        UsageError, JournalError: when there is none, or none that this version can read.
+        UsageError, RecordError: when there is none, or none that this version can read.
         ArtifactError: when its baseline is gone or changed: nothing could be compared with it.
         DeviceError: when it was measured on another machine.
     """
     workspace = Workspace(folder)
-    journal = _open_journal(workspace)
+    record = _open_record(workspace)
     try:
-        _require_readable(journal, folder)
-        profile = parse_profile(journal.noted("profile"), where=f"{workspace.journal}: profile")
-        _require_same_machine(journal, profile, device)
-        baseline = _baseline(workspace, journal, runtime)
-        specs = [TensorSpec.parse(text, where=f"{workspace.journal}: example") for text in journal.noted("example")]
-        measured, facts = journal.noted("baseline"), journal.noted("facts")
-        trials = _trials(journal)
-        return StoredRun(
-            workspace,
-            journal,
-            runtime,
-            profile,
-            Facts.from_json(facts),
-            made_up(specs),
-            baseline,
-            Measurement.from_json(measured),
-            trials,
-        )
+        measured, facts = _require_readable(record, folder)
+        inputs = record.inputs
+        profile = parse_profile(inputs.profile, where=f"{workspace.journal}: profile")
+        tools = tools_of(profile)
+        _require_same_machine(inputs, profile, tools.device)
+        baseline = _baseline(workspace, record, tools.runtime)
+        specs = [TensorSpec.parse(text, where=f"{workspace.journal}: example") for text in inputs.example]
+        trials = _trials(record)
+        return StoredRun(workspace, record, tools, profile, facts, made_up(specs), baseline, measured, trials)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        journal.close()
+        record.close()
         reason = f"{type(error).__name__}: {error}"
-        raise JournalError(
+        raise RecordError(
             f"cannot be understood ({reason[:200]}).", where=str(workspace.journal), hint=AGAIN
         ) from error
     except BaseException:
-        journal.close()
+        record.close()
         raise
 
 
-def _open_journal(workspace: Workspace) -> Journal:
+def _open_record(workspace: Workspace) -> Record:
     if not workspace.root.is_dir():
         raise UsageError("there is no such folder.", where=str(workspace.root), hint="Give the folder of a run.")
     path = workspace.journal
     # opening would make what is missing
     if not path.is_file():
-        raise JournalError("holds no journal.db.", where=str(workspace.root), hint="Give the folder of a run.")
+        raise RecordError("holds no journal.db.", where=str(workspace.root), hint="Give the folder of a run.")
     if path.stat().st_size == 0:
-        raise JournalError("is empty.", where=str(path), hint=AGAIN)
-    return Journal(path)
+        raise RecordError("is empty.", where=str(path), hint=AGAIN)
+    return open_record(path)
 
 
-def _require_readable(journal: Journal, folder: Path) -> None:
-    schema, identity = journal.noted("schema"), journal.noted("identity")
-    if identity is None:
-        raise JournalError("is empty: no run has begun in it.", where=str(folder), hint="Give the folder of a run.")
-    if schema is None:
-        raise JournalError("was written before its runs could be resolved.", where=str(folder), hint=AGAIN)
+def _require_readable(record: Record, folder: Path) -> tuple[Measurement, Facts]:
+    """The baseline's measurement and the facts of a run that this version can read."""
+    schema = record.schema
+    if not record.identity or schema is None:
+        raise RecordError("is empty: no run has begun in it.", where=str(folder), hint="Give the folder of a run.")
     if schema != SCHEMA:
-        raise JournalError(f"has schema {schema}, this version reads {SCHEMA}.", where=str(folder), hint=AGAIN)
-    if journal.noted("baseline") is None or journal.noted("facts") is None:
-        raise JournalError(
+        raise RecordError(f"has schema {schema}, this version reads {SCHEMA}.", where=str(folder), hint=AGAIN)
+    measured, facts = record.baseline, record.facts
+    if measured is None or facts is None:
+        raise RecordError(
             "holds no measurements yet.", where=str(folder), hint="Go on with `autocompress run --resume`."
         )
+    return measured, facts
 
 
-def _require_same_machine(journal: Journal, profile: Profile, device: Device) -> None:
+def _require_same_machine(inputs: RunInputs, profile: Profile, device: Device) -> None:
     machine = require_described(device, profile)
-    noted: Mapping[str, str] = journal.noted("machine")
-    if noted["fingerprint"] != machine.fingerprint:
+    if inputs.machine != machine.fingerprint:
         raise DeviceError(
-            f"was measured on another machine ({noted['name']}, here {machine}).",
+            f"was measured on another machine ({inputs.machine_name}, here {machine}).",
             where="the run",
             hint="Resolve it there, or run it again here.",
         )
 
 
-def _baseline(workspace: Workspace, journal: Journal, runtime: Runtime) -> Artifact:
-    baseline = runtime.read(workspace.checkpoints / Plan().hash / "model.onnx")
-    if baseline.hash != journal.noted("identity")["model"]:
+def _baseline(workspace: Workspace, record: Record, runtime: Runtime) -> Artifact:
+    baseline = runtime.read(workspace.checkpoints / Plan().hash / f"model{runtime.suffix}")
+    if baseline.hash != record.identity["model"]:
         raise ArtifactError("is not the baseline that the run measured.", where=str(baseline.path), hint=AGAIN)
     return baseline
 
 
-def _trials(journal: Journal) -> tuple[Trial, ...]:
+def _trials(record: Record) -> tuple[Trial, ...]:
     """All trials, with what was measured after they had ended."""
-    nearest = journal.noted("nearest_misses") or {}
-    later = journal.noted("measured_later") or {}
+    nearest, later = record.nearest_misses, record.later_measurements
     trials = []
-    for trial in journal.trials():
-        measurement = trial.measurement
-        if str(trial.number) in nearest:
-            measurement = Trial.from_json(trial.number, nearest[str(trial.number)]).measurement
-        if str(trial.number) in later:
-            measurement = measurement.with_(Measurement.from_json(later[str(trial.number)]))
+    for trial in record.trials():
+        measurement = nearest[trial.number].measurement if trial.number in nearest else trial.measurement
+        if trial.number in later:
+            measurement = measurement.with_(later[trial.number])
         trials.append(replace(trial, measurement=measurement))
     return tuple(trials)
-
-
-def candidates(run: StoredRun) -> list[Trial]:
-    """Every plan that was built and measured, and the baseline as trial -1."""
-    baseline = Trial(-1, Plan(), Outcome.MEASURED, run.measured, artifact_hash=run.baseline.hash)
-    return [baseline, *(trial for trial in run.trials if trial.outcome in (Outcome.MEASURED, Outcome.STOPPED))]
 
 
 def data_again(run: StoredRun, data: Any, data_dir: Path | None) -> tuple[Task | None, str]:
@@ -169,7 +200,7 @@ def data_again(run: StoredRun, data: Any, data_dir: Path | None) -> tuple[Task |
     Raises:
         DataError: when `data` are not the run's.
     """
-    named = run.journal.noted("named")
+    named = run.record.inputs.named
     if data is not None:
         task = load_data(data, data_dir=data_dir) if isinstance(data, str) else as_task(data)
         difference = _difference(run, task)
@@ -178,7 +209,7 @@ def data_again(run: StoredRun, data: Any, data_dir: Path | None) -> tuple[Task |
         return task, ""
     spec = named.get("data")
     if spec is None:
-        had_some = bool(run.journal.noted("identity")["data"])
+        had_some = bool(run.record.identity["data"])
         return None, "The data of the run came from Python: give them as data." if had_some else ""
     if runs_code(spec):
         return None, f"The data of the run are code, which is not run unasked: give --data {spec}."
@@ -203,8 +234,8 @@ def _difference(run: StoredRun, task: Task | None) -> str:
     """What tells a task from that of the run; empty when nothing does."""
     splits = [task.validation, task.holdout] if task is not None else []
     hashes = [split.hash for split in splits if split is not None]
-    noted = run.journal.noted("identity")["data"].split(",")
+    noted = run.record.identity["data"].split(",")
     if not hashes or noted[: len(hashes)] != hashes:
         return "other items" if noted != [""] else "it had none"
     score = task.score_name if task is not None else ""
-    return f"scored by {score}" if score != run.journal.noted("score") else ""
+    return f"scored by {score}" if score != run.record.inputs.score else ""

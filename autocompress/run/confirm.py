@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from autocompress.core.artifact import Artifact
 from autocompress.core.measurement import Measurement
 from autocompress.core.plan import Plan
-from autocompress.core.record import Journal
+from autocompress.core.record import ConfirmationNote
 from autocompress.core.source import Split
-from autocompress.core.verdict import Standing, Verdict
+from autocompress.core.verdict import Standing, Status, Verdict
 from autocompress.errors import RuntimeFailureError
-from autocompress.evaluation.workbench import Workbench
+from autocompress.evaluation.run import Run
 from autocompress.statistics.bootstrap import RESAMPLING_SEED
 from autocompress.statistics.bounds import spend
 from autocompress.statistics.judging import judge_by, look_until_clear
-from autocompress.system.progress import Event, Listener
+from autocompress.system.locks import folder_lock
 
 SCHEMA = 2
 MAX_LOOKS = 4
@@ -26,7 +26,7 @@ MAX_LOOKS = 4
 
 @dataclass(frozen=True, eq=False)
 class Confirmation:
-    """A plan judged on what only confirms. `certificate` is the content of certificate.json."""
+    """A plan judged on the holdout. `certificate` is the content of certificate.json."""
 
     plan: Plan
     artifact: Artifact
@@ -40,8 +40,61 @@ class Confirmation:
         standings = {finding.standing for finding in self.verdict.findings}
         return Standing.UNMEASURED in standings and standings <= {Standing.MET, Standing.UNMEASURED}
 
+    @property
+    def is_final(self) -> bool:
+        """True when no further confirmation makes sense."""
+        return self.verdict.status is Status.MET or self.hopeless
 
-def confirm(workbench: Workbench, plan: Plan, journal: Journal, listener: Listener) -> Confirmation:
+    @property
+    def note(self) -> ConfirmationNote:
+        """The confirmation as the record keeps it."""
+        return ConfirmationNote(self.measurement, self.verdict, self.certificate)
+
+
+def confirm_in_order(
+    plans: Iterable[Plan],
+    confirmed: Callable[[Plan], Confirmation | None],
+    so_far: Sequence[Confirmation] = (),
+) -> list[Confirmation]:
+    """Confirmations in the order they were made, until one is met or no further look makes sense.
+
+    `confirmed` gives None for a plan that cannot be confirmed.
+    """
+    confirmations = list(so_far)
+    if is_answered(confirmations):
+        return confirmations
+    for plan in plans:
+        if len(confirmations) >= MAX_LOOKS:
+            break
+        found = confirmed(plan)
+        if found is not None:
+            confirmations.append(found)
+        if is_answered(confirmations):
+            break
+    return confirmations
+
+
+def is_answered(confirmations: Sequence[Confirmation]) -> bool:
+    """True when one of them ends the run."""
+    return any(found.is_final for found in confirmations)
+
+
+def confirm_once(run: Run, plan: Plan) -> Confirmation:
+    """The confirmation of a plan, by this worker or another one; the first stands, also in a resumed run.
+
+    Raises:
+        RuntimeFailureError: as `confirm`.
+    """
+    # another worker may be confirming the same plan now: its verdict is then the one that stands
+    with folder_lock(run.workspace.checkpoints, lambda: run.tell("confirm", "waiting for another worker")):
+        found = _noted(run, plan)
+        if found is None:
+            found = confirm(run, plan)
+            run.record.keep_confirmation(plan, found.note)
+        return found
+
+
+def confirm(run: Run, plan: Plan) -> Confirmation:
     """Fresh latency runs, the size of the file, and the holdout.
 
     The look is written down before it is taken; the accuracy test of look k has error probability
@@ -50,17 +103,17 @@ def confirm(workbench: Workbench, plan: Plan, journal: Journal, listener: Listen
     Raises:
         RuntimeFailureError: when the artifact fails in the runtime now.
     """
-    artifact = workbench.build(plan)
-    split = workbench.task.holdout if workbench.task else None
-    listener(Event("confirm", f"fresh latency runs of {plan.brief}"))
-    measurement = workbench.measure_size(artifact).with_(workbench.measure_time(artifact))
+    artifact = run.artifacts.build(plan)
+    split = run.task.holdout if run.task else None
+    run.tell("confirm", f"fresh latency runs of {run.name_of(plan)}")
+    measurement = run.measurer.size(artifact).with_(run.measurer.time(artifact))
     look = None
     if split is not None:
-        number = journal.spend_look(artifact.hash)
-        listener(Event("confirm", f"accuracy on up to {len(split)} items that took no part in the selection"))
-        scores, look = take_look(workbench, artifact, split, number)
+        number = run.record.spend_look(artifact.hash)
+        run.tell("confirm", f"accuracy on up to {len(split)} items that took no part in the selection")
+        scores, look = take_look(run, artifact, split, number)
         measurement = measurement.with_(scores)
-    return certify(workbench, plan, artifact, measurement, journal, look)
+    return certify(run, plan, artifact, measurement, look)
 
 
 @dataclass(frozen=True)
@@ -73,33 +126,26 @@ class Look:
     data: Mapping[str, Any]
 
 
-def take_look(workbench: Workbench, artifact: Artifact, split: Split, number: int) -> tuple[Measurement, Look]:
+def take_look(run: Run, artifact: Artifact, split: Split, number: int) -> tuple[Measurement, Look]:
     """The scores of as many items as it takes to be clear about the accuracy budgets."""
-    profile = workbench.profile
+    profile = run.profile
     scores, level = look_until_clear(
         profile,
         len(split),
         spend(profile.alpha, number),
-        lambda count: workbench.measure_score(artifact, split.first(count)),
+        lambda count: run.measurer.score(artifact, split.first(count)),
     )
     reading = scores.readings["score"]
     read = len(reading.samples) if reading.items is None else reading.items
-    return scores, Look(number, level, {"part": split.name, "items": len(split), "read": read, "hash": split.hash})
+    return scores, Look(number, level, {"split": split.name, "items": len(split), "read": read, "hash": split.hash})
 
 
-def certify(
-    workbench: Workbench,
-    plan: Plan,
-    artifact: Artifact,
-    measurement: Measurement,
-    journal: Journal,
-    look: Look | None,
-) -> Confirmation:
+def certify(run: Run, plan: Plan, artifact: Artifact, measurement: Measurement, look: Look | None) -> Confirmation:
     """Judge a measurement that took no part in the selection, its accuracy at the level of its look.
 
     The bounds do not depend on the limits, so the same measurement may be judged against other budgets later.
     """
-    profile = workbench.profile
+    profile = run.profile
     verdict = judge_by(profile, measurement, look.level if look else profile.alpha)
     certificate = {
         "schema": SCHEMA,
@@ -107,19 +153,20 @@ def certify(
         "issued": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "plan": plan.to_json(),
         "plan_hash": plan.hash,
+        "plan_name": run.name_of(plan),
         "profile": profile.name,
         "confidence": profile.confidence,
         "findings": [finding.to_json() for finding in verdict.findings],
         "artifact_sha256": artifact.hash,
-        "baseline_sha256": workbench.baseline.hash,
+        "baseline_sha256": run.baseline.hash,
         "data": dict(look.data) if look else None,
         "look": look.number if look else 0,
         "accuracy_error_probability": look.level if look else None,
-        "candidates_tried": len(journal.trials()),
-        "machine": str(workbench.machine),
-        "machine_fingerprint": workbench.machine.fingerprint,
+        "candidates_tried": len(run.record.trials()),
+        "machine": str(run.machine),
+        "machine_fingerprint": run.machine.fingerprint,
         "conditions": measurement.conditions.to_json() if measurement.conditions else None,
-        "versions": dict(workbench.tools.runtime.versions),
+        "versions": dict(run.tools.runtime.versions),
         # what a plan's own steps draw is in the plan
         "seeds": {
             "loading": measurement.conditions.loading_seed if measurement.conditions else None,
@@ -129,29 +176,14 @@ def certify(
     return Confirmation(plan, artifact, measurement, verdict, certificate)
 
 
-def remembered(workbench: Workbench, plan: Plan, journal: Journal) -> Confirmation | None:
-    """The confirmation of this plan that an earlier sitting of the run noted, None when there is none."""
-    noted = (journal.noted("confirmations") or {}).get(plan.hash)
-    if noted is None:
+def _noted(run: Run, plan: Plan) -> Confirmation | None:
+    """The confirmation of this plan that was written down earlier, None when there is none."""
+    note = run.record.confirmation(plan)
+    if note is None:
         return None
-    artifact = workbench.build(plan)
-    if artifact.hash != noted["certificate"]["artifact_sha256"]:
+    artifact = run.artifacts.build(plan)
+    if artifact.hash != note.certificate["artifact_sha256"]:
         raise RuntimeFailureError(
             "is no longer the file that was confirmed; the plan builds to other bytes now.", where=str(artifact.path)
         )
-    measurement = Measurement.from_json(noted["measurement"])
-    return Confirmation(plan, artifact, measurement, Verdict.from_json(noted["verdict"]), noted["certificate"])
-
-
-def remember(confirmation: Confirmation, journal: Journal) -> None:
-    """Note a confirmation, so that a resumed run does not look at the holdout again. The first one stands."""
-    journal.note_first("confirmations", confirmation.plan.hash, record_of(confirmation))
-
-
-def record_of(confirmation: Confirmation) -> dict[str, Any]:
-    """A confirmation as the journal keeps it."""
-    return {
-        "measurement": confirmation.measurement.to_json(),
-        "verdict": confirmation.verdict.to_json(),
-        "certificate": dict(confirmation.certificate),
-    }
+    return Confirmation(plan, artifact, note.measurement, note.verdict, note.certificate)

@@ -9,16 +9,18 @@ from typing import Any
 
 from autocompress.core.artifact import Artifact
 from autocompress.core.budget import ACCURACY_METRICS, TIME_METRICS, Direction, GateRule
-from autocompress.core.device import Device, require_described
-from autocompress.core.measurement import Measurement, Reading
+from autocompress.core.device import require_described
+from autocompress.core.measurement import Measurement
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import Example, Runtime
 from autocompress.core.task import Task
+from autocompress.core.tools import Tools
 from autocompress.core.verdict import Finding, Standing, Verdict
 from autocompress.data.example_inputs import example_for, feed_of
+from autocompress.devices import device_of
 from autocompress.errors import ArtifactError, AutocompressError, UsageError
-from autocompress.evaluation.scorer import Scorer
-from autocompress.evaluation.workbench import sizes
+from autocompress.evaluation.measurer import Measurer
+from autocompress.runtimes import runtime_of
 from autocompress.statistics.judging import decide_again, judge_by, look_until_clear
 from autocompress.statistics.prediction_flips import PredictionFlips, prediction_flips_of
 
@@ -125,23 +127,31 @@ def grade_of(finding: Finding, rule: GateRule) -> Grade:
     return Grade.WARNING if lenient else Grade.FAILED
 
 
-def measure(
-    artifact: Artifact, baseline: Artifact | None, profile: Profile, device: Device, task: Task | None
-) -> tuple[Measurement, str]:
-    """Size, latency and memory of an artifact, beside the baseline's where there is one, and the machine.
+def tools_without_techniques(profile: Profile) -> Tools:
+    """The profile's runtime and device: nothing is compressed here, and loading techniques takes time.
 
     Raises:
+        ProfileError: when there is no such runtime or device.
         DeviceError: when the machine is not the profile's.
+    """
+    runtime = runtime_of(profile)
+    device = device_of(profile, runtime)
+    require_described(device, profile)
+    return Tools(runtime, device, ())
+
+
+def measurer_of(profile: Profile, tools: Tools, task: Task | None, baseline: Artifact | None) -> Measurer:
+    """What measures files on the profile's machine, beside the baseline where there is one."""
+    return Measurer(tools.device, profile, task, _example(task), baseline)
+
+
+def measure(artifact: Artifact, measurer: Measurer) -> Measurement:
+    """Size, latency and memory of an artifact.
+
+    Raises:
         RuntimeFailureError: when the artifact fails in the runtime.
     """
-    machine = require_described(device, profile)
-    together = [artifact] if baseline is None else [baseline, artifact]
-    measured = device.measure(together, profile, _example(task))
-    after = measured[-1]
-    before: dict[str, Reading] = {}
-    if baseline is not None:
-        before = {**measured[0].readings, **sizes(baseline, profile)}
-    return Measurement({**after.readings, **sizes(artifact, profile)}, before, after.conditions), str(machine)
+    return measurer.time(artifact).with_(measurer.size(artifact))
 
 
 def _example(task: Task | None) -> Example | None:
@@ -152,8 +162,7 @@ def check(
     artifact: Artifact,
     baseline: Artifact | None,
     profile: Profile,
-    runtime: Runtime,
-    device: Device,
+    tools: Tools,
     task: Task | None,
     certified: Certified | None = None,
 ) -> Check:
@@ -164,30 +173,29 @@ def check(
         DataError: when the data do not fit the artifact.
         DeviceError, RuntimeFailureError: when it cannot be measured.
     """
-    measurement, machine = measure(artifact, baseline, profile, device, task)
+    measurer = measurer_of(profile, tools, task, baseline)
+    machine = tools.device.machine()
+    measurement = measure(artifact, measurer)
     level = profile.alpha
     if task is not None and task.test is not None:
         split = task.everything
-        scorer = Scorer(runtime, task, device.machine().cores, profile.runtime.options)
-
-        def take(count: int) -> Measurement:
-            return scorer.measurement(artifact, baseline, split.first(count))
-
-        scores, level = look_until_clear(profile, len(split), profile.alpha, take)
+        scores, level = look_until_clear(
+            profile, len(split), profile.alpha, lambda count: measurer.score(artifact, split.first(count))
+        )
         measurement = measurement.with_(scores)
     verdict = judge_by(profile, measurement, level)
     notes = []
     if certified is not None and "score" not in measurement.readings:
-        stale = certified.stale(runtime, device.machine().fingerprint)
+        stale = certified.stale(tools.runtime, machine.fingerprint)
         notes = [stale] if stale else []
         verdict = verdict if stale else Verdict(tuple(_or_certified(one, certified) for one in verdict.findings))
-    spots = _HotSpots.of(verdict, artifact, profile, runtime, task)
+    spots = _HotSpots.of(verdict, artifact, profile, tools, task)
     graded = tuple(
         Graded(finding, rule, grade_of(finding, rule), _why(finding, spots, measurement))
         for finding in verdict.findings
         for rule in [profile.rule(finding.budget.metric)]
     )
-    return Check(profile.name, profile.confidence, artifact, baseline, measurement, graded, machine, tuple(notes))
+    return Check(profile.name, profile.confidence, artifact, baseline, measurement, graded, str(machine), tuple(notes))
 
 
 def _or_certified(finding: Finding, certified: Certified) -> Finding:
@@ -259,17 +267,16 @@ class _HotSpots:
     size: str = ""
 
     @staticmethod
-    def of(verdict: Verdict, artifact: Artifact, profile: Profile, runtime: Runtime, task: Task | None) -> _HotSpots:
+    def of(verdict: Verdict, artifact: Artifact, profile: Profile, tools: Tools, task: Task | None) -> _HotSpots:
         broken = [f.budget for f in verdict.findings if f.standing is Standing.EXCEEDED and f.budget.structural]
         time = size = ""
         if any(budget.metric in TIME_METRICS for budget in broken):
             inputs = feed_of(artifact, _example(task), profile.protocol.batch)
-            options = profile.runtime
-            slowest = runtime.slowest_operators(artifact, inputs, options.threads, options.options)
+            slowest = tools.device.slowest_operators(artifact, profile, inputs)
             named = [f"{kind} {name} {share:.0%}" for name, kind, share in slowest[:NAMED]]
             time = f"slowest operators: {', '.join(named)}"
         if any(budget.metric not in TIME_METRICS for budget in broken):
-            named = [f"{name}: {count / 1e6:.3g} MB" for name, count in runtime.largest_tensors(artifact)[:NAMED]]
+            named = [f"{name}: {count / 1e6:.3g} MB" for name, count in tools.runtime.largest_tensors(artifact)[:NAMED]]
             size = f"largest tensors: {'; '.join(named)}"
         return _HotSpots(time, size)
 

@@ -53,17 +53,20 @@ class Result:
 
     `plan`, `artifact`, `verdict` and `measurement` belong to the answer: the confirmed winner, or the nearest
     miss when nothing was met (`met` tells which). `certificate` is there when the holdout was looked at.
-    `trials` is `history` as a pandas frame, one row per trial.
+    `plan_name` says it in a few words, `names` does so for the plans of all trials, by their hash. `trials` is
+    `history` as a pandas frame, one row per trial.
     """
 
     status: Status
     plan: Plan
+    plan_name: str
     artifact: Artifact | None
     baseline: Artifact
     verdict: Verdict
     measurement: Measurement
     certificate: Mapping[str, Any] | None
     history: Sequence[Trial]
+    names: Mapping[str, str]
     stages: Sequence[StageRow]
     facts: Facts
     search_space: SearchSpace
@@ -111,7 +114,7 @@ class Result:
         raise kind(f"the budgets are {self.status}.{binding}", where=str(self.folder))
 
     def __str__(self) -> str:
-        lines = [f"{self.status}: {self.plan}"]
+        lines = [f"{self.status}: {self.plan_name}"]
         lines += [
             f"  {finding.budget.metric}: {finding.standing}, {finding.sentence}" for finding in self.verdict.findings
         ]
@@ -123,8 +126,9 @@ class Result:
             "schema": SCHEMA,
             "status": str(self.status),
             "plan": self.plan.to_json(),
+            "plan_name": self.plan_name,
             "plan_text": str(self.plan),
-            "artifact": None if self.artifact is None else {"file": "model.onnx", "sha256": self.artifact.hash},
+            "artifact": None if self.artifact is None else {"file": self.artifact.entry, "sha256": self.artifact.hash},
             "baseline_sha256": self.baseline.hash,
             "verdict": self.verdict.to_json(),
             "binding": self.binding.budget.metric if self.binding else None,
@@ -132,7 +136,7 @@ class Result:
             "prediction_flips": self.prediction_flips.to_json() if self.prediction_flips else None,
             "explanation": list(self.explanation),
             "profile": self.profile.name,
-            "objective": self.profile.objective,
+            "objective": self.profile.objective.name,
             "confidence": self.profile.confidence,
             "machine": self.machine,
             "data": self.data,
@@ -145,6 +149,7 @@ class Result:
             "trials": [
                 {
                     "number": trial.number,
+                    "name": self.names.get(trial.plan.hash, trial.plan.kind),
                     "plan": str(trial.plan),
                     "plan_hash": trial.plan.hash,
                     "outcome": str(trial.outcome),

@@ -1,24 +1,23 @@
-"""The search: climbs the search space, one plan at a time, cheapest measurement first. Knows contracts only."""
+"""The search over one search space: one plan at a time, cheapest measurement first. Knows contracts only."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from autocompress.core.artifact import Artifact
 from autocompress.core.measurement import Measurement
-from autocompress.core.plan import Effort, Plan
-from autocompress.core.record import Journal
+from autocompress.core.plan import Plan
 from autocompress.core.search_space import SearchSpace
 from autocompress.core.strategy import Strategy
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Standing, Status
 from autocompress.errors import ArtifactError, RuntimeFailureError, TechniqueError
-from autocompress.evaluation.workbench import Workbench
+from autocompress.evaluation.run import Run
 from autocompress.run.waiting import await_others
 from autocompress.statistics.judging import forecast, judge_by
-from autocompress.system.progress import Deadline, Event, Listener
+from autocompress.system.progress import Event
 
 # near misses of each kind of plan that are measured to the end before the nearest is named
 NEAREST = 2
@@ -28,41 +27,38 @@ LATENESS = 1.1
 
 @dataclass(eq=False)
 class Search:
-    """A search over one search space, with everything it does in the journal."""
+    """A search over one search space, with everything it does in the record."""
 
-    workbench: Workbench
+    run: Run
     search_space: SearchSpace
     strategy: Strategy
-    journal: Journal
-    deadline: Deadline
-    listener: Listener
     out_of_time: bool = False
     _seconds: list[float] = field(default_factory=list)
 
     def contenders(self, known: Collection[str] = (), *, last: bool = True) -> Iterator[Trial]:
         """Trials worth confirming, best first by the profile's objective.
 
-        `effort` hands out the first that is expected to be confirmed before it spends more; other objectives try all
-        plans that time allows first. Unless this is the `last` search space, one that may well fail to be confirmed
-        waits: each look costs certainty. On the last, candidates that the validation data leave undecided come at the
-        end. Plans whose hashes are `known` are not handed out again.
+        An objective whose first answer ends the run hands out the first that is expected to be confirmed before it
+        spends more; others try all plans that time allows first. Unless this is the `last` search space, one that may
+        well fail to be confirmed waits: each look costs certainty. On the last, candidates that the validation data
+        leave undecided come at the end. Plans whose hashes are `known` are not handed out again.
         """
         given = set(known)
-        first_is_enough = self.workbench.profile.objective == "effort"
+        record, deadline = self.run.record, self.run.deadline
         while not self.out_of_time:
-            if first_is_enough:
+            if self.run.objective.first_answer_ends:
                 yield from self._hand_out(given, self.expected)
             # read after handing out: a confirmation takes long, and other workers go on meanwhile
-            history = self.journal.trials()
+            history = record.trials()
             plan = self.strategy.propose(self.search_space, history)
             if plan is None:
-                if not await_others(self.journal, self.deadline, self.listener):
+                if not await_others(record, deadline, self.run.progress):
                     break
-                self.out_of_time = self.deadline.over
+                self.out_of_time = deadline.over
                 continue
             recipe = self.search_space.recipe_of(plan)
             needed = recipe.predicted_seconds if recipe and recipe.predicted_seconds else 0.0
-            if self.deadline.over or (self.deadline.left is not None and needed > LATENESS * self.deadline.left):
+            if deadline.over or (deadline.left is not None and needed > LATENESS * deadline.left):
                 self.out_of_time = True
                 break
             self._try(plan, history)
@@ -70,13 +66,13 @@ class Search:
             return
         yield from self._hand_out(given, lambda trial: trial.promising)
         # each look costs certainty: the one that is closest to its budgets first
-        undecided = [t for t in self.journal.trials() if _undecided(t) and t.plan.hash not in given]
+        undecided = [t for t in record.trials() if _undecided(t) and t.plan.hash not in given]
         yield from sorted(undecided, key=lambda trial: trial.verdict.overshoot)
 
     @property
     def structure_suffices(self) -> bool:
         """True when a plan without structure keeps all size and time budgets: what it lacks, structure cannot give."""
-        unchanged = (trial for trial in self.journal.trials() if not trial.plan.rounds)
+        unchanged = (trial for trial in self.run.record.trials() if not trial.plan.rounds)
         return any(trial.verdict.structural.status is Status.MET for trial in unchanged)
 
     def expected(self, trial: Trial) -> bool:
@@ -85,106 +81,93 @@ class Search:
         What only quantizes is cheap to confirm and is expected to be. For others the forecast is the verdict on as
         many holdout items as there are, at the rates of the validation ones and the next look's error probability.
         """
-        task = self.workbench.task
+        task = self.run.task
         split = task.holdout if task else None
         if not trial.promising or split is None or not trial.plan.rounds:
             return trial.promising
-        return forecast(self.workbench.profile, trial.measurement, len(split), self.journal.looks + 1)
+        return forecast(self.run.profile, trial.measurement, len(split), len(self.run.record.looks) + 1)
 
     def reached(self) -> list[Trial]:
         """Trials that are expected to be confirmed, best first by the profile's objective."""
-        return sorted(filter(self.expected, self.journal.trials()), key=lambda trial: cost(trial, self.workbench))
+        return sorted(filter(self.expected, self.run.record.trials()), key=self.run.cost)
 
     def _hand_out(self, given: set[str], wanted: Callable[[Trial], bool]) -> Iterator[Trial]:
-        trials = [trial for trial in self.journal.trials() if wanted(trial) and trial.plan.hash not in given]
-        for trial in sorted(trials, key=lambda trial: cost(trial, self.workbench)):
+        trials = [trial for trial in self.run.record.trials() if wanted(trial) and trial.plan.hash not in given]
+        for trial in sorted(trials, key=self.run.cost):
             given.add(trial.plan.hash)
             yield trial
 
     def _try(self, plan: Plan, history: Sequence[Trial]) -> None:
         start = time.monotonic()
+        run = self.run
         total = sum(1 for recipe in self.search_space.recipes for _ in recipe.plans())
-        best = min((t for t in history if t.promising), key=lambda trial: cost(trial, self.workbench), default=None)
+        best = min((trial for trial in history if trial.promising), key=run.cost, default=None)
+        best_so_far = run.name_of(best.plan) if best else ""
 
         def tell(doing: str) -> None:
             seconds = sum(self._seconds) / len(self._seconds) if self._seconds else None
             rest = None if seconds is None else seconds * (total - len(history))
-            limits = [limit for limit in (rest, self.deadline.left) if limit is not None]
-            said = f"{doing} {plan.brief}"
-            self.listener(Event("search", said, len(history), total, best_text(), min(limits, default=None)))
+            limits = [limit for limit in (rest, run.deadline.left) if limit is not None]
+            sentence = f"{doing} {run.name_of(plan)}"
+            run.progress(Event("search", sentence, len(history), total, best_so_far, min(limits, default=None)))
 
-        def hears_training(step: int, steps: int, seconds_left: float) -> None:
-            limits = [limit for limit in (seconds_left, self.deadline.left) if limit is not None]
-            said = f"training {plan.brief}, step {step} of {steps}"
+        def on_step(step: int, steps: int, seconds_left: float) -> None:
+            limits = [limit for limit in (seconds_left, run.deadline.left) if limit is not None]
+            sentence = f"training {run.name_of(plan)}, step {step} of {steps}"
             # a training that is killed has been paid for all the same
-            self.journal.spend_time(self.deadline.spent)
-            self.listener(Event("search", said, len(history), total, best_text(), min(limits)))
+            run.record.spend_time(run.deadline.spent)
+            run.progress(Event("search", sentence, len(history), total, best_so_far, min(limits)))
 
-        def best_text() -> str:
-            return best.plan.brief if best else ""
-
-        self.workbench.hears_training = hears_training
-        with self.journal.claim(plan) as number:
+        run.builder.on_step = on_step
+        with run.record.claim(plan) as number:
             if number is not None:
-                self.journal.finish(evaluate(self.workbench, plan, number, tell))
+                run.record.finish(evaluate(run, plan, number, tell))
         self._seconds.append(time.monotonic() - start)
-        self.journal.spend_time(self.deadline.spent)
+        run.record.spend_time(run.deadline.spent)
 
     def nearest_miss(self) -> Trial | None:
-        """The candidate that comes closest to its budgets, with the measurements that its trial left out.
-
-        The closest of every kind of plan, by what was measured, are measured to the end before they are compared: a
-        trial that was stopped at once has not shown what else it breaks. Where the budgets on size and time are out of
-        reach, the closest to these is the nearest: its accuracy is that of a structure that nobody trained.
-        """
-        near = _structural_distance if self.search_space.out_of_reach else distance
+        """See `nearest_miss`. Where the budgets on size and time are out of reach, the closest to these is the nearest:
+        its accuracy is that of a structure that nobody trained."""
         judged = (Outcome.MEASURED, Outcome.STOPPED)
-        closest: dict[str, list[Trial]] = {}
-        for trial in self.journal.trials():
-            if trial.outcome in judged and trial.verdict.findings:
-                closest.setdefault(trial.plan.brief, []).append(trial)
-        full = [
-            self._measured_to_the_end(trial)
-            for trials in closest.values()
-            for trial in sorted(trials, key=near)[:NEAREST]
-        ]
-        return min(full, key=near, default=None)
+        trials = [trial for trial in self.run.record.trials() if trial.outcome in judged and trial.verdict.findings]
+        near = _structural_distance if self.search_space.out_of_reach else distance
+        return nearest_miss(trials, self._measured_to_the_end, near)
 
     def _measured_to_the_end(self, trial: Trial) -> Trial:
-        noted = (self.journal.noted("nearest_misses") or {}).get(str(trial.number))
-        if noted:
-            return Trial.from_json(trial.number, noted)
-        artifact = self.workbench.built(trial.plan)
+        run = self.run
+        known = run.record.nearest_misses.get(trial.number)
+        if known is not None:
+            return known
+        artifact = run.artifacts.find(trial.plan)
         if artifact is None:
             return trial
-        self.listener(Event("search", f"measuring a near miss to the end, {trial.plan.brief}"))
+        run.tell("search", f"measuring a near miss to the end, {run.name_of(trial.plan)}")
         measurement = trial.measurement
         try:
-            for name, take in measurements(self.workbench, artifact):
+            for name, take in measurements(run, artifact):
                 if name not in measurement.readings:
                     measurement = measurement.with_(take())
         except RuntimeFailureError as error:
             return replace(trial, reason=f"{trial.reason} {error}")
-        full = replace(trial, measurement=measurement, verdict=judge_by(self.workbench.profile, measurement))
-        stands = self.journal.note_first("nearest_misses", str(trial.number), full.to_json())
-        return Trial.from_json(trial.number, stands)
+        full = replace(trial, measurement=measurement, verdict=judge_by(run.profile, measurement))
+        return run.record.keep_nearest_miss(full)
 
 
 def measurements(
-    workbench: Workbench, artifact: Artifact, max_seconds: float | None = None
+    run: Run, artifact: Artifact, max_seconds: float | None = None
 ) -> list[tuple[str, Callable[[], Measurement]]]:
     """The measurements of a trial, cheapest first, by the name of their main reading."""
     steps: list[tuple[str, Callable[[], Measurement]]] = [
-        ("size_mb", lambda: workbench.measure_size(artifact)),
-        ("latency_ms", lambda: workbench.measure_time(artifact, max_seconds)),
+        ("size_mb", lambda: run.measurer.size(artifact)),
+        ("latency_ms", lambda: run.measurer.time(artifact, max_seconds)),
     ]
-    split = workbench.task.validation if workbench.task else None
+    split = run.task.validation if run.task else None
     if split is not None:
-        steps.append(("score", lambda: workbench.measure_score(artifact, split)))
+        steps.append(("score", lambda: run.measurer.score(artifact, split)))
     return steps
 
 
-def evaluate(workbench: Workbench, plan: Plan, number: int, tell: Callable[[str], None] = lambda doing: None) -> Trial:
+def evaluate(run: Run, plan: Plan, number: int, tell: Callable[[str], None] = lambda doing: None) -> Trial:
     """Build a plan and measure it, cheapest measurement first, until a budget is broken.
 
     What a technique or the runtime cannot do ends the trial with its sentence, not the run.
@@ -193,13 +176,13 @@ def evaluate(workbench: Workbench, plan: Plan, number: int, tell: Callable[[str]
     clock = time.monotonic()
     tell("building")
     try:
-        artifact = workbench.build(plan)
+        artifact = run.artifacts.build(plan)
     except (TechniqueError, ArtifactError) as error:
         return Trial(number, plan, Outcome.FAILED, reason=str(error), seconds={"build": time.monotonic() - clock})
     seconds["build"] = time.monotonic() - clock
     trial = Trial(number, plan, Outcome.MEASURED, artifact_hash=artifact.hash, seconds=seconds)
     names = {"size_mb": "size", "latency_ms": "latency", "score": "accuracy"}
-    for name, take in measurements(workbench, artifact):
+    for name, take in measurements(run, artifact):
         clock = time.monotonic()
         tell(f"measuring {names[name]} of")
         try:
@@ -207,7 +190,7 @@ def evaluate(workbench: Workbench, plan: Plan, number: int, tell: Callable[[str]
         except RuntimeFailureError as error:
             return replace(trial, outcome=Outcome.FAILED, reason=str(error))
         seconds[names[name]] = time.monotonic() - clock
-        trial = replace(trial, measurement=measurement, verdict=judge_by(workbench.profile, measurement))
+        trial = replace(trial, measurement=measurement, verdict=judge_by(run.profile, measurement))
         broken = next((f for f in trial.verdict.findings if f.standing is Standing.EXCEEDED), None)
         if broken is not None:
             reason = f"{broken.budget.metric}: {broken.sentence}"
@@ -234,23 +217,18 @@ def _misses(trial: Trial) -> int:
     return sum(finding.value is not None and finding.overshoot > 1.0 for finding in trial.verdict.findings)
 
 
-def cost(trial: Trial, workbench: Workbench) -> tuple[float, ...]:
-    """What orders plans under the profile's objective; lower is better. Ties fall to latency, then size."""
-    readings = trial.measurement.readings
-    statistic = workbench.profile.protocol.statistic
-    latency = readings["latency_ms"].statistic(statistic) if "latency_ms" in readings else float("inf")
-    size = readings["size_mb"].value if "size_mb" in readings else float("inf")
-    score = readings["score"].value if "score" in readings else float("-inf")
-    objective = workbench.profile.objective
-    if objective == "accuracy":
-        return (-score, latency, size)
-    if objective == "size":
-        return (size, latency)
-    if objective in ("latency", "serving_cost"):
-        return (latency, size)
-    return (float(_effort(trial.plan, workbench)), latency, size)
+def nearest_miss(
+    trials: Iterable[Trial],
+    measured_to_the_end: Callable[[Trial], Trial],
+    near: Callable[[Trial], tuple[float, ...]] = distance,
+) -> Trial | None:
+    """The candidate that comes closest to its budgets, with the measurements that its trial left out.
 
-
-def _effort(plan: Plan, workbench: Workbench) -> Effort:
-    efforts: Sequence[Effort] = [workbench.tools.technique(step.technique).effort for step in plan.steps]
-    return max(efforts, default=Effort.NONE)
+    The closest of every kind of plan, by what was measured, are measured to the end before they are compared: a trial
+    that was stopped at once has not shown what else it breaks.
+    """
+    closest: dict[str, list[Trial]] = {}
+    for trial in trials:
+        closest.setdefault(trial.plan.kind, []).append(trial)
+    full = [measured_to_the_end(trial) for alike in closest.values() for trial in sorted(alike, key=near)[:NEAREST]]
+    return min(full, key=near, default=None)

@@ -1,4 +1,4 @@
-"""Opening a run: everything that was given is checked before anything in the run's folder is touched."""
+"""Setting a run up: everything that was given is checked before anything in the run's folder is touched."""
 
 from __future__ import annotations
 
@@ -9,45 +9,83 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autocompress.core.artifact import TensorSpec
+import numpy as np
+
+from autocompress import techniques
+from autocompress.core.artifact import Artifact, TensorSpec
 from autocompress.core.budget import Budget
 from autocompress.core.device import require_described
 from autocompress.core.layer_patterns import require_layers
 from autocompress.core.profile import Profile, load_profile
-from autocompress.core.record import SCHEMA, Journal
+from autocompress.core.record import Record, RunInputs
+from autocompress.core.runtime import feeds
+from autocompress.core.task import Task
+from autocompress.core.tools import Tools
 from autocompress.data.data_spec import load_data
 from autocompress.data.example_inputs import as_task, example_for
-from autocompress.devices import LocalDevice
-from autocompress.errors import JournalError, ModelError
-from autocompress.evaluation.workbench import Tools, Workbench, check_data
-from autocompress.runtimes import OnnxRuntime
+from autocompress.devices import device_of
+from autocompress.errors import ModelError, RecordError
+from autocompress.evaluation.builder import Builder
+from autocompress.evaluation.measurer import Measurer
+from autocompress.evaluation.run import Run
+from autocompress.planner.tree import require_reachable
+from autocompress.run.record_store import open_record
+from autocompress.runtimes import runtime_of
 from autocompress.system.locks import folder_lock
-from autocompress.system.progress import Deadline, parse_duration
+from autocompress.system.progress import Deadline, Progress, parse_duration, silent
 from autocompress.system.scratch import scratch, sweep_scratch
 from autocompress.system.workers import Worker
 from autocompress.system.workspace import DEFAULT_FOLDER, Workspace
-from autocompress.techniques import SHELF
 
 if TYPE_CHECKING:
     import torch
 
+CHECKING_BATCH = 256
 
-def open_run(
-    model: torch.nn.Module,
+
+def declared(
     profile: str | Path | Profile,
-    data: Any = None,
-    *,
-    inputs: Any = None,
-    out: str | Path = DEFAULT_FOLDER,
     budgets: Mapping[str, float | str] | None = None,
     objective: str | None = None,
     ignore: Sequence[str] = (),
     keep_float: Sequence[str] = (),
+) -> Profile:
+    """The profile with everything that was declared beside it.
+
+    Raises:
+        ProfileError: when there is no such profile, or something declared is not allowed.
+    """
+    asked = [Budget.parse(metric, value) for metric, value in (budgets or {}).items()]
+    target = load_profile(profile).with_budgets(asked).with_objective(objective)
+    return target.with_layers(ignore, keep_float)
+
+
+def tools_of(profile: Profile) -> Tools:
+    """The profile's runtime and device, and every technique on the shelf.
+
+    Raises:
+        ProfileError: when there is no such runtime or device.
+        PlanError: when no recipe would ever reach a technique.
+    """
+    runtime = runtime_of(profile)
+    shelf = tuple(technique() for technique in techniques.TECHNIQUES)
+    require_reachable(shelf)
+    return Tools(runtime, device_of(profile, runtime), shelf)
+
+
+def open_run(
+    model: torch.nn.Module,
+    profile: Profile,
+    data: Any = None,
+    *,
+    inputs: Any = None,
+    out: str | Path = DEFAULT_FOLDER,
     max_time: str | float | None = None,
     resume: bool = False,
     named: Mapping[str, str] | None = None,
-) -> tuple[Workbench, Journal, Deadline]:
-    """Check everything that was given, and open the run's folder and journal.
+    progress: Progress = silent,
+) -> Run:
+    """Check everything that was given, export the model, and open the run's folder and record.
 
     `named` says how the inputs were named, for `autocompress resolve` to find the data again.
 
@@ -56,75 +94,87 @@ def open_run(
     """
     deadline = Deadline.start(parse_duration(max_time))
     _require_module(model)
-    target = load_profile(profile).with_budgets(replacements(budgets)).with_objective(objective)
-    target = target.with_layers(ignore, keep_float)
     names_of_layers = [name for name, _ in model.named_modules()]
-    require_layers(names_of_layers, target.ignore, "ignore")
-    require_layers(names_of_layers, target.keep_float, "keep_float")
+    require_layers(names_of_layers, profile.ignore, "ignore")
+    require_layers(names_of_layers, profile.keep_float, "keep_float")
     task = load_data(data) if isinstance(data, str) else as_task(data)
-    example = example_for(model, task, inputs, target.inputs)
-    tools = tools_at_hand()
-    require_described(tools.device, target)
+    example = example_for(model, task, inputs, profile.inputs)
+    tools = tools_of(profile)
+    require_described(tools.device, profile)
     workspace = Workspace(Path(out))
-    bench = Workbench(model, example, task, target, tools, workspace)
+    builder = Builder(model, example, task, profile, tools, workspace)
     sweep_scratch()
     with scratch("baseline") as folder:
         # whatever is wrong with model or data shows before anything in the run's folder is touched
-        bench.export_baseline(folder)
-        check_data(bench)
+        builder.export_baseline(folder)
+        check_data(task, builder.baseline)
         names = {"data": data, **(named or {})} if isinstance(data, str) else dict(named or {})
         workspace.make()
         with folder_lock(workspace.root):
-            journal = _open_journal(bench, names, resume=resume)
+            identity = identity_of(profile, task, builder.baseline)
+            given = inputs_of(profile, task, builder, tools, names)
+            record = record_in(workspace, identity, given, resume=resume)
             workspace.sweep()
-        bench.adopt_baseline()
-    journal.release_dead_claims()
-    return bench, journal, replace(deadline, spent_before=float(journal.noted("elapsed") or 0.0))
+        builder.keep_baseline()
+    record.release_dead_claims()
+    measurer = Measurer(tools.device, profile, task, example, builder.baseline)
+    deadline = replace(deadline, spent_before=record.elapsed)
+    return Run(profile, task, example, tools, workspace, builder, measurer, record, deadline, progress)
 
 
-def tools_at_hand() -> Tools:
-    """One runtime, this machine, and every technique on the shelf."""
-    return Tools(OnnxRuntime(), LocalDevice(), tuple(technique() for technique in SHELF))
+def check_data(task: Task | None, baseline: Artifact) -> None:
+    """Read every test item once, inputs and targets, before anything is tried with them. No answers are looked at.
+
+    Raises:
+        DataError: when shapes, dtypes or values do not fit the model, or a label is none of its classes.
+    """
+    if task is None or task.test is None:
+        return
+    outputs = baseline.outputs[0].shape
+    for _, targets in feeds(task.everything, baseline, CHECKING_BATCH):
+        if task.chooses_classes and len(outputs) == 2 and outputs[1] is not None:
+            # any outputs will do: only the labels are judged
+            task.scores(np.zeros((len(targets), outputs[1]), dtype=np.float32), targets)
 
 
-def _open_journal(bench: Workbench, names: Mapping[str, str], *, resume: bool) -> Journal:
-    """The run's journal: the one that is there when resuming, else a new one that inherits the looks at the same
-    data."""
-    workspace, identity = bench.workspace, _identity(bench)
+def record_in(workspace: Workspace, identity: Mapping[str, str], inputs: RunInputs, *, resume: bool) -> Record:
+    """The run's record: the one that is there when resuming, else a new one that inherits the looks at the same data.
+
+    Raises:
+        RecordError: when another run is at work in the folder, or the one to resume was begun with other inputs.
+    """
     if resume and workspace.journal.exists():
-        earlier = Journal(workspace.journal)
-        _require_same_run(earlier.noted("identity") or {}, identity, workspace.root)
+        earlier = open_record(workspace.journal)
+        _require_same_run(earlier.identity, identity, workspace.root)
         earlier.own()
         return earlier
     looks = _looks_so_far(workspace, identity)
     workspace.open(resume=resume)
-    # under its name only once it says whose it is: a start that is killed leaves a whole journal or none
+    # under its name only once it says whose it is: a start that is killed leaves a whole record or none
     unborn = workspace.root / f".{workspace.journal.name}{Worker.me().tag}"
-    journal = Journal(unborn)
-    journal.note("identity", identity)
-    journal.note("looks", looks)
-    note_inputs(bench, journal, names)
-    journal.own()
-    journal.close()
+    record = open_record(unborn)
+    record.begin(identity, inputs, looks)
+    record.own()
+    record.close()
     unborn.rename(workspace.journal)
-    return Journal(workspace.journal)
+    return open_record(workspace.journal)
 
 
-def _looks_so_far(workspace: Workspace, identity: Mapping[str, str]) -> list[Any]:
+def _looks_so_far(workspace: Workspace, identity: Mapping[str, str]) -> Sequence[Mapping[str, Any]]:
     """Looks at the same data in earlier runs of this folder.
 
     Raises:
-        JournalError: when one of them is still at work.
+        RecordError: when one of them is still at work.
     """
     path = workspace.newest_journal
     if path is None:
         return []
-    earlier = Journal(path)
-    same = (earlier.noted("identity") or {}).get("data") == identity["data"]
-    looks, busy = earlier.noted("looks") or [], earlier.busy
+    earlier = open_record(path)
+    same = earlier.identity.get("data") == identity["data"]
+    looks, busy = earlier.looks, earlier.busy
     earlier.close()
     if busy:
-        raise JournalError(
+        raise RecordError(
             "another run is at work in this folder.",
             where=str(workspace.root),
             hint="Choose another --out, or join it with --resume.",
@@ -132,27 +182,36 @@ def _looks_so_far(workspace: Workspace, identity: Mapping[str, str]) -> list[Any
     return looks if same else []
 
 
-def note_inputs(bench: Workbench, journal: Journal, names: Mapping[str, str]) -> None:
-    """Write down what it takes to judge the run's files again without the model: see `stored_run`.
+def inputs_of(
+    profile: Profile, task: Task | None, builder: Builder, tools: Tools, names: Mapping[str, str]
+) -> RunInputs:
+    """What it takes to judge the run's files again without the model; `names` are the texts that named them."""
+    machine = tools.device.machine()
+    specs = (TensorSpec(name, str(array.dtype), array.shape) for name, array in builder.example.arrays.items())
+    return RunInputs(
+        profile.to_json(),
+        machine.fingerprint,
+        str(machine),
+        [str(spec) for spec in specs],
+        task.score_name if task else "",
+        {"folder": str(Path.cwd()), **names},
+    )
 
-    `names` are the texts that named model, data and profile, and the folder that relative paths start from.
-    """
-    journal.note("schema", SCHEMA)
-    journal.note("profile", bench.profile.to_json())
-    journal.note("machine", {"fingerprint": bench.machine.fingerprint, "name": str(bench.machine)})
-    specs = (TensorSpec(name, str(array.dtype), array.shape) for name, array in bench.example.arrays.items())
-    journal.note("example", [str(spec) for spec in specs])
-    journal.note("score", bench.task.score_name if bench.task else "")
-    journal.note("named", {"folder": str(Path.cwd()), **names})
 
-
-def replacements(budgets: Mapping[str, float | str] | None) -> list[Budget]:
-    """Budgets from `{"latency_ms": "0.5x"}`.
-
-    Raises:
-        ProfileError: when a metric is unknown or a limit not allowed.
-    """
-    return [Budget.parse(metric, value) for metric, value in (budgets or {}).items()]
+def identity_of(profile: Profile, task: Task | None, baseline: Artifact) -> dict[str, str]:
+    """What a run may only be resumed with."""
+    splits: Sequence[Any] = (task.validation, task.holdout, task.calibration) if task else ()
+    declared = json.dumps(
+        [str(profile.device), str(profile.runtime), str(profile.protocol), profile.confidence]
+        + [str(layers) for layers in (profile.ignore, profile.keep_float) if layers]
+    )
+    return {
+        "model": baseline.hash,
+        "data": ",".join(split.hash for split in splits if split is not None),
+        "profile": hashlib.sha256(declared.encode()).hexdigest()[:16],
+        "budgets": "; ".join(map(str, profile.budgets)),
+        "objective": profile.objective.name,
+    }
 
 
 def _require_module(model: Any) -> None:
@@ -163,27 +222,11 @@ def _require_module(model: Any) -> None:
 
 
 def _require_same_run(noted: Mapping[str, str], identity: Mapping[str, str], folder: Path) -> None:
-    """A journal goes on only with the model, data and profile that it was begun with."""
+    """A record goes on only with the model, data and profile that it was begun with."""
     changed = [key for key in identity if noted.get(key) != identity[key]]
     if changed:
-        raise JournalError(
+        raise RecordError(
             f"was begun with other inputs: {', '.join(changed)} changed.",
             where=str(folder),
             hint="Leave out --resume to start afresh (the old run is kept in previous/), or choose another --out.",
         )
-
-
-def _identity(bench: Workbench) -> dict[str, str]:
-    profile = bench.profile
-    splits: Sequence[Any] = (bench.task.validation, bench.task.holdout, bench.task.calibration) if bench.task else ()
-    declared = json.dumps(
-        [str(profile.device), str(profile.runtime), str(profile.protocol), profile.confidence]
-        + [str(layers) for layers in (profile.ignore, profile.keep_float) if layers]
-    )
-    return {
-        "model": bench.baseline.hash,
-        "data": ",".join(split.hash for split in splits if split is not None),
-        "profile": hashlib.sha256(declared.encode()).hexdigest()[:16],
-        "budgets": "; ".join(map(str, profile.budgets)),
-        "objective": profile.objective,
-    }

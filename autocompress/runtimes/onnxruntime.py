@@ -69,6 +69,8 @@ class OnnxRuntime(Runtime):
 
     name: ClassVar[str] = "onnxruntime"
     format: ClassVar[str] = "onnx"
+    suffix: ClassVar[str] = ".onnx"
+    meter_backend: ClassVar[Path] = Path(__file__).parents[1] / "devices" / "meter" / "backends" / "onnxruntime.py"
 
     def export(
         self, module: torch.nn.Module, example: Example, destination: Path, keep_float: Sequence[str] = ()

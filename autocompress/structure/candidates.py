@@ -1,4 +1,4 @@
-"""Before anything is trained: what can go, what it saves here, and in which order; then what training costs."""
+"""Structures worth a trial: what can go from a network, in which order, and what training costs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from dataclasses import replace
 
 from autocompress.analysis.channel_multiple import MULTIPLES
 from autocompress.analysis.divergence import Divergence
+from autocompress.analysis.inspection import inspect_module
+from autocompress.core.moves import Moves, Network
 from autocompress.core.plan import Step
-from autocompress.core.probes import SMALLEST, Probes, PruningPath, TrainingProbe
+from autocompress.core.probes import SMALLEST, Parts, Probes, PruningPath, TrainingProbe
 from autocompress.core.profitable_settings import time_matters
 from autocompress.core.search_space import SearchSpace
+from autocompress.core.technique import StructureTechnique
 from autocompress.core.trial import Trial
 from autocompress.core.verdict import Verdict
 from autocompress.planner.target import target_of
@@ -19,17 +22,16 @@ from autocompress.strategies import fits_with_room
 from autocompress.structure.latency_model import LatencyModel, work_of
 from autocompress.structure.measuring import (
     MEASURE_SECONDS,
-    Measured,
+    MeasuredStructure,
     StructureMeasurer,
-    measure_ends,
+    best_of_smallest,
     measure_samples,
+    measure_smallest,
     multiple_of,
-    smallest_of,
 )
-from autocompress.structure.network import PrunableNetwork
-from autocompress.structure.path import GreedySearch, Moves, path_of
+from autocompress.structure.path import GreedySearch, options_of, path_of
 from autocompress.structure.size_model import SizeModel
-from autocompress.structure.space import Cut, PruningSpace
+from autocompress.structure.space import PruningSpace
 from autocompress.system.time_limit import TimeLimit
 from autocompress.training.cost import measure_training, with_bracket
 
@@ -37,106 +39,118 @@ from autocompress.training.cost import measure_training, with_bracket
 MOST_MEASURED = 10
 # predictions that are this close need no correction
 CLOSE = 0.03
-# where nothing fitted but something came this close, the ways are looked for anew, and further down
+# where nothing fitted but something came this close, the space is searched anew, and further down
 WORTH_ANOTHER = 1.3
 FURTHER = 0.85
-# objectives under which smaller structures than the budgets ask for are worth their training, and the least part of
-# latency or size that the next one leaves out
-SHRINKING = ("latency", "size", "serving_cost")
+# the least part of latency or size that the next structure leaves out where smaller ones are wanted
 LESS = 0.9
 
 
-def find_paths(
-    structure_measurer: StructureMeasurer, probes: Probes, verdict: Verdict, seconds: float | None
-) -> Probes:
+def find_paths(measurer: StructureMeasurer, probes: Probes, verdict: Verdict, seconds: float | None) -> Probes:
     """The probes with what can go and the structures worth measuring. `verdict` judges the model as it is.
 
     Where not even the smallest structure keeps the budgets, it is the only one, and nothing is ordered. A second
     attempt goes further down: nothing that the first one proposed fitted when it was measured. After so many `seconds`
     nothing more is measured, and what is left to order is ordered by what it is predicted to save.
     """
-    bench = structure_measurer.bench
-    asked = target_of(verdict, bench.profile.objective)
-    target = asked.tighter(FURTHER ** (structure_measurer.attempt - 1))
-    limit = TimeLimit(seconds, bench.export_seconds + MEASURE_SECONDS)
-    structure_measurer.said("looking for blocks and channels that can go")
-    # where only bytes count, every step of widths pays
-    multiple = multiple_of(structure_measurer, limit) if time_matters(bench.profile) else MULTIPLES[0]
-    # where it was not measured, the widest is safe
-    step = multiple or MULTIPLES[-1]
-    network = PrunableNetwork(
-        bench.module, bench.example, structure_measurer.facts, step, bench.profile.ignore, limit.is_over
-    )
-    pruning_space = network.pruning_space
-    names = tuple(name for kind in pruning_space.groups.values() for name in kind)
-    probes = replace(
-        probes,
-        blocks=tuple(pruning_space.blocks),
-        groups=names,
-        left_alone=network.left_alone,
-        channel_multiple=multiple,
-    )
-    ends: list[Measured] = []
+    run = measurer.run
+    asked = target_of(verdict, run.objective.shrinks)
+    limit = TimeLimit(seconds, run.builder.export_seconds + MEASURE_SECONDS)
+    space, probes = _space(measurer, probes, limit)
+    smallest: list[MeasuredStructure] = []
     if not limit.is_too_short():
-        ends = measure_ends(structure_measurer, pruning_space, asked, limit)
-        probes = replace(probes, smallest=smallest_of(ends))
+        smallest = measure_smallest(measurer, space, asked, limit)
+        probes = replace(probes, smallest=best_of_smallest(smallest))
     if probes.smallest is not None and asked.missed(probes.smallest.latency, probes.smallest.size):
         only = PruningPath(SMALLEST, (probes.smallest,))
         return replace(probes, paths=(only,) if probes.smallest.steps else ())
-    measured = measure_samples(structure_measurer, pruning_space, limit)
+    measured = measure_samples(measurer, space, limit)
     if not measured:
         return probes
+    target = asked.tighter(FURTHER ** (measurer.attempt - 1))
     # what the original gives is asked for only where there is time to order by it
-    divergence = functools.cache(lambda: Divergence(bench.module, bench.example, structure_measurer.split))
+    divergence = functools.cache(lambda: Divergence(run.builder.module, run.example, measurer.split))
     # paths share their beginnings, and a corrected one most of itself
-    diverges = functools.cache(lambda cut: network.with_cut(cut, divergence().of))
+    diverges = functools.cache(lambda moves: space.look(moves, divergence().of))
 
-    def path_by(name: str, *moves: Moves) -> PruningPath:
+    def path_by(*techniques: StructureTechnique) -> PruningPath:
+        """The path by the moves of these techniques, with predictions corrected where they were too hopeful."""
+        name = " and ".join(technique.reduces for technique in techniques)
         while True:
-            descent = GreedySearch(
-                _predictor(structure_measurer, pruning_space, measured, ends),
+            greedy = GreedySearch(
+                _predictor(measurer, space, measured, smallest),
                 diverges,
                 target,
-                bench.profile.objective in SHRINKING,
-                lambda sentence: structure_measurer.said(f"{name}: {sentence}"),
+                run.objective.shrinks is not None,
+                lambda sentence: measurer.tell(f"{name}: {sentence}"),
                 limit.is_over,
             )
-            points = descent.path(*moves)
-            expected = descent.expected(points)
+            points = greedy.path(options_of(space, [technique.name for technique in techniques]))
+            expected = greedy.expected(points)
             if expected is None or len(measured) >= MOST_MEASURED or limit.is_too_short():
-                return path_of(name, points, pruning_space)
-            steps = pruning_space.steps(expected.cut)
-            both = structure_measurer.measured(steps)
-            if both is None or both[0] <= expected.latency * (1 + CLOSE) or _knows(measured, expected.cut):
-                return path_of(name, points, pruning_space)
+                return path_of(name, points, space)
+            steps = space.steps(expected.moves)
+            both = measurer.measured(steps)
+            known = any(one.moves == expected.moves for one in measured)
+            if both is None or both[0] <= expected.latency * (1 + CLOSE) or known:
+                return path_of(name, points, space)
             # the model was too hopeful here: what was just measured corrects it
-            measured.append(Measured(expected.cut, steps, *both))
+            measured.append(MeasuredStructure(expected.moves, steps, *both))
 
-    paths = [path_by("depth", pruning_space.block_moves), path_by("width", pruning_space.width_moves)]
-    if all(found.structures for found in paths):
-        paths.append(path_by("depth and width", pruning_space.block_moves, pruning_space.width_moves))
-    return replace(probes, paths=tuple(found for found in paths if found.structures))
+    techniques = _structure_techniques(measurer)
+    paths = {technique: path_by(technique) for technique in techniques}
+    leading = [technique for technique in techniques if paths[technique].structures]
+    found = [paths[technique] for technique in leading]
+    if len(leading) > 1:
+        found.append(path_by(*leading))
+    return replace(probes, paths=tuple(path for path in found if path.structures))
 
 
-def _knows(measured: Sequence[Measured], cut: Cut) -> bool:
-    return any(one.cut == cut for one in measured)
+def _structure_techniques(measurer: StructureMeasurer) -> list[StructureTechnique]:
+    return [one for one in measurer.run.tools.techniques if isinstance(one, StructureTechnique)]
+
+
+def _space(measurer: StructureMeasurer, probes: Probes, limit: TimeLimit) -> tuple[PruningSpace, Probes]:
+    """Every structure technique's moves in this network, and the probes with what these are."""
+    run = measurer.run
+    measurer.tell("looking for parts of the network that can go")
+    # where only bytes count, every step of widths pays
+    multiple = multiple_of(measurer, limit) if time_matters(run.profile) else MULTIPLES[0]
+    module, example = run.builder.module, run.example
+    network = Network(
+        module,
+        example,
+        measurer.facts,
+        lambda other: inspect_module(other, example),
+        # where it was not measured, the widest is safe
+        multiple or MULTIPLES[-1],
+        run.profile.ignore,
+        limit.is_over,
+    )
+    techniques = _structure_techniques(measurer)
+    space = PruningSpace(network, {technique.name: technique.moves(network) for technique in techniques})
+    parts = {
+        technique.name: Parts(technique.parts, tuple(moves.names), dict(moves.left_alone))
+        for technique, moves in zip(techniques, space.spaces.values(), strict=True)
+    }
+    return space, replace(probes, parts=parts, channel_multiple=multiple)
 
 
 def _predictor(
-    structure_measurer: StructureMeasurer,
-    pruning_space: PruningSpace,
-    measured: Sequence[Measured],
-    ends: Sequence[Measured],
-) -> Callable[[Cut], tuple[float, float]]:
-    works = [(work_of(pruning_space.layers(one.cut)), one.latency) for one in (*measured, *ends)]
-    latencies = LatencyModel.fit(pruning_space.facts, works, structure_measurer.layer_share)
-    # what the smallest structures narrow beyond their cuts does little work but may hold many weights
-    known = [(pruning_space.layers(one.cut), one.size) for one in measured]
-    value_bytes = structure_measurer.value_bytes
-    sizes = SizeModel.fit(known, structure_measurer.bench.baseline.size_bytes, lambda layer: value_bytes[layer.name])
+    measurer: StructureMeasurer,
+    space: PruningSpace,
+    measured: Sequence[MeasuredStructure],
+    smallest: Sequence[MeasuredStructure],
+) -> Callable[[Moves], tuple[float, float]]:
+    works = [(work_of(space.layers(one.moves)), one.latency) for one in (*measured, *smallest)]
+    latencies = LatencyModel.fit(measurer.facts, works, measurer.layer_share)
+    # what the smallest structures narrow beyond their moves does little work but may hold many weights
+    known = [(space.layers(one.moves), one.size) for one in measured]
+    value_bytes = measurer.value_bytes
+    sizes = SizeModel.fit(known, measurer.run.baseline.size_bytes, lambda layer: value_bytes[layer.name])
 
-    def predict(cut: Cut) -> tuple[float, float]:
-        layers = pruning_space.layers(cut)
+    def predict(moves: Moves) -> tuple[float, float]:
+        layers = space.layers(moves)
         return latencies.predict(work_of(layers)), sizes.predict(layers)
 
     return predict
@@ -167,42 +181,40 @@ def nearly_fitted(search_space: SearchSpace, history: Iterable[Trial]) -> bool:
 
 
 def smaller_structure(
-    structure_measurer: StructureMeasurer, probes: Probes, reached: tuple[Step, ...]
+    measurer: StructureMeasurer, probes: Probes, reached: tuple[Step, ...]
 ) -> tuple[Step, ...] | None:
-    """The next structure on the way of one that was recovered, by at least a tenth smaller or faster than that.
+    """The next structure on the path of one that was recovered, by at least a tenth smaller or faster than that.
 
-    Which of the two is the objective's. It is measured, not trained, before it is believed. None where the way ends.
+    Which of the two is the objective's. It is measured, not trained, before it is believed. None where the path ends.
     """
-    axis = 1 if structure_measurer.bench.profile.objective == "size" else 0
-    for path_by in probes.paths:
-        place = next((place for place, one in enumerate(path_by.structures) if one.steps == reached), None)
-        here = structure_measurer.measured(reached) if place is not None else None
+    axis = 1 if measurer.run.objective.shrinks == "size" else 0
+    for path in probes.paths:
+        place = next((place for place, one in enumerate(path.structures) if one.steps == reached), None)
+        here = measurer.measured(reached) if place is not None else None
         if place is None or here is None:
             continue
-        predicted = (path_by.structures[place].latency, path_by.structures[place].size)
-        for one in path_by.structures[place + 1 :]:
+        predicted = (path.structures[place].latency, path.structures[place].size)
+        for one in path.structures[place + 1 :]:
             if (one.latency, one.size)[axis] > LESS * predicted[axis]:
                 continue
-            structure_measurer.said(f"measuring a structure beyond the budgets, {path_by.name}")
-            there = structure_measurer.measured(one.steps)
+            measurer.tell(f"measuring a structure beyond the budgets, {path.name}")
+            there = measurer.measured(one.steps)
             if there is not None and there[axis] <= LESS * here[axis]:
                 return one.steps
     return None
 
 
 def time_training(
-    structure_measurer: StructureMeasurer, structures: Sequence[tuple[Step, ...]], most_items: int | None = None
+    measurer: StructureMeasurer, structures: Sequence[tuple[Step, ...]], most_items: int | None = None
 ) -> TrainingProbe | None:
     """What training costs, taken from the most promising structure that fits, with a first bracket of all of them.
 
     Steps are timed with at most so many items where that is given.
     """
-    task = structure_measurer.bench.task
-    if not structures or task is None:
+    run = measurer.run
+    if not structures or run.task is None:
         return None
-    structure_measurer.said("timing a few steps of training")
-    student = structure_measurer.bench.shaped(structures[0])
-    training = measure_training(
-        student, structure_measurer.bench.module, task, structure_measurer.bench.example, most_items
-    )
+    measurer.tell("timing a few steps of training")
+    student = run.builder.untrained(structures[0])
+    training = measure_training(student, run.builder.module, run.task, run.example, most_items)
     return training and with_bracket(training, structures)

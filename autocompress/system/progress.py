@@ -27,7 +27,7 @@ class Event:
     seconds_left: float | None = None
 
 
-Listener = Callable[[Event], None]
+Progress = Callable[[Event], None]
 
 
 def silent(event: Event) -> None:

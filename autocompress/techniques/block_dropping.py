@@ -6,41 +6,47 @@ for transformers Sajjad et al., "On the Effect of Dropping Layers of Pre-trained
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from torch import nn
 
 from autocompress.core.facts import Facts
-from autocompress.core.plan import Effort, Setting, Stage
+from autocompress.core.moves import MoveSpace, Network
+from autocompress.core.plan import Effort, Setting
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
-from autocompress.core.search_space import Choice, Reason, SettingSpace
-from autocompress.core.technique import Context, ModelTechnique
+from autocompress.core.search_space import Choice, Reason
+from autocompress.core.technique import Context, StructureTechnique
 from autocompress.errors import PlanError, TechniqueError
+from autocompress.pruning.block_moves import BlockMoves
 from autocompress.pruning.blocks import candidate_blocks, drop_blocks, is_ignored, not_needed, with_own_weights
 from autocompress.training.batch_norm import reestimate_batch_norm
 
 
-class BlockDropping(ModelTechnique):
+class BlockDropping(StructureTechnique):
     """Blocks dropped by name, then batch-norm statistics estimated anew."""
 
     name: ClassVar[str] = "block_dropping"
     summary: ClassVar[str] = "residual blocks or encoder layers that matter least are left out"
-    stage: ClassVar[Stage] = Stage.STRUCTURE
     effort: ClassVar[Effort] = Effort.CALIBRATION
+    reduces: ClassVar[str] = "depth"
+    parts: ClassVar[str] = "blocks can be left out"
     # any names of blocks: which there are, the model decides
     choices: ClassVar[tuple[Choice, ...]] = (Choice("blocks", (), describes="names of the blocks that go"),)
 
-    def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
-        """What the measured pruning paths leave out."""
-        steps = (step for path in probes.paths for structure in path.structures for step in structure.steps)
-        options = dict.fromkeys(step.settings["blocks"] for step in steps if step.technique == self.name)
-        return SettingSpace((Choice("blocks", tuple(options), describes="names of the blocks that go"),))
+    def describe(self, settings: Sequence[Mapping[str, Setting]]) -> str:
+        """See `Technique.describe`."""
+        count = sum(len(str(one.get("blocks", "")).split()) for one in settings)
+        return f"{count} block{'s' if count != 1 else ''} dropped"
+
+    def moves(self, network: Network) -> MoveSpace:
+        """See `StructureTechnique.moves`: one for each block."""
+        return BlockMoves(self.name, network)
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         """Refused where no block gives back the shape that it takes."""
-        if probes.blocks:
+        if probes.parts_of(self.name).names:
             return None
         return Reason(
             "there is no block that could go: none repeats and gives back the shape it takes.", "blocks", "0 blocks"

@@ -6,19 +6,22 @@ tell which matter are described, with their sources, in `autocompress.pruning.im
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import ClassVar
 
 from torch import nn
 
 from autocompress.core.facts import Facts, Kind
-from autocompress.core.plan import Effort, Setting, Stage
+from autocompress.core.moves import MoveSpace, Network
+from autocompress.core.plan import Effort, Setting
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
-from autocompress.core.search_space import Choice, Reason, SettingSpace, check_settings
-from autocompress.core.technique import Context, ModelTechnique
+from autocompress.core.search_space import Choice, Reason, check_settings
+from autocompress.core.technique import Context, StructureTechnique
 from autocompress.errors import PlanError
 from autocompress.pruning.channel_groups import cut
+from autocompress.pruning.channel_moves import ChannelMoves
 from autocompress.pruning.importance import IMPORTANCES
 from autocompress.pruning.selection import SCOPES, Selection
 from autocompress.training.batch_norm import reestimate_batch_norm
@@ -29,13 +32,14 @@ IMPORTANCE = Choice("importance", IMPORTANCES, describes="how channels are ranke
 MULTIPLE = Choice("multiple", (8, 1, 4, 16, 32), describes="what is kept of a group is a multiple of this")
 
 
-class ChannelPruning(ModelTechnique):
+class ChannelPruning(StructureTechnique):
     """Groups of coupled channels made narrower, then batch-norm statistics estimated anew."""
 
     name: ClassVar[str] = "channel_pruning"
     summary: ClassVar[str] = "channels and neurons that matter least are taken out"
-    stage: ClassVar[Stage] = Stage.STRUCTURE
     effort: ClassVar[Effort] = Effort.CALIBRATION
+    reduces: ClassVar[str] = "width"
+    parts: ClassVar[str] = "groups of channels can be cut"
     # which groups there are, the model decides, and any share between 0 and 1 is a ratio
     choices: ClassVar[tuple[Choice, ...]] = (
         Choice("groups", (), describes="names of the groups that are cut; none for all that can be"),
@@ -45,18 +49,21 @@ class ChannelPruning(ModelTechnique):
         MULTIPLE,
     )
 
-    def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
-        """What the measured pruning paths cut."""
-        steps = (step for path in probes.paths for structure in path.structures for step in structure.steps)
-        found = list(dict.fromkeys(step for step in steps if step.technique == self.name))
-        return SettingSpace(self.choices, tuple(step.settings for step in found)) if found else SettingSpace()
+    def describe(self, settings: Sequence[Mapping[str, Setting]]) -> str:
+        """See `Technique.describe`: what is cut, and the share of its channels that is kept."""
+        return ", ".join(f"{_place_of(str(one['groups']))} at {_kept(float(one['ratio']))}" for one in settings)
+
+    def moves(self, network: Network) -> MoveSpace:
+        """See `StructureTechnique.moves`: kinds of groups, level by level."""
+        return ChannelMoves(self.name, network)
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         """Refused where there are no channels that could go, each layer with its reason."""
-        if probes.left_alone and not probes.groups:
-            name, reason = next(iter(probes.left_alone.items()))
+        parts = probes.parts_of(self.name)
+        if parts.left_alone and not parts.names:
+            name, reason = next(iter(parts.left_alone.items()))
             return Reason(
-                f"no channels can be cut: {name}: {reason}", "channels", f"{len(probes.left_alone)} left alone"
+                f"no channels can be cut: {name}: {reason}", "channels", f"{len(parts.left_alone)} left alone"
             )
         layers = [layer for layer in facts.layers if layer.kind in (Kind.CONVOLUTION, Kind.LINEAR)]
         if len(layers) > 1:
@@ -74,6 +81,22 @@ class ChannelPruning(ModelTechnique):
         if context.calibration is not None:
             reestimate_batch_norm(smaller, context.calibration, context.example)
         return smaller
+
+
+def _place_of(groups: str) -> str:
+    """Where the groups lie: the part of the network that holds all of them, else how many there are."""
+    names = groups.split()
+    if len(names) == 1:
+        return names[0]
+    paths = [name.split(".") for name in names]
+    shared = [parts[0] for parts in zip(*paths, strict=False) if len(set(parts)) == 1]
+    return ".".join(shared) or (f"{len(names)} widths" if names else "all widths")
+
+
+def _kept(ratio: float) -> str:
+    """The share that is kept, as a fraction of small numbers where it is one."""
+    kept = Fraction(1 - ratio).limit_denominator(16)
+    return str(kept) if abs(float(kept) - (1 - ratio)) < 1e-6 else f"{1 - ratio:.0%}"
 
 
 def selection_of(settings: Mapping[str, Setting]) -> Selection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from torch import nn
@@ -34,6 +34,11 @@ class Distillation(ModelTechnique):
     effort: ClassVar[Effort] = Effort.TRAINING
     # numbers, so the options cannot be listed: any whole number of steps, batch and seed, any rate above 0
     choices: ClassVar[tuple[Choice, ...]] = tuple(Choice(name, (), structural=False) for name in KNOWN)
+
+    def describe(self, settings: Sequence[Mapping[str, Setting]]) -> str:
+        """See `Technique.describe`: the steps of all rounds."""
+        steps = sum(int(one.get("steps", 0)) for one in settings)
+        return f"distilled {steps} steps" if steps < 1000 else f"distilled {steps / 1000:.3g}k steps"
 
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
         """One schedule; the steps are those of the first round, other rounds have theirs."""
@@ -72,7 +77,7 @@ class Distillation(ModelTechnique):
         )
         # without structure in front of it, the module still shares the original's weights
         student = with_own_weights(module)
-        return recover(student, context.teacher, context.task, context.example, schedule, files, context.tell)
+        return recover(student, context.teacher, context.task, context.example, schedule, files, context.on_step)
 
 
 def _answers(task: Task, schedule: Schedule) -> str:

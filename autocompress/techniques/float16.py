@@ -56,6 +56,11 @@ class Float16(ArtifactTechnique):
     )
     probed: ClassVar[tuple[Mapping[str, Setting], ...]] = tuple({"arithmetic": one} for one in choices[0].options)
 
+    def describe(self, settings: Sequence[Mapping[str, Setting]]) -> str:
+        """See `Technique.describe`."""
+        arithmetic = settings[0].get("arithmetic", "float32") if settings else "float32"
+        return "half precision" if arithmetic == "float32" else f"half precision, computed in {arithmetic}"
+
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
         """Arithmetic that pays, fastest first."""
         return SettingSpace(self.choices, profitable_settings(self.probed, probes.of(self.name), profile))

@@ -5,7 +5,7 @@ See onnxruntime's documentation, "Quantize ONNX models", dynamic quantization.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -54,6 +54,10 @@ class Int8Dynamic(ArtifactTechnique):
         {"weight": "int8", "per_channel": True},
         {"weight": "uint8", "per_channel": False},
     )
+
+    def describe(self, settings: Sequence[Mapping[str, Setting]]) -> str:
+        """See `Technique.describe`."""
+        return "dynamic int8"
 
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
         """Type combinations that pay, fastest first."""

@@ -6,7 +6,7 @@ CVPR 2018 (affine quantization, eq. 1); entropy ranges after Migacz, "8-bit Infe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -74,6 +74,10 @@ class Int8Static(ArtifactTechnique):
         {"activation": "uint8", "weight": "uint8", "per_channel": False},
     )
 
+    def describe(self, settings: Sequence[Mapping[str, Setting]]) -> str:
+        """See `Technique.describe`."""
+        return "int8"
+
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
         """Type combinations that pay, fastest first; MinMax, then ranges that cut outliers."""
         return int8_space(self, {"samples": (256,)}, probes, profile)
@@ -87,6 +91,10 @@ class Int8Static(ArtifactTechnique):
                 f"{facts.shares.get(Kind.RECURRENT, 0):.0%} of the work is recurrent",
             )
         return refuse_what_does_not_pay("static int8", self.name, probes, profile)
+
+    def covers(self, facts: Facts) -> frozenset[Kind]:
+        """See `ArtifactTechnique.covers`."""
+        return frozenset({Kind.CONVOLUTION, Kind.LINEAR, Kind.ATTENTION, Kind.EMBEDDING})
 
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
         """See `ArtifactTechnique.apply`."""

@@ -17,33 +17,37 @@ import torch
 from onnx import helper
 from torch import nn
 
-from autocompress.api import climb
 from autocompress.core.artifact import Artifact
 from autocompress.core.budget import Budget
 from autocompress.core.device import Device
-from autocompress.core.facts import Facts
+from autocompress.core.facts import Facts, Kind
 from autocompress.core.machine import Machine
 from autocompress.core.measurement import Conditions, Measurement, Reading
+from autocompress.core.objective import OBJECTIVES
 from autocompress.core.plan import Effort, Plan, Setting, Stage, Step
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile, Protocol
-from autocompress.core.record import Journal
+from autocompress.core.record import Record
 from autocompress.core.runtime import Contents, Example, Runtime, Session
 from autocompress.core.search_space import Choice, Element, Reason, Recipe, SearchSpace, SettingSpace
 from autocompress.core.source import Array
 from autocompress.core.task import Task
 from autocompress.core.technique import ArtifactTechnique, Context, Technique
+from autocompress.core.tools import Tools
 from autocompress.errors import RuntimeFailureError, TechniqueError
-from autocompress.evaluation.workbench import Tools, Workbench
-from autocompress.run.answer import conclude
+from autocompress.evaluation.builder import Builder
+from autocompress.evaluation.measurer import Measurer
+from autocompress.evaluation.run import Run
 from autocompress.run.confirm import Confirmation
+from autocompress.run.escalation import conclude, confirm_contenders
+from autocompress.run.record_store import open_record
 from autocompress.run.result import Result
 from autocompress.run.search import Search
-from autocompress.run.stages import Planned, plan_run
+from autocompress.run.stages import Planned, find_facts, measure_baseline, plan_space, take_probes
 from autocompress.runtimes import OnnxRuntime
 from autocompress.runtimes.onnx_file import save_model
 from autocompress.strategies import Bisection
-from autocompress.system.progress import Deadline, Listener, silent
+from autocompress.system.progress import Deadline, Progress, silent
 from autocompress.system.workspace import Workspace
 from autocompress.testing.networks import onnx_model
 
@@ -118,8 +122,22 @@ class FakeDevice(Device):
         self.blocks, self.jitter = blocks, jitter
         self.measured: list[tuple[str, ...]] = []
 
+    scheme = "fake"
+
+    @classmethod
+    def connect(cls, connection: str, runtime: Runtime) -> FakeDevice:
+        return cls()
+
     def machine(self) -> Machine:
         return MACHINE
+
+    def load(self, artifact: Artifact, profile: Profile) -> Session:
+        return OnnxRuntime().load(artifact, 1, profile.runtime.options)
+
+    def slowest_operators(
+        self, artifact: Artifact, profile: Profile, inputs: Mapping[str, Array]
+    ) -> Sequence[tuple[str, str, float]]:
+        return ()
 
     def measure(
         self,
@@ -169,6 +187,12 @@ class Scripted(ArtifactTechnique):
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         return None
 
+    def describe(self, settings: Sequence[Mapping[str, Setting]]) -> str:
+        return f"{self.name} {settings[0]['variant']}"
+
+    def covers(self, facts: Facts) -> frozenset[Kind]:
+        return frozenset(Kind)
+
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
         self.applied.append(str(settings["variant"]))
         variant = self.variants[str(settings["variant"])]
@@ -193,11 +217,11 @@ def _exported() -> bytes:
 
 
 @cache
-def empty_journal() -> bytes:
+def empty_record() -> bytes:
     """The file of a journal without trials: making one takes a quarter of a second, opening it a tenth of that."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "journal.db"
-        Journal(path).close()
+        open_record(path).close()
         return path.read_bytes()
 
 
@@ -206,6 +230,8 @@ class ExportedOnce(Runtime):
 
     name = "onnxruntime"
     format = "onnx"
+    suffix = ".onnx"
+    meter_backend = OnnxRuntime.meter_backend
 
     def export(
         self, module: nn.Module, example: Example, destination: Path, keep_float: Sequence[str] = ()
@@ -273,41 +299,59 @@ class Stand:
         workspace = Workspace(self.folder)
         workspace.open(resume=True)
         if not workspace.journal.exists():
-            workspace.journal.write_bytes(empty_journal())
+            workspace.journal.write_bytes(empty_record())
         budgets = tuple(Budget.parse(metric, limit) for metric, limit in self.budgets.items())
         protocol = Protocol(batch=self.batch, items=self.items)
-        profile = Profile("scripted", protocol=protocol, budgets=budgets, objective=self.objective)
+        objective = OBJECTIVES[self.objective]
+        profile = Profile("scripted", protocol=protocol, budgets=budgets, objective=objective)
         example = Example((np.ones((2, 2), dtype=np.float32),))
         tools = Tools(ExportedOnce(), self.device, self.techniques)
-        self.bench = Workbench(Answers().eval(), example, self.task, profile, tools, workspace)
-        self.journal = Journal(workspace.journal)
+        builder = Builder(Answers().eval(), example, self.task, profile, tools, workspace)
+        self.run = Run(
+            profile,
+            self.task,
+            example,
+            tools,
+            workspace,
+            builder,
+            Measurer(self.device, profile, self.task, example, builder.baseline),
+            open_record(workspace.journal),
+            self.deadline,
+        )
+
+    @property
+    def record(self) -> Record:
+        """The run's record."""
+        return self.run.record
 
     @property
     def search_space(self) -> SearchSpace:
         """A recipe per scripted technique, in the order given."""
         return SearchSpace(tuple(t.recipe for t in self.techniques if isinstance(t, Scripted)), {})
 
-    def search(self, listener: Listener = silent) -> Search:
+    def search(self, progress: Progress = silent) -> Search:
         """A search over the search space."""
-        return Search(self.bench, self.search_space, Bisection(), self.journal, self.deadline, listener)
+        self.run.progress = progress
+        return Search(self.run, self.search_space, Bisection())
 
     def planned(self) -> Planned:
         """Baseline, facts and search space as the whole flow finds them."""
-        return plan_run(self.bench, self.journal, silent)
+        baseline, facts = measure_baseline(self.run), find_facts(self.run)
+        return plan_space(self.run, baseline, facts, take_probes(self.run, facts))
 
-    def climb(self, search: Search | None = None) -> list[Confirmation]:
+    def confirmations(self, search: Search | None = None) -> list[Confirmation]:
         """The confirmations of a run, as the whole flow makes them."""
-        return climb(search or self.search(), self.planned(), [], silent, last=True)
+        return confirm_contenders(search or self.search(), self.planned(), [], last=True)
 
-    def run(self) -> Result:
+    def result(self) -> Result:
         """A whole run."""
         planned, search = self.planned(), self.search()
         search.search_space = planned.search_space
-        return conclude(search, planned.facts, planned.baseline, self.climb(search))
+        return conclude(search, planned, self.confirmations(search))
 
     def tried(self) -> list[str]:
         """The variants of all trials in the journal, in order."""
-        return variants(trial.plan for trial in self.journal.trials())
+        return variants(trial.plan for trial in self.record.trials())
 
 
 def variants(plans: Iterable[Plan]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a recovery has come to: weights being trained, their average, the best average so far; saved and restored."""
+"""The state of a recovery: weights being trained, their average, the best average so far; saved and restored."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Best:
 
 
 @dataclass(eq=False)
-class Progress:
+class RecoveryState:
     """Everything that a recovery needs to go on from where it stopped."""
 
     student: nn.Module

@@ -30,7 +30,7 @@ from autocompress.devices.meter.describe import describe
 from autocompress.errors import TechniqueError
 from autocompress.pruning.blocks import with_own_weights, with_shared_weights
 from autocompress.system.locks import working
-from autocompress.training.checkpoints import Average, Progress, load_checkpoint
+from autocompress.training.checkpoints import Average, RecoveryState, load_checkpoint
 from autocompress.training.feature_matching import FeatureMatching
 from autocompress.training.teacher_cache import TeacherCache
 
@@ -119,11 +119,11 @@ def recover(
     example: Example,
     schedule: Schedule,
     files: Files,
-    tell: Callable[[int, int, float], None] = lambda step, steps, seconds_left: None,
+    on_step: Callable[[int, int, float], None] = lambda step, steps, seconds_left: None,
 ) -> nn.Module:
     """Train `student`, resuming from its checkpoint when it is there; its averaged weights are returned in it.
 
-    The average is judged eight times on the validation data, and the best of them is returned. `tell` is called now
+    The average is judged eight times on the validation data, and the best of them is returned. `on_step` is called now
     and then with the step, the number of steps and the seconds left. The checkpoint is written every 20 seconds.
     A GPU is used where torch finds one.
 
@@ -144,43 +144,43 @@ def recover(
     lesson = Lesson(teacher, task, schedule, bank, teacher_cache, features, place)
     # gradients of the original are never wanted
     parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
-    progress = Progress(student, Average(student, schedule.averaging), _optimizer(parameters, schedule))
+    state = RecoveryState(student, Average(student, schedule.averaging), _optimizer(parameters, schedule))
     if files.checkpoint.exists():
-        load_checkpoint(files.checkpoint, progress.restore)
+        load_checkpoint(files.checkpoint, state.restore)
     try:
         with inference_mode_of(teacher), torch.enable_grad(), _layout(student), _layout(teacher):
-            _train(progress, lesson, files.checkpoint, tell)
+            _train(state, lesson, files.checkpoint, on_step)
     finally:
         if features is not None:
             features.remove()
-    student.load_state_dict(progress.best.state or progress.average.state)
+    student.load_state_dict(state.best.state or state.average.state)
     return student.cpu().eval()
 
 
-def _train(progress: Progress, lesson: Lesson, checkpoint: Path, tell: Callable[[int, int, float], None]) -> None:
-    student, schedule = progress.student, lesson.schedule
+def _train(state: RecoveryState, lesson: Lesson, checkpoint: Path, on_step: Callable[[int, int, float], None]) -> None:
+    student, schedule = state.student, lesson.schedule
     began = saved = time.monotonic()
-    start = progress.step
+    start = state.step
     interval = max(1, math.ceil(schedule.steps / JUDGED))
     validation = lesson.task.validation
     split = None if validation is None else validation.first(JUDGING_ITEMS)
     student.train()
-    while progress.step < schedule.steps:
+    while state.step < schedule.steps:
         with working():
-            loss = _step(progress, lesson)
+            loss = _step(state, lesson)
         if not math.isfinite(loss):
-            raise TechniqueError(f"the loss is no longer finite at step {progress.step}.", where="recovery")
-        if split is not None and (progress.step % interval == 0 or progress.step == schedule.steps):
-            with progress.average.inside(student):
+            raise TechniqueError(f"the loss is no longer finite at step {state.step}.", where="recovery")
+        if split is not None and (state.step % interval == 0 or state.step == schedule.steps):
+            with state.average.inside(student):
                 score = score_module(student, split, lesson.task, by_name=lesson.bank.by_name, place=lesson.place)
-            progress.best.consider(score, progress.average.state)
+            state.best.consider(score, state.average.state)
             student.train()
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
-            progress.save(checkpoint)
+            state.save(checkpoint)
             lesson.teacher_cache.save()
             saved = time.monotonic()
-            rate = (saved - began) / (progress.step - start)
-            tell(progress.step, schedule.steps, rate * (schedule.steps - progress.step))
+            rate = (saved - began) / (state.step - start)
+            on_step(state.step, schedule.steps, rate * (schedule.steps - state.step))
     lesson.teacher_cache.save()
 
 
@@ -192,12 +192,12 @@ def _optimizer(parameters: list[nn.Parameter], schedule: Schedule) -> torch.opti
     )
 
 
-def _step(progress: Progress, lesson: Lesson) -> float:
+def _step(state: RecoveryState, lesson: Lesson) -> float:
     schedule, by_name = lesson.schedule, lesson.bank.by_name
-    batch = lesson.bank.at(progress.step, lesson.task.augment)
+    batch = lesson.bank.at(state.step, lesson.task.augment)
     inputs = {name: _as_trained(tensor, lesson.place) for name, tensor in batch.inputs.items()}
-    for group in progress.optimizer.param_groups:
-        group["lr"] = schedule.learning_rate_at(progress.step)
+    for group in state.optimizer.param_groups:
+        group["lr"] = schedule.learning_rate_at(state.step)
 
     def ask() -> torch.Tensor:
         with torch.no_grad():
@@ -205,16 +205,16 @@ def _step(progress: Progress, lesson: Lesson) -> float:
 
     with _autocast(lesson.place):
         teaching = lesson.teacher_cache.to(batch.key, ask).to(lesson.place)
-        outputs = call_by(progress.student, inputs, by_name=by_name)
+        outputs = call_by(state.student, inputs, by_name=by_name)
     loss = loss_of(lesson.task, schedule, outputs.float(), teaching.float(), batch.targets.to(lesson.place))
     if lesson.features is not None:
         loss = loss + schedule.feature_weight * lesson.features.loss()
-    progress.optimizer.zero_grad(set_to_none=True)
+    state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
-    nn.utils.clip_grad_norm_(progress.student.parameters(), 5.0)
-    progress.optimizer.step()
-    progress.average.update(progress.student)
-    progress.step += 1
+    nn.utils.clip_grad_norm_(state.student.parameters(), 5.0)
+    state.optimizer.step()
+    state.average.update(state.student)
+    state.step += 1
     return float(loss.detach())
 
 

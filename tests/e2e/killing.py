@@ -15,8 +15,8 @@ from pathlib import Path
 import onnx
 import torch
 
-from autocompress.core.record import Journal
 from autocompress.core.trial import Outcome, Trial
+from autocompress.run.record_store import open_record
 from e2e import blocks
 from e2e.command import WIDE
 
@@ -55,11 +55,11 @@ def finished(folder: Path) -> dict[int, str]:
 def trials_of(folder: Path) -> list[Trial]:
     if not (folder / "journal.db").exists():
         return []
-    journal = Journal(folder / "journal.db")
+    record = open_record(folder / "journal.db")
     try:
-        return journal.trials()
+        return record.trials()
     finally:
-        journal.close()
+        record.close()
 
 
 def _claimed(trial: Trial) -> bool:

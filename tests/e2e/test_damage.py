@@ -29,13 +29,13 @@ FIRST, SECOND = Plan(PLAN.rounds[:1]).hash, Plan(PLAN.rounds).hash
 def build(user: Path, out: Path) -> str:
     """The hash of the plan's file, in a run that is resumed if it is there."""
     with one_thread():
-        bench, journal, _ = open_run(
+        bench, record, _ = open_run(
             trained(user), "local", load_data("digits"), budgets={"size_mb": "0.2x"}, out=out, resume=True
         )
         try:
             return bench.build(PLAN).hash
         finally:
-            journal.close()
+            record.close()
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import pytest
 
 import autocompress as package
 from autocompress import Status
-from autocompress.core.record import Journal
 from autocompress.data.data_spec import load_data
+from autocompress.run.record_store import open_record
 from autocompress.runtimes import OnnxRuntime
 from autocompress.statistics.bounds import spend
 from e2e.command import Done, command
@@ -41,11 +41,11 @@ def folder(missed: Run, tmp_path: Path) -> Path:
 
 
 def looks(folder: Path) -> int:
-    journal = Journal(folder / "journal.db")
+    record = open_record(folder / "journal.db")
     try:
-        return journal.looks
+        return record.looks
     finally:
-        journal.close()
+        record.close()
 
 
 def certificate(folder: Path) -> dict:
@@ -75,11 +75,11 @@ def test_a_file_that_was_not_looked_at_costs_a_look_and_the_same_question_no_fur
     digits_run: Run, work: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(digits_run.folder, tmp_path / "run"))
-    journal = Journal(folder / "journal.db")
+    record = open_record(folder / "journal.db")
     # as if the run had looked at another file than the one that answers now
-    journal.note("confirmations", {})
-    journal.note("looks", [{"what": "another file", "time": 0.0}])
-    journal.close()
+    record.note("confirmations", {})
+    record.note("looks", [{"what": "another file", "time": 0.0}])
+    record.close()
     first = resolved(folder, "--max-accuracy-drop-pp", "4", folder=work)
     assert first.code == 0, first.err
     answer = folder / "resolved" / "max_accuracy_drop_pp-4pp"
@@ -104,16 +104,16 @@ def test_tighter_budgets_are_not_met_and_the_one_in_the_way_is_named(digits_run:
 def test_a_resumed_run_keeps_its_own_verdict(digits_run: Run, work: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(digits_run.folder, tmp_path / "run"))
     assert resolved(folder, "--latency-ms", "0.001x", folder=work).code == 1
-    journal = Journal(folder / "journal.db")
-    (confirmed,) = journal.noted("confirmations").values()
-    journal.close()
+    record = open_record(folder / "journal.db")
+    (confirmed,) = record.noted("confirmations").values()
+    record.close()
     assert confirmed["certificate"]["status"] == "met"
 
 
 def test_without_its_data_a_run_is_undecided(folder: Path, work: Path, tmp_path: Path) -> None:
-    journal = Journal(folder / "journal.db")
-    journal.note("named", {"folder": str(tmp_path), "data": "digits.npz"})
-    journal.close()
+    record = open_record(folder / "journal.db")
+    record.note("named", {"folder": str(tmp_path), "data": "digits.npz"})
+    record.close()
     done = resolved(folder, "--size-mb", "0.5x", folder=work)
     assert done.code == 3
     assert "cannot be loaded again" in done.out
@@ -132,9 +132,9 @@ def test_other_data_are_refused(folder: Path, work: Path) -> None:
 def test_code_in_a_folder_of_a_run_is_not_run(folder: Path, tmp_path: Path) -> None:
     marker = tmp_path / "was-run"
     (tmp_path / "evil.py").write_text(f"open({str(marker)!r}, 'w')\n", encoding="utf-8")
-    journal = Journal(folder / "journal.db")
-    journal.note("named", {"folder": str(tmp_path), "data": "evil.py:task", "model": "evil.py:model"})
-    journal.close()
+    record = open_record(folder / "journal.db")
+    record.note("named", {"folder": str(tmp_path), "data": "evil.py:task", "model": "evil.py:model"})
+    record.close()
     done = resolved(folder, "--size-mb", "0.5x", folder=tmp_path)
     assert done.code == 3
     assert "give --data evil.py:task" in done.out
@@ -142,9 +142,9 @@ def test_code_in_a_folder_of_a_run_is_not_run(folder: Path, tmp_path: Path) -> N
 
 
 def test_a_run_notes_how_its_inputs_were_named(missed: Run, work: Path) -> None:
-    journal = Journal(missed.folder / "journal.db")
-    named = journal.noted("named")
-    journal.close()
+    record = open_record(missed.folder / "journal.db")
+    named = record.noted("named")
+    record.close()
     assert named == {
         "folder": str(work), "model": "models.py:rows", "data": "digits.npz", "augment": "none",
         "profile": "small.yaml",

@@ -17,9 +17,9 @@ import pandas as pd
 import pytest
 
 from autocompress.core.plan import Plan
-from autocompress.core.record import Journal
 from autocompress.core.trial import Outcome, Trial
 from autocompress.data.data_spec import load_data
+from autocompress.run.record_store import open_record
 from autocompress.runtimes import OnnxRuntime
 from e2e.command import Done, alive, children, command, process, start, wait_for
 from e2e.conftest import EXAMPLE, Run
@@ -37,11 +37,11 @@ def finding(folder: Path, metric: str) -> dict:
 
 
 def journal_of(folder: Path) -> tuple[list[Trial], int]:
-    journal = Journal(folder / "journal.db")
+    record = open_record(folder / "journal.db")
     try:
-        return journal.trials(), journal.looks
+        return record.trials(), record.looks
     finally:
-        journal.close()
+        record.close()
 
 
 def contents(folder: Path) -> dict[str, bytes]:

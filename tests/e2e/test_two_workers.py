@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autocompress.core.record import Journal
+from autocompress.run.record_store import open_record
 from e2e.killing import require_answer, start
 
 
@@ -18,6 +18,6 @@ def test_two_processes_share_a_run_and_end_alike(block_user: Path, tmp_path: Pat
     for text in said:
         require_answer(folder, codes[0], text)
         assert "search    building" in text, "both do a share of the work"
-    journal = Journal(folder / "journal.db")
-    assert len(journal.noted("confirmations")) == journal.looks
-    assert journal.noted("owners") == {}
+    record = open_record(folder / "journal.db")
+    assert len(record.noted("confirmations")) == record.looks
+    assert record.noted("owners") == {}

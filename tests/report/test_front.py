@@ -88,7 +88,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
     stand = Stand(
         folder, [Scripted("scripted", VARIANTS)], BUDGETS, task_of(ramp(300), ramp(1000)), objective="latency"
     )
-    made = stand.run()
+    made = stand.result()
     write_files(made)
     return made
 
@@ -129,7 +129,7 @@ def test_the_terminal_lists_the_front_unless_the_cheapest_plan_was_asked_for(res
 
 def test_a_front_of_one_is_not_listed_in_the_terminal(tmp_path: Path) -> None:
     stand = Stand(tmp_path, [Scripted("scripted", {"quick": VARIANTS["quick"]})], BUDGETS, objective="latency")
-    assert "Pareto front" not in printed(Summary.of(stand.run()))
+    assert "Pareto front" not in printed(Summary.of(stand.result()))
 
 
 def test_a_result_of_an_earlier_version_is_shown_without_a_front(result: Result, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def missed(tmp_path: Path) -> Result:
     named = {"fails": Variant(error="no, never"), "slow": Variant(latency_ms=9.0), "wrong": Variant(wrong_below=0.5)}
     budgets = {"latency_ms": "0.6x", "max_accuracy_drop_pp": 1.0}
     task = task_of(ramp(200), ramp(300))
-    return Stand(tmp_path, [Scripted("scripted", named)], budgets, task).run()
+    return Stand(tmp_path, [Scripted("scripted", named)], budgets, task).result()
 
 
 def hostile_copy(result: Result) -> Result:
@@ -191,7 +191,7 @@ def test_the_report_of_a_miss_says_what_became_of_every_trial(missed: Result) ->
 
 
 def test_the_report_of_a_run_without_budgets_and_trials_says_so(tmp_path: Path) -> None:
-    page = Page(html_report(Stand(tmp_path, [], {}).run()))
+    page = Page(html_report(Stand(tmp_path, [], {}).result()))
     assert "Budgets undecided" in page.text
     assert "none were set" in page.text
     assert page.text.endswith("none")
@@ -199,14 +199,14 @@ def test_the_report_of_a_run_without_budgets_and_trials_says_so(tmp_path: Path) 
 
 def test_a_score_that_is_no_rate_is_not_shown_in_percent(tmp_path: Path) -> None:
     task = replace(task_of(ramp(50), ramp(50)), score=lambda outputs, targets: np.full(len(targets), -0.25))
-    result = Stand(tmp_path, [Scripted("scripted", {"good": Variant()})], {"max_score_drop": 0.1}, task).run()
+    result = Stand(tmp_path, [Scripted("scripted", {"good": Variant()})], {"max_score_drop": 0.1}, task).result()
     assert "-0.25" in Page(html_report(result)).text
     assert "-25.00%" not in Page(html_report(result)).text
 
 
 def test_a_score_that_is_no_rate_is_not_shown_in_percent_without_a_budget_on_it_either(tmp_path: Path) -> None:
     task = replace(task_of(ramp(50), ramp(50)), score=lambda outputs, targets: np.full(len(targets), -0.25))
-    result = Stand(tmp_path, [Scripted("scripted", {"good": Variant()})], {"size_mb": "0.9x"}, task).run()
+    result = Stand(tmp_path, [Scripted("scripted", {"good": Variant()})], {"size_mb": "0.9x"}, task).result()
     assert "-25.00%" not in Page(html_report(result)).text
 
 
@@ -312,7 +312,7 @@ def test_an_answer_without_certificate_leaves_none_of_an_earlier_one(missed: Res
 def test_an_undecided_result_is_written_like_any_other(tmp_path: Path) -> None:
     device = FakeDevice(blocks=2)
     techniques: Sequence[Scripted] = [Scripted("scripted", {"good": Variant()})]
-    result = Stand(tmp_path, techniques, {"latency_ms": "0.6x"}, device=device).run()
+    result = Stand(tmp_path, techniques, {"latency_ms": "0.6x"}, device=device).result()
     write_files(result)
     data = json.loads((tmp_path / "result.json").read_text("utf-8"))
     assert data["status"] == "undecided"

@@ -10,18 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from autocompress.evaluation.workbench import Tools
 
 from autocompress import api
 from autocompress.core.plan import Plan
-from autocompress.core.record import Journal
+from autocompress.core.record import Record
 from autocompress.core.task import Task
 from autocompress.core.trial import Trial
 from autocompress.core.verdict import Standing, Status
-from autocompress.errors import ArtifactError, AutocompressError, DataError, DeviceError, JournalError, UsageError
-from autocompress.evaluation.workbench import Tools
+from autocompress.errors import ArtifactError, AutocompressError, DataError, DeviceError, RecordError, UsageError
 from autocompress.report import write_files
 from autocompress.resolution import resolve as resolution
 from autocompress.resolution import shortlist
+from autocompress.run.record_store import open_record
 from autocompress.run.result import Result
 from autocompress.run.setup import note_inputs
 from autocompress.statistics.bounds import spend
@@ -62,13 +63,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def finish(folder: Path, items: str = "all") -> Path:
     stand = Stand(folder, [scripted()], BUDGETS, TASK, objective="latency", items=items)
-    note_inputs(stand.bench, stand.journal, {})
+    note_inputs(stand.run, stand.record, {})
     hashes = ",".join(part.hash for part in (TASK.validation, TASK.holdout) if part is not None)
-    stand.journal.note("identity", {"model": stand.bench.baseline.hash, "data": hashes})
-    result = stand.run()
-    stand.journal.note("facts", result.facts.to_json())
+    stand.record.note("identity", {"model": stand.run.baseline.hash, "data": hashes})
+    result = stand.result()
+    stand.record.note("facts", result.facts.to_json())
     write_files(result)
-    stand.journal.close()
+    stand.record.close()
     assert result.status is Status.MET
     assert answer(result) == "fair"
     assert [(*variants([trial.plan]), trial.stopped_by) for trial in result.history] == [
@@ -106,25 +107,25 @@ def answer(result: Result) -> str:
 
 
 def note(folder: Path, key: str, value: Any) -> None:
-    journal = Journal(folder / "journal.db")
-    journal.note(key, value)
-    journal.close()
+    record = open_record(folder / "journal.db")
+    record.note(key, value)
+    record.close()
 
 
 def looks(folder: Path) -> int:
-    journal = Journal(folder / "journal.db")
+    record = open_record(folder / "journal.db")
     try:
-        return journal.looks
+        return record.looks
     finally:
-        journal.close()
+        record.close()
 
 
 def trial_of(folder: Path, name: str) -> Trial:
-    journal = Journal(folder / "journal.db")
+    record = open_record(folder / "journal.db")
     try:
-        return next(trial for trial in journal.trials() if variants([trial.plan]) == [name])
+        return next(trial for trial in record.trials() if variants([trial.plan]) == [name])
     finally:
-        journal.close()
+        record.close()
 
 
 def artifact_of(folder: Path, name: str) -> Path:
@@ -191,11 +192,11 @@ def test_what_the_run_stopped_before_is_measured_on_the_stored_file_and_kept(
     assert (result.status, answer(result)) == (Status.MET, "exact")
     row = next(trial for trial in result.history if variants([trial.plan]) == ["exact"])
     assert len(row.measurement.readings["score"].samples) == 300
-    journal = Journal(folder / "journal.db")
-    assert list(journal.noted("measured_later")) == [str(row.number)]
+    record = open_record(folder / "journal.db")
+    assert list(record.noted("measured_later")) == [str(row.number)]
     # the run's own record stays what it was
-    assert "score" not in journal.trials()[row.number].measurement.readings
-    journal.close()
+    assert "score" not in record.trials()[row.number].measurement.readings
+    record.close()
 
 
 def test_tighter_budgets_are_not_met_and_name_the_one_in_the_way(folder: Path, resolve: Resolve) -> None:
@@ -238,7 +239,7 @@ def test_when_the_time_is_up_it_is_said(resolve: Resolve, monkeypatch: pytest.Mo
 def test_a_run_at_work_is_read_and_nothing_is_measured_beside_it(
     folder: Path, resolve: Resolve, device: FakeDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Journal, "busy", property(lambda journal: True))
+    monkeypatch.setattr(Record, "busy", property(lambda record: True))
     assert resolve(max_accuracy_drop_pp=3.9).status is Status.MET
     result = resolve(latency_ms="0.8x", max_accuracy_drop_pp=0.9)
     assert result.status is not Status.MET
@@ -384,12 +385,12 @@ def test_a_journal_that_does_not_say_enough_is_refused(
 def test_a_folder_without_a_run_is_refused_and_stays_as_it_is(tmp_path: Path, device: FakeDevice) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         api.resolve(tmp_path / "nowhere")
-    with pytest.raises(JournalError, match="holds no journal"):
+    with pytest.raises(RecordError, match="holds no journal"):
         api.resolve(tmp_path)
     assert os.listdir(tmp_path) == []
     (tmp_path / "journal.db").touch()
-    with pytest.raises(JournalError, match="is empty"):
+    with pytest.raises(RecordError, match="is empty"):
         api.resolve(tmp_path)
     (tmp_path / "journal.db").write_bytes(b"no database" * 100)
-    with pytest.raises(JournalError, match="cannot be opened"):
+    with pytest.raises(RecordError, match="cannot be opened"):
         api.resolve(tmp_path)

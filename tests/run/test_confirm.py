@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from autocompress.core.plan import Plan
-from autocompress.core.record import Journal
 from autocompress.core.source import Array
 from autocompress.core.task import Task
 from autocompress.core.verdict import Standing, Status
 from autocompress.errors import DataError, RuntimeFailureError
 from autocompress.run.confirm import MAX_LOOKS, Confirmation, confirm, remember, remembered
+from autocompress.run.record_store import open_record
 from autocompress.statistics.bounds import drop_bounds, spend
 from autocompress.system.progress import Event, silent
 from autocompress.testing.fakes import MACHINE, FakeDevice, Scripted, Stand, Variant, items_of, ramp, task_of, variants
@@ -39,7 +39,7 @@ def plan_of(made: Stand, name: str) -> Plan:
 
 
 def confirmed(made: Stand, name: str) -> Confirmation:
-    return confirm(made.bench, plan_of(made, name), made.journal, silent)
+    return confirm(made.run, plan_of(made, name), made.record, silent)
 
 
 def drop_of(confirmation: Confirmation) -> Any:
@@ -91,14 +91,14 @@ def test_latency_is_taken_afresh_beside_the_baseline(tmp_path: Path) -> None:
     made = stand(tmp_path, {"good": GOOD})
     first = next(made.search().contenders())
     before = len(made.device.measured)
-    found = confirm(made.bench, first.plan, made.journal, silent)
-    assert made.device.measured[before:] == [(made.bench.baseline.hash, found.artifact.hash)]
+    found = confirm(made.run, first.plan, made.record, silent)
+    assert made.device.measured[before:] == [(made.run.baseline.hash, found.artifact.hash)]
 
 
 def test_progress_tells_of_both_measurements(tmp_path: Path) -> None:
     events: list[Event] = []
     made = stand(tmp_path, {"good": GOOD})
-    confirm(made.bench, plan_of(made, "good"), made.journal, events.append)
+    confirm(made.run, plan_of(made, "good"), made.record, events.append)
     assert [event.stage for event in events] == ["confirm", "confirm"]
     assert "accuracy on up to 1000 items that took no part in the selection" in events[1].sentence
 
@@ -110,7 +110,7 @@ def test_the_certificate_says_what_was_confirmed_on_what_and_how(tmp_path: Path)
     assert certificate["status"] == "met"
     assert certificate["plan"] == plan_of(made, "good").to_json()
     assert certificate["artifact_sha256"] == found.artifact.hash
-    assert certificate["baseline_sha256"] == made.bench.baseline.hash
+    assert certificate["baseline_sha256"] == made.run.baseline.hash
     assert TASK.holdout is not None
     assert certificate["data"] == {"part": "test", "items": 1000, "read": 1000, "hash": TASK.holdout.hash}
     assert certificate["findings"] == [finding.to_json() for finding in found.verdict.findings]
@@ -130,7 +130,7 @@ def test_an_artifact_that_dies_when_it_is_confirmed_is_an_error_and_no_look(tmp_
     made = stand(tmp_path, {"dies": Variant(dies=True)})
     with pytest.raises(RuntimeFailureError, match="died while it was measured"):
         confirmed(made, "dies")
-    assert made.journal.looks == 0
+    assert made.record.looks == 0
 
 
 # looks
@@ -155,17 +155,17 @@ def test_each_look_at_another_file_spends_less_error_probability_than_the_one_be
 def test_to_confirm_the_same_file_again_spends_nothing(tmp_path: Path) -> None:
     made = stand(tmp_path, {"good": GOOD})
     assert looks_at([confirmed(made, "good"), confirmed(made, "good")]) == [1, 1]
-    assert made.journal.looks == 1
+    assert made.record.looks == 1
 
 
 def test_looks_are_shared_over_resumptions(tmp_path: Path) -> None:
     variants = {"good": GOOD, "other": replace(GOOD, kilobytes=21)}
     made = stand(tmp_path, variants)
     confirmed(made, "good")
-    made.journal.close()
+    made.record.close()
     again = stand(tmp_path, variants)
     assert looks_at([confirmed(again, "other")]) == [2]
-    assert Journal(again.bench.workspace.journal).looks == 2
+    assert open_record(again.run.workspace.journal).looks == 2
 
 
 def test_a_look_counts_before_it_is_taken(tmp_path: Path) -> None:
@@ -175,13 +175,13 @@ def test_a_look_counts_before_it_is_taken(tmp_path: Path) -> None:
     made = stand(tmp_path, {"good": GOOD}, task=replace(TASK, score=score))
     with pytest.raises(DataError, match="a bug of the user"):
         confirmed(made, "good")
-    assert made.journal.looks == 1
+    assert made.record.looks == 1
 
 
 def test_without_data_nothing_is_looked_at(tmp_path: Path) -> None:
     made = stand(tmp_path, {"good": GOOD}, task=None)
     found = confirmed(made, "good")
-    assert made.journal.looks == 0
+    assert made.record.looks == 0
     assert found.certificate["look"] == 0
     assert found.certificate["data"] is None
     assert found.certificate["accuracy_error_probability"] is None
@@ -203,7 +203,7 @@ def test_data_too_few_to_confirm_with_leave_accuracy_undecided(tmp_path: Path) -
 def test_a_confirmation_that_fails_makes_the_search_go_on_at_a_smaller_error_probability(tmp_path: Path) -> None:
     named = {"disappoints": DISAPPOINTS, "good": replace(GOOD, latency_ms=5.5), "never": GOOD}
     made = stand(tmp_path, named)
-    found = made.climb()
+    found = made.confirmations()
     assert variants(confirmation.plan for confirmation in found) == ["disappoints", "good"]
     assert [confirmation.verdict.status for confirmation in found] == [Status.NOT_MET, Status.MET]
     assert looks_at(found) == [1, 2]
@@ -214,14 +214,14 @@ def test_a_confirmation_that_fails_makes_the_search_go_on_at_a_smaller_error_pro
 def test_at_most_so_many_looks_are_taken(tmp_path: Path) -> None:
     named = {f"variant {i}": replace(DISAPPOINTS, latency_ms=1.0 + i / 10) for i in range(MAX_LOOKS + 2)}
     made = stand(tmp_path, named)
-    found = made.climb()
-    assert len(found) == MAX_LOOKS == made.journal.looks
+    found = made.confirmations()
+    assert len(found) == MAX_LOOKS == made.record.looks
     assert {confirmation.verdict.status for confirmation in found} == {Status.NOT_MET}
 
 
 def test_where_only_an_unmeasured_budget_stands_in_the_way_one_confirmation_is_enough(tmp_path: Path) -> None:
     made = stand(tmp_path, {"one": GOOD, "other": GOOD}, task=None)
-    (found,) = made.climb()
+    (found,) = made.confirmations()
     assert found.hopeless
     assert found.verdict.status is Status.UNDECIDED
     assert made.tried() == ["one"]
@@ -237,9 +237,9 @@ def test_what_is_exceeded_or_undecided_is_not_hopeless(tmp_path: Path) -> None:
 
 def test_a_model_that_fits_is_confirmed_as_it_is_and_nothing_is_tried(tmp_path: Path) -> None:
     made = stand(tmp_path, {"good": GOOD}, budgets={"size_mb": "1x", "latency_ms": 50.0, "max_accuracy_drop_pp": 0.0})
-    (found,) = made.climb()
+    (found,) = made.confirmations()
     assert found.plan == Plan()
-    assert found.artifact == made.bench.baseline
+    assert found.artifact == made.run.baseline
     assert found.measurement.unchanged
     assert found.verdict.status is Status.MET
     assert made.tried() == []
@@ -257,11 +257,11 @@ def test_whether_a_model_fits_is_judged_at_the_profiles_batch(tmp_path: Path) ->
 def test_a_confirmation_is_remembered_with_its_measurement_verdict_and_certificate(tmp_path: Path) -> None:
     made = stand(tmp_path, {"good": GOOD})
     found = confirmed(made, "good")
-    assert remembered(made.bench, found.plan, made.journal) is None
-    remember(found, made.journal)
-    made.journal.close()
+    assert remembered(made.run, found.plan, made.record) is None
+    remember(found, made.record)
+    made.record.close()
     again = stand(tmp_path, {"good": GOOD})
-    known = remembered(again.bench, found.plan, again.journal)
+    known = remembered(again.run, found.plan, again.record)
     assert known is not None
     assert known.plan == found.plan
     assert known.artifact.hash == found.artifact.hash
@@ -269,17 +269,17 @@ def test_a_confirmation_is_remembered_with_its_measurement_verdict_and_certifica
     assert dict(known.certificate) == dict(found.certificate)
     for name, reading in found.measurement.readings.items():
         assert np.array_equal(known.measurement.readings[name].samples, reading.samples)
-    assert again.journal.looks == 1
+    assert again.record.looks == 1
     assert again.device.measured == []
 
 
 def test_a_resumed_run_repeats_no_confirmation_that_is_remembered(tmp_path: Path) -> None:
     named = {"disappoints": DISAPPOINTS, "good": replace(GOOD, latency_ms=5.5)}
-    first = stand(tmp_path, named).climb()
+    first = stand(tmp_path, named).confirmations()
     again = stand(tmp_path, named)
-    second = again.climb()
+    second = again.confirmations()
     assert [dict(c.certificate) for c in second] == [dict(c.certificate) for c in first]
-    assert again.journal.looks == 2
+    assert again.record.looks == 2
     assert again.device.measured == []
 
 
@@ -287,16 +287,16 @@ def test_a_run_that_was_stopped_between_two_confirmations_goes_on_with_the_secon
     named = {"disappoints": DISAPPOINTS, "good": replace(GOOD, latency_ms=5.5)}
     made = stand(tmp_path, named)
     first = next(made.search().contenders())
-    remember(confirm(made.bench, first.plan, made.journal, silent), made.journal)
-    made.journal.close()
-    found = stand(tmp_path, named).climb()
+    remember(confirm(made.run, first.plan, made.record, silent), made.record)
+    made.record.close()
+    found = stand(tmp_path, named).confirmations()
     assert variants(confirmation.plan for confirmation in found) == ["disappoints", "good"]
     assert looks_at(found) == [1, 2]
 
 
 def test_a_confirmation_of_other_bytes_is_not_remembered_as_one_of_these(tmp_path: Path) -> None:
     made = stand(tmp_path, {"good": GOOD})
-    remember(confirmed(made, "good"), made.journal)
+    remember(confirmed(made, "good"), made.record)
     changed = stand(tmp_path, {"good": replace(GOOD, wrong_below=0.1)})
     with pytest.raises(RuntimeFailureError, match="no longer the file that was confirmed"):
-        remembered(changed.bench, plan_of(changed, "good"), changed.journal)
+        remembered(changed.run, plan_of(changed, "good"), changed.record)

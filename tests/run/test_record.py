@@ -15,11 +15,12 @@ from optuna.trial import FrozenTrial, TrialState
 from autocompress.core.budget import Budget
 from autocompress.core.measurement import Conditions, Measurement, Reading
 from autocompress.core.plan import Plan, Stage, Step
-from autocompress.core.record import Journal
+from autocompress.core.record import Record
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Finding, Standing, Verdict
-from autocompress.errors import JournalError
-from autocompress.testing.fakes import empty_journal
+from autocompress.errors import RecordError
+from autocompress.run.record_store import open_record
+from autocompress.testing.fakes import empty_record
 from autocompress.testing.python_processes import child_environment
 
 
@@ -64,10 +65,10 @@ def samples_of(trial: Trial) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
     return {name: (r.unit, r.samples.shape, r.samples.tobytes()) for name, r in both.items()}
 
 
-def finished(journal: Journal, plan: Plan, outcome: Outcome = Outcome.MEASURED, *findings: Finding) -> Trial:
-    with journal.claim(plan) as number:
+def finished(record: Record, plan: Plan, outcome: Outcome = Outcome.MEASURED, *findings: Finding) -> Trial:
+    with record.claim(plan) as number:
         trial = Trial(number, plan, outcome, verdict=Verdict(findings))
-        journal.finish(trial)
+        record.finish(trial)
     return trial
 
 
@@ -81,7 +82,7 @@ def stored(path: Path) -> list[FrozenTrial]:
 def path(tmp_path: Path) -> Path:
     """A journal without trials."""
     path = tmp_path / "journal.db"
-    path.write_bytes(empty_journal())
+    path.write_bytes(empty_record())
     return path
 
 
@@ -89,12 +90,12 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_trial_survives_reopening_bit_for_bit(path: Path) -> None:
-    journal = Journal(path)
-    with journal.claim(plan_of(1)) as number:
+    record = open_record(path)
+    with record.claim(plan_of(1)) as number:
         written = full_trial(number, plan_of(1))
-        journal.finish(written)
-    journal.close()
-    for opened in (journal, Journal(path)):
+        record.finish(written)
+    record.close()
+    for opened in (record, open_record(path)):
         (read,) = opened.trials()
         assert read.number == written.number
         assert read.plan == written.plan
@@ -107,23 +108,23 @@ def test_a_trial_survives_reopening_bit_for_bit(path: Path) -> None:
 
 
 def test_trials_come_in_the_order_they_were_claimed(path: Path) -> None:
-    journal = Journal(path)
+    record = open_record(path)
     for number in (3, 1, 2):
-        finished(journal, plan_of(number))
-    assert [trial.plan for trial in Journal(path).trials()] == [plan_of(n) for n in (3, 1, 2)]
-    assert [trial.number for trial in journal.trials()] == [0, 1, 2]
+        finished(record, plan_of(number))
+    assert [trial.plan for trial in open_record(path).trials()] == [plan_of(n) for n in (3, 1, 2)]
+    assert [trial.number for trial in record.trials()] == [0, 1, 2]
 
 
 def test_a_new_journal_has_no_trials_notes_or_looks(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal.db")
-    assert journal.trials() == []
-    assert journal.noted("baseline") is None
-    assert journal.looks == 0
-    assert journal.release_dead_claims() == 0
+    record = open_record(tmp_path / "journal.db")
+    assert record.trials() == []
+    assert record.noted("baseline") is None
+    assert record.looks == 0
+    assert record.release_dead_claims() == 0
 
 
 def test_two_journals_on_one_database_see_each_others_trials(path: Path) -> None:
-    one, other = Journal(path), Journal(path)
+    one, other = open_record(path), open_record(path)
     finished(one, plan_of(1))
     with other.claim(plan_of(2)):
         assert [trial.outcome for trial in one.trials()] == [Outcome.MEASURED, Outcome.CLAIMED]
@@ -131,49 +132,49 @@ def test_two_journals_on_one_database_see_each_others_trials(path: Path) -> None
 
 
 def test_studies_of_one_database_do_not_mix(path: Path) -> None:
-    finished(Journal(path, "one"), plan_of(1))
-    assert Journal(path, "other").trials() == []
+    finished(open_record(path, "one"), plan_of(1))
+    assert open_record(path, "other").trials() == []
 
 
 # claims
 
 
 def test_a_claim_shows_as_claimed_while_it_lasts_and_then_as_what_came_of_it(path: Path) -> None:
-    journal = Journal(path)
-    with journal.claim(plan_of(1)) as number:
-        (claimed,) = Journal(path).trials()
+    record = open_record(path)
+    with record.claim(plan_of(1)) as number:
+        (claimed,) = open_record(path).trials()
         assert (claimed.number, claimed.plan, claimed.outcome) == (number, plan_of(1), Outcome.CLAIMED)
-        journal.finish(Trial(number, plan_of(1), Outcome.FAILED, reason="broke"))
-    (after,) = journal.trials()
+        record.finish(Trial(number, plan_of(1), Outcome.FAILED, reason="broke"))
+    (after,) = record.trials()
     assert (after.outcome, after.reason) == (Outcome.FAILED, "broke")
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_claim_that_an_exception_ends_is_given_back(path: Path, error: type[BaseException]) -> None:
-    journal = Journal(path)
-    with pytest.raises(error), journal.claim(plan_of(1)):
+    record = open_record(path)
+    with pytest.raises(error), record.claim(plan_of(1)):
         raise error
-    assert journal.trials() == []
-    assert Journal(path).trials() == []
-    assert finished(journal, plan_of(1)).number == journal.trials()[0].number
+    assert record.trials() == []
+    assert open_record(path).trials() == []
+    assert finished(record, plan_of(1)).number == record.trials()[0].number
 
 
 def test_a_claim_that_is_left_without_an_end_is_given_back(path: Path) -> None:
-    journal = Journal(path)
-    with journal.claim(plan_of(1)):
-        assert len(journal.trials()) == 1
-    assert journal.trials() == []
+    record = open_record(path)
+    with record.claim(plan_of(1)):
+        assert len(record.trials()) == 1
+    assert record.trials() == []
 
 
 def test_a_claim_of_this_process_is_not_released_while_it_works(path: Path) -> None:
-    journal = Journal(path)
-    with journal.claim(plan_of(1)):
-        assert Journal(path).release_dead_claims() == 0
-        assert [trial.outcome for trial in journal.trials()] == [Outcome.CLAIMED]
+    record = open_record(path)
+    with record.claim(plan_of(1)):
+        assert open_record(path).release_dead_claims() == 0
+        assert [trial.outcome for trial in record.trials()] == [Outcome.CLAIMED]
 
 
 def test_a_plan_that_is_claimed_or_finished_is_not_claimed_again(path: Path) -> None:
-    one, other = Journal(path), Journal(path)
+    one, other = open_record(path), open_record(path)
     with one.claim(plan_of(1)) as number, other.claim(plan_of(1)) as second, other.claim(plan_of(2)) as third:
         assert (number, second) == (0, None)
         assert third is not None
@@ -185,14 +186,14 @@ def test_a_plan_that_is_claimed_or_finished_is_not_claimed_again(path: Path) -> 
 
 
 def test_a_result_that_comes_after_the_claim_was_given_to_another_does_not_count(path: Path) -> None:
-    journal = Journal(path)
-    with journal.claim(plan_of(1)) as number:
+    record = open_record(path)
+    with record.claim(plan_of(1)) as number:
         assert number is not None
         # held up for longer than the grace period, as by a lid that was closed
-        journal._study.tell(number, state=TrialState.FAIL)
-        taken = finished(Journal(path), plan_of(1), Outcome.STOPPED)
-        journal.finish(Trial(number, plan_of(1), Outcome.MEASURED))
-    assert [trial.to_json() for trial in journal.trials()] == [taken.to_json()]
+        record._study.tell(number, state=TrialState.FAIL)
+        taken = finished(open_record(path), plan_of(1), Outcome.STOPPED)
+        record.finish(Trial(number, plan_of(1), Outcome.MEASURED))
+    assert [trial.to_json() for trial in record.trials()] == [taken.to_json()]
 
 
 def test_what_a_worker_wrote_down_before_it_was_killed_stands(path: Path, worker: subprocess.Popen[str]) -> None:
@@ -202,28 +203,28 @@ def test_what_a_worker_wrote_down_before_it_was_killed_stands(path: Path, worker
     written = Trial(0, plan_of(1), Outcome.STOPPED, reason="too large", stopped_by="size_mb")
     storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
     storage.set_trial_user_attr(claimed._trial_id, "trial", json.dumps(written.to_json()))
-    journal = Journal(path)
-    assert journal.release_dead_claims() == 0
-    assert [trial.to_json() for trial in journal.trials()] == [written.to_json()]
+    record = open_record(path)
+    assert record.release_dead_claims() == 0
+    assert [trial.to_json() for trial in record.trials()] == [written.to_json()]
     assert [trial.state for trial in stored(path)] == [TrialState.PRUNED]
-    with journal.claim(plan_of(1)) as again:
+    with record.claim(plan_of(1)) as again:
         assert again is None
 
 
 TOGETHER = """
 import json, sys, threading
 from pathlib import Path
-from autocompress.core.record import Journal
+from autocompress.run.record_store import open_record
 from autocompress.core.plan import Plan
-journal, plan, name = Journal(Path(sys.argv[1])), Plan.read(Path(sys.argv[2])), sys.argv[3]
+record, plan, name = open_record(Path(sys.argv[1])), Plan.read(Path(sys.argv[2])), sys.argv[3]
 print("ready", flush=True)
 input()
 looks, ends = [], threading.Event()
 def work(place):
     for number in range(5):
-        looks.append(journal.spend_look(f"{name} {place} {number}"))
-        journal.note_first("confirmations", f"{name} {place} {number}", 1)
-    with journal.claim(plan) as number:
+        looks.append(record.spend_look(f"{name} {place} {number}"))
+        record.note_first("confirmations", f"{name} {place} {number}", 1)
+    with record.claim(plan) as number:
         print(json.dumps(number), flush=True)
         # held until the test has heard of all
         ends.wait()
@@ -252,10 +253,10 @@ def test_workers_in_processes_and_threads_never_take_the_same_look_or_plan(path:
     answer_all(workers)
     looks = [look for process in workers for look in json.loads(process.communicate(timeout=60)[0])]
     assert sorted(looks) == list(range(1, 21))
-    journal = Journal(path)
-    assert journal.looks == 20
-    assert len(journal.noted("confirmations")) == 20
-    assert journal.trials() == []
+    record = open_record(path)
+    assert record.looks == 20
+    assert len(record.noted("confirmations")) == 20
+    assert record.trials() == []
 
 
 def said_by(process: subprocess.Popen[str]) -> str:
@@ -273,10 +274,10 @@ def answer_all(workers: list[subprocess.Popen[str]]) -> None:
 CLAIM_AND_WAIT = """
 import sys, time
 from pathlib import Path
-from autocompress.core.record import Journal
+from autocompress.run.record_store import open_record
 from autocompress.core.plan import Plan
-journal = Journal(Path(sys.argv[1]))
-with journal.claim(Plan.read(Path(sys.argv[2]))):
+record = open_record(Path(sys.argv[1]))
+with record.claim(Plan.read(Path(sys.argv[2]))):
     print("claimed", flush=True)
     time.sleep(60)
 """
@@ -298,15 +299,15 @@ def worker(path: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_the_claim_of_a_killed_process_is_released_at_once_and_its_plan_can_be_claimed_again(
     path: Path, worker: subprocess.Popen[str]
 ) -> None:
-    journal = Journal(path)
-    done = finished(journal, plan_of(2), Outcome.STOPPED, LATENCY_BROKEN)
+    record = open_record(path)
+    done = finished(record, plan_of(2), Outcome.STOPPED, LATENCY_BROKEN)
     # a living worker keeps its claim
-    assert journal.release_dead_claims() == 0
+    assert record.release_dead_claims() == 0
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     # nobody gave the claim back
-    assert [trial.outcome for trial in journal.trials()] == [Outcome.CLAIMED, Outcome.STOPPED]
-    resumed = Journal(path)
+    assert [trial.outcome for trial in record.trials()] == [Outcome.CLAIMED, Outcome.STOPPED]
+    resumed = open_record(path)
     assert resumed.release_dead_claims() == 1
     assert [trial.to_json() for trial in resumed.trials()] == [done.to_json()]
     assert resumed.release_dead_claims() == 0
@@ -324,17 +325,17 @@ def test_the_claim_of_a_killed_process_whose_number_is_in_use_again_is_released(
     owner = {**json.loads(claimed.user_attrs["owner"]), "pid": os.getpid()}
     storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
     storage.set_trial_user_attr(claimed._trial_id, "owner", json.dumps(owner))
-    assert Journal(path).release_dead_claims() == 1
+    assert open_record(path).release_dead_claims() == 1
 
 
 def test_finished_trials_are_left_as_they_are_by_reopening_and_releasing(path: Path) -> None:
-    journal = Journal(path)
+    record = open_record(path)
     outcomes = [Outcome.MEASURED, Outcome.STOPPED, Outcome.REFUSED, Outcome.FAILED]
     for number, outcome in enumerate(outcomes):
-        finished(journal, plan_of(number), outcome, SIZE_MET, LATENCY_BROKEN)
-    before = [trial.to_json() for trial in journal.trials()]
-    journal.close()
-    again = Journal(path)
+        finished(record, plan_of(number), outcome, SIZE_MET, LATENCY_BROKEN)
+    before = [trial.to_json() for trial in record.trials()]
+    record.close()
+    again = open_record(path)
     again.release_dead_claims()
     assert [trial.outcome for trial in again.trials()] == outcomes
     assert [trial.to_json() for trial in again.trials()] == before
@@ -353,56 +354,56 @@ def test_a_note_is_any_json_value(path: Path) -> None:
         "deep": {"a": [{}]},
         "long": "x" * 300_000,
     }
-    journal = Journal(path)
+    record = open_record(path)
     for key, value in notes.items():
-        journal.note(key, value)
-    again = Journal(path)
+        record.note(key, value)
+    again = open_record(path)
     assert {key: again.noted(key) for key in notes} == notes
     assert again.noted("other") is None
 
 
 def test_a_note_replaces_the_one_before(path: Path) -> None:
-    journal = Journal(path)
-    journal.note("elapsed", 1.0)
-    journal.note("elapsed", 2.0)
-    assert Journal(path).noted("elapsed") == 2.0
+    record = open_record(path)
+    record.note("elapsed", 1.0)
+    record.note("elapsed", 2.0)
+    assert open_record(path).noted("elapsed") == 2.0
 
 
 def test_what_is_no_json_is_not_noted(path: Path) -> None:
-    journal = Journal(path)
+    record = open_record(path)
     for value in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match="JSON"):
-            journal.note("fact", value)
-    assert journal.noted("fact") is None
+            record.note("fact", value)
+    assert record.noted("fact") is None
 
 
 def test_looks_are_counted_from_one_over_all_openings(path: Path) -> None:
-    journal = Journal(path)
-    assert [journal.spend_look("a"), journal.spend_look("b")] == [1, 2]
-    journal.close()
-    again = Journal(path)
+    record = open_record(path)
+    assert [record.spend_look("a"), record.spend_look("b")] == [1, 2]
+    record.close()
+    again = open_record(path)
     assert again.looks == 2
     assert again.spend_look("c") == 3
     assert [look["what"] for look in again.noted("looks")] == ["a", "b", "c"]
 
 
 def test_to_look_at_the_same_file_again_costs_nothing(path: Path) -> None:
-    journal = Journal(path)
-    assert [journal.spend_look(what) for what in ("a", "b", "a", "b")] == [1, 2, 1, 2]
-    assert journal.looks == 2
+    record = open_record(path)
+    assert [record.spend_look(what) for what in ("a", "b", "a", "b")] == [1, 2, 1, 2]
+    assert record.looks == 2
 
 
 def test_a_journal_is_busy_for_others_while_its_owner_lives(path: Path) -> None:
-    journal = Journal(path)
-    assert not journal.busy
-    journal.own()
-    assert not journal.busy
+    record = open_record(path)
+    assert not record.busy
+    record.own()
+    assert not record.busy
     script = (
         "from pathlib import Path\nfrom autocompress.core.record import Journal\n"
-        f"print(Journal(Path({str(path)!r})).busy)"
+        f"print(open_record(Path({str(path)!r})).busy)"
     )
     seen = [subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()]
-    journal.release()
+    record.release()
     seen += [subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()]
     assert seen == ["True", "False"]
 
@@ -410,31 +411,31 @@ def test_a_journal_is_busy_for_others_while_its_owner_lives(path: Path) -> None:
 OWN = """
 import sys
 from pathlib import Path
-from autocompress.core.record import Journal
-Journal(Path(sys.argv[1])).own()
+from autocompress.run.record_store import open_record
+open_record(Path(sys.argv[1])).own()
 print("owns", flush=True)
 input()
 """
 
 
 def test_a_journal_is_busy_while_any_of_its_owners_lives(path: Path) -> None:
-    journal = Journal(path)
-    journal.own()
+    record = open_record(path)
+    record.own()
     command = [sys.executable, "-c", OWN, str(path)]
     pipes = {"env": child_environment(), "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes) as other:  # type: ignore[call-overload]
         assert other.stdout.readline() == "owns\n"
-        assert journal.busy
+        assert record.busy
         # the second is still at work when the first goes
-        journal.release()
-        assert journal.busy
+        record.release()
+        assert record.busy
         other.kill()
         other.wait()
-    assert not journal.busy
+    assert not record.busy
 
 
 def test_a_note_that_several_write_keeps_what_each_of_them_wrote_first(path: Path) -> None:
-    one, other = Journal(path), Journal(path)
+    one, other = open_record(path), open_record(path)
     assert one.note_first("confirmations", "a", 1) == 1
     assert other.note_first("confirmations", "b", 2) == 2
     assert other.note_first("confirmations", "a", 3) == 1
@@ -442,23 +443,23 @@ def test_a_note_that_several_write_keeps_what_each_of_them_wrote_first(path: Pat
 
 
 def test_time_that_was_spent_never_grows_less(path: Path) -> None:
-    journal = Journal(path)
+    record = open_record(path)
     for seconds in (1.0, 5.0, 2.0):
-        journal.spend_time(seconds)
-    assert journal.noted("elapsed") == 5.0
+        record.spend_time(seconds)
+    assert record.noted("elapsed") == 5.0
 
 
 def test_a_look_is_written_down_before_it_is_taken(path: Path) -> None:
     script = f"""
 import os
 from pathlib import Path
-from autocompress.core.record import Journal
-Journal(Path({str(path)!r})).spend_look("a plan")
+from autocompress.run.record_store import open_record
+open_record(Path({str(path)!r})).spend_look("a plan")
 os._exit(1)  # killed while it looked
 """
     done = subprocess.run([sys.executable, "-c", script], env=child_environment(), timeout=60, check=False)
     assert done.returncode == 1
-    assert Journal(path).looks == 1
+    assert open_record(path).looks == 1
 
 
 # files that are no journal
@@ -469,13 +470,13 @@ def _garbage(path: Path) -> None:
 
 
 def _cut_off(path: Path) -> None:
-    path.write_bytes(empty_journal()[:100_000])
+    path.write_bytes(empty_record()[:100_000])
 
 
 def _overwritten(path: Path) -> None:
-    journal = Journal(path)
-    journal.note("fact", "x" * 100_000)
-    journal.close()
+    record = open_record(path)
+    record.note("fact", "x" * 100_000)
+    record.close()
     content = bytearray(path.read_bytes())
     content[5000:60_000] = b"\xff" * 55_000
     path.write_bytes(content)
@@ -505,16 +506,16 @@ def test_a_file_that_is_no_whole_journal_is_an_error_with_its_path(
 ) -> None:
     path = tmp_path / "journal.db"
     damage(path)
-    with pytest.raises(JournalError) as caught:
-        Journal(path)
+    with pytest.raises(RecordError) as caught:
+        open_record(path)
     assert caught.value.where == str(path)
     assert caught.value.exit_code == 2
     assert caught.value.hint
 
 
 def test_a_journal_in_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(JournalError):
-        Journal(tmp_path / "missing" / "journal.db")
+    with pytest.raises(RecordError):
+        open_record(tmp_path / "missing" / "journal.db")
 
 
 @pytest.mark.parametrize(
@@ -531,9 +532,9 @@ def test_a_journal_in_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> 
 def test_the_journal_is_the_file_that_was_named(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
-    finished(Journal(folder / "journal.db"), plan_of(1))
+    finished(open_record(folder / "journal.db"), plan_of(1))
     assert (folder / "journal.db").exists()
-    assert len(Journal(folder / "journal.db").trials()) == 1
+    assert len(open_record(folder / "journal.db").trials()) == 1
 
 
 # what Optuna sees
@@ -541,7 +542,7 @@ def test_the_journal_is_the_file_that_was_named(tmp_path: Path, name: str) -> No
 
 def test_optuna_sees_a_constraint_for_every_finding(path: Path) -> None:
     findings = (SIZE_MET, LATENCY_BROKEN, DROP_UNDECIDED, MEMORY_UNMEASURED)
-    finished(Journal(path), plan_of(1), Outcome.MEASURED, *findings)
+    finished(open_record(path), plan_of(1), Outcome.MEASURED, *findings)
     (trial,) = stored(path)
     assert set(trial.constraints) == {f.budget.metric for f in findings}
     assert trial.constraints["size_mb"] == pytest.approx(-0.25)
@@ -558,12 +559,12 @@ def test_optuna_sees_a_constraint_for_every_finding(path: Path) -> None:
     [(Outcome.STOPPED, TrialState.PRUNED), (Outcome.REFUSED, TrialState.FAIL), (Outcome.FAILED, TrialState.FAIL)],
 )
 def test_optuna_sees_as_complete_only_what_was_measured(path: Path, outcome: Outcome, state: TrialState) -> None:
-    finished(Journal(path), plan_of(1), outcome, SIZE_MET)
+    finished(open_record(path), plan_of(1), outcome, SIZE_MET)
     assert [trial.state for trial in stored(path)] == [state]
 
 
 @pytest.mark.parametrize("findings", [(), (MEMORY_UNMEASURED,)])
 def test_a_trial_of_which_nothing_is_known_is_not_complete_to_optuna(path: Path, findings: tuple[Finding, ...]) -> None:
-    finished(Journal(path), plan_of(1), Outcome.MEASURED, *findings)
+    finished(open_record(path), plan_of(1), Outcome.MEASURED, *findings)
     assert [trial.state for trial in stored(path)] == [TrialState.FAIL]
-    assert [trial.outcome for trial in Journal(path).trials()] == [Outcome.MEASURED]
+    assert [trial.outcome for trial in open_record(path).trials()] == [Outcome.MEASURED]

@@ -22,7 +22,7 @@ GOOD, LARGE, SLOW, WRONG = Variant(), Variant(kilobytes=36), Variant(latency_ms=
 
 def run(folder: Path, named: Mapping[str, Variant], **more: Any) -> Result:
     given = {"budgets": BUDGETS, "task": TASK, **more}
-    return Stand(folder, [Scripted("scripted", named)] if named else [], **given).run()
+    return Stand(folder, [Scripted("scripted", named)] if named else [], **given).result()
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_without_a_confirmation_nothing_is_met(tmp_path: Path) -> None:
     # nothing is measured of the model itself that a budget limits, and the time is up before the first plan
     made = Stand(tmp_path, [Scripted("scripted", {"good": GOOD})], {"max_accuracy_drop_pp": 5.0}, TASK)
     made.deadline = replace(made.deadline, max_seconds=1.0, spent_before=2.0)
-    result = made.run()
+    result = made.result()
     assert result.plan == Plan()
     assert [finding.standing for finding in result.verdict.findings] == [Standing.MET]
     assert result.status is Status.UNDECIDED
@@ -162,7 +162,7 @@ def test_the_best_that_was_reached_is_the_best_of_all_candidates(tmp_path: Path)
 def test_an_answer_that_took_too_long_says_so(tmp_path: Path) -> None:
     made = Stand(tmp_path, [Scripted("scripted", {"slow": SLOW})], BUDGETS, TASK)
     made.deadline = replace(made.deadline, max_seconds=1.0, spent_before=2.0)
-    result = made.run()
+    result = made.result()
     assert result.out_of_time
     assert "The time was up before every plan of the search space was tried." in result.explanation
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from autocompress.core.plan import Effort, Plan
-from autocompress.core.record import Journal
 from autocompress.core.search_space import SearchSpace
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Standing, Status
 from autocompress.errors import DataError
+from autocompress.run.record_store import open_record
 from autocompress.run.search import cost, evaluate
 from autocompress.system.progress import Deadline, Event
 from autocompress.testing.fakes import BASELINE_MS, FakeDevice, Scripted, Stand, Variant, ramp, task_of, variants
@@ -38,7 +38,7 @@ def try_one(folder: Path, variant: Variant, **more: object) -> tuple[Trial, Stan
     """The trial of one variant, made outside the journal."""
     (technique,) = shelf(one=variant)
     made = stand(folder, technique, **more)
-    return evaluate(made.bench, technique.plan("one"), 0), made
+    return evaluate(made.run, technique.plan("one"), 0), made
 
 
 # one trial
@@ -53,14 +53,14 @@ def test_a_plan_that_keeps_every_budget_is_measured_completely(tmp_path: Path) -
     assert trial.promising
     assert set(trial.seconds) == {"build", "size", "latency", "accuracy"}
     assert all(f"{metric}: " in trial.reason for metric in BUDGETS)
-    built = made.bench.built(trial.plan)
+    built = made.run.artifacts.find(trial.plan)
     assert built is not None
     assert trial.artifact_hash == built.hash
 
 
 def test_the_figures_are_those_of_the_file(tmp_path: Path) -> None:
     trial, made = try_one(tmp_path, GOOD)
-    artifact = made.bench.built(trial.plan)
+    artifact = made.run.artifacts.find(trial.plan)
     assert artifact is not None
     assert trial.measurement.readings["size_mb"].value == artifact.size_bytes / 1e6
     assert trial.measurement.readings["latency_ms"].statistic("p50") == 5.0
@@ -120,7 +120,7 @@ def test_what_a_technique_cannot_do_ends_the_trial_with_its_sentence(tmp_path: P
     assert trial.reason == "scripted: does not know this layer."
     assert set(trial.seconds) == {"build"}
     assert made.device.measured == []
-    assert made.bench.built(trial.plan) is None
+    assert made.run.artifacts.find(trial.plan) is None
 
 
 def test_what_the_device_cannot_run_ends_the_trial_with_its_sentence(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_technique_that_fails_ends_its_trial_and_not_the_run(tmp_path: Path) -
     made = stand(tmp_path, *shelf(fails=Variant(error="no."), dies=Variant(dies=True), good=GOOD))
     found = list(made.search().contenders())
     assert variants(trial.plan for trial in found) == ["good"]
-    assert [trial.outcome for trial in made.journal.trials()] == [Outcome.FAILED, Outcome.FAILED, Outcome.MEASURED]
+    assert [trial.outcome for trial in made.record.trials()] == [Outcome.FAILED, Outcome.FAILED, Outcome.MEASURED]
 
 
 def test_an_error_of_the_input_ends_the_run_and_gives_the_claim_back(tmp_path: Path) -> None:
@@ -210,18 +210,18 @@ def test_an_error_of_the_input_ends_the_run_and_gives_the_claim_back(tmp_path: P
     made = stand(tmp_path, *shelf(good=GOOD), task=task)
     with pytest.raises(DataError, match="a bug of the user"):
         list(made.search().contenders())
-    assert made.journal.trials() == []
+    assert made.record.trials() == []
 
 
 def test_an_interrupted_trial_gives_its_claim_back(tmp_path: Path) -> None:
     made = stand(tmp_path, *shelf(good=GOOD, other=GOOD))
 
     def interrupt(event: Event) -> None:
-        if "latency" in event.sentence and len(made.journal.trials()) == 2:
+        if "latency" in event.sentence and len(made.record.trials()) == 2:
             raise KeyboardInterrupt
 
     search = made.search(interrupt)
-    search.workbench.profile = replace(made.bench.profile, objective="latency")
+    search.workbench.profile = replace(made.run.profile, objective="latency")
     with pytest.raises(KeyboardInterrupt):
         list(search.contenders())
     assert made.tried() == ["good"]
@@ -233,7 +233,7 @@ def test_a_resumed_search_tries_only_what_is_left_and_hands_out_what_was_found(t
     first = stand(tmp_path, technique)
     next(first.search().contenders())
     assert technique.applied == ["wrong", "good"]
-    first.journal.close()
+    first.record.close()
     (technique,) = shelf(**named)
     second = stand(tmp_path, technique, objective="latency")
     found = list(second.search().contenders())
@@ -311,7 +311,7 @@ def test_time_that_is_not_limited_never_runs_out(tmp_path: Path) -> None:
 def test_the_time_spent_is_noted_after_every_trial(tmp_path: Path) -> None:
     made = stand(tmp_path, *shelf(slow=SLOW), deadline=Deadline.start(1000.0, spent_before=100.0))
     list(made.search().contenders())
-    assert 100.0 < made.journal.noted("elapsed") < 200.0
+    assert 100.0 < made.record.noted("elapsed") < 200.0
 
 
 # the nearest miss
@@ -330,7 +330,7 @@ def test_the_nearest_miss_is_measured_completely_and_noted(tmp_path: Path) -> No
     assert set(miss.measurement.readings) == EVERYTHING
     assert [finding.standing for finding in miss.verdict.findings] == [Standing.EXCEEDED, Standing.MET, Standing.MET]
     # the trial itself stays what it was
-    assert set(made.journal.trials()[miss.number].measurement.readings) == {"size_mb"}
+    assert set(made.record.trials()[miss.number].measurement.readings) == {"size_mb"}
     # both are near enough to be compared once they are measured to the end
     assert len(made.device.measured) == 2
 
@@ -358,7 +358,7 @@ def test_another_nearest_miss_replaces_the_one_that_was_noted(tmp_path: Path) ->
     assert miss is not None
     assert variants([miss.plan]) == ["nearer"]
     assert "score" in miss.measurement.readings
-    assert str(miss.number) in Journal(again.bench.workspace.journal).noted("nearest_misses")
+    assert str(miss.number) in open_record(again.run.workspace.journal).noted("nearest_misses")
 
 
 def test_fewer_broken_budgets_are_nearer_than_a_smaller_excess(tmp_path: Path) -> None:
@@ -368,7 +368,7 @@ def test_fewer_broken_budgets_are_nearer_than_a_smaller_excess(tmp_path: Path) -
     made = stand(tmp_path, *shelf(two=two, one=one), device=FakeDevice(jitter=0.2))
     search = made.search()
     list(search.contenders())
-    assert [len(trial.measurement.readings) for trial in made.journal.trials()] == [len(EVERYTHING)] * 2
+    assert [len(trial.measurement.readings) for trial in made.record.trials()] == [len(EVERYTHING)] * 2
     miss = search.nearest_miss()
     assert miss is not None
     assert variants([miss.plan]) == ["one"]
@@ -394,7 +394,7 @@ def test_a_nearest_miss_that_dies_while_it_is_measured_says_so(tmp_path: Path) -
     assert miss is not None
     assert miss.reason.startswith("size_mb: ")
     assert "died while it was measured." in miss.reason
-    assert made.journal.noted("nearest_misses") is None
+    assert made.record.noted("nearest_misses") is None
 
 
 def test_a_candidate_that_cannot_run_is_no_nearest_miss(tmp_path: Path) -> None:
@@ -429,8 +429,8 @@ def test_for_effort_the_cost_is_the_effort_first_then_latency_then_size(tmp_path
     dear = Scripted("dear", {"fastest": replace(GOOD, latency_ms=1.0)}, Effort.CALIBRATION)
     made = stand(tmp_path, cheap, dear)
     plans = [cheap.plan("slow"), cheap.plan("fast"), dear.plan("fastest"), Plan()]
-    trials = [evaluate(made.bench, plan, number) for number, plan in enumerate(plans)]
-    ordered = sorted(trials, key=lambda trial: cost(trial, made.bench))
+    trials = [evaluate(made.run, plan, number) for number, plan in enumerate(plans)]
+    ordered = sorted(trials, key=lambda trial: cost(trial, made.run))
     assert variants(trial.plan for trial in ordered) == ["fast", "slow", "", "fastest"]
 
 
@@ -438,6 +438,6 @@ def test_for_effort_the_cost_is_the_effort_first_then_latency_then_size(tmp_path
 def test_what_was_not_measured_costs_most(tmp_path: Path, objective: str) -> None:
     (technique,) = shelf(good=GOOD, fails=Variant(error="no."))
     made = stand(tmp_path, technique, objective=objective)
-    good, failed = (evaluate(made.bench, technique.plan(name), 0) for name in ("good", "fails"))
-    assert cost(good, made.bench) < cost(failed, made.bench)
-    assert np.inf in cost(failed, made.bench)
+    good, failed = (evaluate(made.run, technique.plan(name), 0) for name in ("good", "fails"))
+    assert cost(good, made.run) < cost(failed, made.run)
+    assert np.inf in cost(failed, made.run)

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from autocompress.core.plan import Plan
-from autocompress.core.record import Journal
 from autocompress.core.trial import Outcome, Trial
 from autocompress.run import waiting as joining
 from autocompress.run.waiting import await_others
@@ -18,9 +17,9 @@ TASK = task_of(ramp(400), ramp(1000))
 DIES_WITH_A_CLAIM = """
 import os, sys
 from pathlib import Path
-from autocompress.core.record import Journal
+from autocompress.run.record_store import open_record
 from autocompress.core.plan import Plan
-with Journal(Path(sys.argv[1])).claim(Plan.read(Path(sys.argv[2]))):
+with open_record(Path(sys.argv[1])).claim(Plan.read(Path(sys.argv[2]))):
     os._exit(9)
 """
 
@@ -37,13 +36,13 @@ def plan_of(made: Stand, variant: str) -> Plan:
 
 
 def test_nobody_is_waited_for_when_nothing_is_claimed(made: Stand) -> None:
-    assert not await_others(made.journal, Deadline.start(None), lambda event: None)
+    assert not await_others(made.record, Deadline.start(None), lambda event: None)
 
 
 def test_a_search_waits_for_what_another_worker_has_claimed_and_then_hands_it_out(
     made: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = Journal(made.bench.workspace.journal)
+    other = open_record(made.run.workspace.journal)
     plan = plan_of(made, "two")
     events: list[Event] = []
     with other.claim(plan) as number:
@@ -67,7 +66,7 @@ def test_the_plan_of_a_worker_that_dies_meanwhile_is_taken_up(
 ) -> None:
     plan_file = tmp_path / "plan.yaml"
     plan_file.write_text(plan_of(made, "two").to_yaml(), encoding="utf-8")
-    command = [sys.executable, "-c", DIES_WITH_A_CLAIM, str(made.bench.workspace.journal), str(plan_file)]
+    command = [sys.executable, "-c", DIES_WITH_A_CLAIM, str(made.run.workspace.journal), str(plan_file)]
     assert subprocess.run(command, env=child_environment(), check=False, timeout=60).returncode == 9
     monkeypatch.setattr(joining, "sleep", lambda seconds: pytest.fail("the dead are not waited for"))
     assert len(list(made.search().contenders())) == 2
@@ -76,7 +75,7 @@ def test_the_plan_of_a_worker_that_dies_meanwhile_is_taken_up(
 
 def test_the_deadline_ends_the_wait_and_says_that_time_was_up(made: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joining, "POLL_S", 0.01)
-    with Journal(made.bench.workspace.journal).claim(plan_of(made, "two")):
+    with open_record(made.run.workspace.journal).claim(plan_of(made, "two")):
         made.deadline = Deadline.start(3.0)
         search = made.search()
         list(search.contenders())
@@ -87,9 +86,9 @@ def test_a_plan_that_was_claimed_in_the_meantime_is_left_to_the_other(
     made: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # a strategy that does not see the claim yet proposes the claimed plan
-    search, other = made.search(), Journal(made.bench.workspace.journal)
+    search, other = made.search(), open_record(made.run.workspace.journal)
     plan = plan_of(made, "one")
     with other.claim(plan) as number:
         assert number is not None
         search._try(plan, [])
-        assert [trial.outcome for trial in made.journal.trials()] == [Outcome.CLAIMED]
+        assert [trial.outcome for trial in made.record.trials()] == [Outcome.CLAIMED]

@@ -90,7 +90,7 @@ def test_without_time_a_multiple_that_is_known_holds_and_else_there_is_none(
     task = task_of(ramp(40), ramp(100))
     stand = Stand(tmp_path, [Scripted("scripted", {"one": Variant()})], {"size_mb": "0.7x"}, task)
     facts = inspect_module(nn.Sequential(nn.Linear(32, 64)), Example((np.zeros((1, 32), np.float32),)))
-    structure_measurer = StructureMeasurer(stand.bench, stand.journal, facts, (), task.validation, silent, (1.0, 1.0))
+    structure_measurer = StructureMeasurer(stand.run, stand.record, facts, (), task.validation, silent, (1.0, 1.0))
     assert multiple_of(structure_measurer, TimeLimit(1.0, expected=2.0)) is None
     assert multiple_of(structure_measurer, TimeLimit(None)) == 4
     assert multiple_of(structure_measurer, TimeLimit(1.0, expected=2.0)) == 4

@@ -1,5 +1,8 @@
 """Times artifacts in a process of its own, one at a time. Reads one JSON command a line, answers one JSON line each.
 
+Started with the number of the parent process and the file of a backend, which loads artifacts of one runtime: a class
+`Backend(threads, options)` with `version` and `load(artifact)`, which gives what calls it (see `backends/`).
+
 Commands: `open` (artifact, inputs, threads, options), `load` (artifact, inputs, padding), `block` (calls, discard), and
 end of input, which ends the program. Between commands it blocks on its input and uses no CPU, so that another
 artifact's process can be timed meanwhile.
@@ -7,6 +10,7 @@ artifact's process can be timed meanwhile.
 
 import ctypes
 import gc
+import importlib.util
 import json
 import os
 import resource
@@ -103,15 +107,14 @@ def energy_between(before: list[int], after: list[int], counters: list[tuple[str
 class Meter:
     """Artifacts, loaded one after the other and timed."""
 
-    def __init__(self) -> None:
+    def __init__(self, backend: Any) -> None:
         import numpy
-        import onnxruntime
 
-        self.numpy, self.onnxruntime = numpy, onnxruntime
-        self.session: Any = None
+        self.numpy, self.backend = numpy, backend
+        self.loader: Any = None
+        self.call: Any = None
         self.feed: dict[str, Any] = {}
         self.empty_mb = 0.0
-        self.settings: Any = None
         self.padding = b""
         self.counters = energy_counters()
         # one core's work, inside its cache and beyond: what slows it slows the artifact, and it is always the same
@@ -125,20 +128,12 @@ class Meter:
         gc.collect()
         _reset_peak()
         self.empty_mb = _hwm_mb()
-        settings = self.onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = threads
-        settings.inter_op_num_threads = 1
-        settings.log_severity_level = 3
-        # threads that spin after a call would take time from the other artifact's process
-        settings.add_session_config_entry("session.force_spinning_stop", "1")
-        for key, value in options.items():
-            settings.add_session_config_entry(key, value)
-        self.settings = settings
+        self.loader = self.backend(threads, options)
         start = time.monotonic()
         outputs = self.begin(artifact)
         finite = all(self.numpy.isfinite(o).all() for o in outputs if o.dtype.kind == "f")
         seconds = time.monotonic() - start
-        return {"finite": bool(finite), "version": self.onnxruntime.__version__, "seconds": seconds}
+        return {"finite": bool(finite), "version": self.loader.version, "seconds": seconds}
 
     def read(self, inputs: str) -> None:
         """The arrays that it is called with."""
@@ -146,36 +141,35 @@ class Meter:
             self.feed = {name.removeprefix("input "): file[name] for name in file.files}
 
     def begin(self, artifact: str) -> list[Any]:
-        """A session of the artifact, and the outputs of its first call."""
-        providers = ["CPUExecutionProvider"]
-        self.session = self.onnxruntime.InferenceSession(artifact, self.settings, providers=providers)
-        outputs: list[Any] = self.session.run(None, self.feed)
+        """Load the artifact; the outputs of its first call."""
+        self.call = self.loader.load(artifact)
+        outputs: list[Any] = self.call(self.feed)
         return outputs
 
     def load(self, artifact: str, inputs: str, padding: int) -> dict[str, Any]:
         """Load an artifact and its inputs instead, behind `padding` bytes, so that they come to lie elsewhere."""
         start = time.monotonic()
-        self.session = None
+        self.call = None
         gc.collect()
         self.padding = bytes(padding)
         self.read(inputs)
         self.begin(artifact)
         for _ in range(FIRST_CALLS):
-            self.session.run(None, self.feed)
+            self.call(self.feed)
         return {"seconds": time.monotonic() - start}
 
     def block(self, calls: int, discard: int) -> dict[str, Any]:
         """Times of `calls` calls in ms, after `discard` calls that do not count."""
-        run, feed, clock = self.session.run, self.feed, time.perf_counter_ns
+        call, feed, clock = self.call, self.feed, time.perf_counter_ns
         before = self.control_ms()
         for _ in range(discard):
-            run(None, feed)
+            call(feed)
         times = []
         gc.disable()
         used = read_energy(self.counters)
         for _ in range(calls):
             start = clock()
-            run(None, feed)
+            call(feed)
             times.append((clock() - start) / 1e6)
         energy = energy_between(used, read_energy(self.counters), self.counters)
         gc.enable()
@@ -201,13 +195,23 @@ class Meter:
         return sorted(times)[len(times) // 2]
 
 
+def backend_in(path: str) -> Any:
+    """The class `Backend` in a file."""
+    spec = importlib.util.spec_from_file_location("backend", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Backend
+
+
 def main() -> None:
     """Answer commands until the input ends."""
     # Ctrl-C reaches all processes of a terminal: the parent alone decides, or it would take this end for a failure
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.SIG_IGN)
     die_with_parent()
-    meter = Meter()
+    meter = Meter(backend_in(sys.argv[2]))
     commands: dict[str, Callable[..., dict[str, Any]]] = {
         "open": meter.open,
         "load": meter.load,

@@ -1,0 +1,82 @@
+"""What a run works with: one runtime, one device, and the techniques on the shelf."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from autocompress.core.artifact import Artifact
+from autocompress.core.device import Device
+from autocompress.core.plan import Effort, Plan, Setting, Step
+from autocompress.core.runtime import Runtime
+from autocompress.core.search_space import check_settings
+from autocompress.core.technique import ArtifactTechnique, Context, Technique
+from autocompress.errors import PlanError
+from autocompress.system.locks import working
+from autocompress.system.workspace import make_folder
+
+
+@dataclass(frozen=True, eq=False)
+class Tools:
+    """One runtime, one device, and the techniques in the order in which the planner looks at them."""
+
+    runtime: Runtime
+    device: Device
+    techniques: Sequence[Technique]
+
+    def technique(self, name: str) -> Technique:
+        """The technique of that name.
+
+        Raises:
+            PlanError: when it is not on the shelf.
+        """
+        for technique in self.techniques:
+            if technique.name == name:
+                return technique
+        known = ", ".join(technique.name for technique in self.techniques)
+        raise PlanError(f"there is no technique named {name!r}.", where="plan", hint=f"On the shelf: {known}.")
+
+    def name_of(self, plan: Plan) -> str:
+        """The plan in a few words, as its techniques put them: `9 blocks dropped, distilled 12k steps, int8`."""
+        settings: dict[str, list[Mapping[str, Setting]]] = {}
+        for step in plan.steps:
+            settings.setdefault(step.technique, []).append(step.settings)
+        shelf = {technique.name: technique for technique in self.techniques}
+        # one that is not on the shelf has no words of its own
+        words = [shelf[name].describe(given) if name in shelf else name for name, given in settings.items()]
+        return ", ".join(words) or str(plan)
+
+    def effort(self, plan: Plan) -> Effort:
+        """The largest effort of a plan's steps.
+
+        Raises:
+            PlanError: when a step names a technique that is not on the shelf.
+        """
+        return max((self.technique(step.technique).effort for step in plan.steps), default=Effort.NONE)
+
+    def finished(self, artifact: Artifact, finish: Sequence[Step], context: Context) -> Artifact:
+        """The artifact after the steps of a finish, each with a folder of its own inside the context's.
+
+        Raises:
+            PlanError: when a step cannot read the format that the one before it writes.
+            TechniqueError: when a step cannot be done on this artifact.
+        """
+        for place, step in enumerate(finish):
+            technique = self.technique(step.technique)
+            assert isinstance(technique, ArtifactTechnique)
+            if artifact.format not in technique.formats:
+                raise PlanError(f"cannot change {artifact.format} files.", where=step.technique)
+            inside = context.folder / str(place)
+            make_folder(inside)
+            with working():
+                artifact = technique.apply(artifact, step.settings, replace(context, folder=inside))
+        return artifact
+
+    def require_possible(self, plan: Plan) -> None:
+        """Raises PlanError when a step names a technique or setting that is not known, or stands in the wrong part."""
+        for step in plan.steps:
+            technique = self.technique(step.technique)
+            if technique.stage is not step.stage:
+                raise PlanError(f"acts at stage {technique.stage}, not {step.stage}.", where=step.technique)
+            if all(choice.options for choice in technique.choices):
+                check_settings(step.technique, technique.choices, step.settings)

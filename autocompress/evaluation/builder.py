@@ -1,0 +1,204 @@
+"""From a plan to its artifact."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from autocompress.core.artifact import Artifact
+from autocompress.core.plan import Plan, Stage, Step
+from autocompress.core.profile import Profile
+from autocompress.core.runtime import Example
+from autocompress.core.task import Task
+from autocompress.core.technique import Context, ModelTechnique
+from autocompress.core.tools import Tools
+from autocompress.errors import ArtifactError
+from autocompress.pruning.blocks import with_own_weights, with_shared_weights
+from autocompress.system.locks import folder_lock, working
+from autocompress.system.workspace import Workspace, make_folder, write_atomically
+from autocompress.training.checkpoints import load_checkpoint
+
+Rounds = tuple[tuple[Step, ...], ...]
+
+
+class Artifacts(ABC):
+    """Where the artifacts of plans come from: built from the module, or found in a finished run."""
+
+    @property
+    @abstractmethod
+    def baseline(self) -> Artifact:
+        """The model as it is."""
+
+    @abstractmethod
+    def find(self, plan: Plan) -> Artifact | None:
+        """The plan's artifact if it is there already."""
+
+    @abstractmethod
+    def build(self, plan: Plan) -> Artifact:
+        """The plan's artifact; the same plan, model, data and thread count give the same bytes.
+
+        Raises:
+            PlanError: when a step names an unknown technique or setting, or nothing can be built.
+            TechniqueError: when a step cannot be done on this model.
+        """
+
+
+class Builder(Artifacts):
+    """Builds the artifacts of one module's plans, each kept in the workspace by the hash of its plan.
+
+    `export_seconds` is what the export of the untouched module took, 0 where an earlier run made it. `on_step` hears of
+    training: step, steps, seconds left.
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        example: Example,
+        task: Task | None,
+        profile: Profile,
+        tools: Tools,
+        workspace: Workspace,
+    ) -> None:
+        self.module = module
+        self.on_step: Callable[[int, int, float], None] = lambda step, steps, seconds_left: None
+        self.export_seconds = 0.0
+        self.example = example
+        self._task, self._profile = task, profile
+        self._tools, self._workspace = tools, workspace
+        self._name = f"model{tools.runtime.suffix}"
+        self._baseline: Artifact | None = None
+
+    @property
+    def baseline(self) -> Artifact:
+        """The model untouched, exported once.
+
+        Raises:
+            ModelError: when it cannot be exported.
+        """
+        if self._baseline is None:
+            self.export_baseline(self._folder(Plan()))
+        assert self._baseline is not None
+        return self._baseline
+
+    def export_baseline(self, folder: Path) -> None:
+        """Export the model untouched into a folder of one's own.
+
+        Raises:
+            ModelError: when it cannot be exported.
+        """
+        began = time.monotonic()
+        with working():
+            self._baseline = self._export(self.module, folder / self._name)
+        self.export_seconds = time.monotonic() - began
+
+    def keep_baseline(self) -> None:
+        """Keep the exported baseline with the run's other artifacts."""
+        self._baseline = self.baseline.copy_to(self._folder(Plan()) / self._name)
+
+    def _export(self, module: torch.nn.Module, path: Path) -> Artifact:
+        return self._tools.runtime.export(module, self.example, path, self._profile.in_float)
+
+    def _folder(self, plan: Plan) -> Path:
+        folder = self._workspace.checkpoints / plan.hash
+        make_folder(folder)
+        return folder
+
+    def find(self, plan: Plan) -> Artifact | None:
+        """See `Artifacts.find`."""
+        path = self._workspace.checkpoints / plan.hash / self._name
+        return self._tools.runtime.read(path) if path.exists() else None
+
+    def build(self, plan: Plan) -> Artifact:
+        """See `Artifacts.build`."""
+        if not plan.finish and not plan.rounds:
+            return self.baseline
+        self._tools.require_possible(plan)
+        folder = self._folder(plan)
+        artifact = self.exported(plan.rounds)
+        if not plan.finish:
+            return artifact.copy_to(folder / self._name)
+        with folder_lock(folder):
+            work = folder / "work"
+            shutil.rmtree(work, ignore_errors=True)
+            final = self._tools.finished(artifact, plan.finish, self._context(work)).copy_to(folder / self._name)
+            shutil.rmtree(work)
+        return final
+
+    def _context(self, folder: Path) -> Context:
+        return Context(
+            self._task,
+            self.example,
+            self._task.calibration if self._task else None,
+            folder,
+            self.module,
+            self.on_step,
+            self._workspace.checkpoints,
+            self._profile.ignore,
+        )
+
+    def exported(self, rounds: Rounds) -> Artifact:
+        """The module after its rounds as a float artifact; exported once.
+
+        Raises:
+            ExportError: when it cannot be exported.
+            TechniqueError: when a step cannot be done on this model.
+        """
+        if not rounds:
+            return self.baseline
+        path = self._folder(Plan(rounds)) / f"float{self._tools.runtime.suffix}"
+        # plans that begin alike share this, and two workers may come to it at once: the second waits for the first
+        with folder_lock(path.parent):
+            if path.exists():
+                with suppress(ArtifactError):
+                    return self._tools.runtime.read(path)
+            module = self._module(rounds)
+            with working():
+                return self._export(module, path)
+
+    def untrained(self, structure: Sequence[Step]) -> torch.nn.Module:
+        """The module with a structure, not trained. Its tensors are its own where a step changed anything.
+
+        Raises:
+            TechniqueError: when a step cannot be done on this model.
+        """
+        rounds = (tuple(structure),)
+        with folder_lock(self._folder(Plan(rounds))):
+            return self._module(rounds)
+
+    def _module(self, rounds: Rounds) -> torch.nn.Module:
+        """The module after its rounds. Weights come from the checkpoint of these rounds where there is one; else the
+        last round is applied to what the rounds before it left. Whoever calls holds the lock of their folder."""
+        if not rounds:
+            return with_shared_weights(self.module)
+        folder = self._folder(Plan(rounds))
+        weights = folder / "module.pt"
+        if weights.exists():
+            module = self._before(rounds)
+            # what is trained is in the checkpoint; shapes may depend on what the rounds before it learned
+            for step in (step for step in rounds[-1] if step.stage is not Stage.RECOVERY):
+                module = self._apply(module, step, folder)
+            # never into the original's tensors, which a round without structure still shares
+            module = with_own_weights(module)
+            if load_checkpoint(weights, module.load_state_dict):
+                return module
+        module = self._before(rounds)
+        for step in rounds[-1]:
+            module = self._apply(module, step, folder)
+        write_atomically(weights, lambda target: torch.save(module.state_dict(), target))
+        return module
+
+    def _before(self, rounds: Rounds) -> torch.nn.Module:
+        """The module as the last round finds it."""
+        with folder_lock(self._folder(Plan(rounds[:-1]))):
+            return self._module(rounds[:-1])
+
+    def _apply(self, module: torch.nn.Module, step: Step, folder: Path) -> torch.nn.Module:
+        technique = self._tools.technique(step.technique)
+        assert isinstance(technique, ModelTechnique)
+        return technique.apply(module, step.settings, self._context(folder))

@@ -1,0 +1,75 @@
+"""From an artifact to its measurement, beside the baseline's; everything that is judged comes from the device."""
+
+from __future__ import annotations
+
+import zstandard
+
+from autocompress.core.artifact import BYTES_PER_MB, Artifact
+from autocompress.core.device import Device
+from autocompress.core.measurement import Measurement, Reading
+from autocompress.core.profile import Profile
+from autocompress.core.runtime import Example
+from autocompress.core.source import Split
+from autocompress.core.task import Task
+from autocompress.evaluation.scorer import Scorer
+
+DOWNLOAD_LEVEL = 19
+
+
+class Measurer:
+    """Measures artifacts on one device as one profile says. Without a baseline there is nothing beside them.
+
+    `example` gives the inputs that calls are timed with; None makes them up from the artifact's input spec.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        profile: Profile,
+        task: Task | None,
+        example: Example | None,
+        baseline: Artifact | None,
+    ) -> None:
+        self.profile = profile
+        self.baseline = baseline
+        self._device, self._example = device, example
+        self._scorer = Scorer(device, profile, task or Task())
+
+    def size(self, artifact: Artifact) -> Measurement:
+        """Size in MB and, where a budget asks for it, download size (zstd, level 19)."""
+        return Measurement(self._sizes(artifact), {} if self.baseline is None else self._sizes(self.baseline))
+
+    def time(self, artifact: Artifact, max_seconds: float | None = None) -> Measurement:
+        """Latency and memory, in blocks that alternate with the baseline's, each in a fresh process.
+
+        Raises:
+            DeviceError, RuntimeFailureError: see `Device.measure`.
+        """
+        if self.baseline is None:
+            (only,) = self._device.measure([artifact], self.profile, self._example, max_seconds)
+            return only
+        if artifact.hash == self.baseline.hash:
+            (only,) = self._device.measure([artifact], self.profile, self._example, max_seconds)
+            return Measurement(only.readings, only.readings, only.conditions, unchanged=True)
+        both = [self.baseline, artifact]
+        before, after = self._device.measure(both, self.profile, self._example, max_seconds)
+        return Measurement(after.readings, before.readings, after.conditions)
+
+    def score(self, artifact: Artifact, split: Split) -> Measurement:
+        """Scores on the same items as the baseline's, shape `(n,)` each where every item has its own.
+
+        Where the task is one of classes, the answers of both and the labels as well.
+
+        Raises:
+            DataError: when the data do not fit the artifact or its outputs.
+            RuntimeFailureError: when outputs are not finite.
+        """
+        return self._scorer.measurement(artifact, self.baseline, split)
+
+    def _sizes(self, artifact: Artifact) -> dict[str, Reading]:
+        readings = {"size_mb": Reading.one("MB", artifact.size_bytes / BYTES_PER_MB)}
+        if self.profile.limits("download_mb"):
+            compressor = zstandard.ZstdCompressor(level=DOWNLOAD_LEVEL)
+            packed = sum(len(compressor.compress((artifact.root / name).read_bytes())) for name in artifact.files)
+            readings["download_mb"] = Reading.one("MB", packed / BYTES_PER_MB)
+        return readings

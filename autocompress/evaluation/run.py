@@ -1,0 +1,97 @@
+"""A run: everything that its stages share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autocompress.core.artifact import Artifact
+from autocompress.core.machine import Machine
+from autocompress.core.objective import Objective, PlanCost
+from autocompress.core.plan import Plan
+from autocompress.core.profile import Profile
+from autocompress.core.record import Record
+from autocompress.core.runtime import Example
+from autocompress.core.task import Task
+from autocompress.core.tools import Tools
+from autocompress.core.trial import Trial
+from autocompress.errors import PlanError
+from autocompress.evaluation.builder import Artifacts, Builder
+from autocompress.evaluation.measurer import Measurer
+from autocompress.system.progress import Deadline, Event, Progress, silent
+from autocompress.system.workspace import Workspace
+
+
+@dataclass(eq=False)
+class Run:
+    """One model with its data on one device, its folder and its record.
+
+    `artifacts` builds the files of plans, or finds them in a finished run; `measurer` measures them.
+    """
+
+    profile: Profile
+    task: Task | None
+    example: Example
+    tools: Tools
+    workspace: Workspace
+    artifacts: Artifacts
+    measurer: Measurer
+    record: Record
+    deadline: Deadline
+    progress: Progress = silent
+
+    @property
+    def baseline(self) -> Artifact:
+        """The file of the model as it is."""
+        return self.artifacts.baseline
+
+    @property
+    def builder(self) -> Builder:
+        """What builds the files of plans from the module.
+
+        Raises:
+            PlanError: when the module is not at hand.
+        """
+        if not isinstance(self.artifacts, Builder):
+            raise PlanError("the model is not at hand, so nothing new can be built.", where="resolve")
+        return self.artifacts
+
+    @property
+    def machine(self) -> Machine:
+        """The machine that measures."""
+        return self.tools.device.machine()
+
+    @property
+    def objective(self) -> Objective:
+        """What orders plans."""
+        return self.profile.objective
+
+    def tell(self, stage: str, sentence: str) -> None:
+        """Tell whoever listens what is being done."""
+        self.progress(Event(stage, sentence))
+
+    def name_of(self, plan: Plan) -> str:
+        """See `Tools.name_of`."""
+        return self.tools.name_of(plan)
+
+    def cost(self, trial: Trial) -> tuple[float, ...]:
+        """What orders trials under the profile's objective; lower is better.
+
+        Raises:
+            PlanError: when the plan names a technique that is not on the shelf.
+        """
+        readings = trial.measurement.readings
+        statistic = self.profile.protocol.statistic
+        return self.objective.order(
+            PlanCost(
+                self.tools.effort(trial.plan),
+                readings["latency_ms"].statistic(statistic) if "latency_ms" in readings else float("inf"),
+                readings["size_mb"].value if "size_mb" in readings else float("inf"),
+                readings["score"].value if "score" in readings else float("-inf"),
+            )
+        )
+
+    def close(self) -> None:
+        """Write down how long it took and that this process is no longer at work, and let go of the record."""
+        self.record.spend_time(self.deadline.spent)
+        self.record.release()
+        self.record.close()

@@ -1,0 +1,102 @@
+"""Searching and confirming, from what costs least to make: quantization, then structure, then training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from autocompress.core.plan import Plan
+from autocompress.core.trial import Trial
+from autocompress.evaluation.run import Run
+from autocompress.run.answer import Answer, History, answer_from, write_up
+from autocompress.run.confirm import MAX_LOOKS, Confirmation, confirm_in_order, confirm_once, is_answered
+from autocompress.run.result import Result
+from autocompress.run.search import Search
+from autocompress.run.stages import Planned, with_structure, with_training
+from autocompress.structure.candidates import nearly_fitted
+from autocompress.system.locks import folder_lock
+
+# how often what can go from a network is looked for where nothing that was proposed fitted
+MOST_ATTEMPTS = 2
+# of the time that is left, what looking for structure may take
+SHARE_OF_TIME = 0.25
+
+
+def search_and_confirm(
+    search: Search, planned: Planned, keep: Callable[[Result], None]
+) -> tuple[Planned, list[Confirmation]]:
+    """What was planned in the end, and the confirmations in the order they were made.
+
+    While an objective goes on improving an answer, `keep` gets the best one so far, for whoever looks meanwhile.
+    """
+    run = search.run
+    confirmations: list[Confirmation] = []
+    while True:
+        search.search_space = planned.search_space
+        confirmations = confirm_contenders(search, planned, confirmations, last=False)
+        # where the first answer ends the run there is nothing to keep ready, and nothing to go on from
+        reached = [] if run.objective.first_answer_ends else search.reached()
+        if reached:
+            with folder_lock(run.workspace.root):
+                keep(_answer_so_far(run, planned, reached[0]))
+        further = _further(search, planned, confirmations, reached)
+        if further is None:
+            break
+        planned = further
+    return planned, confirm_contenders(search, planned, confirmations, last=True)
+
+
+def confirm_contenders(
+    search: Search, planned: Planned, so_far: Sequence[Confirmation], *, last: bool
+) -> list[Confirmation]:
+    """Confirmations of what the search hands out, until one is met or no further look makes sense."""
+    known = {confirmation.plan.hash for confirmation in so_far}
+    plans = [Plan()] if planned.fits else (trial.plan for trial in search.contenders(known, last=last))
+    return confirm_in_order(plans, lambda plan: confirm_once(search.run, plan), so_far)
+
+
+def _further(
+    search: Search, planned: Planned, confirmations: Sequence[Confirmation], reached: Sequence[Trial]
+) -> Planned | None:
+    """What is tried next when nothing meets the budgets so far: structure, then training, rung by rung.
+
+    None when there is an answer, no time, or nothing more to try.
+    """
+    run = search.run
+    left = run.deadline.left
+    seconds = None if left is None else SHARE_OF_TIME * left
+    over = search.out_of_time or run.deadline.over or len(confirmations) >= MAX_LOOKS
+    if over or planned.fits or is_answered(confirmations):
+        return None
+    if planned.structure_attempts:
+        again = planned.structure_attempts < MOST_ATTEMPTS and not planned.search_space.out_of_reach
+        if again and nearly_fitted(planned.search_space, run.record.trials()):
+            return with_structure(run, planned, seconds)
+        return with_training(run, planned, left, reached=[trial.plan for trial in reached])
+    if run.task is None or run.task.calibration is None:
+        return None
+    if run.objective.first_answer_ends and search.structure_suffices:
+        return None
+    return with_structure(run, planned, seconds)
+
+
+def _answer_so_far(run: Run, planned: Planned, best: Trial) -> Result:
+    """What a trial comes to while the search goes on: undecided, since nothing was confirmed."""
+    artifact = run.artifacts.find(best.plan) or run.artifacts.build(best.plan)
+    answer = Answer(best.plan, artifact, best.measurement, best.verdict)
+    warnings = planned.search_space.warnings
+    notes = [*warnings, "The run goes on: this is the best answer so far, and it is not confirmed yet."]
+    trials = run.record.trials()
+    return write_up(run, answer, History(planned.facts, planned.search_space, planned.baseline, trials, notes))
+
+
+def conclude(search: Search, planned: Planned, confirmations: Sequence[Confirmation]) -> Result:
+    """The answer of a search and its confirmations, with its artifact and plan written to the run's folder."""
+    run = search.run
+    answer = answer_from(run, confirmations, search.nearest_miss, planned.baseline)
+    notes = list(planned.search_space.warnings)
+    if search.out_of_time and not answer.is_met:
+        notes.append("The time was up before every plan of the search space was tried.")
+    history = History(
+        planned.facts, planned.search_space, planned.baseline, run.record.trials(), notes, search.out_of_time
+    )
+    return write_up(run, answer, history)

@@ -13,8 +13,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/autocompress run --model examples/digits.py:model --data digits --profile profiles/local.yaml \
-		--size-mb 0.15x --max-accuracy-drop-pp 2 --out runs/demo
+	$(BIN)/autocompress run --model examples/digits.py:model --data digits --profile examples/digits.yaml --out runs/demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

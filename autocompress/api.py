@@ -1,4 +1,4 @@
-"""`autocompress(model, profile, data)`: the whole flow, readable on one screen."""
+"""The Python API: `autocompress`, which runs the whole flow, and `explain`, `apply_plan`, `resolve`."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from autocompress.system.workspace import DEFAULT_FOLDER
 if TYPE_CHECKING:
     import torch
 
-# what all planning without a run may take, about
+# seconds that planning without a run may take in all, roughly
 PLANNING_SECONDS = 38.0
-# what it gets for structure of large networks, whose baseline and probes took most of that
+# seconds of these that structure gets in large networks, where the baseline and the probes took most of them
 LEAST_SECONDS = 4.0
-# what is only planned is measured no longer than this, a few times
+# longest measurement in seconds when there is only planning and no run
 BRIEFLY = 2.5
 
 
@@ -61,7 +61,7 @@ def autocompress(
     named: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> Result:
-    """The cheapest measured plan that meets the profile's budgets, as a file that ships.
+    """Find the cheapest measured compression plan that meets the profile's budgets, and write its file.
 
     Args:
         model: a trained module; left as it is.
@@ -76,9 +76,9 @@ def autocompress(
         ignore: names of layers to leave alone, with all inside them, beside the profile's; `*` stands for anything.
         keep_float: names of layers that are not quantized, in the same way.
         max_time: `90s`, `20m`, `2h` or seconds, over all resumptions.
-        resume: go on with the run in `out`.
+        resume: continue the run in `out`.
         named: how a program names its inputs (`{"data": "digits"}`), noted for `resolve` to find the data again.
-        progress: called with an `Event` for each thing worth telling.
+        progress: called with an `Event` for each step of the work.
 
     Raises:
         AutocompressError: for bad input (exit code 2) and failures of device or runtime (4). Budgets that are
@@ -104,7 +104,7 @@ def autocompress(
         planned = plan_space(run, baseline, facts, probes)
         search = Search(run, planned.search_space, Bisection())
         planned, confirmations = search_and_confirm(search, planned, write_files)
-        # the files of an answer belong together, and two workers may come to theirs at once
+        # the files of an answer belong together, and two workers may write theirs at the same time
         with folder_lock(run.workspace.root):
             return _written(conclude(search, planned, confirmations))
     finally:
@@ -128,7 +128,7 @@ def explain(
     keep_float: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Planned:
-    """Baseline, facts, probes and search space of a run that is not made, within about a minute.
+    """Plan without a run: baseline, facts, probes and search space, within about a minute.
 
     Arguments as in `autocompress`.
 
@@ -201,17 +201,19 @@ def resolve(
     out: str | Path | None = None,
     progress: Progress = silent,
 ) -> Result:
-    """The cheapest file of an earlier run that meets other budgets, within about a minute; nothing is trained or built.
+    """Find the cheapest file of an earlier run that meets other budgets, within about a minute.
+
+    Nothing is trained or built.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
         budgets: replace the run's budgets of the same metrics; the others stay.
         objective: replaces the run's.
         data: the data of the run, as `autocompress` takes them. Left out, a built-in name or a `.npz` file that the
             run was started with is loaded again; code never is.
         data_dir: folder of torchvision's data sets.
         out: folder of the answer, by default one in `folder/resolved` that is named after the budgets.
-        progress: called with an `Event` for each thing worth telling.
+        progress: called with an `Event` for each step of the work.
 
     Raises:
         AutocompressError: for a folder that holds no run (exit code 2), other data than the run's (2), and another

@@ -1,4 +1,4 @@
-"""The one exception tree: every error says what is wrong, where, and what to do.
+"""The package's exceptions: every error says what is wrong, where, and what to do.
 
 Exit codes follow the command line's promise: 1 not met, 2 usage or input, 3 undecided, 4 device or runtime.
 """
@@ -31,7 +31,7 @@ class AutocompressError(Exception):
         place = f"{self.where}: " if self.where else ""
         if not self.hint:
             return f"{place}{self.message}"
-        # words of other libraries come without a full stop
+        # messages of other libraries come without a full stop
         stop = "" if self.message.rstrip().endswith((".", "!", "?", ":")) else "."
         return f"{place}{self.message.rstrip()}{stop} {self.hint}"
 
@@ -65,7 +65,7 @@ class PlanError(AutocompressError):
 
 
 class RecordError(AutocompressError):
-    """A journal that belongs to other inputs or cannot be read."""
+    """A record that belongs to other inputs or cannot be read."""
 
 
 class MissingExtraError(AutocompressError):
@@ -85,17 +85,17 @@ class RuntimeFailureError(AutocompressError):
 
 
 class TechniqueError(AutocompressError):
-    """A technique that could not do its work on this model; ends the trial, not the run."""
+    """A technique that could not do its work on this model; it ends the trial, not the run."""
 
 
 class InterruptedRunError(AutocompressError):
-    """A run that was broken off from outside; what it measured is kept."""
+    """A run that was interrupted from outside; what it measured is kept."""
 
     exit_code = 130
 
 
 class TerminatedRunError(InterruptedRunError):
-    """The same, by SIGTERM."""
+    """A run that was ended by SIGTERM; what it measured is kept."""
 
     exit_code = 143
 
@@ -113,7 +113,7 @@ class UndecidedError(AutocompressError):
 
 
 def nearest(word: str, known: Iterable[str], otherwise: str = "") -> str:
-    """A hint: the known word that is nearest to `word`, else what to do `otherwise`, else all of them."""
+    """A hint that names the known word nearest to `word`, else the `otherwise` text, else all known words."""
     names = list(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     return f"Did you mean {close[0]!r}?" if close else otherwise or f"Known: {', '.join(names)}."

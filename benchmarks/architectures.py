@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 import torch
 from architectures_page import write_page
-from autocompress.evaluation.workbench import Workbench
 from cifar10 import HERE, stamp
 from more_networks import activity, har, imagenet_sample, minilm, mnist, mnist_mlp, squeezenet, sst2
 from networks import cifar10, cifar_resnet
@@ -42,6 +41,7 @@ from autocompress.core.search_space import Recipe
 from autocompress.core.source import ArraySource
 from autocompress.data.vision import import_torchvision, prepare_torchvision
 from autocompress.errors import AutocompressError
+from autocompress.evaluation.run import Run
 from autocompress.run.setup import open_run
 
 RESULTS = HERE / "results" / "architectures.json"
@@ -124,7 +124,7 @@ def first_plan(recipe: Recipe) -> Plan:
     return plans[recipe.likely or 0] if recipe.nested else plans[0]
 
 
-def measured(recipe: Recipe, bench: Workbench) -> dict[str, Any]:
+def measured(recipe: Recipe, run: Run) -> dict[str, Any]:
     """A recipe's predictions beside what its first plan comes to."""
     plan = first_plan(recipe)
     latency, size = recipe.predicted(plan)
@@ -135,11 +135,11 @@ def measured(recipe: Recipe, bench: Workbench) -> dict[str, Any]:
         "plan": str(plan),
     }
     try:
-        artifact = bench.build(plan)
-        ratios = bench.measure_time(artifact, MEASURED_SECONDS).latency_ratios("p50")
+        artifact = run.builder.build(plan)
+        ratios = run.measurer.time(artifact, MEASURED_SECONDS).latency_ratios("p50")
     except AutocompressError as error:
         return {**row, "failure": str(error)[:200]}
-    return {**row, "latency": float(np.median(ratios)), "size": artifact.size_bytes / bench.baseline.size_bytes}
+    return {**row, "latency": float(np.median(ratios)), "size": artifact.size_bytes / run.baseline.size_bytes}
 
 
 def brief() -> Profile:
@@ -156,9 +156,9 @@ def one(name: str) -> dict[str, Any]:
     planned = explain(module, brief(), task)
     seconds, peak = time.monotonic() - began, peak_mb()
     with tempfile.TemporaryDirectory() as folder:
-        bench, record, _ = open_run(module, brief(), task, out=Path(folder) / "run")
-        recipes = [measured(recipe, bench) for recipe in planned.search_space.recipes if not recipe.rounds]
-        record.close()
+        run = open_run(module, brief(), task, out=Path(folder) / "run")
+        recipes = [measured(recipe, run) for recipe in planned.search_space.recipes if not recipe.rounds]
+        run.close()
     return {
         "name": name,
         "date": stamp()["date"],
@@ -169,9 +169,9 @@ def one(name: str) -> dict[str, Any]:
         "memory_mb": peak,
         "facts": {key: value for key, value in planned.facts.to_json().items() if key not in ("layers", "weights")},
         "layers": len(planned.facts.layers),
-        "path": [answer.to_json() for answer in planned.search_space.path],
+        "path": [decision.to_json() for decision in planned.search_space.decisions],
         "refusals": {key: reason.to_json() for key, reason in planned.search_space.refusals.items()},
-        "trained_rungs": [recipe.name for recipe in planned.search_space.recipes if recipe.rounds],
+        "trained_recipes": [recipe.name for recipe in planned.search_space.recipes if recipe.rounds],
         "recipes": recipes,
     }
 

@@ -106,10 +106,10 @@ def predictions(row: Mapping[str, Any]) -> list[Sequence[str]]:
 
 def section(row: Mapping[str, Any]) -> str:
     """The path through the tree, and what was refused."""
-    answers = {answer["rule"]: answer for answer in row["path"]}
-    path = [f"{answers[rule]['question']} **{answers[rule]['answer']}**" for rule in ASKED if rule in answers]
+    decisions = {one["rule"]: one for one in row["path"]}
+    path = [f"{decisions[rule]['question']} **{decisions[rule]['answer']}**" for rule in ASKED if rule in decisions]
     refused = [f"{name}: {reason['sentence']}" for name, reason in row["refusals"].items()]
-    trained = f" Recipes that train: {', '.join(row['trained_rungs'])}." if row["trained_rungs"] else ""
+    trained = f" Recipes that train: {', '.join(row['trained_recipes'])}." if row["trained_recipes"] else ""
     lines = [f"### {row['name']}", f"{row['facts']['evidence']}.", f"{' '.join(path)}{trained}"]
     lines += ["Refused:\n\n" + "\n".join(f"- {line}" for line in refused)] if refused else []
     return "\n\n".join(lines)

@@ -23,7 +23,7 @@ from autocompress import Result, Task, autocompress, load_profile
 from autocompress.core.artifact import Artifact
 from autocompress.devices import LocalDevice
 from autocompress.evaluation.scorer import Scorer
-from autocompress.run.gate import check
+from autocompress.run.gate import check, tools_without_techniques
 from autocompress.runtimes import OnnxRuntime
 from autocompress.statistics.judging import judge_by
 
@@ -63,13 +63,12 @@ def plain(baseline: Artifact, settings: dict[str, Any], task: Task, folder: Path
 
 
 def compare(name: str, artifact: Artifact, baseline: Artifact, task: Task) -> dict[str, Any]:
-    """Fresh alternating blocks and the 6,648 confirming images, for any file."""
+    """Fresh alternating blocks and the 6,648 holdout images, for any file."""
     profile = load_profile("local").with_budgets([])
-    runtime, device = OnnxRuntime(), LocalDevice()
-    checked = check(artifact, baseline, profile, runtime, device, None)
-    part, cores = task.holdout, device.machine().cores
-    scorer = Scorer(runtime, task, cores, {})
-    measurement = checked.measurement.with_(scorer.measurement(artifact, baseline, part))
+    tools = tools_without_techniques(profile)
+    checked = check(artifact, baseline, profile, tools, None)
+    scorer = Scorer(tools.device, profile, task)
+    measurement = checked.measurement.with_(scorer.measurement(artifact, baseline, task.holdout))
     verdict = judge_by(profile, measurement)
     latency, drop = verdict.of("latency_ms"), verdict.of("max_accuracy_drop_pp")
     return {
@@ -96,7 +95,7 @@ def stamp() -> dict[str, str]:
     """When, where and with what figures were taken."""
     return {
         "date": datetime.date.today().isoformat(),
-        "machine": str(LocalDevice().machine()),
+        "machine": str(LocalDevice(OnnxRuntime()).machine()),
         "onnxruntime": onnxruntime.__version__,
         "commit": subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False, cwd=HERE

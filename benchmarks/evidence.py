@@ -18,9 +18,7 @@ from networks import cifar10, cifar_resnet
 
 from autocompress import Task, autocompress
 from autocompress.core.profile import load_profile
-from autocompress.devices import LocalDevice
-from autocompress.run.gate import check
-from autocompress.runtimes import OnnxRuntime
+from autocompress.run.gate import check, tools_without_techniques
 
 BUDGETS: dict[str, float | str] = {"latency_ms": "0.6x", "size_mb": "0.35x", "max_accuracy_drop_pp": 1.0}
 
@@ -30,7 +28,8 @@ def judged(depth: int, folder: Path) -> dict[str, Any]:
     result = autocompress(cifar_resnet(depth), "local", task, budgets=BUDGETS, out=folder)
     assert result.artifact is not None
     assert result.certificate is not None
-    found = check(result.artifact, result.baseline, load_profile("local"), OnnxRuntime(), LocalDevice(), task)
+    profile = load_profile("local")
+    found = check(result.artifact, result.baseline, profile, tools_without_techniques(profile), task)
     drop = found.verdict.of("max_accuracy_drop_pp")
     assert drop is not None
     return {

@@ -97,7 +97,7 @@ def ratio(before: Artifact, after: Artifact, seconds: float) -> tuple[float, flo
     profile = replace(profile, budgets=(), protocol=replace(profile.protocol, precision=1e-6))
     example = Example((np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32),))
     start = time.monotonic()
-    first, second = LocalDevice().measure([before, after], profile, example, seconds)
+    first, second = LocalDevice(OnnxRuntime()).measure([before, after], profile, example, seconds)
     ratios = Measurement(second.readings, first.readings).latency_ratios("p50")
     low, high = median_bounds(ratios, 0.025)
     return float(np.median(ratios)), low, high, time.monotonic() - start

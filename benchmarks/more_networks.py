@@ -114,7 +114,7 @@ def minilm() -> MiniLM:
 
 
 def sst2() -> Task:
-    """1,821 test sentences, 6,920 to train with, 872 that select; as many tokens as the longest of the three has."""
+    """1,821 test sentences, 6,920 to train with, 872 for validation; as many tokens as the longest of the three has."""
     with np.load(require_data("minilm_sst2") / "text_ids.npz") as file:
         parts = {part: (file[f"sst2_{part}_ids"], file[f"sst2_{part}_y"]) for part in ("train", "dev", "test")}
     longest = max(ids.shape[1] for ids, _ in parts.values())

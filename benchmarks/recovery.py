@@ -4,7 +4,7 @@
 
 Structure in two rounds against one, blocks chosen by divergence of the outputs against the norm of their branch, the
 teacher's answers kept against fresh ones, and blocks led to the original's outputs against not. Every figure is from
-the int8 artifact on the 6,648 confirming images; the difference is paired, with a 90 % interval (two one-sided 95 %
+the int8 artifact on the 6,648 holdout images; the difference is paired, with a 90 % interval (two one-sided 95 %
 bounds). Writes benchmarks/results/recovery.json. About 20 minutes on two cores.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 from cifar10 import HERE, stamp
 from networks import cifar10, cifar_resnet
 
-from autocompress import Task
+from autocompress import Task, load_profile
 from autocompress.analysis.divergence import Divergence
 from autocompress.api import apply_plan
 from autocompress.core.plan import Plan, Stage, Step
@@ -84,8 +84,8 @@ def by_norm(task: Task) -> list[str]:
 def tried(plan: Plan, task: Task, folder: Path) -> dict[str, Any]:
     start = time.monotonic()
     result = apply_plan(plan, cifar_resnet(56), "local", task, budgets={"latency_ms": "1x"}, out=folder)
-    cores = LocalDevice().machine().cores
-    scores = Scorer(OnnxRuntime(), task, cores, {}).readings(result.artifact, task.holdout)["score"].samples
+    scorer = Scorer(LocalDevice(OnnxRuntime()), load_profile("local"), task)
+    scores = scorer.readings(result.artifact, task.holdout)["score"].samples
     return {"scores": scores, "seconds": time.monotonic() - start}
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/tasks.py [--only minilm --only lstm --only mlp --only squeezenet]
 
-Accuracy is certified on test items that take no part in training or selecting. Writes benchmarks/results/tasks.json
+Accuracy is certified on test items that take no part in training or validation. Writes benchmarks/results/tasks.json
 and prints the README's table. About 15 minutes on two cores.
 """
 
@@ -53,7 +53,7 @@ def row_of(what: str, result: Result, budgets: Budgets, seconds: float) -> dict[
         "plan": str(result.plan),
         "findings": findings,
         "explanation": list(result.explanation),
-        "path": [f"{answer.question} {answer.answer}: {answer.found}" for answer in result.search_space.path],
+        "path": [f"{one.question} {one.answer}: {one.found}" for one in result.search_space.decisions],
         "predictions": [one.to_json() for one in result.predictions],
     }
 

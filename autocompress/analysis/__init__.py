@@ -1,1 +1,1 @@
-"""What the model is, and what pays on this device."""
+"""Analysis of the model: facts read off it, and probes that time techniques on the target device."""

@@ -1,4 +1,7 @@
-"""Which widths this device is fast at: a probe of the network's dominant layer, narrowed to different multiples."""
+"""Probe of the channel multiple: which layer widths the target device computes efficiently.
+
+The network's dominant layer is timed at widths that are multiples of 4, 8 and 16.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from autocompress.system.locks import working
 from autocompress.system.scratch import scratch
 
 MULTIPLES = (4, 8, 16)
-# of the time that the MACs saved would take, the share that has to be saved indeed
+# share of the time expected from the saved MACs that a narrower width really has to save
 WORTH = 0.5
 COPIES = 4
 SECONDS_EACH = 0.5
@@ -28,11 +31,11 @@ Finish = Callable[[Artifact, Example, Path], Artifact]
 
 
 def probe_multiple(facts: Facts, finish: Finish, runtime: Runtime, device: Device, profile: Profile) -> int:
-    """The smallest multiple of channels at which a cut turns into time, 16 where none was seen to.
+    """The smallest multiple of channels at which removing channels reduces latency, 16 when none does.
 
-    Chains of the layer with most MACs are measured with the finish that the artifact will have: for each multiple at
-    about three quarters of the layer's width, and one step wider. Kernels work on 4, 8, 16 or more channels at a
-    time: what lies in between costs as much as the next step, or more.
+    Microbenchmarks of the layer with most MACs are measured after `finish`, the artifact steps that the deployed file
+    will get: for each multiple at about three quarters of the layer's width, and one multiple wider. Kernels process 4,
+    8, 16 or more channels at a time: a width in between costs as much as the next multiple, or more.
     """
     layer = next((one for one in facts.dominant() if _can_be_narrowed(one)), None)
     if layer is None:
@@ -52,7 +55,7 @@ def probe_multiple(facts: Facts, finish: Finish, runtime: Runtime, device: Devic
             quiet = replace(profile, budgets=())
             measured = device.measure(artifacts, quiet, example, SECONDS_EACH * len(artifacts))
         except (ModelError, TechniqueError, ArtifactError, RuntimeFailureError):
-            # a microbenchmark that cannot be made says nothing: the widest step is safe
+            # a microbenchmark that cannot be built or run gives no information: the largest multiple is safe
             return MULTIPLES[-1]
     times = (float(np.median(one.readings["latency_ms"].block_statistic("p50"))) for one in measured)
     latency = dict(zip(wanted, times, strict=True))
@@ -68,7 +71,10 @@ def _can_be_narrowed(layer: LayerFact) -> bool:
 
 
 def _width(channels: int, multiple: int) -> int:
-    """The widest width of at most three quarters that is a multiple of this and of nothing wider; 0 without one."""
+    """The largest width of at most three quarters of `channels` that is a multiple of `multiple`.
+
+    It is a multiple of no wider entry of `MULTIPLES`. 0 when there is no such width.
+    """
     widths = range(multiple, int(0.75 * channels) + 1, multiple)
     odd = [width for width in widths if multiple == MULTIPLES[-1] or width % (2 * multiple)]
     return max(odd, default=0)

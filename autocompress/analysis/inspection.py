@@ -1,4 +1,4 @@
-"""Facts read off a module by running it once with hooks; it need not be traceable."""
+"""Facts about a module, collected by running it once with hooks; it need not be traceable."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KINDS: tuple[tuple[tuple[type[nn.Module], ...], Kind], ...] = (
     ((nn.Embedding, nn.EmbeddingBag), Kind.EMBEDDING),
     ((nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm), Kind.NORM),
 )
-# what takes a weight as its second argument; nn.MultiheadAttention is counted as a whole
+# functions that take a weight as their second argument; nn.MultiheadAttention is counted as a whole
 WEIGHTED = (nn.functional.linear, nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)
 ACTIVATIONS = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid,
@@ -42,11 +42,11 @@ WORK = (Kind.CONVOLUTION, Kind.LINEAR, Kind.ATTENTION, Kind.RECURRENT)
 
 
 def inspect_module(module: nn.Module, example: Example) -> Facts:
-    """What the module is: layers with shapes, parameters and MACs per item, shares of work, family.
+    """Facts about a module: layers with shapes, parameters and MACs per item, shares of work, family.
 
     MACs of layers follow from their shapes; products between activations (attention) are counted from the
     operations that run (torch.utils.flop_counter), less those of the layers. A layer that is called several times does
-    the work of all its calls. See `with_weights` for what the weights are like.
+    the work of all its calls. `with_weights` adds how the weights are distributed.
 
     Raises:
         ModelError: when the module fails on the example.
@@ -105,9 +105,10 @@ def inspect_module(module: nn.Module, example: Example) -> Facts:
 
 
 class _Functions(TorchFunctionMode):
-    """Functions that are called with weights of layers that are not called themselves, and those that attend.
+    """Records functions called with the weights of layers that are not called themselves.
 
-    `path` holds the parts that are at work, the innermost last.
+    Also records the modules that call attention functions. `path` is the stack of the modules being executed, the
+    innermost last.
     """
 
     def __init__(self, module: nn.Module, path: Sequence[str], found: dict[str, LayerFact]) -> None:
@@ -144,7 +145,7 @@ def _count(
     macs: int,
     shapes: tuple[tuple[int, ...], tuple[int, ...]],
 ) -> None:
-    """Add a call of a layer; the shapes of its first call stay."""
+    """Add one call of a layer to the counts; the shapes of its first call are kept."""
     if name in found:
         found[name] = replace(found[name], macs=found[name].macs + macs)
         return
@@ -153,7 +154,7 @@ def _count(
 
 
 def _without_shared(module: nn.Module, layers: Iterable[LayerFact]) -> list[LayerFact]:
-    """The layers, where parameters that several of them hold count for the first of these only."""
+    """The layers, with parameters that several of them share counted for the first of these only."""
     seen: set[int] = set()
     found = []
     for layer in layers:
@@ -179,7 +180,7 @@ def _leaving(path: list[str]) -> Callable[..., None]:
 
 
 def _is_transposed_linear(part: nn.Module) -> bool:
-    # transformers' linear layer of the GPT-2 family, which holds its weight the other way round
+    # transformers' linear layer of the GPT-2 family, whose weight is transposed
     return type(part).__name__ == "Conv1D" and isinstance(getattr(part, "nf", None), int)
 
 
@@ -255,7 +256,7 @@ def _detail(part: nn.Module) -> dict[str, int]:
 
 
 def _attention_macs(counter: FlopCounterMode, layers: Sequence[LayerFact]) -> int:
-    """Products between activations: batched matrix products that no linear layer made, per item."""
+    """MACs per item of products between activations: batched matrix products made by no linear layer."""
     counts = counter.get_flop_counts()
     flops = _batched_products(counts.get("Global", {}))
     for name in {layer.name for layer in layers if layer.kind is Kind.LINEAR}:

@@ -1,4 +1,4 @@
-"""Chains of the model's dominant layers: what techniques are probed on."""
+"""Microbenchmarks of the model's dominant layers: small modules on which techniques are probed."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from autocompress.core.facts import Facts, LayerFact
 
 # larger layers would make the probe take longer than what it saves
 MAX_LAYER_PARAMETERS = 10_000_000
-# how often a microbenchmark may stand beside itself, so that microbenchmarks weigh what their layers do in the model
+# most copies of one microbenchmark; copies weight each microbenchmark by the work its kind of layer does in the model
 MOST_COPIES = 4
 THIN = 4
-# linear layers of so many MACs or weights stand alone: what comes before and after hardly counts for them
+# linear layers of at least so many MACs or weights are benchmarked alone: their neighbours hardly add to their time
 ALONE_MACS, ALONE_WEIGHTS = 50_000_000, 4_000_000
-# what all copies together may come to, in MACs and weights: beyond, they would take longer than what they are for
+# most MACs and weights of all copies together: larger microbenchmarks would take longer than they save
 MOST_MACS, MOST_WEIGHTS = 400_000_000, 15_000_000
 CONVOLUTIONS: Mapping[str, type[nn.Conv1d | nn.Conv2d]] = {"Conv1d": nn.Conv1d, "Conv2d": nn.Conv2d}
 RECURRENT: Mapping[str, Callable[..., nn.Module]] = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
 LINEAR = ("Linear", "Conv1D")
-# those that follow layers; gates are something else
+# activations that follow layers; gates are not among them
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {
     one.__name__: one for one in (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
 }
@@ -30,9 +30,10 @@ ACTIVATIONS: Mapping[str, type[nn.Module]] = {
 
 @dataclass(frozen=True)
 class Microbenchmark:
-    """A few layers like one of the model's, `length` of them, which pass their outputs on to each other.
+    """A few layers like one of the model's, connected in sequence, that are timed instead of the model.
 
-    It stands `copies` times beside itself. `make(width)` builds it; with a width its inner channels are so many.
+    `length` is their number, `copies` how many copies of it are timed together. `make(width)` builds the module; a
+    `width` replaces the number of its inner channels.
     """
 
     layer: LayerFact
@@ -42,7 +43,7 @@ class Microbenchmark:
 
 
 class Microbenchmarks(nn.Module):
-    """Chains of layers side by side, each with an input of its own, named as in the example."""
+    """A module of several microbenchmarks, each with an input of its own, named as in the example."""
 
     def __init__(self, microbenchmarks: Mapping[str, nn.Module]) -> None:
         super().__init__()
@@ -54,7 +55,10 @@ class Microbenchmarks(nn.Module):
 
 
 def microbenchmarks_of(facts: Facts) -> list[Microbenchmark]:
-    """A microbenchmark for each kind of dominant layer that one can be made of, as often as the kind does work."""
+    """One microbenchmark for each kind of dominant layer that can be rebuilt.
+
+    Its number of copies is in proportion to the work that this kind of layer does in the model.
+    """
     found = []
     activation = activation_of(facts)
     for alike in facts.alike():
@@ -76,8 +80,10 @@ def microbenchmarks_of(facts: Facts) -> list[Microbenchmark]:
 
 
 def activation_of(facts: Facts) -> str:
-    """The activation that microbenchmarks have between their layers: the most frequent one, which int8 may make
-    slower."""
+    """The model's most frequent activation, which microbenchmarks place between their layers.
+
+    It matters because int8 may make an activation slower.
+    """
     known = [name for name in facts.activations if name in ACTIVATIONS]
     return max(known, key=lambda name: facts.activations[name], default=nn.ReLU.__name__)
 
@@ -92,15 +98,17 @@ def _is_quick(microbenchmarks: Sequence[Microbenchmark], copies: Sequence[int]) 
 
 
 def _weights(layer: LayerFact) -> int:
-    """Weights that the layer computes with, also those that count for another layer, which shares them."""
+    """The number of weights a layer computes with, including weights that it shares with another layer."""
     return max(layer.parameters, layer.detail["in"] * layer.detail["out"] if layer.type in LINEAR else 0)
 
 
 def build(
     microbenchmarks: Sequence[Microbenchmark], width: int | None = None
 ) -> tuple[Microbenchmarks, dict[str, tuple[int, ...]]]:
-    """The microbenchmarks as a module, always with the same weights, and the shapes of its inputs; see
-    `Microbenchmark` for `width`."""
+    """Build one module of all microbenchmarks, and give the shapes of its inputs by name.
+
+    The weights are the same every time. See `Microbenchmark.make` for `width`.
+    """
     parts: dict[str, nn.Module] = {}
     inputs: dict[str, tuple[int, ...]] = {}
     with torch.random.fork_rng(devices=()):
@@ -113,7 +121,10 @@ def build(
 
 
 class _Residual(nn.Module):
-    """Two convolutions and the addition around them: some int8 types are fast in one and slow in the other."""
+    """Two convolutions with a residual addition around them.
+
+    Some int8 types are fast in a plain sequence and slow around an addition.
+    """
 
     def __init__(self, first: nn.Module, second: nn.Module, activation: type[nn.Module]) -> None:
         super().__init__()
@@ -121,20 +132,20 @@ class _Residual(nn.Module):
         self.inside, self.after = activation(), activation()
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Same shape as `values`."""
+        """The sum after its activation, in the shape of `values`."""
         result: torch.Tensor = self.after(values + self.second(self.inside(self.first(values))))
         return result
 
 
 class _FirstOutput(nn.Module):
-    """A recurrent layer's sequence without its state."""
+    """A recurrent layer that gives only its output sequence, without its state."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """The sequence."""
+        """The output sequence of the layer."""
         result: torch.Tensor = self.layer(values)[0]
         return result
 
@@ -142,8 +153,11 @@ class _FirstOutput(nn.Module):
 def _microbenchmark(
     layer: LayerFact, activation: type[nn.Module]
 ) -> tuple[int, Callable[[int | None], nn.Module]] | None:
-    """There, back and there again, so that most tensors pass from layer to layer as in the model and not from or to
-    float; with the number of layers."""
+    """The number of layers in a layer's microbenchmark, and a function that builds it.
+
+    None for types of layers that are not rebuilt. The layers map the input width to the output width, back, and forward
+    again, so that most tensors pass from layer to layer as in the model, and few from or to float.
+    """
     if layer.type in CONVOLUTIONS and layer.input_shape:
         return _convolutions(layer, activation)
     if layer.type in LINEAR and layer.input_shape:

@@ -1,4 +1,4 @@
-"""Probes: seconds of micro-measurement with the model's own dominant layers, on the profile's device."""
+"""Layer probes: techniques timed on microbenchmarks of the model's dominant layers, in seconds."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ CALIBRATION_ITEMS = 8
 
 
 def run_probes(facts: Facts, measurer: ProbeMeasurer) -> Probes:
-    """Each technique's probed settings on microbenchmarks of the model's dominant layers, against float, and what a
-    layer costs that has hardly any channels.
+    """Probe each technique's settings on microbenchmarks of the model's dominant layers, against float.
 
-    Weights and inputs are random: time depends on shapes and types alone. A setting that the runtime or the
-    technique cannot do on these layers is kept with its failure. What an earlier run measured on this device with the
-    same libraries is not measured again: see `probe_cache`.
+    The cost of a layer that has hardly any channels is measured as well. Weights and inputs are random: time depends on
+    shapes and types alone. A setting that the runtime or the technique cannot do on these layers is kept with its
+    failure. What an earlier run measured on this device with the same libraries is not measured again: see
+    `probe_cache`.
     """
     microbenchmarks = microbenchmarks_of(facts)
     layers = tuple(microbenchmark.layer.name for microbenchmark in microbenchmarks)
@@ -66,7 +66,7 @@ def _known(key: str) -> tuple[tuple[Probe, ...], MicrobenchmarkProbe | None] | N
             **found["microbenchmarks"]
         )
     except (KeyError, TypeError):
-        # of another version: measured and written anew
+        # written by another version: it is measured and written again
         return None
 
 
@@ -104,7 +104,7 @@ def _run(
 
 
 def _thin(microbenchmarks: Sequence[Microbenchmark], runtime: Runtime, context: Context) -> Artifact | None:
-    """The microbenchmarks with hardly any channels; None where they cannot be exported."""
+    """The exported microbenchmarks with hardly any channels; None where they cannot be exported."""
     module, _ = build(microbenchmarks, THIN)
     try:
         with working():
@@ -116,7 +116,10 @@ def _thin(microbenchmarks: Sequence[Microbenchmark], runtime: Runtime, context: 
 def _summary(
     microbenchmarks: Sequence[Microbenchmark], module: Microbenchmarks, pair: Pair, size_bytes: int
 ) -> MicrobenchmarkProbe | None:
-    """The microbenchmarks in float, by themselves and beside thin ones; None where they could not be measured."""
+    """Sizes and times of the float microbenchmarks, and the time of a layer with hardly any channels.
+
+    None where they could not be measured.
+    """
     if isinstance(pair, RuntimeFailureError):
         return None
     times = [float(np.median(one.readings["latency_ms"].block_statistic("p50"))) for one in pair]
@@ -143,6 +146,6 @@ def _asked(facts: Facts, microbenchmarks: Sequence[Microbenchmark], techniques: 
 
 
 def _settings(technique: ArtifactTechnique) -> dict[str, Setting]:
-    """The first options; what the technique does to convolutions is what the probe asks."""
+    """The first option of each setting, with convolutions included where the technique can leave them out."""
     first = {choice.name: choice.options[0] for choice in technique.choices}
     return {**first, "convolutions": True} if "convolutions" in first else first

@@ -1,7 +1,7 @@
-"""Probes of the whole model: what techniques make of it, where that takes only seconds.
+"""Model probes: techniques applied to the whole model and timed, where that takes only seconds.
 
-What microbenchmarks of a model's dominant layers say of int8 holds where these layers take the time. Depthwise
-convolutions, concatenations and gates between them may take as much, and gain nothing or lose.
+Times of int8 on microbenchmarks of a model's dominant layers hold where these layers take the time. Depthwise
+convolutions, concatenations and gates between them may take as much, and gain nothing or become slower.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from autocompress.core.search_space import SettingSpace
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.system.scratch import scratch
 
-# larger files take longer to quantize than planning may take; their time lies in large layers, which microbenchmarks
-# stand for
+# larger files take longer to quantize than planning may take; their time lies in large layers, for which
+# microbenchmarks are representative
 MOST_MB = 60.0
-# of the settings of a technique, those that were fastest on the microbenchmarks
+# how many settings of a technique are tried: those that were fastest on the microbenchmarks
 MOST_SETTINGS = 2
 PROBE_SECONDS = 0.8
 
 
 def probe_model(baseline: Artifact, example: Example, facts: Facts, probes: Probes, measurer: ProbeMeasurer) -> Probes:
-    """The probes with those of the whole model, for techniques that pay on the microbenchmarks; unchanged for large
-    files.
+    """Add probes of the whole model for techniques that pay on the microbenchmarks.
 
-    Ranges are taken from the example: time and size do not depend on them.
+    The probes are returned unchanged for large files. Quantization ranges are taken from the example: time and size do
+    not depend on them.
     """
     if baseline.size_bytes > MOST_MB * BYTES_PER_MB:
         return probes
@@ -56,7 +56,7 @@ def _known(key: str) -> list[Probe] | None:
     try:
         return [Probe.from_json(probe) for probe in (probe_cache.read(key) or {})["probes"]]
     except (KeyError, TypeError):
-        # not there, or of another version: measured and written anew
+        # missing, or written by another version: it is measured and written again
         return None
 
 

@@ -1,4 +1,4 @@
-"""What the layers of a network come to together: parts that attend, parts that repeat, kinds of convolution."""
+"""Patterns across a network's layers: attention modules, repeated modules, kinds of convolution."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ QUANTIZABLE = (Kind.CONVOLUTION, Kind.LINEAR, Kind.ATTENTION)
 
 
 def attending_parts(layers: Sequence[LayerFact], calls: Collection[str], *, products: bool) -> dict[str, str]:
-    """Parts that attend by name, with how: torch's module, torch's function, or products of projections by hand.
+    """Modules that compute attention, by name, with how they do it.
 
-    `calls` are the parts that called `scaled_dot_product_attention`; `products` tells that activations were multiplied
-    with each other at all.
+    That is torch's module, torch's function, or a product of projections written by hand. `calls` are the modules that
+    called `scaled_dot_product_attention`; `products` tells that activations were multiplied with each other at all.
     """
     found = {layer.name: "nn.MultiheadAttention" for layer in layers if layer.kind is Kind.ATTENTION}
     found |= {name: "scaled_dot_product_attention" for name in calls if name not in found}
@@ -43,7 +43,7 @@ def _same_part(name: str, parent: str) -> bool:
 
 
 def convolution_shares(layers: Iterable[LayerFact]) -> dict[str, float]:
-    """The MACs of convolutions by kind: dense, grouped, depthwise; nothing without convolutions."""
+    """Shares of the convolutions' MACs by kind: dense, grouped, depthwise; empty without convolutions."""
     work: dict[str, float] = {}
     for layer in layers:
         if layer.kind is Kind.CONVOLUTION and layer.detail:
@@ -55,7 +55,7 @@ def convolution_shares(layers: Iterable[LayerFact]) -> dict[str, float]:
 
 
 def pointwise_share(layers: Iterable[LayerFact], total: float) -> float:
-    """The share of all MACs in linear layers that take feature maps, height x width x channels."""
+    """The share of all MACs in linear layers that take feature maps of height x width x channels."""
     macs = sum(layer.macs for layer in layers if layer.kind is Kind.LINEAR and len(layer.input_shape) == 3)
     return macs / total if total else 0.0
 
@@ -67,9 +67,9 @@ def quantizable_share(layers: Iterable[LayerFact], parameters: int) -> float:
 
 
 def repeats_of(module: nn.Module) -> tuple[Repeat, ...]:
-    """Children of one type and with parameters of the same shapes that follow each other, the largest first.
+    """Runs of sibling modules of one type with parameters of the same shapes, the largest first.
 
-    Of nested ones the outermost count.
+    Of nested runs the outermost count.
     """
     found: list[Repeat] = []
     for path, parent in module.named_modules():

@@ -1,5 +1,4 @@
-"""What a quantization will make of the whole model, from what it made of microbenchmarks of the model's dominant
-layers."""
+"""Predicts a quantized model's latency and size from microbenchmarks of its dominant layers."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from autocompress.core.probes import MicrobenchmarkProbe, Probe
 
 # bytes of a value in float32, and of a channel's scale and zero point
 FLOAT_BYTES, SCALE_BYTES = 4, 5
-# linear layers inside what torch counts as one part
+# how many linear layers a module contains that torch counts as one
 INSIDE = {Kind.ATTENTION: 4}
 # parts of the names of operators that do the work of these kinds of layers
 OPERATORS: Mapping[Kind, tuple[str, ...]] = {
@@ -24,7 +23,7 @@ OPERATORS: Mapping[Kind, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class BaselineFigures:
-    """The model as it is: latency in ms and size in bytes of its file, and shares of the time by type of operator."""
+    """Figures of the unchanged model: latency in ms, file size in bytes, shares of time by operator type."""
 
     latency_ms: float
     size_bytes: int
@@ -39,11 +38,11 @@ def predict_latency(
     whole: BaselineFigures,
     in_float: Collection[str] = (),
 ) -> float:
-    """Latency as a share of the model's, where layers of these kinds change as the microbenchmarks did and all else
-    stays, the layers `in_float` among it.
+    """Predicted latency as a share of the model's, when layers of these kinds are quantized.
 
-    How much of the model's time these layers take is what their operators take; where those were not timed it follows
-    from the layers' MACs at the speed of the microbenchmarks.
+    They are taken to change as the microbenchmarks did; everything else stays, including the layers in `in_float`.
+    Their share of the model's time is that of their operators; where those were not timed it follows from the layers'
+    MACs at the speed of the microbenchmarks.
     """
     macs = sum(layer.macs for layer in facts.layers if layer.kind in kinds)
     kept = sum(layer.macs for layer in facts.layers if layer.kind in kinds and layer.name in in_float)
@@ -64,8 +63,11 @@ def predict_size(
     in_float: Collection[str] = (),
     value_bytes: int = 1,
 ) -> float:
-    """Size as a share of the model's: weights of these kinds in `value_bytes`, a scale for each of their channels, and
-    for each layer what the microbenchmarks' file has grown by."""
+    """Predicted file size as a share of the model's, when layers of these kinds are quantized.
+
+    Weights take `value_bytes` each, every output channel a scale, and every layer what the file of the microbenchmarks
+    grew by per layer.
+    """
     saved = FLOAT_BYTES - value_bytes
     grown = (probe.size_ratio or 1.0) * microbenchmarks.size_bytes - (
         microbenchmarks.size_bytes - saved * microbenchmarks.weights
@@ -82,7 +84,7 @@ def predict_size(
 
 
 def _channels(layer: LayerFact) -> int:
-    """Outputs of the layer, each with a bias that stays as it is."""
+    """The number of the layer's outputs, each with a bias that is not quantized."""
     if layer.kind is Kind.EMBEDDING:
         return 0
     return layer.detail.get("out", layer.output_shape[-1] if layer.output_shape else 0)

@@ -1,7 +1,7 @@
-"""Probes that were measured before: kept for the user, by everything that they depend on.
+"""A cache of probe results for the user, keyed by everything that the measurements depend on.
 
-They lie in `$AUTOCOMPRESS_CACHE`, else in `autocompress` below `$XDG_CACHE_HOME` or `~/.cache`; `off` keeps none.
-A file that cannot be read counts as not there.
+The files are in `$AUTOCOMPRESS_CACHE`, else in `autocompress` below `$XDG_CACHE_HOME` or `~/.cache`; `off` disables
+the cache. A file that cannot be read counts as missing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ VARIABLE = "AUTOCOMPRESS_CACHE"
 
 
 def folder() -> Path | None:
-    """Where probes are kept, None where they are not."""
+    """The cache folder, None when the cache is off."""
     chosen = os.environ.get(VARIABLE)
     if chosen:
         return None if chosen == "off" else Path(chosen) / "probes"
@@ -32,7 +32,7 @@ def folder() -> Path | None:
 
 
 def key_of(machine: Machine, versions: Mapping[str, str], profile: Profile, probed: Any) -> str:
-    """A name for what is `probed`, with everything else that its times depend on."""
+    """The cache key of `probed`, together with everything else that its times depend on."""
     content = {
         "device": machine.fingerprint,
         "versions": dict(versions),
@@ -45,20 +45,20 @@ def key_of(machine: Machine, versions: Mapping[str, str], profile: Profile, prob
 
 
 def read(key: str) -> dict[str, Any] | None:
-    """What is known under the key, with the `date` when it was measured."""
+    """The cached content for a key, with the `date` when it was measured; None when there is none."""
     place = folder()
     if place is None or not (place / f"{key}.json").exists():
         return None
     try:
         found = read_json(place / f"{key}.json")
     except UsageError:
-        # damaged: it is measured and written anew
+        # damaged: it is measured and written again
         return None
     return found if isinstance(found, dict) and "date" in found else None
 
 
 def write(key: str, content: Mapping[str, Any], said: Callable[[str], None]) -> None:
-    """Keep what was measured; where that is not possible `said` hears of it, since a run can do without."""
+    """Store what was measured; a failure to write is only reported to `said`, as the cache is optional."""
     place = folder()
     if place is None:
         return

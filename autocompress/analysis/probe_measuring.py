@@ -1,4 +1,4 @@
-"""Where techniques are tried on an artifact, and what they make of it is measured beside it."""
+"""Apply techniques to an artifact and measure the results beside it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from autocompress.statistics.bounds import median_bounds
 from autocompress.system.locks import working
 
 PROBE_ALPHA = 0.05
-# measurements in turn, or why there are none
+# measurements of the baseline and an artifact, alternating, or the error when there are none
 Pair = tuple[Measurement, Measurement] | RuntimeFailureError
-# a probe with the file that it is about, None where that could not be made
+# a probe with the artifact that it is about, None where that could not be made
 Tried = tuple[Probe, Artifact | None]
 
 
 @dataclass(frozen=True, eq=False)
 class ProbeMeasurer:
-    """Techniques, and where what they make is measured: one runtime on one device, as the profile says."""
+    """Measures what techniques make of an artifact, in one runtime on one device, as the profile says."""
 
     techniques: Sequence[ArtifactTechnique]
     tools: Tools
@@ -38,20 +38,22 @@ class ProbeMeasurer:
     tell: Callable[[str], None] = lambda sentence: None
 
     def key(self, probed: Any) -> str:
-        """The name under which what is `probed` is kept."""
+        """The cache key under which the results for `probed` are stored."""
         return probe_cache.key_of(self.tools.device.machine(), self.tools.runtime.versions, self.profile, probed)
 
     def pairs(
         self, baseline: Artifact, artifacts: Sequence[Artifact], example: Example, seconds: float
     ) -> dict[Artifact, Pair]:
-        """For each artifact the baseline's measurement and its own, in turn for so many `seconds` each, or why there is
-        none."""
+        """Measure each artifact beside the baseline: both measurements, or the error when there are none.
+
+        Measurements alternate, for `seconds` per artifact.
+        """
         if not artifacts:
             return {}
         try:
             before, *after = self._measure([baseline, *artifacts], example, seconds)
         except RuntimeFailureError:
-            # one that fails in the runtime must not hide the others
+            # an artifact that fails in the runtime must not cost the others their measurements
             return {one: self._pair(baseline, one, example, seconds) for one in artifacts}
         return {artifact: (before, one) for artifact, one in zip(artifacts, after, strict=True)}
 
@@ -63,7 +65,7 @@ class ProbeMeasurer:
         return before, after
 
     def _measure(self, artifacts: Sequence[Artifact], example: Example, seconds: float) -> Sequence[Measurement]:
-        # the budgets are the model's, not the probe's: no need to measure until they are decided
+        # the budgets are for the model, not for the probe: no need to measure until they are decided
         profile = replace(self.profile, budgets=())
         return self.tools.device.measure(list(artifacts), profile, example, seconds * (len(artifacts) - 1))
 
@@ -75,9 +77,9 @@ def tried(
     baseline: Artifact,
     context: Context,
 ) -> list[Tried]:
-    """A probe, still without figures, for each of the wanted settings, with its failure where there is no file.
+    """Apply a technique with each of the wanted settings; the probes have no figures yet.
 
-    `others` are the settings that do not vary.
+    A setting for which there is no artifact has its failure in the probe. `others` are the settings that do not vary.
     """
     found: list[Tried] = []
     for place, settings in enumerate(wanted):
@@ -94,7 +96,7 @@ def tried(
 
 
 def with_figures(found: Sequence[Tried], pairs: Mapping[Artifact, Pair], baseline: Artifact) -> list[Probe]:
-    """The probes with what was measured of their files beside the baseline."""
+    """The probes, with latency and size ratios from the measurements of their artifacts."""
     return [probe if one is None else _compared(probe, pairs[one], one, baseline) for probe, one in found]
 
 

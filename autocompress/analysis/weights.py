@@ -1,4 +1,4 @@
-"""How weights are distributed: what quantization, pruning and low rank would meet."""
+"""How weights are distributed, which decides how well quantization, pruning and low rank work."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from autocompress.core.facts import Facts, WeightFact
 NEAR_ZERO = 0.01
 OUTLIER = 6.0
 ENERGY = 0.9
-# spectra take time with the cube of the narrower side: the largest layers are looked at, up to this width
+# the time for a spectrum grows with the cube of the matrix's narrower side: only the largest layers, up to this width
 MOST_SPECTRA = 8
 WIDEST = 1024
 
 
 def with_weights(facts: Facts, module: nn.Module) -> Facts:
-    """The facts with the distribution of every working layer's largest tensor of weights, output channels first.
+    """Add to the facts how the largest weight tensor of every layer with work is distributed.
 
-    The spectrum is that of the matrix of output channels by everything else, of the largest layers that are not
-    depthwise, through the eigenvalues of its Gram matrix in double precision.
+    Output channels come first. The spectrum is that of the matrix of output channels by everything else, of the largest
+    layers that are not depthwise, through the eigenvalues of its Gram matrix in double precision.
     """
     found: dict[str, WeightFact] = {}
     tensors: dict[str, torch.Tensor] = {}
@@ -62,7 +62,7 @@ def _distribution(weight: torch.Tensor) -> WeightFact:
 
 def _rank(matrix: torch.Tensor) -> float | None:
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    # float32 sums of long rows lose what small singular values are
+    # float32 sums of long rows lose the small singular values
     energy = torch.linalg.eigvalsh((wide @ wide.T).double()).flip(0).clamp(min=0)
     total = float(energy.sum())
     if not math.isfinite(total) or total <= 0:

@@ -1,4 +1,4 @@
-"""`python -m autocompress.cli`."""
+"""Entry point of `python -m autocompress.cli`."""
 
 from __future__ import annotations
 

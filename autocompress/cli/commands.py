@@ -1,4 +1,4 @@
-"""The command line: thin commands over the package, one clear error and a proper exit code each."""
+"""The command line: thin commands over the package, with one clear error and one exit code each."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def plan(
     as_json: AsJson = False,
     budgets: Mapping[str, str] | None = None,
 ) -> None:
-    """Explain what would be tried and what not, and why: the decision tree, the search space and the refusals."""
+    """Explain what would be tried, what not and why: decision tree, search space and refusals."""
     from autocompress.api import explain
     from autocompress.report.plan import print_facts, print_preflight, print_probes, print_search_space
     from autocompress.report.terminal import TerminalProgress
@@ -243,7 +243,7 @@ def measure(
     baseline: Annotated[Path | None, typer.Option("--baseline", help="Measure beside it.", metavar="ARTIFACT")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Size, latency with its interval, and memory of a file, in the profile's runtime on this device."""
+    """Measure a file's size, latency with interval, and memory in the profile's runtime on this device."""
     from autocompress.core.profile import load_profile
     from autocompress.report.measurement import measured_json, print_measurement
     from autocompress.run import gate
@@ -320,7 +320,7 @@ def inspect(
     input_: InputSpec = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a model is: layers, parameters, sparsity, multiply-accumulates, kind of architecture."""
+    """Show what a model is: layers, parameters, sparsity, multiply-accumulates, kind of architecture."""
     from autocompress.analysis.inspection import inspect_module
     from autocompress.analysis.weights import with_weights
     from autocompress.data.example_inputs import example_for
@@ -346,7 +346,7 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
 
 
 def _check_early(profile: str, budgets: Mapping[str, str] | None, objective: str | None, max_time: str | None) -> None:
-    """What needs neither model nor data is checked before they are loaded."""
+    """Check the options that need neither model nor data, before these are loaded."""
     from autocompress.core.profile import load_profile
     from autocompress.system.progress import parse_duration
 
@@ -376,7 +376,7 @@ def _says_what_is_kept(out: Path, hint: str = "Go on with the same command and -
 
 @contextlib.contextmanager
 def _only_json(as_json: bool) -> Iterator[None]:
-    """Keep what a user's file prints off the output that a program will read."""
+    """Keep what a user's code prints off standard output, which another program reads as JSON."""
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         yield
 
@@ -390,7 +390,7 @@ def _specs(texts: list[str] | None) -> Any:
 
 
 def _named(**options: Any) -> dict[str, str]:
-    """How the inputs were named, as texts; what was left out is not there."""
+    """The options that were given, as texts by name; options left out are not included."""
     texts = {name: ", ".join(value) if isinstance(value, list) else value for name, value in options.items()}
     return {name: str(text) for name, text in texts.items() if text is not None}
 
@@ -407,7 +407,7 @@ def _load(
 
 def main() -> None:
     """Run the command line; never ends with a traceback unless `--debug` is given."""
-    # wherever it stands: the advice "run again with --debug" is followed by adding it at the end
+    # --debug counts at any place: people follow the advice "run again with --debug" by adding it at the end
     debug = "--debug" in sys.argv
     sys.argv = [word for word in sys.argv if word != "--debug"]
     errors = Console(stderr=True, highlight=False)

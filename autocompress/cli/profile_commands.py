@@ -12,7 +12,7 @@ app = typer.Typer(help="Device profiles.", no_args_is_help=True, pretty_exceptio
 
 @app.command("list")
 def list_() -> None:
-    """Names of the shipped profiles, and what each is for."""
+    """List the names of the shipped profiles, and what each is for."""
     from rich.console import Console
     from rich.table import Table
 
@@ -27,7 +27,7 @@ def list_() -> None:
 
 @app.command()
 def show(profile: Annotated[str, typer.Argument(metavar="PROFILE", help="File or name.")]) -> None:
-    """The file of a profile, as it is."""
+    """Show a profile's file as it is."""
     from autocompress.core.profile import load_profile, shipped_profiles
 
     load_profile(profile)
@@ -43,7 +43,7 @@ def validate(profile: Annotated[str, typer.Argument(metavar="PROFILE", help="Fil
     from autocompress.runtimes import runtime_of
 
     target = load_profile(profile)
-    # a runtime or a connection that there is none of is an error of the profile
+    # an unknown runtime or connection is an error in the profile
     machine = device_of(target, runtime_of(target)).machine()
     fingerprint = target.device.fingerprint
     mismatches = fingerprint.mismatches(machine) if fingerprint else []
@@ -56,7 +56,7 @@ def detect(
     out: Annotated[Path | None, typer.Option("--out", help="Write it there.", metavar="FILE")] = None,
     name: Annotated[str, typer.Option("--name", help="Name of the profile.")] = "detected",
 ) -> None:
-    """The profile of the present machine: CPU, cores, memory, int8 dot product, bf16."""
+    """Describe the present machine as a profile: CPU, cores, memory, int8 dot product, bf16."""
     from autocompress.core.profile import detected_profile, load_profile
     from autocompress.devices import device_of
     from autocompress.runtimes import runtime_of

@@ -1,1 +1,1 @@
-"""The types and the contracts, each in a file of its own."""
+"""The package's types and its contracts, each in a file of its own."""

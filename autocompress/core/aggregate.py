@@ -1,4 +1,7 @@
-"""Figures of all items together: F1, rank correlation, perplexity. No item has a share of its own in them."""
+"""Scores computed from all items together: F1, rank correlation, perplexity.
+
+No single item has a share of its own in them.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,11 @@ FLOATS = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Aggregate:
-    """A figure of all items together, higher is better, as `score` of a task.
+    """A score computed from all items together; higher is better, as for every task's `score`.
 
-    `records(outputs, targets)` gives what each item brings to it, shape `(n, k)` or `(n,)`; `value(records)` the
-    figure of any number of such records, shape `(n, k)`. `is_rate` says that it lies between 0 and 1, so that accuracy
-    budgets in points make sense.
+    `records(outputs, targets)` gives each item's contribution, shape `(n, k)` or `(n,)`; `value(records)` computes the
+    score from any number of contributions, shape `(n, k)`. `is_rate` says that the score lies between 0 and 1, so that
+    accuracy budgets in points make sense.
     """
 
     name: str
@@ -37,14 +40,14 @@ def first_output(outputs: Any) -> NDArray[Any]:
         DataError: when it holds values that are not finite.
     """
     values = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs)
-    # a comparison with NaN is false, so that no class would be ahead of the right one
+    # a comparison with NaN is false, so that no class would rank before the right one
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise DataError("outputs are not finite (NaN or infinity).", where="score")
     return values
 
 
 def _classes(outputs: Any, targets: NDArray[Any]) -> FLOATS:
-    """The class given and the right one."""
+    """Records of the predicted and the right class of each item."""
     logits = first_output(outputs)
     if logits.ndim != 2 or targets.ndim != 1 or targets.dtype.kind not in "iub":
         raise DataError(
@@ -56,7 +59,7 @@ def _classes(outputs: Any, targets: NDArray[Any]) -> FLOATS:
 
 
 def macro_f1(records: FLOATS) -> float:
-    """The mean over the classes that occur of the harmonic mean of precision and recall."""
+    """Macro F1: the mean, over the classes that occur, of the harmonic mean of precision and recall."""
     given, right = records.astype(np.int64).T
     classes = int(max(given.max(), right.max())) + 1
     hits = np.bincount(right[given == right], minlength=classes)
@@ -75,7 +78,7 @@ def _pairs(outputs: Any, targets: NDArray[Any]) -> FLOATS:
 
 
 def spearman(records: FLOATS) -> float:
-    """The rank correlation of outputs and targets; 0 where one of them does not vary."""
+    """Spearman's rank correlation of outputs and targets; 0 where one of them does not vary."""
     ranks = stats.rankdata(records, axis=0)
     spread = ranks.std(axis=0)
     if not spread.all():
@@ -84,7 +87,10 @@ def spearman(records: FLOATS) -> float:
 
 
 def _token_losses(outputs: Any, targets: NDArray[Any]) -> FLOATS:
-    """Summed negative log-likelihood and number of an item's tokens; targets below 0 are padding."""
+    """Records of each item's summed negative log-likelihood and its number of tokens.
+
+    Targets below 0 are padding.
+    """
     logits = first_output(outputs)
     if logits.ndim != 3 or logits.shape[:2] != targets.shape:
         raise DataError(
@@ -99,7 +105,7 @@ def _token_losses(outputs: Any, targets: NDArray[Any]) -> FLOATS:
 
 
 def negative_perplexity(records: FLOATS) -> float:
-    """Minus the exponential of the mean loss of all tokens, so that higher is better."""
+    """Minus the perplexity, the exponential of the mean loss of all tokens, so that higher is better."""
     losses, tokens = records.sum(axis=0)
     return -float(np.exp(losses / tokens)) if tokens > 0 else float("nan")
 

@@ -1,4 +1,4 @@
-"""Artifacts: the files that ship."""
+"""Artifacts: the model files that are measured and deployed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BYTES_PER_MB = 1_000_000
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, dtype and shape of an input or output; None marks a free dimension."""
+    """Name, dtype and shape of an input or output; None stands for a free dimension."""
 
     name: str
     dtype: str
@@ -56,7 +56,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A set of files with an entry point; what is measured is what ships.
+    """A set of files with an entry point; exactly what is measured is deployed.
 
     Args:
         root: folder that holds the files.
@@ -75,17 +75,17 @@ class Artifact:
 
     @property
     def path(self) -> Path:
-        """The entry point."""
+        """Path of the entry point."""
         return self.root / self.entry
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all files."""
+        """Size of all files in bytes."""
         return sum((self.root / name).stat().st_size for name in self.files)
 
     @cached_property
     def hash(self) -> str:
-        """sha256 over names (the entry's name aside) and contents of all files, 64 hex digits."""
+        """The sha256 over names (except the entry's) and contents of all files, 64 hex digits."""
         digest = hashlib.sha256()
         for name in sorted(self.files, key=lambda name: (name != self.entry, name)):
             digest.update(b"entry" if name == self.entry else name.encode())
@@ -94,12 +94,12 @@ class Artifact:
 
     @property
     def fixed_batch(self) -> int | None:
-        """The batch that the artifact is bound to, None when the first dimension of its inputs is free."""
+        """The batch size the artifact is fixed to, None when the first dimension of its inputs is free."""
         sizes = {spec.shape[0] for spec in self.inputs if spec.shape}
         return next((size for size in sizes if size is not None), None)
 
     def copy_to(self, entry: Path) -> Artifact:
-        """A copy with its entry point at `entry`; each file is written whole or not at all."""
+        """Copy the files, with the entry point at `entry`; each file is written whole or not at all."""
         make_folder(entry.parent)
         renamed = {name: (entry.name if name == self.entry else name) for name in self.files}
         for name, new_name in renamed.items():
@@ -108,7 +108,7 @@ class Artifact:
 
 
 def require_file(path: Path) -> None:
-    """Raises ArtifactError when `path` is no readable, non-empty file."""
+    """Raise ArtifactError when `path` is no readable, non-empty file."""
     if not path.exists():
         raise ArtifactError("does not exist.", where=str(path), hint="Give the path of an ONNX file.")
     if not path.is_file():
@@ -118,5 +118,5 @@ def require_file(path: Path) -> None:
 
 
 def describe_specs(specs: Sequence[TensorSpec]) -> str:
-    """All specs in one line."""
+    """All specs as text in one line."""
     return ", ".join(map(str, specs))

@@ -11,7 +11,7 @@ from autocompress.errors import ProfileError
 
 
 class Direction(StrEnum):
-    """Which side of the limit is good."""
+    """Whether values below or above the limit are good."""
 
     AT_MOST = "at most"
     AT_LEAST = "at least"
@@ -19,7 +19,7 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True)
 class Metric:
-    """What a budget may limit.
+    """A quantity that a budget may limit.
 
     `structural` metrics depend on the artifact's structure alone, not on the values of its weights, so they
     can be measured before any training.
@@ -46,7 +46,7 @@ _METRICS = (
 )
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _METRICS}
 ACCURACY_METRICS = frozenset({"max_accuracy_drop_pp", "min_accuracy", "max_score_drop"})
-# one reading, and what comes block by block
+# metrics with a single reading, and metrics with one reading per block of calls
 SIZE_METRICS = ("size_mb", "download_mb", "memory_mb")
 TIME_METRICS = ("latency_ms", "throughput_per_s", "energy_mj")
 
@@ -85,7 +85,7 @@ class Budget:
 
     @property
     def direction(self) -> Direction:
-        """Which side of the limit is good."""
+        """Whether values below or above the limit are good."""
         return METRICS[self.metric].direction
 
     @property
@@ -126,8 +126,10 @@ class Budget:
 
 @dataclass(frozen=True)
 class GateRule:
-    """How the CI gate takes a budget: `severity` of a broken one, what an undecided one counts as, and words to
-    show."""
+    """How the CI gate treats a budget: its severity, undecided results, and a message.
+
+    `severity` is that of a broken budget, `on_undecided` what an undecided one counts as, `message` the words to show.
+    """
 
     severity: str = "error"
     on_undecided: str = "fail"
@@ -135,7 +137,7 @@ class GateRule:
 
 
 def merge(budgets: Iterable[Budget], replacements: Iterable[Budget]) -> tuple[Budget, ...]:
-    """`budgets` with those of the same metric replaced, in the order of `METRICS`."""
+    """The `budgets`, with those of the same metric replaced, in the order of `METRICS`."""
     chosen = {budget.metric: budget for budget in budgets}
     chosen |= {budget.metric: budget for budget in replacements}
     return tuple(chosen[name] for name in METRICS if name in chosen)

@@ -1,4 +1,4 @@
-"""Contract Device: where everything that is judged is taken."""
+"""Contract Device: a machine on which artifacts are timed and scored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from autocompress.errors import DeviceError
 
 
 class Device(ABC):
-    """A machine that runs artifacts in a runtime: times them, answers with them, says where their time goes.
+    """A machine that runs artifacts in a runtime: it times them, scores them and profiles their operators.
 
     `scheme` is how profiles begin the `connection` of such devices: `local`, or what stands before `://`.
     """
@@ -26,7 +26,7 @@ class Device(ABC):
     @classmethod
     @abstractmethod
     def connect(cls, connection: str, runtime: Runtime) -> Device:
-        """The device that a profile's `connection` names, which runs artifacts in `runtime`.
+        """The device that a profile's `connection` names; it runs artifacts in `runtime`.
 
         Raises:
             DeviceError: when the connection names none.
@@ -34,7 +34,7 @@ class Device(ABC):
 
     @abstractmethod
     def machine(self) -> Machine:
-        """What the machine is, as it reports itself.
+        """The facts of the machine, as it reports them itself.
 
         Raises:
             DeviceError: when it cannot be reached.
@@ -48,9 +48,9 @@ class Device(ABC):
         example: Example | None = None,
         max_seconds: float | None = None,
     ) -> list[Measurement]:
-        """Latency (shape `(blocks, calls)`, ms) and memory (MB) of each artifact.
+        """Measure latency (shape `(blocks, calls)`, ms) and memory (MB) of each artifact.
 
-        Blocks of calls alternate between the artifacts, so that drift of the machine meets all of them alike;
+        Blocks of calls alternate between the artifacts, so that drift of the machine affects all of them alike;
         each of them has a process of its own. Calls get the example's inputs (made up from the artifact's
         input spec without one) at the profile's batch, for at most `max_seconds` (the profile's protocol by
         default).
@@ -62,7 +62,7 @@ class Device(ABC):
 
     @abstractmethod
     def load(self, artifact: Artifact, profile: Profile) -> Session:
-        """The artifact, ready to answer on this device with all of its cores; scores come from here.
+        """Load the artifact on this device with all of its cores; scores are computed with this session.
 
         Raises:
             RuntimeFailureError: when the runtime refuses the artifact or an option of the profile.
@@ -72,7 +72,7 @@ class Device(ABC):
     def slowest_operators(
         self, artifact: Artifact, profile: Profile, inputs: Mapping[str, Array]
     ) -> Sequence[tuple[str, str, float]]:
-        """Name, type and share of the artifact's time on these inputs of its operators, the slowest first.
+        """Name, type and share of the total time of each operator on these inputs, the slowest first.
 
         Raises:
             RuntimeFailureError: when the runtime fails on it.
@@ -80,7 +80,7 @@ class Device(ABC):
 
 
 def require_described(device: Device, profile: Profile) -> Machine:
-    """The device's machine, if it is the one that the profile describes.
+    """The device's machine; it must be the one that the profile describes.
 
     Raises:
         DeviceError: when it is another; a profile never silently measures somewhere else.

@@ -1,4 +1,4 @@
-"""Facts: what the model is, as far as planning needs to know it."""
+"""Facts: properties of the model that planning needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Family(StrEnum):
-    """Kind of architecture, by where its work is."""
+    """Kind of architecture, by the kind of layers that do most of its work."""
 
     CNN = "cnn"
     TRANSFORMER = "transformer"
@@ -32,8 +32,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class LayerFact:
-    """One layer. `macs` are multiply-accumulates for one item; shapes are without the batch dimension. Parameters that
-    several layers hold count for the first of them."""
+    """One layer with its kind, shapes, MACs and parameters.
+
+    `macs` are multiply-accumulates for one item; shapes are without the batch dimension. Parameters that several layers
+    hold count for the first of them.
+    """
 
     name: str
     type: str
@@ -47,12 +50,12 @@ class LayerFact:
 
 @dataclass(frozen=True)
 class WeightFact:
-    """How a layer's largest tensor of weights is distributed.
+    """How the values of a layer's largest weight tensor are distributed.
 
     `near_zero` is the share of weights below a hundredth of the largest; `outliers` the share of output channels with a
-    weight beyond 6 standard deviations of all; `channel_spread` the widest channel's range over the median one's, what
+    weight beyond 6 standard deviations of all; `channel_spread` the widest channel's range over the median one's, which
     makes one scale for all channels costly (Nagel et al., "Data-free quantization", ICCV 2019). `rank` is the share of
-    singular values that hold nine tenths of the squared sum, None where it was not looked at: below the share at which
+    singular values that hold nine tenths of the squared sum, None where it was not computed: below the share at which
     two factors are smaller than their product, low rank pays.
     """
 
@@ -66,7 +69,7 @@ class WeightFact:
 
 @dataclass(frozen=True)
 class Repeat:
-    """Parts of one type and shape that follow each other: residual blocks of a stage, encoder layers."""
+    """Modules of one type and shape that follow each other: residual blocks of a stage, encoder layers."""
 
     type: str
     names: tuple[str, ...]
@@ -75,15 +78,15 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the model is.
+    """Properties of a model: its layers, shares of work, kinds of modules, weights.
 
     `shares` maps convolution, linear, attention and recurrent to their share of all MACs, summing to 1 (or
     all zero for a model without any). `attention_macs` counts products between activations, which no layer
     holds weights for. `convolution` splits the MACs of convolutions into dense, grouped and depthwise shares.
-    `activations` counts the types of layers that activate; functions do not show.
-    `attention` names the parts that attend with how they do it. `quantizable` is the share of parameters in layers that
-    have int8 kernels. `largest_activation` is in values per item. `weights` holds distributions where they were looked
-    at.
+    `activations` counts the types of layers that compute activation functions; plain functions are not seen.
+    `attention` maps the names of modules that compute attention to how they do it. `quantizable` is the share of
+    parameters in layers that have int8 kernels. `largest_activation` is in values per item. `weights` holds the
+    distributions of weights, where they were computed.
     """
 
     family: Family
@@ -107,7 +110,7 @@ class Facts:
         return tuple(alike[0] for alike in self.alike(share, most))
 
     def alike(self, share: float = 0.8, most: int = 4) -> list[list[LayerFact]]:
-        """The dominant layers, each with those of the same type and shape."""
+        """The dominant layers, each in a list with all layers of the same type and shape."""
         groups: dict[tuple[object, ...], list[LayerFact]] = {}
         for layer in self.layers:
             if layer.macs:
@@ -125,7 +128,7 @@ class Facts:
         return chosen
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """The facts as a JSON object."""
         return {
             "family": str(self.family),
             "evidence": self.evidence,

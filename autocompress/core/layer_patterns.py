@@ -1,4 +1,4 @@
-"""Layers that the user names: to be left alone, or to stay in float."""
+"""Name patterns for layers that the user wants left alone or kept in float."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from fnmatch import fnmatchcase
 
 from autocompress.errors import ProfileError, nearest
 
-# a network has hundreds of names: all of them would be no help
+# most names in an error message: a network has hundreds, and all of them would be no help
 ELSEWHERE = "`autocompress inspect` lists the layers."
 
 
 def matches_pattern(layer: str, patterns: Sequence[str]) -> bool:
-    """True when the layer, or a part that it lies inside, has one of these names; `*` and `?` stand for anything."""
+    """True when the layer, or a module that contains it, has a name that fits one of the patterns.
+
+    In patterns `*` and `?` stand for anything.
+    """
     return any(fnmatchcase(part, pattern) for part in parts_of(layer) for pattern in patterns)
 
 
 def require_layers(names: Iterable[str], patterns: Sequence[str], where: str) -> None:
-    """Check that every pattern names something.
+    """Check that every pattern names at least one layer.
 
     Raises:
         ProfileError: when one of them is the name of no layer.
@@ -31,6 +34,6 @@ def require_layers(names: Iterable[str], patterns: Sequence[str], where: str) ->
 
 
 def parts_of(layer: str) -> Iterator[str]:
-    """The parts that a layer lies inside, from the outermost to itself."""
+    """Names of the modules that contain a layer, from the outermost to the layer itself."""
     names = layer.split(".")
     return (".".join(names[: count + 1]) for count in range(len(names)))

@@ -1,4 +1,4 @@
-"""What a machine is, and whether it is the one that a profile describes."""
+"""Facts of a machine, and the check that it is the one a profile describes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Machine:
-    """Facts of one machine, as its own program read them.
+    """Facts of one machine, as the describing program read them on it.
 
     `features` are normalised names: `int8_dot_product`, `bf16`, `fp16`, and instruction sets such as `avx2`.
     """
@@ -26,7 +26,7 @@ class Machine:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over everything but the memory, which kernels report differently from boot to boot."""
+        """A hash of 16 hex digits over all facts but the memory, which kernels report differently per boot."""
         facts = {**asdict(self), "memory_mb": 0}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -36,13 +36,13 @@ class Machine:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Machine:
-        """The machine that the measuring program described."""
+        """The machine from what the describing program printed."""
         return Machine(**{**data, "features": tuple(data["features"])})
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a machine must be to be the one that a profile describes; None leaves a fact open.
+    """Facts that identify the machine a profile describes; None leaves a fact open.
 
     `cpu_model` and `board` are parts of the names that the machine reports, without regard to case.
     """

@@ -1,4 +1,4 @@
-"""What was measured: raw samples, never a bare statistic, with the conditions they were taken under."""
+"""Measurements: raw samples, never a statistic alone, with the conditions under which they were taken."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Reading:
     """Raw samples of one metric.
 
     `samples` has shape `(n,)`, or `(blocks, calls)` for what is timed in blocks: calls of one block are
-    correlated, blocks are the unit of repetition. With `items` it is a figure of so many items together: first its
-    value, then those of samples of the items drawn with replacement, the same draws for every model.
+    correlated, so blocks are the unit of repetition. With `items` it is a score of so many items together: first its
+    value, then its values on samples of the items drawn with replacement, the same draws for every model.
     """
 
     unit: str
@@ -49,11 +49,11 @@ class Reading:
 
     @property
     def value(self) -> float:
-        """The mean of the samples, for readings that are one number or one score per item; else the figure itself."""
+        """The mean of the samples, or the first sample where the reading is one score of all items together."""
         return float(self.samples.mean() if self.items is None else self.samples[0])
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that holds the samples exactly."""
+        """The reading as a JSON object that holds the samples exactly."""
         packed = zlib.compress(np.ascontiguousarray(self.samples, dtype="<f8").tobytes(), 6)
         return {
             "unit": self.unit,
@@ -77,8 +77,11 @@ class Reading:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under what a measurement was taken. `dropped_blocks` were left out: the machine was disturbed around them.
-    `loads` is how often the file was loaded for it, at places in memory drawn with `loading_seed`."""
+    """Conditions under which a measurement was taken.
+
+    `dropped_blocks` were left out because the machine was disturbed around them. `loads` is how often the file was
+    loaded for the measurement, at places in memory drawn with `loading_seed`.
+    """
 
     artifact_hash: str
     runtime: str
@@ -91,7 +94,7 @@ class Conditions:
     loading_seed: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """The conditions as a JSON object."""
         return {
             "artifact_hash": self.artifact_hash,
             "runtime": self.runtime,
@@ -107,9 +110,10 @@ class Conditions:
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """Readings by metric. `baseline` holds the baseline's readings that were taken alternating with them.
+    """Readings by metric.
 
-    `unchanged` marks the baseline measured as a candidate: it differs from itself by exactly nothing.
+    `baseline` holds the baseline's readings that were taken alternating with them. `unchanged` marks the baseline
+    measured as a candidate: it differs from itself by exactly nothing.
     """
 
     readings: Mapping[str, Reading] = field(default_factory=dict)
@@ -118,7 +122,7 @@ class Measurement:
     unchanged: bool = False
 
     def with_(self, other: Measurement) -> Measurement:
-        """Both measurements in one; readings of `other` replace those of the same metric."""
+        """Both measurements combined; readings of `other` replace those of the same metric."""
         return Measurement(
             {**self.readings, **other.readings},
             {**self.baseline, **other.baseline},
@@ -127,20 +131,21 @@ class Measurement:
         )
 
     def latency_ratios(self, statistic: str) -> NDArray[np.float64]:
-        """Latency over the baseline's, see `block_ratios`."""
+        """Latency ratios to the baseline, block by block; see `block_ratios`."""
         return self.block_ratios("latency_ms", statistic)
 
     def block_ratios(self, metric: str, statistic: str) -> NDArray[np.float64]:
-        """What is measured in blocks over the baseline's, shape `(blocks,)`; both must have been measured.
+        """Ratios to the baseline of a metric that is measured in blocks, shape `(blocks,)`.
 
-        Block i of one was taken right beside block i of the other, so drift of the machine cancels in the ratio.
+        Both must have been measured. Block i of one was taken right beside block i of the other, so drift of the
+        machine cancels in the ratio.
         """
         after, before = (side[metric].block_statistic(statistic) for side in (self.readings, self.baseline))
         rounds = min(len(after), len(before))
         return np.asarray(after[:rounds] / before[:rounds], dtype=np.float64)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that holds all samples."""
+        """The measurement as a JSON object that holds all samples."""
         return {
             "readings": {name: reading.to_json() for name, reading in self.readings.items()},
             "baseline": {name: reading.to_json() for name, reading in self.baseline.items()},

@@ -1,4 +1,4 @@
-"""Contract MoveSpace: what a structure technique can take from one network, and what each move leaves of it.
+"""Contract MoveSpace: the moves by which a structure technique makes one network smaller.
 
 The space of structures, the path through it, the latency and size models, bisection and training work on moves and name
 no technique.
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, order=True)
 class Move:
-    """A technique takes `level`, above 0 and at most 1, of a `target`: a block, a kind of channel group, a layer."""
+    """One change by a structure technique: it removes the share `level` of a `target`.
+
+    `level` is above 0 and at most 1; a target is a block, a kind of channel group, a layer.
+    """
 
     technique: str
     target: str
@@ -31,26 +34,29 @@ class Move:
 
 @dataclass(frozen=True)
 class Moves:
-    """Moves that are taken together, at most one for each technique and target; the order makes no difference."""
+    """A set of moves that are made together, at most one for each technique and target.
+
+    Their order makes no difference.
+    """
 
     taken: tuple[Move, ...] = ()
 
     @staticmethod
     def of(moves: Iterable[Move]) -> Moves:
-        """These moves; of several on one target the last."""
+        """The set of these moves; of several on one target the last counts."""
         by_target = {(move.technique, move.target): move for move in moves}
         return Moves(tuple(sorted(by_target.values())))
 
     def plus(self, move: Move) -> Moves:
-        """These and one more, which takes the place of an earlier one on its target."""
+        """The set with one more move, which replaces an earlier one on its target."""
         return Moves.of((*self.taken, move))
 
     def by(self, technique: str) -> Moves:
-        """Those of one technique."""
+        """The moves of one technique."""
         return Moves(tuple(move for move in self.taken if move.technique == technique))
 
     def level(self, target: str) -> float:
-        """The level at which a target is taken, 0 where it is not."""
+        """The level of the move on a target, 0 where there is none."""
         return next((move.level for move in self.taken if move.target == target), 0.0)
 
     def __iter__(self) -> Iterator[Move]:
@@ -62,14 +68,14 @@ class Moves:
 
 @dataclass(frozen=True)
 class Kept:
-    """The shares of a layer's MACs and parameters that a move leaves; both 0 where the layer goes."""
+    """Shares of a layer's MACs and parameters that a move leaves; both 0 where the layer is removed."""
 
     macs: float
     parameters: float
 
     @property
     def is_gone(self) -> bool:
-        """True when nothing of the layer is left."""
+        """True when the layer is removed entirely."""
         return self.macs == 0.0 and self.parameters == 0.0
 
 
@@ -78,10 +84,10 @@ GONE = Kept(0.0, 0.0)
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """The original network, which is left as it is.
+    """The original network, from which techniques derive their moves; it is not changed.
 
-    `inspect` gives the facts of a module like it. Widths that are left should be multiples of `multiple`. Layers that
-    `ignore` names stay. Once `out_of_time`, no further moves are looked for.
+    `inspect` gives the facts of a module like it. Remaining widths should be multiples of `multiple`. Layers that
+    `ignore` names stay. Once `out_of_time` returns True, no further moves are looked for.
     """
 
     module: nn.Module
@@ -94,10 +100,11 @@ class Network:
 
 
 class MoveSpace(ABC):
-    """The moves of one technique in one network.
+    """All moves of one technique in one network.
 
-    `names` are the parts that can go; `left_alone` says why others cannot, by their name. `rebuilds` tells whether
-    `applied` gives another module; those that only hook the module they are given are applied after all others.
+    `names` are the targets that can be removed or narrowed; `left_alone` maps the others to the reason why they cannot.
+    `rebuilds` tells whether `applied` gives another module; techniques that only hook the given module are applied
+    last.
     """
 
     rebuilds: ClassVar[bool]
@@ -106,19 +113,25 @@ class MoveSpace(ABC):
 
     @abstractmethod
     def options(self, taken: Moves, gone: Collection[str]) -> Iterator[Move]:
-        """What may be taken next after these moves of its own, when the layers in `gone` are taken by others."""
+        """The moves that may follow after `taken`, this technique's moves so far.
+
+        Layers in `gone` are removed by other techniques.
+        """
 
     @abstractmethod
     def kept(self, move: Move) -> Mapping[str, Kept]:
-        """What a move leaves of each layer that it changes, by the layer's name."""
+        """For each layer that a move changes, by name, the share of it that is left."""
 
     @abstractmethod
     def steps(self, moves: Moves, gone: Collection[str]) -> tuple[Step, ...]:
-        """This technique's moves as steps of a plan; layers in `gone` are not there any more when they are applied."""
+        """The moves of this technique as steps of a plan.
+
+        Layers in `gone` are already removed when the steps are applied.
+        """
 
     @abstractmethod
     def applied(self, module: nn.Module, moves: Moves) -> AbstractContextManager[nn.Module]:
-        """The module with these moves, nothing trained, for looking at; it is put back afterwards.
+        """The module with these moves made and nothing trained, restored afterwards.
 
         Raises:
             TechniqueError: when they cannot be made on it.
@@ -126,8 +139,8 @@ class MoveSpace(ABC):
 
     @abstractmethod
     def samples(self) -> Iterator[Moves]:
-        """Moves whose measurement tells what each kind of part costs: half of the kind gone."""
+        """Sets of moves to measure, each with half of one kind of target removed, to learn what it costs."""
 
     @abstractmethod
     def smallest(self) -> Moves:
-        """The moves that leave least of the network."""
+        """The moves that leave the smallest network."""

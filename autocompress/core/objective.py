@@ -1,4 +1,4 @@
-"""What `cheapest` means: what orders plans, what that needs measured, and when a first answer is enough."""
+"""Objectives: what "cheapest" means when several plans keep the budgets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from autocompress.core.plan import Effort
 
 @dataclass(frozen=True)
 class PlanCost:
-    """What is known of a plan; infinite (minus infinite for the score) where it was not measured."""
+    """The costs of a plan; infinite (minus infinite for the score) where they were not measured."""
 
     effort: Effort
     latency_ms: float
@@ -21,15 +21,15 @@ class PlanCost:
 
 @dataclass(frozen=True)
 class Objective:
-    """What orders plans that keep the budgets.
+    """Defines the order of plans that keep the budgets.
 
     Args:
-        name: as profiles spell it.
-        order: a plan's cost as numbers that are compared one after the other, lower is better.
+        name: as in profiles.
+        order: turns a plan's cost into numbers that are compared one after the other; lower is better.
         needs: readings without which plans cannot be ordered.
-        known_unmeasured: True when the first number of `order` is known before anything is measured that `needs` names.
+        known_unmeasured: True when the first number of `order` is known before anything that `needs` names is measured.
         first_answer_ends: True when the first plan that keeps the budgets is the answer, since none is cheaper.
-        shrinks: what a structure beyond the budgets has to leave out more of, None where that is not wanted.
+        shrinks: what structures beyond the budgets should reduce further; None where they are not wanted.
         wants_speed: True when a faster plan is better even where no budget asks for speed.
     """
 

@@ -1,4 +1,4 @@
-"""Plans: what is done to the model, in rounds on the module and a finish on the artifact."""
+"""Plans: the steps applied to the model, as rounds on the module and a finish on the artifact."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCHEMA = 1
 
 
 class Stage(StrEnum):
-    """When a technique acts; the order of the members is the order inside a round and inside the finish."""
+    """When a technique is applied; members are in their order inside a round and inside the finish."""
 
     STRUCTURE = "structure"
     WEIGHTS = "weights"
@@ -31,7 +31,7 @@ class Stage(StrEnum):
 
 
 class Effort(IntEnum):
-    """What a technique costs to apply: nothing, a pass over calibration data, or training."""
+    """The cost of applying a technique: nothing, a pass over calibration data, or training."""
 
     NONE = 0
     CALIBRATION = 1
@@ -65,13 +65,15 @@ class Step:
         return f"{self.technique}({inside})"
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """The step as a JSON object."""
         return {"technique": self.technique, "stage": str(self.stage), "settings": dict(self.settings)}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Rounds of steps on the module, then one finish of steps on the artifact. The empty plan is the baseline.
+    """Rounds of steps on the module, then one finish of steps on the artifact.
+
+    The empty plan is the baseline.
 
     Raises:
         PlanError: when a step stands in the wrong part, stages are out of order, or a round trains twice.
@@ -98,12 +100,12 @@ class Plan:
 
     @property
     def structure(self) -> tuple[Step, ...]:
-        """What the first round leaves out."""
+        """The steps of the first round that remove parts of the network."""
         return tuple(step for step in self.rounds[0] if step.stage is Stage.STRUCTURE) if self.rounds else ()
 
     @property
     def hash(self) -> str:
-        """Stable across processes and versions of Python: sha256 of the canonical JSON, 16 hex digits."""
+        """A hash of 16 hex digits (sha256 of the canonical JSON), stable across processes and Python versions."""
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -120,7 +122,7 @@ class Plan:
         return " + ".join(f"{name} x{count}" if count > 1 else name for name, count in runs) or str(self)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """The plan as a JSON object."""
         return {
             "schema": SCHEMA,
             "rounds": [[step.to_json() for step in steps] for steps in self.rounds],
@@ -128,7 +130,7 @@ class Plan:
         }
 
     def to_yaml(self) -> str:
-        """The plan as a file that `autocompress apply` replays."""
+        """The plan as the text of a YAML file that `autocompress apply` replays."""
         return yaml.safe_dump(self.to_json(), sort_keys=False)
 
     @staticmethod

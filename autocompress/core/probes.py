@@ -1,4 +1,4 @@
-"""Probes: what micro-measurements on the device say about which techniques pay for this model."""
+"""Probes: short measurements on the device that show which techniques pay for this model."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from autocompress.core.plan import Setting, Stage, Step
 
 @dataclass(frozen=True)
 class Probe:
-    """One technique with one choice of settings, measured on the model's dominant layers, or on the `whole` model.
+    """One technique with one choice of settings, measured on dominant layers or on the `whole` model.
 
     `ratio` is its latency over the float latency (below 1 it pays), with one-sided bounds `low` and `high`;
-    `size_ratio` the same for bytes. `failure` says why there is no figure.
+    `size_ratio` is its size in bytes over the float size. `failure` says why there is no figure.
     """
 
     technique: str
@@ -27,7 +27,7 @@ class Probe:
     whole: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """The probe as a JSON object."""
         return {
             "technique": self.technique,
             "settings": dict(self.settings),
@@ -47,10 +47,10 @@ class Probe:
 
 @dataclass(frozen=True)
 class MicrobenchmarkProbe:
-    """The microbenchmarks of layers that techniques were probed on, in float: what leads from them to the model.
+    """Figures of the float microbenchmarks, from which predictions for the whole model are derived.
 
     `weights` are values in the weights of the `layers`, which have `channels` outputs in all, each with a scale of its
-    own when it is quantized. `layer_ms` is what a layer of them costs that has hardly any channels.
+    own when it is quantized. `layer_ms` is the time of one of their layers when it has hardly any channels.
     """
 
     layers: int
@@ -62,13 +62,13 @@ class MicrobenchmarkProbe:
     layer_ms: float
 
 
-# the way of one structure that stands where no structure reaches the budgets
+# name of the pruning path that holds only the smallest structure, used where no structure reaches the budgets
 SMALLEST = "smallest structure"
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a network that a structure technique can take, by name, and why it leaves others alone.
+    """The parts of a network that a structure technique can remove, and why it leaves others alone.
 
     `what` says what they are and what can be done with them: `blocks can be left out`.
     """
@@ -81,7 +81,7 @@ class Parts:
         return f"{len(self.names)} {self.what}"
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """The parts as a JSON object."""
         return {"what": self.what, "names": list(self.names), "left_alone": dict(self.left_alone)}
 
     @staticmethod
@@ -95,9 +95,9 @@ NO_PARTS = Parts("parts")
 
 @dataclass(frozen=True)
 class Structure:
-    """One point on a pruning path: the steps that make it and what is known before it is built and measured.
+    """One point on a pruning path: its steps, and what is known before it is built and measured.
 
-    `divergence` is how far the outputs move when nothing is trained, None where that was not looked at; `latency` and
+    `divergence` is how far the outputs move when nothing is trained, None where that was not measured; `latency` and
     `size` are predicted shares of the baseline, with the finish that goes with it.
     """
 
@@ -109,7 +109,7 @@ class Structure:
 
 @dataclass(frozen=True)
 class PruningPath:
-    """Nested structures: each leaves less of the network than the one before."""
+    """A sequence of nested structures: each leaves less of the network than the one before."""
 
     name: str
     structures: tuple[Structure, ...]
@@ -117,24 +117,27 @@ class PruningPath:
 
 @dataclass(frozen=True)
 class Bracket:
-    """Structures that are trained beside each other, the most promising first: how many steps each rung takes, and how
-    many candidates."""
+    """A bracket of successive halving: structures that are trained beside each other, rung by rung.
+
+    The most promising structure comes first. `rungs` are the steps of training in each rung, `candidates` the number of
+    structures that are trained in it.
+    """
 
     structures: tuple[tuple[Step, ...], ...]
     rungs: tuple[int, ...] = ()
     candidates: tuple[int, ...] = ()
 
     def with_rung(self, steps: int, candidates: int) -> Bracket:
-        """The same with one rung more."""
+        """The bracket with one more rung."""
         return replace(self, rungs=(*self.rungs, steps), candidates=(*self.candidates, candidates))
 
 
 @dataclass(frozen=True)
 class TrainingProbe:
-    """How this network is trained, what one step costs here, and the brackets of training so far.
+    """How this network is trained, what one step costs on this machine, and the brackets so far.
 
-    `seconds_per_step` holds where the teacher's answer is known already; asking it adds `asking_seconds`, once for
-    each of the `bank` batches that there are. Courses follow each other, the later ones with smaller structures.
+    `seconds_per_step` is for batches whose teacher output is cached; computing it adds `asking_seconds`, once for
+    each of the `bank` batches that there are. Brackets follow each other, the later ones with smaller structures.
     """
 
     batch: int
@@ -147,17 +150,17 @@ class TrainingProbe:
 
     @property
     def rungs(self) -> int:
-        """Rungs of all brackets."""
+        """Number of rungs in all brackets."""
         return sum(len(bracket.rungs) for bracket in self.brackets)
 
     def seconds(self, bracket: int, number: int) -> float:
-        """What a round takes for one candidate, as far as it can be foreseen; both are counted from 0."""
+        """Predicted seconds of one rung for one candidate; bracket and rung are counted from 0."""
         steps = self.brackets[bracket].rungs[number]
         earlier = [*(one.rungs for one in self.brackets[:bracket]), self.brackets[bracket].rungs[:number]]
         return steps * self.seconds_per_step + self.asking_seconds * min(steps, self._unasked(earlier))
 
     def affordable(self, seconds: float) -> int:
-        """Steps of one more round that fit into a time."""
+        """Number of steps that one more rung can take within a time."""
         unasked = self._unasked([bracket.rungs for bracket in self.brackets])
         asking = unasked * (self.seconds_per_step + self.asking_seconds)
         if seconds < asking:
@@ -165,20 +168,20 @@ class TrainingProbe:
         return unasked + int((seconds - asking) / self.seconds_per_step)
 
     def _unasked(self, earlier: Sequence[Sequence[int]]) -> int:
-        """Batches of the bank whose answers are not known after these rounds."""
+        """Number of batches in the bank whose teacher output is not cached after these rungs."""
         return max(0, self.bank - max((steps for rungs in earlier for steps in rungs), default=0))
 
 
 @dataclass(frozen=True)
 class Probes:
-    """All probes of one model on one device. `layers` names the layers that they were taken from.
+    """All probes of one model on one device.
 
-    `blocks` can be left out and channels of `groups` cut; `left_alone` says why others cannot. `paths` are the
-    structures worth measuring; `channel_multiple` is the step of widths that pays here, None where that was not
-    measured; `training` is None before anything that fits was found, or without training data. `smallest` is the least
-    that can be left of the network, with latency and size as measured; None before it was. `microbenchmarks` is None
-    where the microbenchmarks could not be measured. `operators` is the share of the model's time by type of operator,
-    as the runtime names them.
+    `layers` names the layers that the microbenchmarks were made from. `parts` are what each structure technique can
+    remove. `paths` hold the structures worth measuring; `channel_multiple` is the multiple of channels that pays on
+    this device, None where that was not measured; `training` is None before any structure that fits was found, or
+    without training data. `smallest` is the smallest structure that can be made, with latency and size as measured;
+    None before it was measured. `microbenchmarks` is None where the microbenchmarks could not be measured. `operators`
+    is the share of the model's time by type of operator, as the runtime names them.
     """
 
     probes: tuple[Probe, ...] = ()
@@ -193,8 +196,10 @@ class Probes:
     operators: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, technique: str) -> tuple[Probe, ...]:
-        """The technique's probes that have a figure: those of the whole model before those of its dominant layers with
-        other settings, fastest first."""
+        """The technique's probes that have a figure, fastest first.
+
+        Probes of the whole model come before those of its dominant layers with other settings.
+        """
         mine = [probe for probe in self.probes if probe.technique == technique and probe.ratio is not None]
         known = [probe.settings for probe in mine if probe.whole]
         counting = [probe for probe in mine if probe.whole or probe.settings not in known]
@@ -207,7 +212,7 @@ class Probes:
         return next(fitting, next(iter(found), None))
 
     def parts_of(self, technique: str) -> Parts:
-        """What a structure technique can take; nothing where it was not asked."""
+        """The parts that a structure technique can remove; empty where it was not asked."""
         return self.parts.get(technique, NO_PARTS)
 
     def failure_of(self, technique: str) -> str:
@@ -217,7 +222,7 @@ class Probes:
         return "" if any(not probe.failure for probe in tried) else next((one.failure for one in tried), "")
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """The probes as a JSON object."""
         return {
             "probes": [probe.to_json() for probe in self.probes],
             "layers": list(self.layers),

@@ -1,4 +1,7 @@
-"""Profiles: the device, the runtime, how to measure, and the budgets. Read from YAML, unknown keys refused."""
+"""Profiles: the device, the runtime, how to measure, and the budgets.
+
+They are read from YAML; unknown keys are refused.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ DeviceClass = Literal["server", "desktop", "edge", "mobile"]
 
 @dataclass(frozen=True)
 class DeviceProfile:
-    """The device: how to reach it, what it is, and what marks it. No fingerprint means any machine."""
+    """The device: how to reach it, its facts, and its fingerprint. No fingerprint means any machine."""
 
     connection: str = "local"
     device_class: str = "server"
@@ -49,9 +52,12 @@ class RuntimeProfile:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How latency is measured: the statistic of a call at `batch`, until the interval's half width is within
-    `precision` (a share) of the value or clear of the budget, for at most `max_seconds`. `items`: accuracy is
-    confirmed on as many items as it takes (`as_needed`) or on `all`."""
+    """How latency is measured and accuracy is confirmed.
+
+    The `statistic` of a call at `batch` is measured until the interval's half width is within `precision` (a share) of
+    the value or clear of the budget, for at most `max_seconds`. `items`: accuracy is confirmed on as many items as it
+    takes (`as_needed`) or on `all`.
+    """
 
     batch: int = 1
     statistic: str = "p50"
@@ -62,8 +68,11 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Profile:
-    """Everything that is declared about the target. Layers of the model that are in `ignore` are left alone, those in
-    `keep_float` are not quantized; see `autocompress.core.layer_patterns` for how they are named."""
+    """Everything that is declared about the target.
+
+    Layers of the model that are in `ignore` are left alone, those in `keep_float` are not quantized; see
+    `autocompress.core.layer_patterns` for how they are named.
+    """
 
     name: str
     device: DeviceProfile = DeviceProfile()
@@ -81,11 +90,11 @@ class Profile:
 
     @property
     def alpha(self) -> float:
-        """The error probability that one verdict may spend."""
+        """The error probability of one verdict, 1 - confidence."""
         return 1.0 - self.confidence
 
     def rule(self, metric: str) -> GateRule:
-        """How the gate takes the metric's budget."""
+        """How the CI gate treats the metric's budget."""
         return self.rules.get(metric, GateRule())
 
     def limits(self, *metrics: str) -> bool:
@@ -95,8 +104,8 @@ class Profile:
     def with_budgets(self, budgets: Sequence[Budget]) -> Profile:
         """The profile with the budgets of the same metrics replaced; the others stay.
 
-        A limit on the loss of score takes the place of one in points of accuracy: a score that is limited so is hardly
-        one that has points.
+        A limit on the loss of score replaces one in points of accuracy: a score that is limited like this hardly ever
+        has points.
         """
         in_scores = any(budget.metric == "max_score_drop" for budget in budgets)
         kept = [b for b in self.budgets if not (in_scores and b.metric == "max_accuracy_drop_pp")]
@@ -112,7 +121,7 @@ class Profile:
 
     @property
     def in_float(self) -> tuple[str, ...]:
-        """Layers that are not quantized."""
+        """Patterns of the layers that are not quantized."""
         return (*self.keep_float, *self.ignore)
 
     def with_layers(self, ignore: Sequence[str], keep_float: Sequence[str]) -> Profile:
@@ -128,7 +137,7 @@ class Profile:
         return replace(self, ignore=both[0], keep_float=both[1])
 
     def to_json(self) -> dict[str, Any]:
-        """The content of a profile file that says the same, example inputs aside; `parse_profile` reads it."""
+        """The profile as the content of a profile file, without example inputs; `parse_profile` reads it."""
         device = asdict(self.device)
         device["class"] = device.pop("device_class")
         runtime = self.runtime
@@ -214,7 +223,7 @@ class _ProfileFile(_File):
 
 
 def shipped_profiles() -> dict[str, Path]:
-    """Names and files of the profiles that come with the package."""
+    """Files of the profiles that come with the package, by name."""
     package = Path(__file__).parents[1]
     # inside a wheel they are package data; in a checkout they stand beside the package
     folder = next((f for f in (package / "profiles", package.parent / "profiles") if f.is_dir()), package)
@@ -222,7 +231,7 @@ def shipped_profiles() -> dict[str, Path]:
 
 
 def load_profile(source: str | Path | Profile) -> Profile:
-    """A profile from a file, or by the name of one that is shipped (`local`).
+    """A profile from a file, or a shipped profile by its name (`local`).
 
     Raises:
         ProfileError: when there is no such profile, it is not YAML, or a key or value is not allowed.
@@ -245,7 +254,7 @@ def load_profile(source: str | Path | Profile) -> Profile:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except (OSError, ValueError):  # a text that no file system takes for a name
+    except (OSError, ValueError):  # a text that no file system accepts as a file name
         return False
 
 
@@ -268,7 +277,7 @@ def parse_profile(data: Any, where: str) -> Profile:
 
 
 def detected_profile(machine: Machine, name: str) -> str:
-    """The YAML of a profile that fits this machine alone, with the budgets of `local`."""
+    """The YAML text of a profile that fits this machine alone, with the budgets of `local`."""
     local = load_profile("local")
     content = {
         "name": name,
@@ -341,7 +350,7 @@ def _from_file(file: _ProfileFile) -> Profile:
 
 
 def _budgets(given: Mapping[str, Any]) -> tuple[tuple[Budget, ...], dict[str, GateRule]]:
-    """The budgets, without those that are off, and the rules of those that have some."""
+    """The budgets that are not switched off, and the gate rules of those that have some."""
     found, rules = [], {}
     for metric, value in given.items():
         limit = value
@@ -364,7 +373,7 @@ def _option_text(value: str | float | bool) -> str:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Safe YAML in which a key that stands twice is an error, not a silent choice of the last."""
+    """A safe YAML loader in which a repeated key is an error, instead of silently taking the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]

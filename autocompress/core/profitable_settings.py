@@ -1,4 +1,4 @@
-"""What probes say about a quantization's settings: which pay on this device, and whether any does."""
+"""Settings of a quantization that pay on this device, according to the probes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from autocompress.core.profile import Profile
 from autocompress.core.search_space import Reason, SettingSpace
 from autocompress.core.technique import ArtifactTechnique
 
-# probes closer than this are equally fast; the order of the technique's own list then decides
+# probes whose ratios are closer than this count as equally fast; the order of the technique's own list then decides
 SAME_SPEED = 0.05
 
 
@@ -34,7 +34,7 @@ def time_matters(profile: Profile) -> bool:
 
 
 def worth(profile: Profile) -> float:
-    """The latency, as a share of float, that a quantization may have and still be worth trying.
+    """The largest latency, as a share of float, at which a quantization is still worth trying.
 
     1 where time matters, more where the latency budget itself leaves room for it, anything where time does not.
     """
@@ -55,7 +55,7 @@ def profitable_settings(
     paying = [one for one in known if (by_settings[str(dict(one))].ratio or 0.0) < worth(profile)] or known[:1]
 
     def order(settings: Mapping[str, Setting]) -> tuple[bool, int]:
-        # what was measured of the whole model comes first, and is compared with nothing else
+        # probes of the whole model come first, and are compared only with each other
         probe = by_settings[str(dict(settings))]
         best = min(other.ratio or 0.0 for other in probes if other.whole == probe.whole)
         return not probe.whole, round(((probe.ratio or 0.0) / best - 1.0) / SAME_SPEED)

@@ -1,4 +1,4 @@
-"""Contract Runtime: turns a module into the file that ships, and runs that file."""
+"""Contract Runtime: exports a module to the file that is deployed, and runs that file."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """Example inputs of a model: arrays in the order of its arguments, or by argument name, with a batch
-    axis first."""
+    """Example inputs of a model, with a batch axis first.
+
+    They are arrays in the order of the model's arguments, or by argument name.
+    """
 
     inputs: Inputs
 
     @property
     def arrays(self) -> dict[str, Array]:
-        """The arrays by the names that the artifact's inputs will have."""
+        """The arrays, by the names that the artifact's inputs will have."""
         if isinstance(self.inputs, dict):
             return dict(self.inputs)
         names = ["input", *(f"input_{i}" for i in range(1, len(self.inputs)))]
@@ -40,18 +42,18 @@ class Example:
 
     @property
     def batch(self) -> int:
-        """Items in the batch."""
+        """Number of items in the batch."""
         return next(len(array) for array in self.arrays.values())
 
     def with_batch(self, size: int) -> Example:
-        """The first items, repeated as often as it takes to make `size`."""
+        """The example with `size` items: the first ones, repeated as often as needed."""
         take = np.arange(size) % self.batch
         if isinstance(self.inputs, dict):
             return Example({name: array[take] for name, array in self.inputs.items()})
         return Example(tuple(array[take] for array in self.inputs))
 
     def as_split(self, name: str = "example") -> Split:
-        """Its items as calibration data, with targets that mean nothing."""
+        """The items as calibration data, with placeholder targets."""
         return whole(name, ArraySource(self.inputs, np.zeros(self.batch, dtype=np.int64)))
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -63,7 +65,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Contents:
-    """What an artifact holds: stored weights, those that are not zero, and its operators by type."""
+    """Contents of an artifact: stored weights, those that are not zero, and its operators by type."""
 
     parameters: int
     nonzero: int
@@ -71,7 +73,7 @@ class Contents:
 
 
 class Session(ABC):
-    """An artifact, loaded."""
+    """A loaded artifact that can be run."""
 
     @abstractmethod
     def run(self, inputs: Mapping[str, Array]) -> tuple[Array, ...]:
@@ -83,10 +85,10 @@ class Session(ABC):
 
 
 class Runtime(ABC):
-    """A runtime that ships.
+    """An inference runtime that deployed files are run with.
 
-    `format` is what its artifacts are called, `suffix` how the names of their entry files end. `meter_backend` is the
-    file that the measuring program loads them with: see `autocompress/devices/meter/program.py`.
+    `format` names the format of its artifacts, `suffix` is the ending of their entry file's name. `meter_backend` is
+    the file that the measuring program loads them with: see `autocompress/devices/meter/program.py`.
     """
 
     name: ClassVar[str]
@@ -98,14 +100,14 @@ class Runtime(ABC):
     def export(
         self, module: torch.nn.Module, example: Example, destination: Path, keep_float: Sequence[str] = ()
     ) -> Artifact:
-        """The module as an artifact at `destination`, in inference mode, with a free batch where it allows one.
+        """Export the module in inference mode to an artifact at `destination`.
 
-        The module is left as it was. What layers that `keep_float` names do is marked in the artifact, and quantization
-        leaves it in float.
+        The batch is free where the module allows it. The module is left as it was. The nodes of layers that
+        `keep_float` names are marked in the artifact, and quantization leaves them in float.
 
         Raises:
-            ExportError: when it cannot be exported (the layer is named), the artifact computes other values, or what
-                one of the layers to keep in float does cannot be told apart in it.
+            ExportError: when it cannot be exported (the layer is named), the artifact computes other values, or the
+                nodes of one of the layers to keep in float cannot be told apart in it.
         """
 
     @abstractmethod
@@ -118,7 +120,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def load(self, artifact: Artifact, threads: int, options: Mapping[str, str]) -> Session:
-        """A session with `threads` threads and the runtime's own options.
+        """Load an artifact into a session with `threads` threads and the runtime's own options.
 
         Raises:
             RuntimeFailureError: when the runtime refuses the artifact or an option.
@@ -126,17 +128,17 @@ class Runtime(ABC):
 
     @abstractmethod
     def contents(self, artifact: Artifact) -> Contents:
-        """What the artifact holds."""
+        """The contents of an artifact: weights and operators."""
 
     @abstractmethod
     def largest_tensors(self, artifact: Artifact) -> Sequence[tuple[str, int]]:
-        """What the artifact's stored tensors are, with their bytes, the largest first."""
+        """Descriptions of the artifact's stored tensors with their bytes, the largest first."""
 
     @abstractmethod
     def slowest_operators(
         self, artifact: Artifact, inputs: Mapping[str, Array], threads: int, options: Mapping[str, str]
     ) -> Sequence[tuple[str, str, float]]:
-        """Name, type and share of the artifact's time on these inputs of its operators, the slowest first.
+        """Name, type and share of the total time of each operator on these inputs, the slowest first.
 
         Raises:
             RuntimeFailureError: when the runtime fails on it.
@@ -145,11 +147,11 @@ class Runtime(ABC):
     @property
     @abstractmethod
     def versions(self) -> Mapping[str, str]:
-        """Versions of the libraries that a measurement depends on."""
+        """Versions of the libraries that measurements depend on, by name."""
 
 
 def align(inputs: Inputs, specs: Sequence[TensorSpec], where: str = "data") -> dict[str, Array]:
-    """A batch as the artifact takes it: by name, in its dtypes.
+    """The inputs of a batch as the artifact takes them: by name, in its dtypes.
 
     Raises:
         DataError: when names, number, shapes or dtypes do not fit, or a value is not finite.
@@ -164,7 +166,7 @@ def align(inputs: Inputs, specs: Sequence[TensorSpec], where: str = "data") -> d
 
 
 def feeds(split: Split, artifact: Artifact, size: int) -> Iterator[tuple[dict[str, Array], Array]]:
-    """Batches of a part as the artifact takes them, with their targets.
+    """Batches of a split as the artifact takes them, with their targets.
 
     An artifact with a fixed batch gets full batches only: the last one is filled up with its own items, so
     there may be more rows in the feed than targets.

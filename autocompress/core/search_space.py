@@ -1,4 +1,4 @@
-"""The search space: what will be tried, cheapest effort first, and what will not, each with its reason."""
+"""The search space: recipes to try, the cheapest effort first, and refused techniques with reasons."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from autocompress.errors import PlanError
 
 @dataclass(frozen=True)
 class Choice:
-    """A setting with its options, the most promising first.
+    """A setting of a technique with its options, the most promising first.
 
-    `structural` settings change the artifact's size or latency; the others change only what its numbers are,
+    `structural` settings change the artifact's size or latency; the others change only the values it computes,
     so a candidate that missed a size or latency budget need not be tried again with another of their options.
     """
 
@@ -27,7 +27,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class SettingSpace:
-    """The settings that a technique may be given.
+    """The settings that are tried for a technique.
 
     `combinations` restricts some settings to these joint values (most promising first), for example to the
     type pairs that a probe found to pay.
@@ -37,7 +37,7 @@ class SettingSpace:
     combinations: tuple[Mapping[str, Setting], ...] = ()
 
     def grid(self) -> Iterator[dict[str, Setting]]:
-        """All settings, most promising first: structural settings vary slowest."""
+        """All combinations of settings, most promising first: structural settings vary slowest."""
         joint = {name for combination in self.combinations for name in combination}
         free = sorted((c for c in self.choices if c.name not in joint), key=lambda choice: not choice.structural)
         for combination in self.combinations or ({},):
@@ -45,13 +45,13 @@ class SettingSpace:
                 yield {**combination, **dict(zip((choice.name for choice in free), values, strict=True))}
 
     def structural(self, settings: Mapping[str, Setting]) -> dict[str, Setting]:
-        """The part of `settings` that decides size and latency."""
+        """The settings that decide size and latency."""
         names = {choice.name for choice in self.choices if choice.structural}
         return {name: value for name, value in settings.items() if name in names}
 
 
 def check_settings(technique: str, choices: Sequence[Choice], settings: Mapping[str, Setting]) -> None:
-    """Raises PlanError when a setting is unknown, missing or not one of its options."""
+    """Raise PlanError when a setting is unknown, missing or not one of its options."""
     known = {choice.name: choice for choice in choices}
     for name, value in settings.items():
         if name not in known:
@@ -66,26 +66,26 @@ def check_settings(technique: str, choices: Sequence[Choice], settings: Mapping[
         raise PlanError(f"lacks the setting {missing[0]!r}.", where=technique)
 
 
-# the sentence of a refusal of what a rule names and the shelf does not hold
+# sentence that refuses a technique which a rule names but which is not registered
 NOT_AVAILABLE = "not available in this version."
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a technique was taken or refused: the sentence, the rule that decided and the fact behind it."""
+    """Why a technique was taken or refused: a sentence, the rule that decided and the fact behind it."""
 
     sentence: str
     rule: str
     fact: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """The reason as a JSON object."""
         return {"sentence": self.sentence, "rule": self.rule, "fact": self.fact}
 
 
 @dataclass(frozen=True)
 class Element:
-    """A technique inside a recipe with the settings to try."""
+    """A technique in a recipe, with the settings to try."""
 
     technique: str
     stage: Stage
@@ -94,7 +94,7 @@ class Element:
 
 @dataclass(frozen=True)
 class ExpectedDrop:
-    """Points of accuracy that plans like this usually lose, from `low` to `high`, and who says so."""
+    """The points of accuracy that plans of a kind usually lose, from `low` to `high`, with the source."""
 
     low: float
     high: float
@@ -106,13 +106,13 @@ class ExpectedDrop:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One kind of plan. Predictions are shares of the baseline, None where nothing is known yet.
+    """One kind of plan: the techniques that are applied, with their settings and predictions.
 
-    `structures` are the steps, one tuple of them for each structure, that the first round begins with. Where they are
-    `nested`, each leaves less of the network than the one before, so that the first that fits can be found by
-    halving; `likely` is where it is expected. `predictions` hold latency and size of each of them, empty where they are
-    those of the recipe. `promotes` is how many trials of the recipe before, one round shorter, go on here; None lets
-    all.
+    Predictions are shares of the baseline, None where nothing is known yet. `structures` are the steps, one tuple of
+    them for each structure, that the first round begins with. Where they are `nested`, each leaves less of the network
+    than the one before, so that the first that fits can be found by bisection; `likely` is where it is expected.
+    `predictions` hold latency and size of each of them, empty where they are those of the recipe. `promotes` is how
+    many trials of the recipe before, one round shorter, go on in this one; None promotes all.
     """
 
     name: str
@@ -137,7 +137,7 @@ class Recipe:
 
     @property
     def techniques(self) -> list[str]:
-        """Names of all techniques that its plans may have, in order."""
+        """Names of all techniques that plans of the recipe may use, in order."""
         structural = dict.fromkeys(step.technique for structure in self.structures for step in structure)
         return [*structural, *(element.technique for element in self.elements)]
 
@@ -155,11 +155,11 @@ class Recipe:
                 yield Plan(tuple(rounds), tuple(next(steps) for _ in self.finish))
 
     def structure_of(self, plan: Plan) -> tuple[Step, ...]:
-        """The steps in front of the first round that are one of the recipe's structures; none without structures."""
+        """The steps of a plan's structure; empty where the recipe has no structures."""
         return plan.structure if self.structures else ()
 
     def place(self, plan: Plan) -> int | None:
-        """Where the plan's structure stands among the recipe's, None where it is none of them."""
+        """The index of the plan's structure among the recipe's structures, None where it is none of them."""
         structure = self.structure_of(plan)
         return self.structures.index(structure) if structure in self.structures else None
 
@@ -176,14 +176,14 @@ class Recipe:
         return found == [*mine, [element.technique for element in self.finish]]
 
     def predicted(self, plan: Plan) -> tuple[float | None, float | None]:
-        """Latency and size that are predicted of a plan of this recipe."""
+        """The predicted latency and size of a plan of this recipe."""
         place = self.place(plan)
         if place is not None and self.predictions:
             return self.predictions[place]
         return self.predicted_latency, self.predicted_size
 
     def fixed_by(self, plan: Plan) -> tuple[Step, ...]:
-        """The plan's steps without the settings that leave size and latency as they are."""
+        """The plan's steps with their structural settings only, which decide size and latency."""
         structure = self.structure_of(plan)
         rest = list(plan.steps)[len(structure) :]
         return (
@@ -195,7 +195,7 @@ class Recipe:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """The recipe as a JSON object."""
         return {
             "name": self.name,
             "effort": self.effort.name.lower(),
@@ -211,7 +211,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Decision:
-    """One rule of the tree, evaluated: the question, its answer, by what it was found, and what follows from it.
+    """One evaluated rule of the decision tree: question, answer, the fact found, and the consequence.
 
     `others` are the branches that were not taken, by their answer.
     """
@@ -225,7 +225,7 @@ class Decision:
     source: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """The decision as a JSON object."""
         return {
             "rule": self.rule,
             "question": self.question,
@@ -239,7 +239,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Recipes from cheap to dear, refusals with reasons, and the path through the decision tree."""
+    """Recipes in order of effort, refused techniques with reasons, and the path through the decision tree."""
 
     recipes: tuple[Recipe, ...]
     refusals: Mapping[str, Reason]
@@ -256,11 +256,11 @@ class SearchSpace:
         return any(answer.rule == rule and answer.answer == "yes" for answer in self.decisions)
 
     def recipe_of(self, plan: Plan) -> Recipe | None:
-        """The recipe whose techniques the plan uses."""
+        """The recipe that a plan belongs to, None where there is none."""
         return next((recipe for recipe in self.recipes if recipe.holds(plan)), None)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """The search space as a JSON object."""
         return {
             "recipes": [recipe.to_json() for recipe in self.recipes],
             "refusals": {name: reason.to_json() for name, reason in self.refusals.items()},

@@ -1,4 +1,4 @@
-"""Sources: where items come from, and parts: which of them a purpose may look at."""
+"""Sources, which deliver data items, and splits, which select the items for one purpose."""
 
 from __future__ import annotations
 
@@ -28,14 +28,16 @@ class Source(Protocol):
         ...
 
     def read(self, indices: Sequence[int]) -> tuple[Inputs, Array]:
-        """Inputs (in the order of the model's arguments, or by name) and targets, each with leading axis
-        `len(indices)`."""
+        """Inputs and targets of these items, each with leading axis `len(indices)`.
+
+        Inputs are in the order of the model's arguments, or by name.
+        """
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class ArraySource:
-    """Arrays in memory; `transform` turns a batch of inputs into what the model takes."""
+    """A source of arrays in memory; `transform` turns a batch of inputs into what the model takes."""
 
     inputs: Inputs
     targets: Array
@@ -64,7 +66,7 @@ class ArraySource:
 
 @dataclass(frozen=True, eq=False)
 class DatasetSource:
-    """A map-style dataset whose items are `(input, ..., target)` or a dict that holds the target."""
+    """A source over a map-style dataset with items `(input, ..., target)` or dicts that hold the target."""
 
     dataset: Any
     collate: Callable[[list[Any]], Any]
@@ -78,7 +80,9 @@ class DatasetSource:
 
 
 def split_batch(batch: Any) -> tuple[Inputs, Array]:
-    """Inputs and targets of a collated batch: `(input, ..., target)`, `({name: input}, target)`, or a dict.
+    """Inputs and targets of a collated batch.
+
+    The batch is `(input, ..., target)`, `({name: input}, target)`, or a dict.
 
     Raises:
         DataError: when the batch has no target.
@@ -142,7 +146,7 @@ def as_source(data: Any) -> Source | None:
         if isinstance(data.dataset, IterableDataset):
             return _materialize(data)
         if data.batch_size is None and data.batch_sampler is None:
-            # its items are batches already, or single items that nothing has put together
+            # its items are already batches, or single items that were never collated
             _, target = split_batch(next(iter(data), ()))
             return _materialize(data) if target.ndim else DatasetSource(_sampled(data), default_collate)
         return DatasetSource(_sampled(data), data.collate_fn)
@@ -157,7 +161,7 @@ def as_source(data: Any) -> Source | None:
 
 
 def _sampled(loader: Any) -> Any:
-    """The loader's dataset, or the part of it that its sampler keeps to."""
+    """The loader's dataset, or the subset of it that its sampler draws from."""
     from torch.utils.data import RandomSampler, SequentialSampler, Subset, SubsetRandomSampler
 
     sampler = loader.sampler
@@ -196,7 +200,7 @@ def _materialize(loader: Any) -> ArraySource:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Some items of a source: what one purpose may look at."""
+    """Items of a source that one purpose uses: training, calibration, validation or the holdout."""
 
     name: str
     source: Source
@@ -211,7 +215,7 @@ class Split:
             yield self.source.read([int(i) for i in self.indices[start : start + size]])
 
     def first(self, count: int) -> Split:
-        """The first `count` items in an order fixed by a hash of the index, so that no sorting by class shows."""
+        """The first `count` items in an order fixed by a hash of the index, which breaks any sorting by class."""
         return Split(self.name, self.source, np.sort(self._mixed[:count]))
 
     @cached_property
@@ -219,12 +223,12 @@ class Split:
         return self.indices[np.argsort([_mix(int(index)) for index in self.indices])]
 
     def without(self, indices: NDArray[np.int64]) -> Split:
-        """The items that are not among these."""
+        """The items of the split except these."""
         return Split(self.name, self.source, np.setdiff1d(self.indices, indices))
 
     @property
     def hash(self) -> str:
-        """sha256 over the items' values, read through at most 64 of them, and their number; 16 hex digits."""
+        """The sha256 over the number of items, their indices and the values of at most 64; 16 hex digits."""
         digest = hashlib.sha256(f"{len(self)}".encode())
         digest.update(self.indices.tobytes())
         for inputs, targets in self.first(64).batches(64):
@@ -235,7 +239,7 @@ class Split:
 
 
 def whole(name: str, source: Source) -> Split:
-    """A part that holds every item."""
+    """A split of all items of a source."""
     return Split(name, source, np.arange(len(source), dtype=np.int64))
 
 
@@ -245,6 +249,6 @@ def _mix(index: int) -> int:
 
 def third(n: int, *, selects: bool) -> NDArray[np.int64]:
     """Indices of the validation third of `n` items, or of the other two thirds."""
-    # by the hash of the index alone: an item keeps its part when items are added at the end
+    # by the hash of the index alone: an item stays in its split when items are added at the end
     chosen = np.array([_mix(i) % 3 == 0 for i in range(n)], dtype=bool)
     return np.flatnonzero(chosen if selects else ~chosen).astype(np.int64)

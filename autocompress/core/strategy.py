@@ -11,8 +11,14 @@ from autocompress.core.trial import Trial
 
 
 class Strategy(ABC):
-    """A pure function of the search space and the journal, so that resuming needs no further code."""
+    """Decides which plan is tried next, as a pure function of search space and history.
+
+    So resuming a run needs no further code.
+    """
 
     @abstractmethod
     def propose(self, search_space: SearchSpace, history: Sequence[Trial]) -> Plan | None:
-        """The next plan, never one that is in `history` (claimed trials included); None when nothing is left."""
+        """The next plan to try; None when nothing is left.
+
+        It is never one that is in `history` (claimed trials included).
+        """

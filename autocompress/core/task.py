@@ -1,4 +1,4 @@
-"""Tasks: the data in its parts and what counts as a good answer."""
+"""Tasks: the data in its splits, and the score of a model's outputs."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ Augment = Callable[[Any], Any]
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """The data in its parts and what counts as a good answer.
+    """The data of a task in its splits, and how outputs are scored.
 
     Args:
         test: what accuracy is certified on. Sources are `(inputs, targets)` arrays, a Dataset or a DataLoader;
             several inputs are a tuple of arrays or a dict by argument name.
         train: what may be trained on and calibrated with.
-        val: what selects between candidates. Without it, a third of `test` selects and the rest confirms.
+        val: the validation split, which selects between candidates. Without it, a third of `test` selects and the rest
+            is the holdout.
         score: `score(outputs, targets) -> (n,)`, higher is better; by name (`top1`, `top5`, `negative_error`,
-            `token_accuracy`) or a callable on numpy arrays. `outputs` is one array, or a tuple for several. A figure of
+            `token_accuracy`) or a callable on numpy arrays. `outputs` is one array, or a tuple for several. A score of
             all items together is an `Aggregate`, or one by name: `macro_f1`, `spearman`, `negative_perplexity`.
         loss: `loss(outputs, targets)` on tensors, for training.
         augment: a function on a batch of input tensors, for training.
@@ -56,7 +57,7 @@ class Task:
 
     @property
     def validation(self) -> Split | None:
-        """What selects between candidates: `val`, else a third of `test`."""
+        """The validation split, which selects between candidates: `val`, else a third of `test`."""
         if self.val is not None:
             return whole("val", self.val)
         if self.test is None:
@@ -65,7 +66,7 @@ class Task:
 
     @property
     def holdout(self) -> Split | None:
-        """What only confirms: `test`, without the third that selects when there is no `val`."""
+        """The holdout split, used only for confirmation: `test`, or two thirds of it when there is no `val`."""
         if self.test is None:
             return None
         if self.val is not None:
@@ -85,18 +86,18 @@ class Task:
 
     @property
     def calibration(self) -> Split | None:
-        """What ranges are calibrated on: `train`, else what selects; never what confirms."""
+        """The split that quantization ranges are calibrated on: `train`, else validation; never the holdout."""
         return whole("train", self.train) if self.train is not None else self.validation
 
     @property
     def aggregate(self) -> Aggregate | None:
-        """The score as a figure of all items together, None where every item has a score of its own."""
+        """The score as an `Aggregate` of all items together, None where every item has a score of its own."""
         if isinstance(self.score, str):
             return AGGREGATES.get(self.score)
         return self.score if isinstance(self.score, Aggregate) else None
 
     def scores(self, outputs: Any, targets: Array) -> NDArray[np.float64]:
-        """The score of each item, shape `(n,)`; of an aggregate what each item brings to it, shape `(n, k)`.
+        """The score of each item, shape `(n,)`; for an aggregate each item's contribution, shape `(n, k)`.
 
         Raises:
             DataError: when the score function raises or returns something else.
@@ -123,7 +124,7 @@ class Task:
         return result
 
     def columns(self, outputs: Any, targets: Array) -> dict[str, NDArray[np.float64]]:
-        """`score` of each item and, where it chooses one of several classes, `answer` and `label`."""
+        """The `score` of each item and, in classification, its predicted class `answer` and its `label`."""
         found = {"score": self.scores(outputs, targets)}
         if self.chooses_classes:
             found["answer"] = first_output(outputs).argmax(1).astype(np.float64)
@@ -132,7 +133,7 @@ class Task:
 
     @property
     def score_name(self) -> str:
-        """The score by name; for a callable, where it is defined."""
+        """The name of the score; for a callable, where it is defined."""
         if isinstance(self.score, str):
             return self.score
         if isinstance(self.score, Aggregate):
@@ -141,7 +142,7 @@ class Task:
         return f"{kind.__module__}.{kind.__qualname__}"
 
     def value(self, scores: NDArray[np.float64]) -> float:
-        """The figure that scores of `scores` come to: their mean, or what the aggregate makes of them."""
+        """The score of all items: the mean of their `scores`, or what the aggregate computes from them."""
         return float(scores.mean()) if self.aggregate is None else self.aggregate.value(scores)
 
     @property
@@ -151,7 +152,7 @@ class Task:
 
     @property
     def score_is_rate(self) -> bool:
-        """True when the score lies between 0 and 1 as a share of right answers does."""
+        """True when the score is a share between 0 and 1, as the share of right answers is."""
         return self.chooses_classes or (self.aggregate is not None and self.aggregate.is_rate)
 
 

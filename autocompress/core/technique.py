@@ -1,4 +1,4 @@
-"""Contracts ModelTechnique and ArtifactTechnique: one way each of making a model smaller or faster."""
+"""Contracts ModelTechnique and ArtifactTechnique: methods that make a model smaller or faster."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Context:
     """What a technique may use: the task, example inputs, and a folder for its files.
 
     `calibration` holds items that ranges may be taken from, None when there are no data. `teacher` is the original
-    module; `on_step` hears of training: step, steps, seconds left. `shared` is a folder for what all plans of a run
-    use. Layers that `ignore` names are left alone.
+    module; `on_step` is called during training with the step, the number of steps and the seconds left. `shared` is a
+    folder for files that all plans of a run use. Layers that `ignore` names are left alone.
     """
 
     task: Task | None
@@ -43,12 +43,12 @@ class Context:
 
 
 class Technique(ABC):
-    """What both contracts share: a name, a place in the plan, an effort, and the settings it knows.
+    """Base of both contracts: a technique's name, stage, effort and settings.
 
-    `choices` lists every setting with every option, for validation; `space` narrows them to what is worth
-    trying for one model on one device. A technique says itself why it should not be tried; beyond that only a rule of
-    the decision tree keeps it out, by what it needs: calibration or training data by its effort, `hardware` by the
-    features that a device must have one of, none where any device will do.
+    `choices` lists every setting with every option, for validation; `space` narrows them to what is worth trying for
+    one model on one device. `refuses` gives a technique's own reason why it should not be tried; beyond that only a
+    rule of the decision tree excludes it, by what it needs: calibration or training data by its effort, `hardware` by
+    the features of which a device must have at least one, empty where any device will do.
     """
 
     name: ClassVar[str]
@@ -60,7 +60,10 @@ class Technique(ABC):
 
     @abstractmethod
     def describe(self, settings: Sequence[Mapping[str, Setting]]) -> str:
-        """What its steps in one plan do, in a few words: `9 blocks dropped`; `settings` are those of each step."""
+        """A few words for its steps in one plan, such as `9 blocks dropped`.
+
+        `settings` are those of each step.
+        """
 
     @abstractmethod
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
@@ -68,15 +71,15 @@ class Technique(ABC):
 
     @abstractmethod
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
-        """Why it should not be tried here, None when it should."""
+        """The reason why it should not be tried for this model and device, None when it should."""
 
 
 class ModelTechnique(Technique):
-    """Acts on the module, before export."""
+    """A technique that changes the module, before export."""
 
     @abstractmethod
     def apply(self, module: torch.nn.Module, settings: Mapping[str, Setting], context: Context) -> torch.nn.Module:
-        """The module, changed; the one passed in may be used up.
+        """The changed module; the one passed in may be changed or reused.
 
         Raises:
             TechniqueError: when it cannot be done on this module.
@@ -84,7 +87,7 @@ class ModelTechnique(Technique):
 
 
 class StructureTechnique(ModelTechnique):
-    """Takes parts out of a network, by moves that the search weighs against those of other techniques.
+    """A technique that removes parts of a network, by moves that the search compares with others' moves.
 
     `reduces` names what a pruning path by its moves alone reduces (`depth`, `width`); `parts` says what the names of
     its moves are and what can be done with them (`blocks can be left out`).
@@ -96,7 +99,7 @@ class StructureTechnique(ModelTechnique):
 
     @abstractmethod
     def moves(self, network: Network) -> MoveSpace:
-        """What it can take from a network."""
+        """The space of its moves in a network."""
 
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
         """The settings of its steps on the pruning paths that were found."""
@@ -106,10 +109,10 @@ class StructureTechnique(ModelTechnique):
 
 
 class ArtifactTechnique(Technique):
-    """Acts on the artifact, after export.
+    """A technique that changes the exported artifact.
 
     `formats` are the artifact formats it can change; `probed` lists settings to probe on the device, one
-    micro-measurement each. `value_bytes` is what it makes of a weight's four bytes.
+    short measurement each. `value_bytes` is the size of a weight afterwards, which takes four bytes before.
     """
 
     formats: ClassVar[frozenset[str]]
@@ -118,7 +121,7 @@ class ArtifactTechnique(Technique):
 
     @abstractmethod
     def covers(self, facts: Facts) -> frozenset[Kind]:
-        """Kinds of layers whose weights it makes narrower in this model."""
+        """Kinds of layers whose weights it stores in fewer bytes in this model."""
 
     @abstractmethod
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
@@ -129,3 +132,9 @@ class ArtifactTechnique(Technique):
         Raises:
             TechniqueError: when it cannot be done, or left the artifact without any saving.
         """
+
+
+def with_remarks(name: str, remarks: Sequence[tuple[str, bool]]) -> str:
+    """A name, followed in brackets by those remarks whose condition is true."""
+    said = ", ".join(remark for remark, holds in remarks if holds)
+    return f"{name} ({said})" if said else name

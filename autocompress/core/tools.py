@@ -1,4 +1,4 @@
-"""What a run works with: one runtime, one device, and the techniques on the shelf."""
+"""The tools of a run: one runtime, one device, and the registered techniques."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from autocompress.system.workspace import make_folder
 
 @dataclass(frozen=True, eq=False)
 class Tools:
-    """One runtime, one device, and the techniques in the order in which the planner looks at them."""
+    """One runtime, one device, and the techniques in the order in which the planner considers them."""
 
     runtime: Runtime
     device: Device
@@ -28,7 +28,7 @@ class Tools:
         """The technique of that name.
 
         Raises:
-            PlanError: when it is not on the shelf.
+            PlanError: when no technique of that name is registered.
         """
         for technique in self.techniques:
             if technique.name == name:
@@ -37,12 +37,12 @@ class Tools:
         raise PlanError(f"there is no technique named {name!r}.", where="plan", hint=f"On the shelf: {known}.")
 
     def name_of(self, plan: Plan) -> str:
-        """The plan in a few words, as its techniques put them: `9 blocks dropped, distilled 12k steps, int8`."""
+        """A short description of the plan, such as `9 blocks dropped, distilled 12k steps, int8`."""
         settings: dict[str, list[Mapping[str, Setting]]] = {}
         for step in plan.steps:
             settings.setdefault(step.technique, []).append(step.settings)
         shelf = {technique.name: technique for technique in self.techniques}
-        # one that is not on the shelf has no words of its own
+        # a technique that is not registered cannot describe itself
         words = [shelf[name].describe(given) if name in shelf else name for name, given in settings.items()]
         return ", ".join(words) or str(plan)
 
@@ -50,12 +50,12 @@ class Tools:
         """The largest effort of a plan's steps.
 
         Raises:
-            PlanError: when a step names a technique that is not on the shelf.
+            PlanError: when a step names a technique that is not registered.
         """
         return max((self.technique(step.technique).effort for step in plan.steps), default=Effort.NONE)
 
     def finished(self, artifact: Artifact, finish: Sequence[Step], context: Context) -> Artifact:
-        """The artifact after the steps of a finish, each with a folder of its own inside the context's.
+        """Apply the steps of a finish to an artifact, each in a folder of its own inside the context's.
 
         Raises:
             PlanError: when a step cannot read the format that the one before it writes.
@@ -73,7 +73,10 @@ class Tools:
         return artifact
 
     def require_possible(self, plan: Plan) -> None:
-        """Raises PlanError when a step names a technique or setting that is not known, or stands in the wrong part."""
+        """Raise PlanError when a step of the plan is not possible.
+
+        That is when its technique or a setting is unknown, or it stands in the wrong part of the plan.
+        """
         for step in plan.steps:
             technique = self.technique(step.technique)
             if technique.stage is not step.stage:

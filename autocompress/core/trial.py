@@ -1,4 +1,4 @@
-"""Trials: what became of a plan."""
+"""Trials: plans that were built and measured, and how that ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from autocompress.core.verdict import Verdict
 
 
 class Outcome(StrEnum):
-    """How a trial ended; CLAIMED is still under way."""
+    """How a trial ended; CLAIMED means that it is still running."""
 
     CLAIMED = "claimed"
     MEASURED = "measured"
@@ -24,10 +24,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One plan, tried.
+    """One plan that was tried, with its measurement, verdict and outcome.
 
     `stopped_by` names the budget whose measurement ended the trial; `fidelity` is the share of the recovery
-    that was spent; `seconds` maps activities (build, size, latency, accuracy) to their cost.
+    that was spent; `seconds` maps activities (build, size, latency, accuracy) to the seconds they took.
     """
 
     number: int
@@ -43,7 +43,7 @@ class Trial:
 
     @property
     def promising(self) -> bool:
-        """Measured, nothing exceeded, and every value on the right side of its limit."""
+        """True when it was measured, exceeds no budget, and every value is on the right side of its limit."""
         if self.outcome is not Outcome.MEASURED or not self.verdict.findings:
             return False
         return all(f.value is None or f.overshoot <= 1.0 for f in self.verdict.findings) and (
@@ -51,7 +51,7 @@ class Trial:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """The trial as a JSON object."""
         return {
             "plan": self.plan.to_json(),
             "outcome": str(self.outcome),

@@ -1,4 +1,4 @@
-"""Verdicts: what the measurements say about each budget."""
+"""Verdicts: whether measurements meet each budget, at a stated confidence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from autocompress.core.budget import Budget
 
 
 class Standing(StrEnum):
-    """Where a measurement stands against a budget, at the stated confidence."""
+    """Whether a measurement meets a budget, at the stated confidence."""
 
     MET = "met"
     EXCEEDED = "exceeded"
@@ -20,7 +20,7 @@ class Standing(StrEnum):
 
 
 class Status(StrEnum):
-    """The answer over all budgets."""
+    """The overall answer for all budgets."""
 
     MET = "met"
     NOT_MET = "not met"
@@ -34,7 +34,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One budget judged.
+    """The judgement of one budget.
 
     `value`, `limit`, `low`, `high` are in the metric's unit (or shares of the baseline for a relative budget);
     `low` and `high` bound the true value, each one-sided at the stated confidence. `needed` is the number of
@@ -57,7 +57,7 @@ class Finding:
 
     @property
     def overshoot(self) -> float:
-        """How far past the limit, as a ratio: 1.0 is exactly at it, above 1 is past it.
+        """The ratio of the value to its limit: 1.0 is exactly at it, above 1 is past it.
 
         Accuracy drops may be zero or negative, so theirs is 1 + (value - limit) / max(limit, 1).
         """
@@ -72,7 +72,7 @@ class Finding:
         return ratio
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """The finding as a JSON object."""
         return {
             "metric": self.budget.metric,
             "budget": self.budget.text,
@@ -99,7 +99,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All findings. Nothing fails open: without findings, or with one unmeasured, it is not met."""
+    """The findings on all budgets.
+
+    Missing evidence never passes: without findings, or with one unmeasured, the verdict is not met.
+    """
 
     findings: tuple[Finding, ...] = ()
 
@@ -118,7 +121,7 @@ class Verdict:
 
     @property
     def binding(self) -> Finding | None:
-        """The finding that stands farthest from being met, None when all are met."""
+        """The finding that is farthest from being met, None when all are met."""
         open_ones = [finding for finding in self.findings if finding.standing is not Standing.MET]
         ranks = {Standing.EXCEEDED: 2, Standing.UNDECIDED: 1, Standing.UNMEASURED: 0}
         return max(
@@ -136,7 +139,7 @@ class Verdict:
         return next((finding for finding in self.findings if finding.budget.metric == metric), None)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """The verdict as a JSON object."""
         return {"status": str(self.status), "findings": [finding.to_json() for finding in self.findings]}
 
     @staticmethod

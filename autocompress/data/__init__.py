@@ -1,1 +1,1 @@
-"""Data and models as the user names them, and what is read of them."""
+"""Loading of data and models from the specs that users give."""

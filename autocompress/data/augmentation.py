@@ -1,4 +1,4 @@
-"""Random changes of image batches, for training: vectorised, on tensors `(n, c, h, w)`."""
+"""Random augmentation of image batches for training: vectorised, on tensors `(n, c, h, w)`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ PADDING_SHARE = 8  # a side is padded by an eighth of it: the usual 4 pixels at 
 
 
 def flip(images: Tensor) -> Tensor:
-    """Each image mirrored left to right with probability one half; `(n, c, h, w)` in and out.
+    """Mirror each image left to right with probability one half; `(n, c, h, w)` in and out.
 
-    Draws from torch's global generator on the CPU, so that every device sees the same changes.
+    Draws from torch's global generator on the CPU, so that every device gets the same changes.
     """
     chosen = torch.rand(len(images)) < 0.5
     return torch.where(chosen.to(images.device)[:, None, None, None], images.flip(3), images)
 
 
 def crop(images: Tensor) -> Tensor:
-    """Each image moved at random by up to an eighth of its sides, zeros coming in; `(n, c, h, w)` in and out.
+    """Shift each image at random by up to an eighth of its sides, filling with zeros.
 
-    The same as a random crop of the old size after padding with zeros (He et al. 2015, section 4.2).
+    Takes and gives `(n, c, h, w)`. This equals a random crop of the old size after padding with zeros (He et al. 2015,
+    section 4.2).
     """
     n, channels, height, width = images.shape
     top, left = max(1, height // PADDING_SHARE), max(1, width // PADDING_SHARE)
@@ -40,7 +41,7 @@ def crop(images: Tensor) -> Tensor:
 
 
 def crop_flip(images: Tensor) -> Tensor:
-    """`crop`, then `flip`."""
+    """Apply `crop`, then `flip`."""
     return flip(crop(images))
 
 

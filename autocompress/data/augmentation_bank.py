@@ -17,7 +17,7 @@ from autocompress.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One batch of a view. `key` is the same whenever the same items come with the same augmentation."""
+    """One batch of a view. `key` is equal whenever the same items come with the same augmentation."""
 
     key: int
     inputs: dict[str, torch.Tensor]
@@ -25,11 +25,10 @@ class Batch:
 
 
 class AugmentationBank:
-    """Batches of a part, augmented, the same for the same seed and step: a run that resumes sees what it would have
-    seen.
+    """Augmented batches of a split: equal seed and step give the same batch, also in a resumed run.
 
     An epoch shows one of `views` views of all items: a view fixes which items meet in a batch and how they are
-    augmented, so that a teacher's answers can be kept. Later epochs show the views again, their batches in another
+    augmented, so that a teacher's outputs can be cached. Later epochs show the views again, their batches in another
     order. 0 views means a fresh one for every epoch. Items are held in memory as the model takes them.
     """
 
@@ -50,7 +49,7 @@ class AugmentationBank:
         inputs = {name: tensor[items] for name, tensor in self._inputs.items()}
         key = view * self.per_epoch + place
         if augment is not None:
-            # augmentation draws from torch's global generator, which is left as it was found
+            # augmentation draws from torch's global generator, which is restored afterwards
             with seeded(self._seed * 1_000_003 + key):
                 inputs = {name: augment(tensor) if tensor.ndim == 4 else tensor for name, tensor in inputs.items()}
         return Batch(key, inputs, torch.from_numpy(self._targets)[items])
@@ -62,7 +61,7 @@ class AugmentationBank:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """torch's global generator with this seed, and as it was afterwards."""
+    """Seed torch's global generator inside the block, and restore its state afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -81,7 +80,7 @@ def _gather(split: Split) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 
 def _put(array: np.ndarray | None, rows: np.ndarray, start: int, length: int, name: str) -> np.ndarray:
-    # put together at the end they would be held twice
+    # filled batch by batch: joined at the end, the items would be held twice
     if array is None:
         array = np.empty((length, *rows.shape[1:]), rows.dtype)
     if rows.shape[1:] != array.shape[1:]:

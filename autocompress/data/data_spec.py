@@ -1,4 +1,4 @@
-"""Data by its spec: `digits`, `cifar10`, `mnist`, `fashion-mnist`, `PATH.npz` or `file.py:callable`."""
+"""Data from a spec: `digits`, `cifar10`, `mnist`, `fashion-mnist`, `PATH.npz` or `file.py:callable`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def load_data(spec: str, *, data_dir: Path | None = None, augment: str = "none",
 
     Args:
         spec: `digits`: scikit-learn's 1,797 images, float32 `(n, 1, 8, 8)` between 0 and 1, about 1,000 of
-            them to train on. `cifar10`, `mnist`, `fashion-mnist`: torchvision's train and test part, kept as
+            them to train on. `cifar10`, `mnist`, `fashion-mnist`: torchvision's train and test split, kept as
             uint8 and given out as float32 `(n, c, h, w)`, normalised with the mean and std of `PUBLISHED`.
             `PATH.npz`: see `read_npz`. `file.py:callable` or `package.module:callable`: a function that
             returns a `Task`.
@@ -106,7 +106,7 @@ def _digits() -> Task:
             hint='Install it with: pip install "autocompress[data]"',
         ) from error
     images, labels = load_digits(return_X_y=True)
-    # 0..16 in the file
+    # values from 0 to 16 in the file
     images = (images.reshape(-1, 1, 8, 8) / 16).astype(np.float32)
     labels = labels.astype(np.int64)
     trains = np.array([_trains(i) for i in range(len(labels))], dtype=bool)
@@ -118,7 +118,10 @@ def _digits() -> Task:
 
 
 def _trains(index: int) -> bool:
-    """Whether an image of digits is trained on: five of nine by the hash of its index, about 1,000."""
+    """True when an image of digits belongs to the training split.
+
+    Those are five of nine by the hash of the index, about 1,000.
+    """
     digest = hashlib.sha256(f"digits {index}".encode()).digest()
     return int.from_bytes(digest[:8], "little") % 9 < 5
 
@@ -142,7 +145,7 @@ def _published(name: str, data_dir: Path, *, download: bool) -> Task:
     for part in ("train", "test"):
         try:
             loaded = dataset(data_dir, train=part == "train", download=download)
-            # the arrays and not the items, of which the dataset would make a PIL image each
+            # the arrays are read and not the items, each of which the dataset would turn into a PIL image
             images, labels = _as_nchw(np.asarray(loaded.data)), np.asarray(loaded.targets, dtype=np.int64)
             sources[part] = ArraySource((images,), labels, known.normalize)
         except Exception as error:

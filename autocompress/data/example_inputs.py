@@ -15,10 +15,12 @@ from autocompress.errors import DataError, ModelError, RuntimeFailureError
 
 
 def as_task(data: Any) -> Task | None:
-    """A task from a Task, `(inputs, targets)` arrays, a Dataset, a DataLoader, or a dict of train, val, test.
+    """A task from a Task, arrays, a Dataset, a DataLoader, or a dict of these.
+
+    Arrays are `(inputs, targets)`; a dict has the keys train, val, test.
 
     Raises:
-        DataError: when the object is none of these, or a part is empty.
+        DataError: when the object is none of these, or a split is empty.
     """
     if data is None or isinstance(data, Task):
         return data
@@ -33,8 +35,10 @@ def as_task(data: Any) -> Task | None:
 
 
 def example_for(model: Any, task: Task | None, inputs: Any, specs: Sequence[TensorSpec]) -> Example:
-    """Example inputs, the first of: `inputs` as given, items of the data, the profile's specs, the model's own
-    `example_input_array` (Lightning) or `dummy_inputs` (Hugging Face).
+    """Example inputs for a model, from the first source that is available.
+
+    The sources are: `inputs` as given, items of the data, the profile's specs, the model's own `example_input_array`
+    (Lightning) or `dummy_inputs` (Hugging Face).
 
     Raises:
         ModelError: when there is none of them.
@@ -59,7 +63,10 @@ def example_for(model: Any, task: Task | None, inputs: Any, specs: Sequence[Tens
 
 
 def made_up_arrays(specs: Sequence[TensorSpec], batch: int) -> dict[str, Array]:
-    """One batch by the specs: normal values for floats, ones (which any table of embeddings has) for whole numbers."""
+    """One batch of generated inputs that fit the specs.
+
+    Floats are normally distributed; whole numbers are ones, an index that every embedding table has.
+    """
     generator = np.random.default_rng(0)
     arrays: dict[str, Array] = {}
     for spec in specs:
@@ -71,7 +78,7 @@ def made_up_arrays(specs: Sequence[TensorSpec], batch: int) -> dict[str, Array]:
 
 
 def feed_of(artifact: Artifact, example: Example | None, batch: int) -> dict[str, Array]:
-    """What an artifact is measured with: one batch of the example, made up where there is none, by input name.
+    """The inputs that an artifact is measured with, by name: one batch of the example, or generated ones.
 
     Raises:
         RuntimeFailureError: when it takes batches of another size only.
@@ -89,7 +96,7 @@ def feed_of(artifact: Artifact, example: Example | None, batch: int) -> dict[str
 
 
 def made_up(specs: Sequence[TensorSpec]) -> Example:
-    """Inputs by their specs, for a model that nothing else is known of."""
+    """Example inputs generated from specs, for a model that nothing else is known of."""
     arrays = made_up_arrays(specs, batch=1)
     named = any(name != "input" and not name.startswith("input_") for name in arrays)
     return Example(arrays if named else tuple(arrays.values()))
@@ -109,7 +116,7 @@ def _given(inputs: Any) -> Example:
 
 
 def _as_model_takes(inputs: Inputs) -> Inputs:
-    # numpy's default float64 is never what a float32 model was trained on
+    # float64 is only numpy's default: a float32 model was never trained on it
     def narrow(array: Any) -> Any:
         return array.astype(np.float32) if array.dtype == np.float64 else array
 

@@ -1,4 +1,4 @@
-"""Models by their spec: `file.py:callable`, `package.module:callable` or `torchvision:resnet18`."""
+"""Models from a spec: `file.py:callable`, `package.module:callable` or `torchvision:resnet18`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def load_model(spec: str, weights: Path | None = None) -> nn.Module:
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """The state dict in a file, on the CPU, without the wrapper and the prefix that training left around it.
+    """The state dict in a file, on the CPU.
+
+    The wrapper dict and the name prefix that training left around it are removed.
 
     Raises:
         ModelError: when the file is missing or holds anything else than tensors by name.
@@ -57,7 +59,7 @@ def read_weights(path: Path) -> dict[str, Any]:
         raise ModelError(what, where=str(path), hint=f"Give a state dict. {_SAVING}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # advice on files that are refused below
+            warnings.simplefilter("ignore")  # torch warns about files that are refused below
             content = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:
         held = re.search(r"GLOBAL (\S+)", str(error))

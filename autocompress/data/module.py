@@ -1,4 +1,4 @@
-"""Calling a user's module the same way everywhere: inputs by position or name, outputs as a flat tuple."""
+"""Call a user's module: inputs by position or name, outputs as a flat tuple."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from autocompress.errors import ModelError
 
 
 class FlatModule(nn.Module):
-    """A module with tensors in and a tuple of tensors out, in the order of `output_names`."""
+    """Wraps a module to take tensors and return a tuple of tensors in the order of `output_names`."""
 
     def __init__(self, module: nn.Module, input_names: tuple[str, ...], *, by_name: bool) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class FlatModule(nn.Module):
         self.by_name = by_name
 
     def forward(self, *arrays: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Outputs of the module, flattened."""
+        """The module's outputs, flattened."""
         if self.by_name:
             outputs = self.module(**dict(zip(self.input_names, arrays, strict=True)))
         else:
@@ -32,7 +32,9 @@ class FlatModule(nn.Module):
 
 
 def flatten_outputs(outputs: Any) -> dict[str, torch.Tensor]:
-    """Tensors by name from a tensor, a tuple, a dict, or an object with `logits` as Hugging Face models give.
+    """A module's output tensors, by name.
+
+    The output may be a tensor, a tuple, a dict, or an object with `logits` as Hugging Face models give.
 
     Raises:
         ModelError: when there is no tensor among them.
@@ -60,7 +62,7 @@ def flatten_outputs(outputs: Any) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def inference_mode_of(module: nn.Module) -> Iterator[None]:
-    """The module in evaluation mode without gradients, each part put back afterwards as it was."""
+    """Run the block with the module in evaluation mode and without gradients, and restore its mode."""
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:
@@ -73,7 +75,7 @@ def inference_mode_of(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def unfused_encoder_layers() -> Iterator[None]:
-    """Without the fused path of inference, which would hide the layers inside encoder layers from hooks."""
+    """Switch torch's fused encoder path off in the block; it would hide inner layers from hooks."""
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -112,7 +114,7 @@ def call(module: nn.Module, example: Example) -> dict[str, torch.Tensor]:
 
 
 def call_by(module: nn.Module, inputs: Mapping[str, torch.Tensor], *, by_name: bool) -> torch.Tensor:
-    """First output of a module, in the mode and with the gradients that it has."""
+    """The first output of a module, called in its present mode and with its present gradient settings."""
     outputs = module(**inputs) if by_name else module(*inputs.values())
     return next(iter(flatten_outputs(outputs).values()))
 

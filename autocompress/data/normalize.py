@@ -1,4 +1,4 @@
-"""Images as models take them, made batch by batch from the bytes in memory."""
+"""Normalisation of uint8 images to what models take, batch by batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from autocompress.core.source import Array
 
 @dataclass(frozen=True)
 class Normalize:
-    """Makes float32 images of uint8 images `(n, c, h, w)`; every other array passes as it is.
+    """Turns uint8 images `(n, c, h, w)` into normalised float32; other arrays are returned unchanged.
 
     Args:
         mean, std: per channel, or one for all, of values between 0 and 1: `(value / 255 - mean) / std`.
@@ -21,7 +21,7 @@ class Normalize:
     std: tuple[float, ...] = (1.0,)
 
     def __call__(self, batch: Array) -> Array:
-        """The batch, float32 when it held images."""
+        """The batch, normalised to float32 where it holds images."""
         if not is_image(batch):
             return batch
         images = batch.astype(np.float32)
@@ -32,7 +32,7 @@ class Normalize:
 
 
 def is_image(array: Array) -> bool:
-    """True for what `Normalize` changes."""
+    """True for arrays that `Normalize` changes."""
     return array.dtype == np.uint8 and array.ndim == 4
 
 

@@ -1,4 +1,4 @@
-"""Data in a NumPy archive: `x_test`, `y_test` and, optionally, the same of `train` and `val`."""
+"""Data in a NumPy archive: `x_test`, `y_test` and optionally the arrays of `train` and `val`."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _open(path: Path) -> NpzFile:
 
 
 def _parse(key: str, path: Path) -> tuple[str, str, str]:
-    """Side, part and input name of a key, the name empty for the only input."""
+    """Side (`x` or `y`), split and input name of a key; the name is empty for the only input."""
     base, dot, name = key.partition(".")
     side, _, part = base.partition("_")
     if base not in _KEYS or part not in PARTS or (dot and (side == "y" or not name)):
@@ -146,7 +146,7 @@ def _input(array: Array, where: str) -> Array:
     if array.ndim == 0:
         raise DataError("is a single number.", where=where, hint="Give an array with one row an item.")
     if array.dtype.kind == "f":
-        # in chunks: a mask of the whole array could be the largest thing in memory
+        # in chunks: a mask of the whole array might need more memory than anything else
         for start in range(0, len(array), _CHUNK_ITEMS):
             finite = np.isfinite(array[start : start + _CHUNK_ITEMS])
             if not finite.all():

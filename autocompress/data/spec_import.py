@@ -1,4 +1,4 @@
-"""What a spec like `file.py:callable` or `package.module:callable` names, made by calling it."""
+"""Import and call what a spec such as `file.py:callable` or `package.module:callable` names."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ T = TypeVar("T")
 
 def split_spec(spec: str) -> tuple[str, str] | None:
     """The file or module and the name in `file.py:callable`, None when the text is not of this form."""
-    # from the right: a path on Windows has a colon of its own
+    # split from the right: a path on Windows has a colon of its own
     target, colon, name = spec.rpartition(":")
     return (target, name) if colon and target and name.isidentifier() else None
 
 
 @dataclass(frozen=True)
 class Maker(Generic[T]):
-    """Makes what specs name.
+    """Makes the objects that specs name.
 
     Args:
         wanted: the class that the named callable has to return an instance of.
-        noun: what it is called in messages, with its article.
+        noun: the name of that class in messages, with its article.
         error: the class of the errors raised.
     """
 
@@ -46,7 +46,7 @@ class Maker(Generic[T]):
     error: type[AutocompressError]
 
     def make(self, target: str, name: str) -> T:
-        """What `name` in the file or module `target` returns, called without arguments, or is.
+        """The object `name` in the file or module `target`, or what it returns when called without arguments.
 
         The file's folder, or the current directory for a module, is importable meanwhile and afterwards.
         Errors of this package that the user's code raises pass unchanged.
@@ -113,7 +113,7 @@ class Maker(Generic[T]):
             found = getattr(module, name)
         except AttributeError:
             known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-            # with no near name, what it defines itself says more than what it imports
+            # with no similar name, list what the module defines itself and not what it imports
             own = [key for key in known if getattr(vars(module)[key], "__module__", None) == module.__name__]
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = nearest(name, near or own) if near or own else "It defines none."
@@ -164,7 +164,7 @@ class Maker(Generic[T]):
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """The folder in front of the search path, as Python does for a script, and at its end afterwards.
+    """Put the folder first in the import path, as Python does for a script, and at its end afterwards.
 
     At the end, imports that the user's functions make later still work, and no file there (`random.py`) hides
     a library that is imported later.
@@ -183,7 +183,7 @@ def _importable(folder: Path) -> Iterator[None]:
 
 
 def _line_of(problem: BaseException, target: str) -> str:
-    """File and line of the user's code that was last at work, the target itself when none was."""
+    """File and line of the user's code that ran last before an error; the target when none ran."""
     if isinstance(problem, SyntaxError) and problem.filename and problem.lineno:
         return f"{_short(problem.filename)}, line {problem.lineno}"
     libraries = [

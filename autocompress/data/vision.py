@@ -1,4 +1,4 @@
-"""The one way to torchvision, on a CPU build of torch too.
+"""Import of torchvision that also works on a CPU build of torch.
 
 The wheel of torchvision on the package index is built for CUDA. Its compiled operators do not load on a CPU
 build of torch, and `import torchvision` then stops at "operator torchvision::nms does not exist", although
@@ -44,7 +44,7 @@ def import_torchvision() -> Any:
 
 
 def prepare_torchvision() -> None:
-    """Make a later `import torchvision` work, in anyone's code; does nothing where it is missing or works."""
+    """Make a later `import torchvision` work in any code; does nothing where it is missing or works."""
     spec = importlib.util.find_spec("torchvision")
     if spec is None or not spec.submodule_search_locations or _has("nms"):
         return
@@ -62,7 +62,10 @@ def _has(name: str) -> bool:
 
 
 def _load_compiled(folders: list[str]) -> None:
-    """Load torchvision's own operators where they fit; once declared they could not be registered."""
+    """Load torchvision's own operators where they fit.
+
+    This comes first: once the schemas are declared, the operators could not be registered any more.
+    """
     found = PathFinder.find_spec("_C", folders)
     if found is None or not found.origin or not found.origin.endswith(tuple(EXTENSION_SUFFIXES)):
         return

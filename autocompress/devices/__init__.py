@@ -1,4 +1,4 @@
-"""The devices that can be measured on, by the scheme of a profile's connection."""
+"""The registered devices, by the scheme of a profile's connection."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DEVICES: tuple[type[Device], ...] = (LocalDevice,)
 
 
 def device_of(profile: Profile, runtime: Runtime) -> Device:
-    """The device that the profile's connection names, which runs artifacts in `runtime`.
+    """The device that the profile's connection names; it runs artifacts in `runtime`.
 
     Raises:
         ProfileError: when no device is reached in that way.

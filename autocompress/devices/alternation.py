@@ -1,10 +1,11 @@
-"""Blocks of calls in turn, of files that are loaded anew each time, without those that the machine disturbed.
+"""Latency measurement: blocks of calls that alternate between artifacts, in repeated rounds.
 
 Where a file's memory happens to lie makes it up to some percent faster or slower for as long as it stays loaded, so
 that repeated calls alone tell two identical files apart: Mytkowicz et al., "Producing wrong data without doing anything
 obviously wrong!", ASPLOS 2009; Curtsinger and Berger, "Stabilizer: statistically sound performance evaluation", ASPLOS
 2013; Kalibera and Jones, "Rigorous benchmarking in reasonable time", ISMM 2013. So a round begins with loading all
-files, each time somewhere else and by another process, and rounds are what is repeated.
+files, each time somewhere else and by another process, and rounds are what is repeated. Rounds that other work on the
+machine disturbed are left out.
 """
 
 from __future__ import annotations
@@ -26,25 +27,28 @@ FLOATS = NDArray[np.float64]
 MIN_ROUNDS = 9
 WARM_UP_SECONDS = 0.3
 MOST_WARM_UP_SECONDS = 3.0
-# a block counts as disturbed when a fixed piece of work right before or after it took so much longer than in the
-# calmest tenth of the blocks
+# a block counts as disturbed when the control kernel, a fixed piece of work right before and after it, took longer than
+# DRIFT times what it took around the calmest tenth of the blocks
 DRIFT, CALMEST = 1.1, 10
 PATIENCE = 2.0
 # a 95 % interval of the median, to know when the profile's precision is reached
 PRECISION_ALPHA = 0.025
-# share of the time that may go into loading files anew; what takes longer to load is loaded less often
+# share of the time that may go into reloading files; files that take longer to load are loaded less often
 LOADING_SHARE = 0.5
-# files are loaded behind so many bytes that are not used, drawn anew each time
+# most bytes of unused padding allocated before a file is loaded; their number is drawn anew each time
 MOST_PADDING = 1 << 16
 LOADING_SEED = 20_251_122
-# calls of a block, so that a high percentile of it is more than its slowest call
+# least calls in a block, so that a high percentile is not just its slowest call
 LEAST_CALLS = {"p90": 50, "p95": 100, "p99": 300}
 
 
 @dataclass(frozen=True)
 class Block:
-    """Calls in a row: their times and the longer of the control kernel's times around them, in ms; and the energy of
-    one of them in mJ, None where no counter can be read."""
+    """A block of consecutive calls: their times, and the control kernel's time around them, in ms.
+
+    `control_ms` is the longer of the control kernel's times before and after the block. `energy_mj` is the energy of
+    one call, None where no counter can be read.
+    """
 
     times: Sequence[float]
     control_ms: float
@@ -55,22 +59,22 @@ class Meter(Protocol):
     """A process that times one artifact at a time; it begins with the one of its own place."""
 
     def block(self, calls: int, discard: int) -> Block:
-        """`calls` calls, after `discard` that do not count."""
+        """Time `calls` calls, after `discard` calls that do not count."""
         ...
 
     @property
     def load_seconds(self) -> float:
-        """What loading its first artifact took."""
+        """Seconds that loading its first artifact took."""
         ...
 
     def load(self, place: int, padding: int) -> None:
-        """Load the artifact of that place, behind `padding` bytes that are not used."""
+        """Load the artifact of that place after allocating `padding` bytes that are not used."""
         ...
 
 
 @dataclass(eq=False)
 class Rounds:
-    """The blocks of each artifact, one per round, and how often the artifacts were loaded for them.
+    """The blocks of each artifact, one per round, and how many times the artifacts were loaded for them.
 
     `calm_ms` is the control kernel's time on this machine when nothing disturbed it, as far as that is known.
     """
@@ -81,7 +85,7 @@ class Rounds:
 
     @property
     def dropped(self) -> int:
-        """Rounds in which a block was disturbed."""
+        """The number of rounds left out because a block was disturbed."""
         return len(self.blocks[0]) - len(self.kept)
 
     @property
@@ -91,14 +95,14 @@ class Rounds:
 
     @property
     def calm(self) -> list[int]:
-        """The rounds that nothing disturbed."""
+        """The numbers of the rounds that nothing disturbed."""
         controls = np.array([[block.control_ms for block in blocks] for blocks in self.blocks])
         limit = DRIFT * min(self.calmest_ms, self.calm_ms)
         return list(np.flatnonzero((controls <= limit).all(axis=0)))
 
     @property
     def kept(self) -> list[int]:
-        """The rounds that count: the calm ones, or all where hardly any is: the machine is that noisy."""
+        """The numbers of the rounds that count: the calm ones, or all where a noisy machine left too few."""
         calm, every = self.calm, len(self.blocks[0])
         return calm if len(calm) >= min(MIN_ROUNDS, max(5, every // 2)) else list(range(every))
 
@@ -113,13 +117,16 @@ class Rounds:
 
 
 def alternate(meters: Sequence[Meter], max_seconds: float, profile: Profile, calm_ms: float = math.inf) -> Rounds:
-    """Blocks of calls, in turn and in alternating order; files are loaded anew for every round, or as often as half of
-    the time allows, each by the next process: one that runs faster than the others favours none of them.
+    """Measure blocks of calls that alternate between the artifacts, in alternating order.
+
+    Files are loaded anew for every round, or as often as half of the time allows. Each is loaded by the next process in
+    turn, so that a process that happens to be fast favours no artifact.
 
     Ends when the intervals are as narrow as the profile's precision and clear of its latency budgets. Where they
     are narrow but a budget lies inside, it goes on to `max_seconds` without looking again: looking after every
     block and stopping at the first favourable interval would favour whatever chance brings. A machine that is
-    disturbed for longer is given as much time again to calm down; `calm_ms` is what the control kernel takes then.
+    disturbed for longer is given as much time again to calm down; `calm_ms` is the control kernel's time on the
+    undisturbed machine.
     """
     to_the_end = False
     least = LEAST_CALLS.get(profile.protocol.statistic, 2)
@@ -137,7 +144,7 @@ def alternate(meters: Sequence[Meter], max_seconds: float, profile: Profile, cal
             holders = [*holders[1:], holders[0]]
             for place, meter in enumerate(holders):
                 meter.load(place, int(paddings.integers(MOST_PADDING)))
-        # forwards and backwards in turn, so that a steady drift does not favour one of them
+        # alternately in forward and reverse order, so that a steady drift favours no artifact
         order = range(len(meters)) if number % 2 == 0 else reversed(range(len(meters)))
         for i in order:
             rounds.blocks[i].append(holders[i].block(calls[i], discard=max(1, calls[i] // 10)))
@@ -176,10 +183,10 @@ def _clear(values: Sequence[FLOATS], profile: Profile) -> bool:
 
 
 def _warm_up(meter: Meter, precision: float) -> float:
-    """Blocks until they do not get faster any more; the time of one call in seconds.
+    """Run blocks until they do not get faster any more, and return the time of one call in seconds.
 
-    Steady: of the last four blocks the later two are not faster than the earlier two by more than the precision.
-    Gives up after three seconds: what still drifts then does so for other reasons.
+    Steady means that of the last four blocks the later two are not faster than the earlier two by more than the
+    precision. It gives up after three seconds: what still drifts then does so for other reasons.
     """
     start = time.monotonic()
     medians: list[float] = []
@@ -193,8 +200,11 @@ def _warm_up(meter: Meter, precision: float) -> float:
 
 
 def _block_size(call_seconds: float, block_seconds: float) -> int:
-    """At least 25 calls or 20 ms, whichever is more, but no more than 0.25 s or the block's share of the time; of slow
-    calls three."""
+    """The number of calls in a block.
+
+    At least 25 calls or 20 ms, whichever is more, but no more than 0.25 s or the block's share of the time; of slow
+    calls three.
+    """
     wanted = max(25.0, 0.02 / call_seconds)
     affordable = max(3.0, min(0.25, block_seconds) / call_seconds)
     return max(2, int(min(wanted, affordable)))

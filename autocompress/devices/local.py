@@ -1,4 +1,4 @@
-"""The machine that autocompress runs on, measured in processes of their own."""
+"""The local device: the present machine, with artifacts measured in separate processes."""
 
 from __future__ import annotations
 
@@ -67,17 +67,17 @@ class LocalDevice(Device):
     ) -> list[Measurement]:
         """See `Device.measure`."""
         limit = max_seconds or profile.protocol.max_seconds
-        # every measurement on this machine passes here, whoever asks for it; one on another machine disturbs none
+        # every measurement on this machine takes the lock here; measurements on other machines need none
         with measuring(), ExitStack() as stack:
             folder = stack.enter_context(scratch("meter"))
             files = []
             for place, artifact in enumerate(artifacts):
                 files.append((artifact.path, folder / f"{place}.npz"))
                 inputs = feed_of(artifact, example, profile.protocol.batch)
-                # numpy has arguments of its own, `file` among them
+                # the prefix keeps names apart from np.savez's own parameters, such as `file`
                 named: dict[str, Any] = {f"input {name}": array for name, array in inputs.items()}
                 np.savez(files[-1][1], **named)
-            # all start at once, which takes them longest, and load one after the other, which is timed
+            # all processes start at once, which takes longest, and load one after the other, which is timed
             meters = [
                 stack.enter_context(MeterProcess(METER / "program.py", self._runtime.meter_backend, files, place))
                 for place in range(len(files))

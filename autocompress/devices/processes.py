@@ -1,4 +1,4 @@
-"""A measuring process and the talk with it."""
+"""The parent's side of a measuring process: starts it and exchanges commands with it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BLOCK_TIMEOUT_S = 60.0
 
 
 class MeterProcess:
-    """One running measuring program; ends when the `with` block does.
+    """A running measuring process; it ends when the `with` block does.
 
     `backend` is the file with which it loads artifacts. `artifacts` are all that are measured together, each with a
     file of inputs; `place` is the one that it begins with, and whose memory it measures.
@@ -71,7 +71,7 @@ class MeterProcess:
 
     @property
     def _artifact(self) -> Path:
-        """What is loaded now."""
+        """The path of the artifact that is loaded now."""
         return self._artifacts[self._place][0]
 
     def open(self, threads: int, options: Mapping[str, str]) -> None:
@@ -96,8 +96,8 @@ class MeterProcess:
         self.load_seconds = float(reply["seconds"])
 
     def load(self, place: int, padding: int) -> None:
-        """Load the artifact of that place instead, behind `padding` bytes that are not used."""
-        # what the first one left behind would count as memory of the next
+        """Load the artifact of that place after allocating `padding` bytes that are not used."""
+        # memory that the first artifact left behind would count as that of the next
         self._reloaded = True
         self._place = place
         artifact, inputs = map(str, self._artifacts[place])
@@ -106,7 +106,7 @@ class MeterProcess:
         self._call_seconds = float(self._ask(command, OPEN_TIMEOUT_S)["seconds"])
 
     def block(self, calls: int, discard: int) -> Block:
-        """`calls` calls, after `discard` that do not count."""
+        """Time `calls` calls, after `discard` calls that do not count."""
         allowed = BLOCK_TIMEOUT_S + 20 * (calls + discard) * self._call_seconds
         reply = self._ask({"do": "block", "calls": calls, "discard": discard}, allowed)
         block = Block(reply["ms"], reply["control_ms"], reply["energy_mj"])

@@ -1,1 +1,1 @@
-"""From a plan to an artifact, and from an artifact to its measurement."""
+"""Evaluation: builds a plan's artifact and measures it."""

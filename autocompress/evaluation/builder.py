@@ -1,4 +1,4 @@
-"""From a plan to its artifact."""
+"""Builds artifacts: from a plan to its file."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ Rounds = tuple[tuple[Step, ...], ...]
 
 
 class Artifacts(ABC):
-    """Where the artifacts of plans come from: built from the module, or found in a finished run."""
+    """Provides the artifacts of plans: built from the module, or found in a finished run."""
 
     @property
     @abstractmethod
     def baseline(self) -> Artifact:
-        """The model as it is."""
+        """The artifact of the unchanged model."""
 
     @abstractmethod
     def find(self, plan: Plan) -> Artifact | None:
-        """The plan's artifact if it is there already."""
+        """The plan's artifact if it exists already."""
 
     @abstractmethod
     def build(self, plan: Plan) -> Artifact:
-        """The plan's artifact; the same plan, model, data and thread count give the same bytes.
+        """Build the plan's artifact; the same plan, model, data and thread count give the same bytes.
 
         Raises:
             PlanError: when a step names an unknown technique or setting, or nothing can be built.
@@ -52,8 +52,8 @@ class Artifacts(ABC):
 class Builder(Artifacts):
     """Builds the artifacts of one module's plans, each kept in the workspace by the hash of its plan.
 
-    `export_seconds` is what the export of the untouched module took, 0 where an earlier run made it. `on_step` hears of
-    training: step, steps, seconds left.
+    `export_seconds` is the time that exporting the unchanged module took, 0 where an earlier run made it. `on_step` is
+    called during training with the step, the number of steps and the seconds left.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Builder(Artifacts):
 
     @property
     def baseline(self) -> Artifact:
-        """The model untouched, exported once.
+        """The artifact of the unchanged model, exported once.
 
         Raises:
             ModelError: when it cannot be exported.
@@ -87,7 +87,7 @@ class Builder(Artifacts):
         return self._baseline
 
     def export_baseline(self, folder: Path) -> None:
-        """Export the model untouched into a folder of one's own.
+        """Export the unchanged model into a given folder.
 
         Raises:
             ModelError: when it cannot be exported.
@@ -98,7 +98,7 @@ class Builder(Artifacts):
         self.export_seconds = time.monotonic() - began
 
     def keep_baseline(self) -> None:
-        """Keep the exported baseline with the run's other artifacts."""
+        """Copy the exported baseline to the run's other artifacts."""
         self._baseline = self.baseline.copy_to(self._folder(Plan()) / self._name)
 
     def _export(self, module: torch.nn.Module, path: Path) -> Artifact:
@@ -143,7 +143,7 @@ class Builder(Artifacts):
         )
 
     def exported(self, rounds: Rounds) -> Artifact:
-        """The module after its rounds as a float artifact; exported once.
+        """Export the module after its rounds as a float artifact; done once for the same rounds.
 
         Raises:
             ExportError: when it cannot be exported.
@@ -152,7 +152,7 @@ class Builder(Artifacts):
         if not rounds:
             return self.baseline
         path = self._folder(Plan(rounds)) / f"float{self._tools.runtime.suffix}"
-        # plans that begin alike share this, and two workers may come to it at once: the second waits for the first
+        # plans with equal rounds share this artifact, and two workers may need it at once: the second waits
         with folder_lock(path.parent):
             if path.exists():
                 with suppress(ArtifactError):
@@ -162,7 +162,9 @@ class Builder(Artifacts):
                 return self._export(module, path)
 
     def untrained(self, structure: Sequence[Step]) -> torch.nn.Module:
-        """The module with a structure, not trained. Its tensors are its own where a step changed anything.
+        """The module after the steps of a structure, without training.
+
+        It has tensors of its own where a step changed anything.
 
         Raises:
             TechniqueError: when a step cannot be done on this model.
@@ -172,18 +174,21 @@ class Builder(Artifacts):
             return self._module(rounds)
 
     def _module(self, rounds: Rounds) -> torch.nn.Module:
-        """The module after its rounds. Weights come from the checkpoint of these rounds where there is one; else the
-        last round is applied to what the rounds before it left. Whoever calls holds the lock of their folder."""
+        """The module after its rounds, with the weights of the rounds' checkpoint where there is one.
+
+        Otherwise the last round is applied to the module after the rounds before it. The caller holds the lock of the
+        rounds' folder.
+        """
         if not rounds:
             return with_shared_weights(self.module)
         folder = self._folder(Plan(rounds))
         weights = folder / "module.pt"
         if weights.exists():
             module = self._before(rounds)
-            # what is trained is in the checkpoint; shapes may depend on what the rounds before it learned
+            # the checkpoint holds the trained weights; shapes may depend on the weights of the rounds before
             for step in (step for step in rounds[-1] if step.stage is not Stage.RECOVERY):
                 module = self._apply(module, step, folder)
-            # never into the original's tensors, which a round without structure still shares
+            # a round without structure still shares the original's tensors, which must not be overwritten
             module = with_own_weights(module)
             if load_checkpoint(weights, module.load_state_dict):
                 return module
@@ -194,7 +199,7 @@ class Builder(Artifacts):
         return module
 
     def _before(self, rounds: Rounds) -> torch.nn.Module:
-        """The module as the last round finds it."""
+        """The module before its last round."""
         with folder_lock(self._folder(Plan(rounds[:-1]))):
             return self._module(rounds[:-1])
 

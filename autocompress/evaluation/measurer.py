@@ -1,4 +1,4 @@
-"""From an artifact to its measurement, beside the baseline's; everything that is judged comes from the device."""
+"""Measures artifacts beside the baseline, always on the device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DOWNLOAD_LEVEL = 19
 
 
 class Measurer:
-    """Measures artifacts on one device as one profile says. Without a baseline there is nothing beside them.
+    """Measures artifacts on one device, as one profile says, beside the baseline where there is one.
 
     `example` gives the inputs that calls are timed with; None makes them up from the artifact's input spec.
     """
@@ -36,11 +36,11 @@ class Measurer:
         self._scorer = Scorer(device, profile, task or Task())
 
     def size(self, artifact: Artifact) -> Measurement:
-        """Size in MB and, where a budget asks for it, download size (zstd, level 19)."""
+        """Measure size in MB and, where a budget asks for it, download size (zstd, level 19)."""
         return Measurement(self._sizes(artifact), {} if self.baseline is None else self._sizes(self.baseline))
 
     def time(self, artifact: Artifact, max_seconds: float | None = None) -> Measurement:
-        """Latency and memory, in blocks that alternate with the baseline's, each in a fresh process.
+        """Measure latency and memory in blocks that alternate with the baseline's, each in a fresh process.
 
         Raises:
             DeviceError, RuntimeFailureError: see `Device.measure`.
@@ -56,9 +56,10 @@ class Measurer:
         return Measurement(after.readings, before.readings, after.conditions)
 
     def score(self, artifact: Artifact, split: Split) -> Measurement:
-        """Scores on the same items as the baseline's, shape `(n,)` each where every item has its own.
+        """Score the artifact and the baseline on the same items.
 
-        Where the task is one of classes, the answers of both and the labels as well.
+        Scores have shape `(n,)` where every item has its own. In classification the predicted classes of both and the
+        labels are given as well.
 
         Raises:
             DataError: when the data do not fit the artifact or its outputs.

@@ -1,4 +1,4 @@
-"""A run: everything that its stages share."""
+"""The objects that all stages of a run share."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class Run:
 
     @property
     def baseline(self) -> Artifact:
-        """The file of the model as it is."""
+        """The artifact of the unchanged model."""
         return self.artifacts.baseline
 
     @property
     def builder(self) -> Builder:
-        """What builds the files of plans from the module.
+        """The builder of plans' artifacts from the module.
 
         Raises:
             PlanError: when the module is not at hand.
@@ -57,16 +57,16 @@ class Run:
 
     @property
     def machine(self) -> Machine:
-        """The machine that measures."""
+        """The machine that measurements are taken on."""
         return self.tools.device.machine()
 
     @property
     def objective(self) -> Objective:
-        """What orders plans."""
+        """The objective that orders plans."""
         return self.profile.objective
 
     def tell(self, stage: str, sentence: str) -> None:
-        """Tell whoever listens what is being done."""
+        """Pass a sentence about the present work to the progress callback."""
         self.progress(Event(stage, sentence))
 
     def name_of(self, plan: Plan) -> str:
@@ -74,10 +74,10 @@ class Run:
         return self.tools.name_of(plan)
 
     def cost(self, trial: Trial) -> tuple[float, ...]:
-        """What orders trials under the profile's objective; lower is better.
+        """The trial's cost under the profile's objective, as numbers to compare in turn; lower is better.
 
         Raises:
-            PlanError: when the plan names a technique that is not on the shelf.
+            PlanError: when the plan names a technique that is not registered.
         """
         readings = trial.measurement.readings
         statistic = self.profile.protocol.statistic
@@ -91,7 +91,7 @@ class Run:
         )
 
     def close(self) -> None:
-        """Write down how long it took and that this process is no longer at work, and let go of the record."""
+        """Store the time taken, remove this process from the run's workers, and close the record."""
         self.record.spend_time(self.deadline.spent)
         self.record.release()
         self.record.close()

@@ -1,4 +1,4 @@
-"""Scores of an artifact, item by item, in the runtime that will run it; nothing is scored twice."""
+"""Scores artifacts item by item, in the runtime that will run them; nothing is scored twice."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ BATCH = 64
 
 @dataclass(eq=False)
 class _Sheet:
-    """What is known of one artifact on one part: rows by the index of their item."""
+    """The scores known of one artifact on one split, as rows by the index of their item."""
 
     items: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     columns: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def add(self, items: NDArray[np.int64], columns: Mapping[str, NDArray[np.float64]]) -> None:
-        """Rows of further items."""
+        """Add rows for further items."""
         every = np.concatenate([self.items, items])
         order = np.argsort(every, kind="stable")
         joined = {
@@ -43,7 +43,7 @@ class _Sheet:
 
 @dataclass(eq=False)
 class Scorer:
-    """Scores artifacts on parts of a task's data, shape `(n,)` in the order of the part's items."""
+    """Scores artifacts on splits of a task's data, shape `(n,)` in the order of the split's items."""
 
     device: Device
     profile: Profile
@@ -51,12 +51,14 @@ class Scorer:
     _sheets: dict[tuple[str, str], _Sheet] = field(default_factory=dict)
 
     def measurement(self, artifact: Artifact, baseline: Artifact | None, split: Split) -> Measurement:
-        """The readings of an artifact beside its baseline's on the same items; raises as `readings` does."""
+        """The readings of an artifact and of its baseline on the same items; raises as `readings` does."""
         before = {} if baseline is None else self.readings(baseline, split)
         return Measurement(self.readings(artifact, split), before)
 
     def readings(self, artifact: Artifact, split: Split) -> dict[str, Reading]:
-        """`score`, and where the task is one of classes `answer` and `label`: the class given and the right one.
+        """The artifact's scores on a split: `score`, and in classification `answer` and `label`.
+
+        `answer` is the predicted class and `label` the right one.
 
         Raises:
             DataError: when the data do not fit the artifact or its outputs.

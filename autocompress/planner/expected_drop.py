@@ -1,4 +1,7 @@
-"""What accuracy a kind of plan usually costs, with the source of every range. It orders nothing and decides nothing."""
+"""Accuracy that a kind of plan usually loses, with the source of every range.
+
+These figures are shown only: they order nothing and decide nothing.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ RECOVERED: dict[Family, ExpectedDrop] = {
 
 
 def expected_drop(family: Family, techniques: Collection[str], effort: Effort) -> ExpectedDrop | None:
-    """Points of accuracy that a plan of these techniques is expected to lose; None where no source says anything.
+    """The expected loss in points of accuracy for a plan of these techniques; None where no source says.
 
     Nothing is known of structure that is cut and not trained: it costs anything from nothing to all.
     """

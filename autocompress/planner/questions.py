@@ -16,14 +16,14 @@ from autocompress.statistics.bounds import smallest_drop_shown, spend
 from autocompress.statistics.judging import last_level
 
 SPARSE_UNITS = ("sparse_2_4",)
-# times smaller or faster than the model as it is
+# factor by which the model has to become smaller or faster
 ONE_STAGE, TWO_STAGES = 4.0, 16.0
 # points of accuracy
 LITTLE, MODERATE = 2.0, 5.0
 
 
 def _fits(s: Situation) -> tuple[bool, str]:
-    # accuracy budgets are kept by the model itself; what counts is what was measured of the rest
+    # the unchanged model loses no accuracy, so only the other, measured budgets can be missed
     structural = s.baseline.structural
     fits = structural.status is Status.MET
     missed = [f"{f.budget}: {f.value:.3g}" for f in structural.findings if f.value is not None and f.overshoot > 1.0]
@@ -99,7 +99,7 @@ def _hardware(s: Situation) -> str:
 
 
 def lacks_hardware(technique: Technique, s: Situation) -> bool:
-    """True where a technique pays on units only that this device has none of."""
+    """True when a technique pays only on hardware units that this device lacks."""
     return bool(technique.hardware) and not technique.hardware & set(_features(s))
 
 
@@ -108,7 +108,7 @@ def _allowed_drop(s: Situation) -> float | None:
 
 
 def _asked_factor(s: Situation) -> float:
-    """How many times smaller or faster than it is the model has to become, by the budget that asks most."""
+    """The factor by which the model has to become smaller or faster, by the strictest budget."""
     overshoot = s.baseline.structural.overshoot
     return overshoot if math.isfinite(overshoot) else 1.0
 

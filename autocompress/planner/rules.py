@@ -1,4 +1,4 @@
-"""What the decision tree's rules are made of: a question, its answers, and what follows from each."""
+"""Building blocks of the decision tree's rules: questions, answers, and what follows from each."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from autocompress.core.verdict import Verdict
 
 @dataclass(frozen=True, eq=False)
 class Situation:
-    """All that the planner knows before it decides. `baseline` judges the model as it is; `figures` are what was
-    measured of it, None where that is not known."""
+    """All facts that the planner decides by.
+
+    `baseline` is the verdict on the unchanged model; `figures` are its measured figures, None where they are not known.
+    """
 
     facts: Facts
     probes: Probes
@@ -30,11 +32,11 @@ class Situation:
 
 @dataclass(frozen=True)
 class Effect:
-    """What follows from an answer.
+    """The consequence of an answer.
 
-    `refuses` tells which techniques are kept out, by what they need and never by their name. `usual` names what people
-    use in such a case: what is not on the shelf is called not available. `finish` ends the tree with an empty search
-    space, `warn` shows the sentence beside it.
+    `refuses` tells which techniques are excluded, by what they need and never by their name. `usual` names techniques
+    that are usual in such a case: those that are not registered are listed as not available. `finish` ends the tree
+    with an empty search space, `warn` shows the sentence as a warning.
     """
 
     refuses: Callable[[Technique, Situation], bool] = lambda technique, situation: False
@@ -45,7 +47,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Branch:
-    """An answer, when it holds, and the sentence that says what follows."""
+    """One answer to a question: the condition under which it holds, and a sentence on what follows."""
 
     answer: str
     holds: Callable[[Situation], bool]
@@ -55,8 +57,11 @@ class Branch:
 
 @dataclass(frozen=True)
 class Rule:
-    """One question. `found` says by what it is answered; the first of the branches that holds is the answer, and the
-    last one always does."""
+    """One question of the decision tree, with its possible answers.
+
+    `found` gives the fact that answers it; the first of the branches that holds is the answer, and the last one always
+    holds.
+    """
 
     name: str
     question: str
@@ -65,12 +70,12 @@ class Rule:
     source: str = ""
 
     def branch(self, situation: Situation) -> Branch:
-        """The branch that is taken."""
+        """The branch that is taken: the first one that holds."""
         return next(branch for branch in self.branches if branch.holds(situation))
 
 
 def needs(effort: Effort) -> Callable[[Technique, Situation], bool]:
-    """Keeps out techniques of this effort."""
+    """A condition that excludes techniques of this effort."""
     return lambda technique, situation: technique.effort is effort
 
 
@@ -88,6 +93,9 @@ def yes_or_no(
     no: str,
     source: str = "",
 ) -> Rule:
-    """A rule with two branches; the effect is that of yes. `condition` answers it and says what it found."""
+    """A rule with the answers yes and no; the effect is that of yes.
+
+    `condition` gives the answer and the fact that it rests on.
+    """
     branches = (Branch("yes", lambda situation: condition(situation)[0], yes, effect), otherwise("no", no))
     return Rule(name, question, lambda situation: condition(situation)[1], branches, source)

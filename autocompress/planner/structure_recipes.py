@@ -1,4 +1,4 @@
-"""The recipes above int8: structure, then structure with recovery, in one round and in several."""
+"""Recipes with structure, untrained or recovered by training in one or several rounds."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from autocompress.core.technique import Technique
 from autocompress.planner.rules import Situation
 from autocompress.planner.target import Target, target_of
 
-# layers left alone that a recipe names
+# most layers left alone that a recipe's reason names
 MOST_NAMED = 4
 
 
 def structure_recipes(finishes: Sequence[Recipe], taken: Sequence[Technique], situation: Situation) -> list[Recipe]:
-    """Recipes with structures in front of the fastest finish, or in float without one; none where nothing can go."""
+    """Recipes with structures before the fastest finish, or in float where there is no finish.
+
+    Empty where nothing can be removed from the network.
+    """
     shelf = {technique.name: technique for technique in taken}
     finish = fastest(finishes).finish if finishes else ()
     elements = tuple(Element(e.technique, e.stage, _first_only(e.space)) for e in finish)
@@ -39,12 +42,12 @@ def structure_recipes(finishes: Sequence[Recipe], taken: Sequence[Technique], si
 
 
 def fastest(finishes: Sequence[Recipe]) -> Recipe:
-    """The finish with the least latency on the dominant layers."""
+    """The recipe with the lowest predicted latency."""
     return min(finishes, key=lambda recipe: (recipe.predicted_latency or 1.0, recipe.effort))
 
 
 def _first_only(space: SettingSpace) -> SettingSpace:
-    """The most promising settings alone: structure is what these recipes vary."""
+    """The space of the most promising settings only: these recipes vary the structure, not the finish."""
     first = next(space.grid())
     return SettingSpace(tuple(Choice(c.name, (first[c.name],), c.structural, c.describes) for c in space.choices))
 
@@ -86,7 +89,7 @@ def _time(seconds: float) -> str:
 
 
 def _left_alone(probes: Probes, techniques: Sequence[str]) -> str:
-    """Parts that these techniques cannot take, with the reason; the first few of them."""
+    """A text on the parts that these techniques cannot remove, with reasons; only the first few are named."""
     reasons = {name: why for one in techniques for name, why in probes.parts_of(one).left_alone.items()}
     named = [f"{name}: {reason}" for name, reason in reasons.items()]
     more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
@@ -96,7 +99,7 @@ def _left_alone(probes: Probes, techniques: Sequence[str]) -> str:
 def _trained(
     training: TrainingProbe, place: int, recovery: Technique, finish: tuple[Element, ...], situation: Situation
 ) -> list[Recipe]:
-    """The rounds of one bracket of training."""
+    """The recipes of one bracket of training, one for each rung."""
     space = recovery.space(situation.facts, situation.probes, situation.profile)
     bracket = training.brackets[place]
     known = {one.steps: one for path in situation.probes.paths for one in path.structures}

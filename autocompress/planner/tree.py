@@ -1,4 +1,4 @@
-"""Walks the rules and builds the search space."""
+"""Evaluates the decision tree's rules and builds the search space."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Chain = tuple[ArtifactTechnique, ...]
 
 
 def require_reachable(techniques: Sequence[Technique]) -> None:
-    """Check that some recipe would try each technique, so that none lies on the shelf unseen.
+    """Check that some recipe would try each technique, so that no registered one is silently ignored.
 
     Raises:
         PlanError: when one acts where no recipe has a place for it, or two have one name.
@@ -44,7 +44,7 @@ def require_reachable(techniques: Sequence[Technique]) -> None:
 
 
 def build_search_space(situation: Situation, techniques: Sequence[Technique], format_: str) -> SearchSpace:
-    """Recipes of what the situation allows, cheapest effort first, and a reason for everything refused.
+    """Recipes for what the situation allows, cheapest effort first, and a reason for everything refused.
 
     `format_` is the format of the runtime's artifacts.
     """
@@ -60,7 +60,7 @@ def build_search_space(situation: Situation, techniques: Sequence[Technique], fo
         if branch.effect.finish:
             reason = Reason(branch.sentence, rule.name, found)
             return SearchSpace((), {t.name: reason for t in techniques}, tuple(decisions), tuple(warnings))
-        # the first rule that keeps one out has said why
+        # a technique keeps the reason of the first rule that excludes it
         new = _refused(rule.name, branch, found, techniques, situation)
         refusals |= {name: reason for name, reason in new.items() if name not in refusals}
     taken: list[Technique] = []
@@ -73,7 +73,7 @@ def build_search_space(situation: Situation, techniques: Sequence[Technique], fo
     recipes = [_recipe(chain, situation) for chain in finishing_chains(taken, format_)]
     recipes.sort(key=lambda recipe: (recipe.effort, recipe.predicted_latency or 1.0))
     recipes += structure_recipes(recipes, taken, situation)
-    # those that train are in the order in which their rungs follow each other
+    # recipes that train stay in the order of their rungs
     recipes.sort(key=lambda recipe: recipe.effort)
     family = situation.facts.family
     recipes = [replace(one, expected_drop=expected_drop(family, one.techniques, one.effort)) for one in recipes]
@@ -100,7 +100,7 @@ def _own_refusal(technique: Technique, situation: Situation, format_: str) -> Re
 
 
 def _without_use(technique: StructureTechnique, situation: Situation) -> Reason | None:
-    """Why no pruning path takes what a technique could take, None where one does."""
+    """The reason why no pruning path contains moves of a technique, None where one does."""
     probes = situation.probes
     steps = (step for path in probes.paths for structure in path.structures for step in structure.steps)
     if any(step.technique == technique.name for step in steps):
@@ -112,7 +112,7 @@ def _without_use(technique: StructureTechnique, situation: Situation) -> Reason 
 
 
 def finishing_chains(techniques: Sequence[Technique], format_: str) -> Iterator[Chain]:
-    """Every chain of finishing steps, at most one of each stage, whose formats fit; single steps first."""
+    """All sequences of finishing steps, at most one of each stage, whose formats fit; single steps first."""
     stages = [
         [t for t in techniques if isinstance(t, ArtifactTechnique) and t.stage is stage and format_ in t.formats]
         for stage in FINISH_STAGES
@@ -125,7 +125,7 @@ def finishing_chains(techniques: Sequence[Technique], format_: str) -> Iterator[
 
 def _recipe(chain: Chain, situation: Situation) -> Recipe:
     spaces = [one.space(situation.facts, situation.probes, situation.profile) for one in chain]
-    # of the plan that comes first, which need not be the fastest by a hair
+    # probes of the recipe's first plan, which need not be quite the fastest
     best = [
         situation.probes.with_settings(one.name, next(space.grid())) for one, space in zip(chain, spaces, strict=True)
     ]
@@ -154,7 +154,10 @@ def _reason(chain: Chain, best: Sequence[Probe | None]) -> Reason:
 
 
 def _together(predicted: Sequence[tuple[float | None, float | None]]) -> tuple[float | None, float | None]:
-    """Latency and size after all steps: shares multiply, and what one step is not known to change stays."""
+    """Predicted latency and size after all steps: the product of the shares that each step leaves.
+
+    A step with unknown effect counts as leaving everything as it is.
+    """
     if all(both == (None, None) for both in predicted):
         return None, None
     latency = size = 1.0
@@ -167,7 +170,7 @@ def _together(predicted: Sequence[tuple[float | None, float | None]]) -> tuple[f
 def _predicted(
     technique: ArtifactTechnique, best: Probe | None, situation: Situation
 ) -> tuple[float | None, float | None]:
-    """Latency and size of the whole model; those of the probed layers where that is all that is known."""
+    """Predicted latency and size of the whole model; of the probed layers where no more is known."""
     microbenchmarks, figures = situation.probes.microbenchmarks, situation.figures
     if best is None:
         return None, None

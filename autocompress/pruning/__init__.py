@@ -1,1 +1,1 @@
-"""The engine under the structure techniques: coupled channels, how much each matters, blocks."""
+"""Pruning mechanics under the structure techniques: coupled channels, channel importance, blocks."""

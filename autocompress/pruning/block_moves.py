@@ -1,4 +1,4 @@
-"""Moves that leave whole blocks out of a network."""
+"""The moves of block dropping: each leaves one whole block out of a network."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from autocompress.core.moves import GONE, Kept, Move, Moves, MoveSpace, Network
 from autocompress.core.plan import Stage, Step
 from autocompress.pruning.blocks import candidate_blocks, is_ignored, not_needed, skipping
 
-# of the blocks, the share that may go
+# largest share of the blocks that may be dropped
 LARGEST_SHARE = 0.8
 
 
 class BlockMoves(MoveSpace):
-    """Blocks that the network runs without, each left out by a move of its own."""
+    """Moves that each leave out one of the blocks the network runs without."""
 
     rebuilds: ClassVar[bool] = False
 
@@ -36,13 +36,13 @@ class BlockMoves(MoveSpace):
         }
 
     def options(self, taken: Moves, gone: Collection[str]) -> Iterator[Move]:
-        """See `MoveSpace.options`: one block more."""
+        """See `MoveSpace.options`: each further block."""
         dropped = {move.target for move in taken}
         if len(dropped) < int(LARGEST_SHARE * len(self.names)):
             yield from (Move(self._technique, name) for name in self.names if name not in dropped)
 
     def kept(self, move: Move) -> Mapping[str, Kept]:
-        """See `MoveSpace.kept`: nothing of the block's layers."""
+        """See `MoveSpace.kept`: the block's layers are removed entirely."""
         return self._kept[move.target]
 
     def steps(self, moves: Moves, gone: Collection[str]) -> tuple[Step, ...]:
@@ -58,14 +58,14 @@ class BlockMoves(MoveSpace):
             yield module
 
     def samples(self) -> Iterator[Moves]:
-        """See `MoveSpace.samples`: of each kind the first half."""
+        """See `MoveSpace.samples`: the first half of each kind of block."""
         kinds = block_kinds(self._facts, self.names)
         for kind in dict.fromkeys(kinds.values()):
             alike = [name for name, other in kinds.items() if other == kind]
             yield self._without(alike[: (len(alike) + 1) // 2])
 
     def smallest(self) -> Moves:
-        """See `MoveSpace.smallest`: as many blocks as may go, those with most work and weights first."""
+        """See `MoveSpace.smallest`: as many blocks as allowed, those with most work and weights first."""
         layers = self._facts.layers
         macs = max(1, sum(layer.macs for layer in layers))
         parameters = max(1, sum(layer.parameters for layer in layers))
@@ -82,11 +82,15 @@ class BlockMoves(MoveSpace):
 
 
 def _inside(layer: str, block: str) -> bool:
-    return layer.startswith(f"{block}.")
+    # a block may be a layer itself, as torch's attention is
+    return f"{layer}.".startswith(f"{block}.")
 
 
 def block_kinds(facts: Facts, names: Sequence[str]) -> dict[str, str]:
-    """Blocks by name with a word for their kind: blocks of one kind hold layers of the same types and shapes."""
+    """The kind of each block, by the block's name.
+
+    Blocks of one kind hold layers of the same types and shapes.
+    """
     kinds: dict[tuple[object, ...], str] = {}
     found = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""Blocks that a network can do without: found by shape, skipped by name."""
+"""Blocks that a network runs without: found by shape, skipped or dropped by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from autocompress.errors import ModelError, TechniqueError
 
 
 class Skip(nn.Module):
-    """Passes its first input on, in a tuple where the block it stands for gave a tuple."""
+    """Stands in for a block and returns its first input, in a tuple where the block gave a tuple."""
 
     def __init__(self, *, gives_tuple: bool) -> None:
         super().__init__()
@@ -29,12 +29,12 @@ class Skip(nn.Module):
 
 
 def droppable_blocks(module: nn.Module, example: Example) -> dict[str, bool]:
-    """Names of blocks that the network runs without, and whether they give their result in a tuple."""
+    """Names of blocks that the network runs without, and whether they return their result in a tuple."""
     return not_needed(module, example, candidate_blocks(module, example))
 
 
 def not_needed(module: nn.Module, example: Example, candidates: dict[str, bool]) -> dict[str, bool]:
-    """Those of the candidates that the network runs without."""
+    """The candidates without which the network still runs."""
     one = example.with_batch(1)
     return {name: kind for name, kind in candidates.items() if _runs_without(module, name, candidates, one)}
 
@@ -49,7 +49,7 @@ def _runs_without(module: nn.Module, name: str, blocks: dict[str, bool], example
 
 
 def candidate_blocks(module: nn.Module, example: Example) -> dict[str, bool]:
-    """Names of blocks that give back the shape they take, and whether they give it in a tuple.
+    """Names of blocks whose output has their input's shape, and whether they return it in a tuple.
 
     A block has layers of its own and siblings of its class (residual blocks of a stage, encoder layers); of
     nested candidates the outermost counts.
@@ -72,7 +72,7 @@ def candidate_blocks(module: nn.Module, example: Example) -> dict[str, bool]:
     finally:
         for handle in handles:
             handle.remove()
-    # a stage that happens to keep its shape is no block where it holds blocks
+    # a stage that happens to keep its shape is no block where it contains blocks
     stages = {
         name
         for name in found
@@ -84,7 +84,7 @@ def candidate_blocks(module: nn.Module, example: Example) -> dict[str, bool]:
 
 
 def is_ignored(module: nn.Module, block: str, ignore: Sequence[str]) -> bool:
-    """True when the block, or anything inside it, is among the layers to leave alone; see `matches_pattern`."""
+    """True when the block, or a layer in it, is among those to leave alone; see `matches_pattern`."""
     if not ignore or not any(name == block for name, _ in module.named_modules()):
         return False
     inside = (f"{block}.{name}" if name else block for name, _ in module.get_submodule(block).named_modules())
@@ -104,7 +104,7 @@ def _recorder(name: str, found: dict[str, bool]) -> Any:
 
 @contextmanager
 def skipping(module: nn.Module, blocks: Sequence[str], kinds: dict[str, bool]) -> Iterator[None]:
-    """The module with these blocks skipped, put back afterwards."""
+    """The module with these blocks skipped inside the `with` block, restored afterwards."""
     taken = [(name, module.get_submodule(name)) for name in blocks]
     try:
         for name, _ in taken:
@@ -116,7 +116,7 @@ def skipping(module: nn.Module, blocks: Sequence[str], kinds: dict[str, bool]) -
 
 
 def drop_blocks(module: nn.Module, blocks: Sequence[str], kinds: dict[str, bool]) -> None:
-    """Remove blocks for good.
+    """Remove blocks permanently.
 
     Raises:
         TechniqueError: when a block is not one that can be dropped.
@@ -133,15 +133,15 @@ def _put(module: nn.Module, name: str, part: nn.Module) -> None:
 
 
 def with_shared_weights(module: nn.Module) -> nn.Module:
-    """A copy of the module's structure whose parameters and buffers are those of the original, not copies."""
+    """A copy of the module's structure that shares the original's parameters and buffers."""
     memo: dict[int, Any] = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     return copy.deepcopy(module, memo)
 
 
 def with_own_weights(module: nn.Module) -> nn.Module:
-    """The module itself, with every parameter and buffer replaced by a copy, so that training leaves others alone.
+    """Replace every parameter and buffer by a copy, so that training changes no other module.
 
-    Layers that shared a parameter share its copy.
+    Layers that shared a parameter share its copy. Returns the module itself.
     """
     made: dict[int, nn.Parameter] = {}
     for part in module.modules():

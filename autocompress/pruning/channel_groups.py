@@ -1,4 +1,4 @@
-"""Groups of coupled channels that can be cut out of a network, each proven by cutting it on a copy."""
+"""Groups of coupled channels that can be cut out of a network, each verified by cutting a copy."""
 
 from __future__ import annotations
 
@@ -17,35 +17,38 @@ from autocompress.data.module import call, first_line
 from autocompress.errors import ModelError, TechniqueError, nearest
 from autocompress.pruning.dependency_graph import CannotCutError, what
 from autocompress.pruning.importance import channel_scores
-from autocompress.pruning.pruning_graph import WHERE, Coupling, PruningGraph, own_copy
+from autocompress.pruning.pruning_graph import WHERE, Coupling, PruningGraph, is_root, own_copy
 from autocompress.pruning.selection import Selection, select
 
 IGNORED = "it is declared to be ignored"
 UNTRIED = "there was no time to try whether it can be cut"
-# copies in double precision of larger ones would take more memory than they are worth
+# most parameters for copies in double precision: those of larger networks would take too much memory
 DOUBLED = 10_000_000
-# items in the trials; more would only cost time
+# items in a trial's batch; more would only take longer
 TRIAL_BATCH = 2
 
 
 @dataclass(frozen=True)
 class Group:
-    """Channels that can only be cut together.
+    """A group of coupled channels, which can only be cut together.
 
-    `name` is its first layer, `layers` all those whose output channels go. `kind` is equal for groups that are
-    alike: type of the first layer, channels, kernel, places in an image, number of layers. Strides are no part of
-    it, so that the inner widths of a stage's blocks are one kind, that of the first block included.
+    `name` is its first layer, `layers` all those whose output channels are cut, `names` those of them that can name the
+    group, in the order of the network: where the first ones are removed, the group takes the name of the next. `kind`
+    is equal for groups that are alike: type of the first layer, channels, kernel, places in an image, number of layers.
+    Strides are no part of it, so that the inner widths of a stage's blocks are one kind, that of the first block
+    included.
     """
 
     name: str
     channels: int
     kind: str
     layers: tuple[str, ...]
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Prunable:
-    """The groups that can be cut, and for every other one its first layer and the reason in one sentence."""
+    """The groups that can be cut, and for every other group its first layer with the reason."""
 
     groups: tuple[Group, ...]
     left_alone: Mapping[str, str]
@@ -57,11 +60,12 @@ def prunable_groups(
     ignore: Sequence[str] = (),
     out_of_time: Callable[[], bool] = lambda: False,
 ) -> Prunable:
-    """Every group of coupled channels that can be cut. The module is left as it was.
+    """Find every group of coupled channels that can be cut; the module is left as it was.
 
-    A group counts when a copy that lacks half of it computes what the whole network computes without these
-    channels; all groups are tried at once, and only where that fails halves of them. One with a layer that `ignore`
-    names is left alone. Once `out_of_time` those that were not tried yet are left alone, the doubtful ones come last.
+    A group counts when a copy without half of its channels computes what the whole network computes with these channels
+    silenced; all groups are tried at once, and only where that fails halves of them. A group with a layer that `ignore`
+    names is left alone. Once `out_of_time` returns True, groups that were not tried yet are left alone; the doubtful
+    ones are tried last.
 
     Raises:
         TechniqueError: when the network cannot be copied, run or traced.
@@ -81,14 +85,15 @@ def cut(
     task: Task | None = None,
     ignore: Sequence[str] = (),
 ) -> nn.Module:
-    """A copy of the module with weights of its own, less the channels that matter least.
+    """A copy of the module with weights of its own, without its least important channels.
 
     The same module, selection and data give the same weights. See `Selection` for what is cut and
-    `channel_importance` for what matters. Groups with a layer that `ignore` names are left alone.
+    `autocompress.pruning.importance` for the importance of channels. Groups with a layer that `ignore` names are left
+    alone.
 
     Raises:
         TechniqueError: when a group is unknown or cannot be cut, when importance needs data or layers that are not
-            there, or when nothing would go.
+            there, or when nothing would be cut.
     """
     trials = _Trials(module, example)
     couplings = _chosen(trials, selection.groups, ignore)
@@ -98,7 +103,7 @@ def cut(
     graph = PruningGraph(smaller, trials.plain_example)
     scores = channel_scores(graph, couplings, selection.importance, example, calibration, task)
     cuts = select(couplings, scores, selection)
-    # the very channels, on other weights: whether a cut is right does not depend on their values
+    # try exactly these channels; other weights will do, since whether a cut is right does not depend on their values
     reason = trials.trial(cuts)
     if reason is not None:
         raise TechniqueError(f"these channels cannot be cut together: {reason}.", where=WHERE)
@@ -113,15 +118,17 @@ def cut(
 
 
 def outlined(module: nn.Module, example: Example, selection: Selection) -> nn.Module:
-    """A copy with the shapes that `cut` would give it, for groups that are known to be good; nothing is tried.
+    """A copy with the shapes that `cut` would give, for groups that are known to be prunable.
+
+    Nothing is tried, and the choice of channels is arbitrary.
 
     Raises:
-        TechniqueError: when the network cannot be copied or traced, or nothing would go.
+        TechniqueError: when the network cannot be copied or traced, or nothing would be cut.
     """
     smaller = own_copy(module)
     graph = PruningGraph(smaller, example.with_batch(min(TRIAL_BATCH, example.batch)))
     couplings = [coupling for coupling in graph.couplings()[0] if coupling.name in selection.groups]
-    # how many go depends on the ratio alone
+    # equal scores will do: the number of channels cut depends on the ratio alone
     scores = {coupling.name: torch.zeros(coupling.channels) for coupling in couplings}
     try:
         graph.cut(select(couplings, scores, selection))
@@ -131,8 +138,11 @@ def outlined(module: nn.Module, example: Example, selection: Selection) -> nn.Mo
 
 
 class _Trials:
-    """Cuts on copies. Copies compute in double precision where the network can, so that other values mean that the
-    cut is wrong; weights that are zero are made small, since behind a zero any cut looks right."""
+    """Tries cuts on copies and compares their outputs with those of the silenced original.
+
+    Copies compute in double precision where the network can, so that different values mean that the cut is wrong;
+    weights that are zero are made small, since behind a zero any cut looks right.
+    """
 
     def __init__(self, module: nn.Module, example: Example) -> None:
         self.plain_example = example.with_batch(min(TRIAL_BATCH, example.batch))
@@ -148,7 +158,7 @@ class _Trials:
         self.graph = PruningGraph(reference, self.example)
 
     def trial(self, cuts: Mapping[str, Sequence[int]]) -> str | None:
-        """Why these channels cannot be cut, None when they can."""
+        """The reason why these channels cannot be cut, None when they can."""
         graph = PruningGraph(own_copy(self.graph.module), self.example)
         try:
             silenced = call(self.graph.silenced(cuts), self.example)
@@ -164,7 +174,7 @@ class _Trials:
         return self._difference(found, silenced)
 
     def _difference(self, found: Mapping[str, torch.Tensor], silenced: Mapping[str, torch.Tensor]) -> str | None:
-        # narrow, since one wrong group among many right ones may hardly show in the outputs
+        # small tolerances, since one wrong group among many right ones may hardly change the outputs
         share, floor = (1e-8, 1e-12) if self.precise else (1e-2, 1e-5)
         for name, wanted in silenced.items():
             if found[name].shape != wanted.shape:
@@ -190,13 +200,13 @@ class _Trials:
                 return {}
             if len(group) == 1:
                 return {group[0].name: _explained(group[0], reason)}
-            # what moves channels about or is cut in many layers is most likely at fault, so it comes last
+            # groups that reorder channels or are cut in many layers most likely fail, so they come last
             by_doubt = sorted(group, key=lambda coupling: (coupling.moves, len(coupling.layers) > 1))
             doubtful = sum(coupling.moves or len(coupling.layers) > 1 for coupling in group)
             middle = len(group) - doubtful if 0 < doubtful < len(group) else len(group) // 2
             first, last = by_doubt[:middle], by_doubt[middle:]
             if out_of_time():
-                # those without doubt are worth one trial still
+                # the groups without doubt still get one trial
                 return {coupling.name: UNTRIED for coupling in (last if tried(first) is None else group)}
             return {**search(first), **search(last)}
 
@@ -229,7 +239,7 @@ def _doubled(module: nn.Module, example: Example) -> tuple[nn.Module, Example, d
 
 
 def _chosen(trials: _Trials, names: Sequence[str], ignore: Sequence[str]) -> list[Coupling]:
-    """The groups of these names, or all that can be cut where there are none."""
+    """The groups of these names, or all that can be cut where no names are given."""
     couplings, left_alone = _without_ignored(*trials.graph.couplings(), ignore)
     known = {coupling.name: coupling for coupling in couplings}
     for name in names:
@@ -265,18 +275,23 @@ def _group(graph: PruningGraph, coupling: Coupling) -> Group:
     parts += ["kernel " + "x".join(map(str, kernel))] if kernel else []
     parts += ["on " + "x".join(map(str, spatial))] if spatial else []
     parts += [f"{len(coupling.layers)} layers"] if len(coupling.layers) > 1 else []
-    return Group(coupling.name, coupling.channels, ", ".join(parts), coupling.layers)
+    members = set(coupling.layers)
+    names = tuple(name for name, part in graph.module.named_modules() if name in members and is_root(part))
+    return Group(coupling.name, coupling.channels, ", ".join(parts), coupling.layers, names)
 
 
 def _explained(coupling: Coupling, reason: str) -> str:
-    # what the trial shows says less than its cause
+    # the cause says more than what the trial shows
     if coupling.attends:
         return "it is the width of an attention layer"
     return "a zero-padded shortcut counts on its width" if coupling.padded else reason
 
 
 def _half(coupling: Coupling) -> list[int]:
-    """Half of the channels at random places, the same in every block, since a regular pattern would hide a shift."""
+    """Half of the group's channels at random places, the same in every block.
+
+    A regular pattern would hide a shift of the channels.
+    """
     size = coupling.channels // coupling.blocks
     generator = torch.Generator().manual_seed(coupling.channels)
     inside = sorted(torch.randperm(size, generator=generator)[: size // 2].tolist())

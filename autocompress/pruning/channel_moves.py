@@ -1,4 +1,4 @@
-"""Moves that make kinds of channel groups narrower, level by level."""
+"""The moves of channel pruning: each narrows one kind of channel groups to the next level."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from autocompress.errors import ModelError, TechniqueError
 from autocompress.pruning.channel_groups import Group, cut, outlined, prunable_groups
 from autocompress.pruning.selection import Selection
 
-# shares of a kind's channels that may go; each leaves less than the one before
+# levels of a move, the share of a kind's channels that is cut; each leaves less than the one before
 WIDTH_LEVELS = (0.25, 0.5, 0.75)
-# kinds of groups whose widths are worth a look: those whose layers do most of the work
+# limits on the kinds of groups that get moves: those whose layers do most of the work
 MOST_KINDS = 5
 LEAST_WORK = 0.02
-# the target of a move that narrows the groups of all kinds, those that are not worth a look by themselves included
+# target of the move that narrows the groups of all kinds, including kinds without moves of their own
 ALL_GROUPS = "all groups"
 IMPORTANCE = "group_magnitude"
 SCOPE = "uniform"
 
 
 class ChannelMoves(MoveSpace):
-    """Kinds of channel groups at the next of three widths; the kinds that do most of the work have moves of their own.
+    """Moves that narrow a kind of channel groups to one of three widths.
 
-    Once the network is `out_of_time`, no further kinds and levels of widths are looked at.
+    The kinds that do most of the work have moves of their own. Once the network's `out_of_time` returns True, no
+    further kinds and levels are looked at.
     """
 
     rebuilds: ClassVar[bool] = True
@@ -46,7 +47,7 @@ class ChannelMoves(MoveSpace):
             self.left_alone = {"the whole network": error.message}
         self.names: Sequence[str] = tuple(group.name for group in groups)
         self.kinds = worthwhile_kinds(groups, network.facts)
-        self._layers = {group.name: group.layers for group in groups}
+        self._names = {group.name: group.names for group in groups}
         self._kept: dict[tuple[str, float], Mapping[str, Kept]] = {}
         looked = False
         for kind, level in product(self.kinds, WIDTH_LEVELS):
@@ -56,11 +57,11 @@ class ChannelMoves(MoveSpace):
             kept = self._kept_by(self.kinds[kind], level)
             if kept:
                 self._kept[kind, level] = kept
-        # looks go from one neighbouring set of moves to the next, and making them takes seconds
+        # the last network made: the same moves are often asked for again, and making them takes seconds
         self._last: tuple[Moves, nn.Module] = (Moves(), network.module)
 
     def _kept_by(self, groups: Sequence[str], level: float) -> Mapping[str, Kept]:
-        """What each layer that changes keeps; nothing where the level cannot be had."""
+        """The share that each changed layer keeps; empty where the level cannot be reached."""
         selection = self._selection(" ".join(groups), level)
         try:
             narrowed = self._network.inspect(outlined(self._network.module, self._network.example, selection))
@@ -74,7 +75,7 @@ class ChannelMoves(MoveSpace):
         }
 
     def options(self, taken: Moves, gone: Collection[str]) -> Iterator[Move]:
-        """See `MoveSpace.options`: each kind at its next level."""
+        """See `MoveSpace.options`: the next level of each kind."""
         for kind, groups in self.kinds.items():
             wider = [level for level in WIDTH_LEVELS if level > taken.level(kind) and (kind, level) in self._kept]
             if wider and self._left(groups, gone):
@@ -85,7 +86,7 @@ class ChannelMoves(MoveSpace):
         if move.target != ALL_GROUPS:
             return self._kept.get((move.target, move.level), {})
         found: dict[str, Kept] = {}
-        # levels ascend, so the last one of a kind stays
+        # levels ascend, so the largest one of each kind remains
         last = {kind: level for kind, level in self._kept if level <= move.level}
         for kind, level in last.items():
             for layer, kept in self._kept[kind, level].items():
@@ -103,12 +104,12 @@ class ChannelMoves(MoveSpace):
         return tuple(steps)
 
     def _left(self, groups: Sequence[str], gone: Collection[str]) -> list[str]:
-        """The groups that still have a layer, by the names that they have then: that of their first layer."""
-        left = ([layer for layer in self._layers[name] if layer not in gone] for name in groups)
-        return [layers[0] for layers in left if layers]
+        """Present names of the groups that still have a layer which can name them."""
+        left = ([name for name in self._names[group] if name not in gone] for group in groups)
+        return [names[0] for names in left if names]
 
     def _settings(self, groups: str, level: float) -> dict[str, Setting]:
-        """Channels of these groups cut alike, the least important by the norm of their group first."""
+        """Settings that cut these groups alike, the channels with the smallest group norm first."""
         return {
             "groups": groups,
             "ratio": level,
@@ -142,12 +143,12 @@ class ChannelMoves(MoveSpace):
                 yield Moves.of([Move(self._technique, kind, WIDTH_LEVELS[1])])
 
     def smallest(self) -> Moves:
-        """See `MoveSpace.smallest`: the last level of every group that is left."""
+        """See `MoveSpace.smallest`: all groups that remain at the last level."""
         return Moves.of([Move(self._technique, ALL_GROUPS, WIDTH_LEVELS[-1])] if self.names else [])
 
 
 def worthwhile_kinds(groups: Sequence[Group], facts: Facts) -> dict[str, tuple[str, ...]]:
-    """Groups by kind, the kinds with most work first; those with hardly any are left out."""
+    """Groups by kind, the kinds with most work first; kinds with hardly any work are left out."""
     work = {layer.name: layer.macs for layer in facts.layers}
     total = max(1, sum(work.values()))
     kinds: dict[str, list[Group]] = {}

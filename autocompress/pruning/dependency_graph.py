@@ -1,4 +1,4 @@
-"""torch-pruning's dependency graph, traced from a user's module and kept from running away."""
+"""torch-pruning's dependency graph, traced from a user's module and bounded against endless searches."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ STEPS_PER_DEPENDENCY = 50
 
 
 class CannotCutError(Exception):
-    """Why a group cannot be cut, as the end of a sentence."""
+    """The reason why a group cannot be cut, worded as the end of a sentence."""
 
 
 class _Bounded(list[Any]):
-    """The index mappings of one dependency, which end a search that runs in circles.
+    """The index mappings of one dependency, which stop a search that does not end.
 
-    Around a reshape that is not what torch-pruning takes it for, indices multiply without end (swin_t). No real
-    group has more indices than the widest tensor of weights, or more steps than a fixed number per dependency.
+    Around a reshape that torch-pruning misinterprets, indices multiply without end (swin_t). No real group has more
+    indices than the widest tensor of weights, or more steps than a fixed number per dependency.
     """
 
     def __init__(self, mappings: Iterable[Any], graph: DependencyGraph) -> None:
@@ -53,7 +53,7 @@ class _Bounded(list[Any]):
 
 
 class DependencyGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-pruning has no types
-    """torch-pruning's graph of a module, which keeps what it saw while tracing."""
+    """torch-pruning's graph of a module, extended by shapes and outputs recorded while tracing."""
 
     def __init__(self, *, maps_reshapes: bool) -> None:
         self.maps_reshapes = maps_reshapes
@@ -84,8 +84,8 @@ class DependencyGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-prunin
             if isinstance(part, nn.modules.conv._ConvNd | nn.Linear)
         ]
         try:
-            # the graph of operations is followed, never run backwards: what it would save for that, activations of
-            # every layer, would stay as long as the graph does
+            # the autograd graph is followed, never run backwards: without the hooks it would save the activations of
+            # every layer for as long as it exists
             with torch.enable_grad(), unfused_encoder_layers(), saved_tensors_hooks(lambda tensor: None, _not_kept):
                 self.build_dependency(
                     module,
@@ -103,7 +103,10 @@ class DependencyGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-prunin
                 dependency.index_mapping = _Bounded(dependency.index_mapping, self)
 
     def release(self) -> None:
-        """Let go of modules and tensors: nodes hold each other, and would hold these until garbage is collected."""
+        """Release modules and tensors by emptying the nodes.
+
+        Nodes refer to each other, and would keep modules and tensors in memory until garbage is collected.
+        """
         for node in self.module2node.values():
             node.module = node.grad_fn = None
             for others in (node.inputs, node.outputs, node.dependencies):
@@ -112,7 +115,7 @@ class DependencyGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-prunin
     def _build_dependency(self, module2node: Any) -> None:
         for node in module2node.values():
             if node.type is OPTYPE.CONCAT:
-                # torch-pruning would guess them from the layers around, and fails behind a split
+                # torch-pruning would guess the sizes from neighbouring layers, and fails behind a split
                 node.module.concat_sizes = _concat_sizes(node.grad_fn)
         super()._build_dependency(module2node)
 
@@ -129,7 +132,7 @@ class DependencyGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-prunin
         return traced
 
     def group_of(self, root: nn.Module, indices: Sequence[int]) -> Any:
-        """Everything that goes when these output channels of a layer go.
+        """The group of everything that is cut together with these output channels of a layer.
 
         Raises:
             CannotCutError: when the search fails or does not end.
@@ -140,17 +143,20 @@ class DependencyGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-prunin
         except CannotCutError:
             raise
         except Exception as error:
-            # an operation that splits or moves channels in a way that torch-pruning has no map for
+            # an operation splits or reorders channels in a way that torch-pruning has no mapping for
             raise CannotCutError(f"its channels cannot be followed ({what(error)})") from error
 
     def cut(self, group: Any) -> None:
-        """Take the channels of a group out of the module."""
+        """Cut the channels of a group out of the module."""
         self.changed = True
         group.prune(record_history=False)
 
     def _followed(self, root: nn.Module, indices: Sequence[int]) -> Any:
-        """As `get_pruning_group`, which asks anew each time how every operation of the network moves channels. That
-        takes longer than the rest and only cuts change it; where channels were is looked up instead of searched."""
+        """A faster version of torch-pruning's `get_pruning_group`, with the same result.
+
+        `get_pruning_group` computes anew each time how every operation of the network maps channels, which takes longer
+        than the rest and changes only with cuts; and it searches lists for places where this looks them up.
+        """
         if self.changed:
             update_index_mapping(self)
             self.changed = False
@@ -184,7 +190,7 @@ def _mapped(dependency: Any, indices: list[Any]) -> list[Any]:
 
 
 def _item(dependency: Any, ways: Iterable[Sequence[Any]]) -> Any:
-    """All indices that a dependency was reached with, every one once."""
+    """The group item of a dependency, with all indices by which it was reached, each of them once."""
     roots: dict[int, int | None] = {}
     for index in itertools.chain.from_iterable(ways):
         roots.setdefault(index.idx, index.root_idx)
@@ -192,8 +198,7 @@ def _item(dependency: Any, ways: Iterable[Sequence[Any]]) -> Any:
 
 
 def group_item(dependency: Any, roots: Mapping[int, int | None]) -> Any:
-    """An item of a group: the indices that go by a dependency, each with the one of the first layer that it goes
-    with."""
+    """A group item: the indices cut through a dependency, each with its index in the first layer."""
     item = GroupItem(dependency, list(roots))
     item.root_idxs = list(roots.values())
     return item
@@ -204,27 +209,27 @@ def _not_kept(_: None) -> torch.Tensor:
 
 
 def _concat_sizes(grad_fn: Any) -> list[int] | None:
-    """What each input of a concatenation gives to it, None where one of them has no gradient to tell by."""
+    """Sizes of the inputs of a concatenation, None where one of them has no gradient that tells."""
     dim = getattr(grad_fn, "_saved_dim", None)
     if dim is None or any(source is None for source, _ in grad_fn.next_functions):
         return None
-    # a negative number is kept as an unsigned one
+    # autograd stores a negative dimension as an unsigned number
     dim = dim - 2**64 if dim >= 2**63 else dim
     return [int(source._input_metadata[place].shape[dim]) for source, place in grad_fn.next_functions]
 
 
 def traced(module: nn.Module, example: Example) -> DependencyGraph:
-    """The graph of a module, whose parameters must require gradients."""
+    """Trace the graph of a module, whose parameters must require gradients."""
     try:
         graph = DependencyGraph(maps_reshapes=True)
         graph.trace(module, example)
     except ZeroDivisionError:
-        # a reshape inside the network (channel shuffle) was taken for a flattening
+        # torch-pruning took a reshape inside the network (channel shuffle) for a flattening
         graph = DependencyGraph(maps_reshapes=False)
         graph.trace(module, example)
     return graph
 
 
 def what(error: BaseException) -> str:
-    """What went wrong, in a few words."""
+    """A few words on what went wrong."""
     return str(error) if isinstance(error, CannotCutError) else f"{type(error).__name__}: {first_line(error)}"

@@ -1,4 +1,4 @@
-"""How much each channel of a group matters.
+"""Importance of the channels in a group, by one of four criteria.
 
 - `group_magnitude`: L2 norm of all weights that go with the channel (Fang et al., "DepGraph", CVPR 2023).
 - `taylor`: change of the loss to first order when the channel is gated off, |sum of weight x gradient| per layer,
@@ -36,7 +36,7 @@ BATCH = 32
 
 
 class MeanActivation(tp.importance.Importance):  # type: ignore[misc]  # torch-pruning has no types
-    """Mean absolute value of the channel where it is read."""
+    """Importance as the mean absolute value of a channel at the layers that read it."""
 
     def __init__(self, means: Mapping[nn.Module, torch.Tensor]) -> None:
         self.means = means
@@ -61,7 +61,7 @@ def channel_scores(
     calibration: Split | None,
     task: Task | None,
 ) -> dict[str, torch.Tensor]:
-    """A score for each channel of each group; higher matters more. Leaves gradients in the graph's module.
+    """Scores of all channels, by group; higher is more important. Leaves gradients in the graph's module.
 
     Raises:
         TechniqueError: when data are needed and missing, or a group has no layers to take its scores from.
@@ -92,7 +92,7 @@ def _score(measure: Callable[[Any], torch.Tensor | None], group: Any, importance
     try:
         scores = measure(group)
     except (IndexError, RuntimeError):
-        # torch-pruning expects the first layer that counts to have all channels
+        # torch-pruning expects the first layer that it takes scores from to have all channels
         scores = None
     if scores is None or len(scores) < channels:
         name = group[0].dep.target.name.split(" ")[0]
@@ -100,7 +100,7 @@ def _score(measure: Callable[[Any], torch.Tensor | None], group: Any, importance
         raise TechniqueError(
             f"group {name!r} has no {lacks}.", where=WHERE, hint=f"Another importance than {importance} may do."
         )
-    # a layer behind a flattening has more channels than the group, whose scores stand first
+    # a layer after a flattening has more channels than the group, whose scores come first
     scores = scores[:channels].detach().float().cpu()
     if not bool(torch.isfinite(scores).all()):
         raise TechniqueError(f"scores by {importance} are not finite.", where=WHERE)
@@ -108,7 +108,10 @@ def _score(measure: Callable[[Any], torch.Tensor | None], group: Any, importance
 
 
 def _in_order(group: Any) -> Any:
-    """The group with the places of each layer in order: torch-pruning sorts some of them without their roots."""
+    """The group with the indices of each layer in order.
+
+    torch-pruning sorts some of them without their indices in the first layer.
+    """
     for number, item in enumerate(group.items):
         roots = dict(zip(item.idxs, item.root_idxs, strict=True))
         group[number] = group_item(item.dep, {index: roots[index] for index in sorted(roots)})
@@ -147,7 +150,7 @@ def _mean_activations(
 
 
 def _gradients(module: nn.Module, example: Example, calibration: Split, task: Task | None) -> Iterator[None]:
-    """The gradients of the loss of one batch after the other, in the module's parameters."""
+    """Compute the gradients of the loss into the module's parameters, one batch after the other."""
     module.eval()
     for inputs, targets in _batches(example, calibration):
         module.zero_grad(set_to_none=False)
@@ -169,7 +172,10 @@ def _gradients(module: nn.Module, example: Example, calibration: Split, task: Ta
 
 
 def _loss(task: Task | None, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """The task's own loss, as recovery takes it but without a teacher: against itself the network has none."""
+    """The loss that gradients are taken of: the task's own, without a teacher.
+
+    Recovery adds the distance to a teacher; the network's distance to itself would be zero.
+    """
     if task is None:
         return outputs.float().square().mean()
     if task.loss is not None:

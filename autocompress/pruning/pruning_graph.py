@@ -1,6 +1,6 @@
-"""Which channels of a network hang together, found by torch-pruning and proven by trying.
+"""Couplings between a network's channels, found by torch-pruning, and the means to verify cuts.
 
-Coupling: Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023. A cut is believed only when the cut
+Coupling: Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023. A cut is accepted only when the cut
 network gives what the whole network gives once every layer that reads the cut channels has zeros for them. Shapes
 alone would let a channel shuffle or a reshape pass, after which weights meet the wrong channels.
 """
@@ -27,13 +27,16 @@ from autocompress.pruning.dependency_graph import CannotCutError, traced, what
 WHERE = "channel_pruning"
 READERS = (tp.prune_conv_in_channels, tp.prune_linear_in_channels)
 NORMS = {OPTYPE.LN: tp.prune_layernorm_out_channels, OPTYPE.GN: tp.prune_groupnorm_out_channels}
-# they move channels about; where one of these is in a group, the group is tried after those without
+# operations that reorder channels; groups with one of these are tried after those without
 MOVING = {OPTYPE.CONCAT, OPTYPE.SPLIT, OPTYPE.UNBIND, OPTYPE.SLICE, OPTYPE.EXPAND, OPTYPE.RESHAPE}
 
 
 @dataclass(frozen=True, eq=False)
 class Coupling:
-    """Channels that can only go together. `blocks` equal parts of them must lose the same places each."""
+    """Channels that can only be cut together.
+
+    They form `blocks` equal parts, and each part must lose the same places.
+    """
 
     name: str
     channels: int
@@ -43,26 +46,26 @@ class Coupling:
 
     @property
     def moves(self) -> bool:
-        """True when an operation on the way changes the order or number of channels."""
+        """True when an operation between its layers changes the order or number of channels."""
         return any(item.dep.target.type in MOVING for item in self.items)
 
     @property
     def attends(self) -> bool:
-        """True when there are products between activations on the way."""
+        """True when there are products between activations among its operations."""
         names = (str(item.dep.target.grad_fn) for item in self.items)
         return any("ScaledDotProduct" in name or "BmmBackward" in name for name in names)
 
     @property
     def padded(self) -> bool:
-        """True when an operation on the way pads the second dimension of images."""
+        """True when an operation between its layers pads the second dimension of images."""
         pads = (getattr(item.dep.target.grad_fn, "_saved_pad", ()) for item in self.items)
         return any(any(pad[4:6]) for pad in pads)
 
 
 class PruningGraph:
-    """The couplings of a module, and the way to cut them. The module's own weights are traced, so give a copy.
+    """The couplings of a module's channels, with methods to cut or silence them.
 
-    Couplings tell what they know for as long as this is there; what was traced goes with it.
+    The given module itself is traced and cut, so give a copy. Couplings can be used as long as this object exists.
     """
 
     def __init__(self, module: nn.Module, example: Example) -> None:
@@ -84,13 +87,13 @@ class PruningGraph:
         weakref.finalize(self, self.graph.release)
 
     def couplings(self) -> tuple[list[Coupling], dict[str, str]]:
-        """All groups of coupled channels, in the order of their first layers, and what speaks against others."""
+        """All couplings in the order of their first layers, and the reasons against other groups."""
         found: list[Coupling] = []
         left_alone: dict[str, str] = {}
         seen: set[nn.Module] = set()
         shared = _sharing(self.module)
         for name, part in self.module.named_modules():
-            if part in seen or part not in self.graph.module2node or not _is_root(part):
+            if part in seen or part not in self.graph.module2node or not is_root(part):
                 continue
             try:
                 coupling = self._coupling(name, part)
@@ -123,7 +126,7 @@ class PruningGraph:
         return Coupling(name, channels, most, tuple(layers), items)
 
     def _object(self, coupling: Coupling, shared: Mapping[nn.Module, str]) -> None:
-        """Raises CannotCutError for what is known without trying."""
+        """Raise CannotCutError where a coupling cannot be cut for reasons known without trying."""
         if coupling.channels < 2 * coupling.blocks:
             raise CannotCutError("it has no more channels than it must keep")
         for dep, _ in coupling.items:
@@ -140,10 +143,10 @@ class PruningGraph:
                 raise CannotCutError(f"layer {shared[node.module]} shares its weights with another")
 
     def cut(self, cuts: Mapping[str, Sequence[int]]) -> None:
-        """Take these output channels out of the module, by the name of the first layer.
+        """Cut output channels, given by the name of their group's first layer, out of the module.
 
         Raises:
-            CannotCutError: when more would go than that.
+            CannotCutError: when more channels than these would be cut.
         """
         for name, indices in cuts.items():
             group = self.graph.group_of(self.module.get_submodule(name), indices)
@@ -154,8 +157,10 @@ class PruningGraph:
             self.graph.cut(group)
 
     def silenced(self, cuts: Mapping[str, Sequence[int]]) -> nn.Module:
-        """A copy of the whole module in which these channels count for nothing: weights that read them are zero, and
-        norms over channels pass over them."""
+        """A copy of the whole module in which these channels have no effect.
+
+        Weights that read them are zero, and norms over channels leave them out.
+        """
         twin = own_copy(self.module)
         read: dict[str, set[int]] = {}
         normed: dict[str, set[int]] = {}
@@ -174,7 +179,7 @@ class PruningGraph:
 
 
 def own_copy(module: nn.Module) -> nn.Module:
-    """A copy with weights of its own.
+    """A copy of the module with weights of its own.
 
     Raises:
         TechniqueError: when the module cannot be copied.
@@ -185,15 +190,15 @@ def own_copy(module: nn.Module) -> nn.Module:
         raise TechniqueError(f"the model cannot be copied ({what(error)}).", where=WHERE) from error
 
 
-def _is_root(part: nn.Module) -> bool:
-    """Layers that a group may be named after; depthwise ones go only with the layer before them."""
+def is_root(part: nn.Module) -> bool:
+    """True for layers that can name a group; depthwise ones are cut only with the layer before them."""
     if isinstance(part, nn.modules.conv._ConvNd):
         return part.groups != part.out_channels or part.out_channels == 1
     return isinstance(part, nn.Linear)
 
 
 def _sharing(module: nn.Module) -> dict[nn.Module, str]:
-    """Layers that hold a parameter which another layer holds too, with their names."""
+    """Names of the layers that hold a parameter which another layer holds too."""
     holders: dict[int, list[tuple[nn.Module, str]]] = {}
     for name, part in module.named_modules():
         for parameter in part._parameters.values():
@@ -217,7 +222,7 @@ def _silence(layer: nn.Module, places: Sequence[int]) -> None:
 
 
 def _pass_over(norm: nn.Module, places: Sequence[int]) -> None:
-    """Let a norm take its statistics over the other channels only."""
+    """Make a norm compute its statistics over the other channels only."""
     small = copy.deepcopy(norm)
     assert isinstance(norm, nn.GroupNorm | nn.LayerNorm)
     channels = norm.num_channels if isinstance(norm, nn.GroupNorm) else norm.normalized_shape[-1]
@@ -225,7 +230,7 @@ def _pass_over(norm: nn.Module, places: Sequence[int]) -> None:
     kept = torch.tensor(sorted(set(range(channels)) - set(places)))
 
     def forward(values: torch.Tensor) -> torch.Tensor:
-        # subclasses that norm images have their channels second
+        # subclasses of layer norm for images have their channels second
         dim = -1 if type(norm) is nn.LayerNorm else 1
         kept_here = kept.to(values.device)
         normed: torch.Tensor = small(values.index_select(dim, kept_here))

@@ -1,4 +1,4 @@
-"""How many channels go, and from where."""
+"""Selects which channels are cut, from their importance scores."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from autocompress.errors import TechniqueError
 from autocompress.pruning.pruning_graph import WHERE, Coupling
 
 SCOPES = ("uniform", "global")
-# across all groups the threshold may empty a group; this share of it stays (torch-pruning leaves such a group whole,
-# so that a larger ratio can leave more)
+# least share of a group that stays when groups are compared with each other (torch-pruning leaves a group that would be
+# emptied whole, so that a larger ratio can leave more)
 LEAST_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What is cut.
+    """What is to be cut: groups, share of channels, and how the channels are chosen.
 
-    `groups` are names of groups, none for all that can be cut; `ratio`, between 0 and 1, is the share of their
-    channels that goes: of each group (`scope` uniform) or of all together (global), where scores over their group's
-    mean decide. What a group keeps is a multiple of `multiple`, the nearest; a group too narrow for it stays whole.
-    `importance` is a name in `channel_importance.IMPORTANCES`.
+    `groups` are names of groups, none for all that can be cut; `ratio`, between 0 and 1, is the share of their channels
+    that is cut: of each group (`scope` uniform) or of all together (global), where scores over their group's mean
+    decide. The number a group keeps is the nearest multiple of `multiple`; a group too narrow for it stays whole.
+    `importance` is a name in `autocompress.pruning.importance.IMPORTANCES`.
     """
 
     ratio: float
@@ -37,12 +37,14 @@ class Selection:
 def select(
     couplings: Sequence[Coupling], scores: Mapping[str, torch.Tensor], selection: Selection
 ) -> dict[str, list[int]]:
-    """The channels that go, by group, those with the lowest scores first. A larger ratio takes no fewer of any group.
+    """The channels to cut, by group: those with the lowest scores.
+
+    A larger ratio cuts no fewer channels of any group.
 
     Raises:
-        TechniqueError: when none would go.
+        TechniqueError: when none would be cut.
     """
-    # a block's places share their score, since they go together
+    # equal places of all blocks share their mean score, since they are cut together
     shared = {c.name: _over_mean(scores[c.name].view(c.blocks, -1).mean(0)) for c in couplings}
     if selection.scope == "global":
         keeps = _kept_globally(couplings, shared, selection.ratio)
@@ -71,7 +73,7 @@ def _over_mean(scores: torch.Tensor) -> torch.Tensor:
 
 
 def _kept_globally(couplings: Sequence[Coupling], shared: Mapping[str, torch.Tensor], ratio: float) -> dict[str, float]:
-    """Places that each block keeps when the lowest scores of all groups go."""
+    """The number of places that each block keeps when the lowest scores of all groups are cut."""
     ranked = sorted(
         (float(score), number, place)
         for number, coupling in enumerate(couplings)

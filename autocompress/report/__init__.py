@@ -1,4 +1,4 @@
-"""What a run shows and leaves behind."""
+"""Reports: what a run prints, and the files it writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a run, each written whole or not at all."""
+"""Writes the report files of a run, each whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from autocompress.system.workspace import Workspace, write_json, write_text
 
 
 def write_files(result: Result) -> None:
-    """result.json, certificate.json (when the holdout was looked at), trials.csv and report.html.
+    """Write result.json, trials.csv, report.html and, when the holdout was looked at, certificate.json.
 
-    plan.yaml and the model stand there already: the conclusion writes them.
+    plan.yaml and the model are there already: `autocompress.run.answer` writes them.
     """
     workspace = Workspace(result.folder)
     write_text(workspace.path("trials.csv"), trials_frame(result.history, result.names).to_csv(index=False))
@@ -19,7 +19,7 @@ def write_files(result: Result) -> None:
     if result.certificate is not None:
         write_json(certificate, dict(result.certificate))
     else:
-        # one of an earlier answer in this folder would vouch for another file
+        # a certificate of an earlier answer in this folder would certify another file
         certificate.unlink(missing_ok=True)
     write_text(workspace.path("report.html"), html_report(result))
     write_json(workspace.path("result.json"), result.to_json())

@@ -1,4 +1,4 @@
-"""All trials as a pandas frame, and the front of those that nothing beats."""
+"""All trials as a pandas frame, and their Pareto front."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class FrontRow:
-    """A trial that no other is as good as in everything and better in something; ratios are to the baseline."""
+    """A trial on the Pareto front; ratios are to the baseline.
+
+    No other trial is at least as good in everything and better in something.
+    """
 
     number: int
     name: str
@@ -33,27 +36,27 @@ class FrontRow:
 
 
 def trials_frame(trials: Sequence[Trial], names: Mapping[str, str] = MappingProxyType({})) -> pd.DataFrame:
-    """One row per trial; what was not measured is NaN. `score` is that of the validation data. `names` says plans in a
-    few words, by their hash.
+    """A frame with one row per trial; values that were not measured are NaN.
 
-    `pareto` is true where no other trial is at least as good in size, latency and score and better in one of them.
-    A trial has to have all three; scores are left aside where plans were measured to the end without one, for want
-    of data.
+    `score` is that of the validation data. `names` are short descriptions of plans, by their hash. `pareto` is true
+    where no other trial is at least as good in size, latency and score and better in one of them. A trial has to have
+    all three; scores are left aside where plans were measured to the end without one, for want of data.
     """
     frame = pd.DataFrame([_row(trial, names) for trial in trials], columns=list(COLUMNS))
     needed = ["size_ratio", "latency_ratio"]
     if bool(frame["score"].notna().any()) or not any(trial.outcome is Outcome.MEASURED for trial in trials):
         needed.append("score")
     values = frame[needed].to_numpy(dtype=np.float64)
-    # of a score more is better
+    # higher is better for a score, lower for the others
     frame["pareto"] = undominated(values * [1.0, 1.0, -1.0][: len(needed)])
     return frame
 
 
 def undominated(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which rows, shape `(n, metrics)` and less is better, are whole and beaten by no other whole row.
+    """The rows that no other row dominates; shape `(n, metrics)`, lower is better.
 
-    A row beats another when it is at most as large everywhere and smaller somewhere.
+    Rows with NaN neither count nor dominate. A row dominates another when it is at most as large everywhere and smaller
+    somewhere.
     """
     whole = np.asarray(~np.isnan(values).any(axis=1), dtype=np.bool_)
     others = values[whole]
@@ -67,7 +70,7 @@ def undominated(values: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def front_rows(frame: pd.DataFrame, file: str) -> list[FrontRow]:
-    """The front of a frame of trials, the quickest first; their files are called `file`."""
+    """The Pareto front of a frame of trials, the fastest first; their files are called `file`."""
     chosen = frame[frame["pareto"]].sort_values(["latency_ratio", "size_ratio", "number"])
     return [
         FrontRow(

@@ -1,4 +1,4 @@
-"""What `autocompress check` leaves: a table in the terminal, JUnit XML, markdown and JSON."""
+"""Reports of `autocompress check`: a table in the terminal and the content of the JSON file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEADINGS = ("budget", "limit", "value", "interval", "margin", "verdict")
 
 
 def print_checks(console: Console, checks: Sequence[Check]) -> None:
-    """A table per profile, with the reason of every broken budget."""
+    """Print a table per profile, with the reason of every broken budget."""
     for check in checks:
         console.print(
             f"{check.verdict.status}: {escape(str(check.artifact.path))}, profile {escape(check.profile)} on "
@@ -36,7 +36,7 @@ def print_checks(console: Console, checks: Sequence[Check]) -> None:
 
 
 def cells(one: Graded) -> tuple[str, ...]:
-    """Metric, limit, value, interval, margin and verdict of a finding; a dash is what was not measured."""
+    """Metric, limit, value, interval, margin and verdict of a finding; a dash stands for not measured."""
     finding = one.finding
     unit = "x" if finding.budget.relative else f" {finding.budget.unit}"
     left = margin(finding)
@@ -56,7 +56,7 @@ def cells(one: Graded) -> tuple[str, ...]:
 
 
 def remarks(check: Check) -> list[str]:
-    """What is worth a sentence: the user's own words, why a budget broke, what is open, the answers that turned."""
+    """Sentences on budgets that did not pass, with causes and the user's messages, and prediction flips."""
     said = []
     for one in check.graded:
         if one.grade is Grade.PASSED:
@@ -69,5 +69,5 @@ def remarks(check: Check) -> list[str]:
 
 
 def checks_json(checks: Sequence[Check]) -> dict[str, Any]:
-    """The content of the JSON file, by docs/check.schema.json."""
+    """The content of the JSON file, as in docs/check.schema.json."""
     return {"schema": SCHEMA, "exit_code": worst(checks), "checks": [check.to_json() for check in checks]}

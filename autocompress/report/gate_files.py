@@ -1,4 +1,4 @@
-"""The files that `autocompress check` is asked for."""
+"""Writes the report files that `autocompress check` was asked for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ def write_reports(
     markdown_file: Path | None,
     summary: str | None,
 ) -> None:
-    """The files that were asked for; the markdown is added to the job summary of a CI that has one.
+    """Write the files that were asked for.
+
+    The markdown is also added to the job summary of a CI that has one.
 
     Raises:
         UsageError: when one of them cannot be written.

@@ -1,4 +1,4 @@
-"""report.html: one file that stands alone."""
+"""report.html: a report in one self-contained file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from autocompress.run.result import Result
 
 
 def html_report(result: Result) -> str:
-    """The report of a run: answer, evidence, search space with reasons, every trial, and how it was measured."""
+    """The report of a run as HTML: answer, evidence, search space, trials, and how they were measured."""
     template = resources.files("autocompress.report").joinpath("templates", "report.html.j2").read_text("utf-8")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined

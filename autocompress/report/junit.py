@@ -1,4 +1,4 @@
-"""Verdicts of the gate as JUnit XML."""
+"""The verdicts of `autocompress check` as JUnit XML."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from autocompress.run.gate import Check, Grade
 
 
 def junit(checks: Sequence[Check]) -> str:
-    """A JUnit XML file: a suite per profile, a case per budget; a warning is a case that passed, with its words."""
+    """A JUnit XML file with a suite per profile and a case per budget.
+
+    A warning is a case that passed, with a message.
+    """
     root = ElementTree.Element("testsuites", name="autocompress")
     for check in checks:
         failed = sum(one.grade is Grade.FAILED for one in check.graded)
@@ -38,5 +41,5 @@ def junit(checks: Sequence[Check]) -> str:
 
 
 def _plain(text: str) -> str:
-    """XML 1.0 has no place for control characters, escaped or not."""
+    """The text without control characters, which XML 1.0 does not allow, escaped or not."""
     return "".join(c if c in "\t\n" or (ord(c) >= 32 and c not in "￾￿") else "?" for c in text)

@@ -1,4 +1,4 @@
-"""Verdicts of the gate as markdown."""
+"""The verdicts of `autocompress check` as markdown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MARKS = {Grade.PASSED: "✅", Grade.WARNING: "⚠️", Grade.FAILED: "❌"}
 
 
 def markdown(checks: Sequence[Check]) -> str:
-    """A table per profile, as GitHub shows it."""
+    """A table per profile, in GitHub's markdown."""
     lines: list[str] = []
     for check in checks:
         mark = "✅" if check.exit_code == 0 else "❌"
@@ -29,6 +29,6 @@ def markdown(checks: Sequence[Check]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that ends no cell, opens no tag and starts no line."""
+    """The text, escaped so that it ends no table cell, opens no tag and starts no line."""
     plain = " ".join(str(text).split())
     return plain.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")

@@ -1,4 +1,4 @@
-"""What `autocompress measure` shows."""
+"""Reports of `autocompress measure`: a JSON object and a table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from autocompress.statistics.bounds import median_bounds
 
 
 def measured_json(measurement: Measurement, profile: Profile, machine: str) -> dict[str, Any]:
-    """A JSON object: statistics with intervals and the conditions; each bound one-sided at the profile's confidence."""
+    """The measurement as a JSON object: statistics with intervals, and the conditions.
+
+    Each bound is one-sided at the profile's confidence.
+    """
     readings = measurement.readings
     latency = readings["latency_ms"]
     low, high = _bounds(latency, profile)
@@ -51,7 +54,7 @@ def _finite(bounds: tuple[float, float]) -> dict[str, float | None]:
 
 
 def print_measurement(console: Console, measurement: Measurement, profile: Profile, machine: str) -> None:
-    """The same as a table."""
+    """Print the measurement as a table."""
     found = measured_json(measurement, profile, machine)
     statistic = profile.protocol.statistic
     interval = found["latency_interval_ms"]

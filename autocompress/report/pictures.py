@@ -1,4 +1,4 @@
-"""The report's picture: what every candidate costs in latency, size and accuracy, and the front of the best."""
+"""The report's picture: latency, size and accuracy of every candidate, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from autocompress.report.frame import undominated
 from autocompress.run.result import Result, StageRow
 
 BASELINE, ANSWER, BUDGET, FRONT = "#1c2128", "#2e7d32", "#b23b3b", "#1f4e79"
-# in steps of a tenth: a smooth scale would be drawn as an embedded bitmap
+# colours in ten steps: a smooth scale would be drawn as an embedded bitmap
 SIZES = colormaps["viridis_r"].resampled(10)
-# half the width and height of a number, and how far it stands from its point, in points of print
+# half the width and height of a number, and its distance from its point, in typographic points
 LABEL_WIDTH, LABEL_HEIGHT, LABEL_APART = 8.0, 7.0, 9.0
 LABEL_PLACES = ((1, 1), (-1, 1), (1, -1), (-1, -1))
 
 
 def picture(result: Result, frame: pd.DataFrame) -> str:
-    """Accuracy lost against latency, and size against latency, as SVG; empty when no latency was measured.
+    """Plots of accuracy lost and of size against latency, as SVG; empty when no latency was measured.
 
-    The left panel is there when scores were measured. A line joins the candidates that nothing beats in what a
-    panel shows; rings mark the front in size, latency and score together.
+    The left plot is there when scores were measured. A line joins the candidates that no other dominates in the plot's
+    two values; rings mark the Pareto front in size, latency and score together.
     """
     rows = [row for row in result.stages if row.latency_ratio is not None]
     if not rows:
@@ -42,7 +42,7 @@ def picture(result: Result, frame: pd.DataFrame) -> str:
     _against_size(every[-1], result, rows, timed)
     handles, names = every[-1].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=5, frameon=False, fontsize=8)
-    # layout first: where labels go depends on it
+    # the layout comes first, since the places of labels depend on it
     figure.draw_without_rendering()
     for axes, points, column in zip(every, [scored, timed][-panels:], ["drop", "size_ratio"][-panels:], strict=True):
         _number_the_front(axes, _with_drop(points, result), column)
@@ -94,7 +94,7 @@ def _against_size(axes: Axes, result: Result, rows: list[StageRow], frame: pd.Da
 
 
 def _front(axes: Axes, frame: pd.DataFrame, column: str) -> None:
-    """A ring around each member of the front, and a line along those that lead in this panel."""
+    """Draw a ring around each member of the Pareto front, and a line along those undominated in this plot."""
     chosen = frame[frame["pareto"]]
     if chosen.empty:
         return
@@ -110,7 +110,7 @@ def _front(axes: Axes, frame: pd.DataFrame, column: str) -> None:
     values = chosen[["latency_ratio", column]].to_numpy(dtype=np.float64)
     leading = values[undominated(values)]
     leading = leading[np.argsort(leading[:, 0])]
-    # nothing was measured between two members, so the line keeps to what the better of them is known to reach
+    # nothing was measured between two members, so the line steps at the measured values and does not interpolate
     axes.step(leading[:, 0], leading[:, 1], where="post", color=FRONT, linewidth=1.1, zorder=2)
 
 
@@ -124,7 +124,7 @@ def _marks(axes: Axes, rows: list[StageRow], values: list[float]) -> None:
 
 
 def _limits(result: Result, baseline: StageRow) -> dict[str, float]:
-    """Budgets in the units of the axes: shares of the baseline, and points or score lost."""
+    """The budgets in the units of the axes: shares of the baseline, and points or score lost."""
     found: dict[str, float] = {}
     bases = {"latency_ms": baseline.p50_ms, "size_mb": baseline.size_mb}
     for budget in result.profile.budgets:
@@ -155,7 +155,7 @@ def _tidy(axes: Axes) -> None:
 
 
 def _number_the_front(axes: Axes, frame: pd.DataFrame, column: str) -> None:
-    """The number of the trial beside members of the front, where it covers no point and no other number."""
+    """Write the trial's number beside members of the front, where it covers no point and no other number."""
     pixels = axes.figure.dpi / 72
     points = [axes.transData.transform(pair) for pair in frame[["latency_ratio", column]].to_numpy(dtype=np.float64)]
     points += [

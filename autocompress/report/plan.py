@@ -1,4 +1,4 @@
-"""What is printed of a plan: facts, what was probed, the decision tree and the search space."""
+"""What `autocompress plan` prints: facts, probes, the decision tree and the search space."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from autocompress.core.search_space import SearchSpace
 
 MOST_REPEATS = 4
 MOST_NAMED = 3
-# share of the parameters below which a layer without int8 kernels is not worth a word
+# share of the parameters below which a layer without int8 kernels is not mentioned
 WORTH_NAMING = 0.01
 
 
 def print_preflight(console: Console, facts: Facts, probes: Probes) -> None:
-    """What can be done to the model at all: by layer what cannot, why, and what then. A model that cannot be exported,
-    or whose file computes something else, gets no further than an error."""
+    """Print what can be done to the model: which layers cannot be changed, why, and what happens to them.
+
+    A model that cannot be exported, or whose file computes something else, gets no further than an error.
+    """
     tree = Tree("[bold]Preflight[/bold]")
     tree.add("exports, and the file computes what the module does")
     rest = [layer for layer in facts.layers if layer.parameters >= WORTH_NAMING * facts.parameters]
@@ -50,7 +52,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def print_probes(console: Console, probes: Probes) -> None:
-    """What was measured of the model and of its dominant layers."""
+    """Print the probes of the model and of its dominant layers."""
     tree = Tree(f"[bold]Probes[/bold]  [dim]on {escape(', '.join(probes.layers) or 'no layer')}[/dim]")
     for technique in dict.fromkeys(probe.technique for probe in probes.probes):
         best = next(iter(probes.of(technique)), None)
@@ -84,7 +86,7 @@ def _probed(probe: Probe) -> str:
 
 
 def print_search_space(console: Console, search_space: SearchSpace, *, path: bool) -> None:
-    """The recipes and refusals as a tree; `path` adds the questions of the decision tree."""
+    """Print the recipes and refusals as a tree; `path` adds the questions of the decision tree."""
     if path:
         tree = Tree("[bold]Decision tree[/bold]")
         for answer in search_space.decisions:
@@ -120,7 +122,7 @@ def _share(value: float | None) -> str:
 
 
 def print_facts(console: Console, facts: Facts) -> None:
-    """What the model is, in one paragraph."""
+    """Print the facts of the model in one paragraph."""
     said = [
         f"[bold]{facts.family}[/bold]: {escape(facts.evidence)}",
         f"{facts.parameters:,} parameters ({facts.nonzero / max(facts.parameters, 1):.1%} non-zero, "
@@ -136,7 +138,7 @@ def print_facts(console: Console, facts: Facts) -> None:
 
 
 def print_layers(console: Console, facts: Facts) -> None:
-    """A line per layer."""
+    """Print a line per layer."""
     headings = ("layer", "type", "input", "output", "parameters", "MACs", "near 0", "spread", "rank")
     table = Table(*headings, box=None, pad_edge=False)
     for layer in facts.layers:

@@ -1,4 +1,4 @@
-"""What a run prints: progress while it works, stage table and verdict at the end."""
+"""Terminal output of a run: progress while it works, stage table and verdict at the end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STATUS_COLOURS = {Status.MET: "bold green", Status.NOT_MET: "bold red", Status.U
 
 
 class TerminalProgress:
-    """A live line on a terminal; one plain line per step where the output is a file or a CI log."""
+    """Shows progress as a live line on a terminal, or as plain lines in a file or CI log."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -69,7 +69,7 @@ class TerminalProgress:
 
 
 def print_verdict(console: Console, verdict: Verdict) -> None:
-    """A line per budget."""
+    """Print a line per budget."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in verdict.findings:
         colour = COLOURS[finding.standing]
@@ -80,9 +80,9 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
 
 
 def print_result(console: Console, summary: Summary) -> None:
-    """Stage table, verdict and where the files are."""
+    """Print the stage table, the verdict and where the files are."""
     console.print()
-    # one space between columns: ten of them have to fit a terminal of 80, and the plan's name stands below
+    # one space between columns: ten of them have to fit 80 characters, and the plan's name has a line of its own
     table = Table(*STAGE_HEADINGS, box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
@@ -104,7 +104,7 @@ def print_result(console: Console, summary: Summary) -> None:
 
 
 def _print_front(console: Console, summary: Summary) -> None:
-    """The candidates that nothing beats."""
+    """Print the candidates on the Pareto front."""
     rate = summary.score_is_rate
     table = Table(
         *front_headings(rate=rate), "Pareto front", box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold"
@@ -122,7 +122,7 @@ def _print_front(console: Console, summary: Summary) -> None:
 
 @dataclass(frozen=True)
 class Summary:
-    """What is printed of a result, fresh or read back from its folder."""
+    """The printed part of a result, fresh or read back from its folder."""
 
     status: str
     plan: str

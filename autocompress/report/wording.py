@@ -1,4 +1,4 @@
-"""The same words and numbers in the terminal and in the report."""
+"""Words and numbers that the terminal and the HTML report share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STAGE_HEADINGS = (
 
 
 def stage_cells(row: StageRow, *, rate: bool) -> Sequence[str]:
-    """The cells of a row of the stage table; a dash is what was not measured."""
+    """The cells of a row of the stage table; a dash stands for not measured."""
     return (
         row.name,
         f"{row.size_mb:.3f}",
@@ -31,12 +31,12 @@ def stage_cells(row: StageRow, *, rate: bool) -> Sequence[str]:
 
 
 def front_headings(*, rate: bool) -> Sequence[str]:
-    """Headings of the cells of `front_cells`."""
+    """The headings of the cells of `front_cells`."""
     return ("no.", "latency", "size", "score", "lost, pp" if rate else "lost")
 
 
 def front_cells(row: FrontRow, *, rate: bool) -> Sequence[str]:
-    """The cells of a row of the front; a dash is what was not measured."""
+    """The cells of a row of the Pareto front; a dash stands for not measured."""
     lost = "-" if row.score_drop is None else f"{100 * row.score_drop:.2f}" if rate else f"{row.score_drop:.4g}"
     return str(row.number), times(row.latency_ratio), times(row.size_ratio), score_text(row.score, rate=rate), lost
 
@@ -47,36 +47,36 @@ PREDICTED_HEADINGS = (
 
 
 def predicted_cells(row: Predicted) -> Sequence[str]:
-    """The cells of a row of the predictions; a dash is what was not predicted or not measured."""
+    """The cells of a row of the predictions; a dash stands for not predicted or not measured."""
     shares = [times(value) for value in (row.predicted_latency, row.latency, row.predicted_size, row.size)]
     seconds = ["-" if value is None else duration(value) for value in (row.predicted_seconds, row.seconds)]
     return (str(row.number), *shares, *seconds)
 
 
 def score_text(score: float | None, *, rate: bool) -> str:
-    """Percent for rates, the plain number for other scores."""
+    """The score as text: percent for rates, the plain number for others."""
     if score is None:
         return "-"
     return f"{100 * score:.2f}%" if rate else f"{score:.4g}"
 
 
 def milliseconds(value: float | None) -> str:
-    """Three significant digits."""
+    """A time with three significant digits."""
     return "-" if value is None else f"{value:.3g}"
 
 
 def bound_text(value: float | None, digits: int = 3) -> str:
-    """A number, or `unbounded` where there is none."""
+    """A bound as text, `unbounded` where there is none."""
     return "unbounded" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
 
 
 def times(ratio: float | None) -> str:
-    """A share of the baseline."""
+    """A share of the baseline as text."""
     return "-" if ratio is None else f"{ratio:.2f}x"
 
 
 def duration(seconds: float) -> str:
-    """`42 s`, `3 min 5 s`, `1 h 2 min`."""
+    """A duration as text: `42 s`, `3 min 5 s`, `1 h 2 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,1 +1,1 @@
-"""Other budgets, answered from a finished run."""
+"""`resolve`: answers other budgets from a finished run."""

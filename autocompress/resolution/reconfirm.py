@@ -1,4 +1,4 @@
-"""Confirming a stored file against other budgets: what is known of it already is not looked at again."""
+"""Confirms a stored file against other budgets, from earlier measurements where they hold."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SCORED = ("score", "answer", "label")
 
 
 def confirm_stored(run: Run, plan: Plan, artifact: Artifact, *, quiet: bool) -> Confirmation:
-    """A stored file judged on what took no part in choosing it.
+    """Confirm a stored file on the holdout and in fresh runs, which took no part in choosing it.
 
-    Scores of an earlier confirmation of the same file are judged again at that look's error probability: their
-    bounds do not depend on the limit, so this is no further look; nor is reading on where it was stopped early. Times
-    are taken afresh, unless they were taken for the same limits on time: measuring ends by where the limits lie, and
-    to repeat it for the same limits until it passes would favour chance. `quiet` measures nothing: what is
-    not noted stays unmeasured.
+    Scores of an earlier confirmation of the same file are judged again at that look's error probability: their bounds
+    do not depend on the limit, so this is no further look; nor is reading on where it was stopped early. Times are
+    measured again, unless they were measured for the same limits on time: measuring ends by where the limits lie, and
+    to repeat it for the same limits until it passes would favour chance. `quiet` measures nothing: values that are not
+    in the record stay unmeasured.
 
     Raises:
         RuntimeFailureError: when the file fails in the runtime now.
@@ -49,7 +49,7 @@ def confirm_stored(run: Run, plan: Plan, artifact: Artifact, *, quiet: bool) -> 
         measurement = measurement.with_(_readings_of(scored, SCORED))
     if split is not None and not quiet and (look is None or _goes_on(look, measurement, run)):
         fresh = True
-        # what was stopped early is the same look, read on
+        # a look that was stopped early is continued under its own number
         number = run.record.spend_look(artifact.hash) if look is None else look.number
         run.tell("confirm", f"accuracy on up to {len(split)} items that took no part in the selection")
         scores, look = take_look(run, artifact, split, number)
@@ -66,7 +66,7 @@ def _look_of(note: ConfirmationNote) -> Look:
 
 
 def _goes_on(look: Look, measurement: Measurement, run: Run) -> bool:
-    """True when not all items were read and those that were leave an accuracy budget open."""
+    """True when a look did not read all items and leaves an accuracy budget undecided."""
     if look.data["read"] == look.data["items"]:
         return False
     findings = judge_by(run.profile, measurement, look.level).findings
@@ -74,19 +74,19 @@ def _goes_on(look: Look, measurement: Measurement, run: Run) -> bool:
 
 
 def has_holdout_scores(record: Record, trial: Trial) -> bool:
-    """True when the holdout scores of the trial's file are noted."""
+    """True when the record has holdout scores of the trial's file."""
     certificates = [note.certificate for note in _notes(record, trial.plan)]
     return any(one["look"] and one["artifact_sha256"] == trial.artifact_hash for one in certificates)
 
 
 def _notes(record: Record, plan: Plan) -> list[ConfirmationNote]:
-    """Confirmations of a plan, the latest first: those for other budgets, then that of the run."""
+    """The recorded confirmations of a plan, the latest first: those for other budgets, then the run's own."""
     own = record.confirmation(plan)
     return [*reversed(record.confirmations_for_other_budgets(plan)), *([own] if own is not None else [])]
 
 
 def _is_same_file(note: ConfirmationNote, artifact: Artifact, run: Run) -> bool:
-    """True when the note is of this file beside this baseline, in these versions of the runtime."""
+    """True when a confirmation is of this file, this baseline and these versions of the runtime."""
     certificate = note.certificate
     return bool(
         certificate["artifact_sha256"] == artifact.hash

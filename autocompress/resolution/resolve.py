@@ -1,4 +1,4 @@
-"""`resolve`: new budgets answered from what a run left, without training and without building anything."""
+"""`resolve`: answers new budgets from the files and record of a run; nothing is trained or built."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from autocompress.run.setup import declared
 from autocompress.system.progress import Deadline, Progress
 from autocompress.system.workspace import Workspace, make_folder
 
-# no confirmation begins after that
+# no confirmation begins after so many seconds
 MAX_SECONDS = 60.0
 LONGEST_NAME = 60
 
@@ -41,7 +41,7 @@ def resolve_run(
     out: str | Path | None,
     progress: Progress,
 ) -> Result:
-    """See `autocompress.api.resolve`; the answer's artifact and plan are written, the report's files are not."""
+    """See `autocompress.api.resolve`; writes the answer's artifact and plan, but not the report's files."""
     deadline = Deadline.start(MAX_SECONDS)
     asked = [Budget.parse(metric, value) for metric, value in (budgets or {}).items()]
     stored = open_stored(Path(folder))
@@ -63,7 +63,7 @@ def resolve_run(
             deadline,
             progress,
         )
-        # nothing is measured beside a run at work, and only one at a time may look at the holdout
+        # while the run is at work nothing is measured, and only one process at a time may look at the holdout
         busy = stored.record.busy
         if not busy:
             stored.record.own()
@@ -77,7 +77,7 @@ def resolve_run(
 
 
 def _destination(folder: Path, out: str | Path | None, asked: Sequence[Budget], objective: str | None) -> Path:
-    """Where the answer goes: never over that of a run."""
+    """The folder of the answer; never one that holds a run."""
     if out is None:
         words = [f"{budget.metric}-{budget.text.replace(' ', '')}" for budget in asked]
         name = re.sub(r"[^\w.+-]", "_", "+".join([*words, *([objective] if objective else [])]) or "same")
@@ -91,7 +91,7 @@ def _destination(folder: Path, out: str | Path | None, asked: Sequence[Budget], 
 
 
 def _answer(shortlist: Shortlist, stored: StoredRun, without_data: str) -> Result:
-    """The answer with its files, in the folder of the answer."""
+    """Find the answer and write its files to the folder of the answer."""
     run = shortlist.run
     shortlist.fill()
     by_plan: dict[str, Trial] = {}
@@ -110,7 +110,7 @@ def _answer(shortlist: Shortlist, stored: StoredRun, without_data: str) -> Resul
 
     confirmations = confirm_in_order(plans(), confirmed)
     answer = answer_from(run, confirmations, shortlist.nearest_miss, stored.measured)
-    # nothing new was planned
+    # the search space is empty, since nothing new was planned
     return write_up(
         run,
         answer,
@@ -126,13 +126,16 @@ def _answer(shortlist: Shortlist, stored: StoredRun, without_data: str) -> Resul
 
 
 def _contenders(shortlist: Shortlist) -> Iterator[Trial]:
-    """Cheapest first what keeps the budgets, then what is undecided, then what was not measured whole."""
+    """Trials in the order of confirmation: those that keep the budgets, undecided ones, incomplete ones.
+
+    The first and last group have the cheapest first, the undecided ones those closest to their budgets.
+    """
     run = shortlist.run
     open_ones = shortlist.cheapest_first()
     complete = [trial for trial in open_ones if not shortlist.lacking(trial)]
     kept = [trial for trial in complete if trial.promising]
     if (run.task is None or shortlist.quiet) and run.profile.limits(*ACCURACY_METRICS):
-        # nothing can be scored now, so only those whose holdout scores are noted can be met
+        # nothing can be scored now, so only trials whose holdout scores are in the record can be met
         kept.sort(key=lambda trial: not has_holdout_scores(run.record, trial))
     yield from kept
     yield from sorted((trial for trial in complete if trial not in kept), key=lambda trial: trial.verdict.overshoot)

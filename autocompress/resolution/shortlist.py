@@ -1,4 +1,4 @@
-"""The stored candidates of a run, judged by other budgets; what is lacking for that is measured on their files."""
+"""The stored candidates of a run, judged by other budgets; missing values are measured on their files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from autocompress.resolution.stored_run import StoredArtifacts
 from autocompress.run.search import distance, measurements, nearest_miss
 from autocompress.statistics.judging import judge_by
 
-# nothing more is measured for the selection after that, so that a minute suffices with the confirmation
+# no measurement for the selection begins after so many seconds, so that a minute suffices with the confirmation
 MEASURING_SECONDS = 30.0
 LATENCY_SECONDS = 5.0
 WORDS = {"download_mb": "download size", "latency_ms": "latency", "score": "accuracy"}
@@ -25,9 +25,9 @@ WORDS = {"download_mb": "download size", "latency_ms": "latency", "score": "accu
 
 @dataclass(eq=False)
 class Shortlist:
-    """Trials by their number, judged by the run's profile. `quiet` measures nothing.
+    """Trials by their number, judged by the new budgets; with `quiet` nothing is measured.
 
-    `stored` are the trials that the run left, with what is known of them now; `artifacts` knows their files.
+    `stored` are the trials of the run with everything in the record about them; `artifacts` gives their files.
     """
 
     run: Run
@@ -47,12 +47,15 @@ class Shortlist:
             self.trials[trial.number] = self._judged(trial)
 
     def cheapest_first(self) -> list[Trial]:
-        """Candidates that break no budget as far as is known; what is unknown counts as dear."""
+        """Candidates not known to break a budget, the cheapest first; unknown costs count as infinite."""
         ones = [trial for trial in self.trials.values() if trial.outcome is Outcome.MEASURED]
         return sorted(ones, key=self.run.cost)
 
     def fill(self) -> None:
-        """Measure what the budgets need and the record lacks, most promising first, while there is time."""
+        """Measure what the budgets need and the record lacks, while there is time.
+
+        The most promising trials come first.
+        """
         if self.quiet:
             return
         for trial in self.cheapest_first():
@@ -78,7 +81,7 @@ class Shortlist:
         return [name for name, asked in wanted.items() if asked and name not in trial.measurement.readings]
 
     def artifact(self, trial: Trial) -> Artifact | None:
-        """The trial's file; a trial whose file does not hold any more is left out."""
+        """The trial's file; a trial whose file is missing or changed is left out."""
         if trial.plan == Plan():
             return self.run.baseline
         artifact = self.artifacts.verified(trial)
@@ -88,12 +91,14 @@ class Shortlist:
 
     def nearest_miss(self) -> Trial | None:
         """The candidate that comes closest to the budgets, measured to the end if there is time."""
-        # the model as it is only where nothing was made of it
+        # the unchanged model counts only where there is no other candidate
         ones = [trial for trial in self.trials.values() if trial.plan != Plan()] or list(self.trials.values())
         nearest_miss(ones, self._measured_to_the_end)
-        # files that do not hold any more were left out meanwhile
+        # trials with missing or changed files were left out meanwhile
         left = [trial for trial in self.trials.values() if trial.plan != Plan()] or list(self.trials.values())
-        return min(left, key=distance, default=None)
+        nearest = min(left, key=distance, default=None)
+        # a trial whose file is gone is no answer: its figures would be shown with another file
+        return None if nearest is None or self.artifact(nearest) is None else nearest
 
     def _measured_to_the_end(self, trial: Trial) -> Trial:
         if not self.quiet and not self.run.deadline.over:
@@ -113,7 +118,7 @@ class Shortlist:
         )
 
     def _is_dearer(self, trial: Trial) -> bool:
-        """True when a candidate that keeps the budgets costs no more, whatever would be measured of this one."""
+        """True when a candidate that keeps the budgets costs no more, whatever this trial's measurements show."""
         if not self.run.objective.known_unmeasured:
             return False
         least = self.run.cost(trial)[0]
@@ -121,7 +126,7 @@ class Shortlist:
         return any(self.run.cost(other)[0] <= least for other in kept)
 
     def _measure(self, trial: Trial, *, to_the_end: bool) -> None:
-        """Take what the trial lacks, cheapest measurement first, else up to the first broken budget."""
+        """Measure what the trial lacks, cheapest first, up to the first broken budget unless `to_the_end`."""
         artifact = self.artifact(trial) if self.lacking(trial) else None
         if artifact is None:
             return
@@ -135,7 +140,7 @@ class Shortlist:
             except RuntimeFailureError as error:
                 self._leave_out(trial, str(error))
                 return
-            # for the next budgets
+            # kept for later budgets
             self.run.record.add_later_measurement(trial.number, taken)
             trial = self._judged(replace(trial, measurement=trial.measurement.with_(taken)))
             self.trials[trial.number] = trial
@@ -149,7 +154,7 @@ class Shortlist:
         return {**taken, "download_mb": taken["size_mb"]}
 
     def _takes_too_long(self) -> bool:
-        """True when scoring, by what it took in the run, does not fit the time left."""
+        """True when scoring takes longer than the time left, judging by the times in the run."""
         took = [trial.seconds["accuracy"] for trial in self.stored if "accuracy" in trial.seconds]
         left = self.run.deadline.left
         return bool(took) and left is not None and max(took) > left

@@ -1,4 +1,4 @@
-"""A run of earlier, opened again without its model: what the folder holds, checked before it is believed."""
+"""Opens an earlier run without its model; everything in its folder is checked before it is used."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ AGAIN = "Run it again with this version of autocompress."
 
 @dataclass(frozen=True, eq=False)
 class StoredRun:
-    """What a run left."""
+    """The contents of a finished run's folder."""
 
     workspace: Workspace
     record: Record
@@ -52,13 +52,13 @@ class StoredRun:
 
     @property
     def candidates(self) -> list[Trial]:
-        """Every plan that was built and measured, and the baseline as trial -1."""
+        """All trials that were built and measured, and the baseline as trial -1."""
         baseline = Trial(-1, Plan(), Outcome.MEASURED, self.measured, artifact_hash=self.baseline.hash)
         return [baseline, *(one for one in self.trials if one.outcome in (Outcome.MEASURED, Outcome.STOPPED))]
 
 
 class StoredArtifacts(Artifacts):
-    """The files of a run, checked before they are believed; `left_out` says what does not hold any more."""
+    """The files of a run, verified before use; `left_out` has a sentence for each missing or changed one."""
 
     def __init__(self, stored: StoredRun) -> None:
         self._stored = stored
@@ -77,14 +77,17 @@ class StoredArtifacts(Artifacts):
         return None if trial is None else self.verified(trial)
 
     def build(self, plan: Plan) -> Artifact:
-        """See `Artifacts.build`; nothing can be built."""
+        """See `Artifacts.build`; only finds stored files, since nothing can be built."""
         found = self.find(plan)
         if found is None:
             raise PlanError("the model is not at hand, so nothing new can be built.", where="resolve")
         return found
 
     def verified(self, trial: Trial) -> Artifact | None:
-        """The trial's file, if it is there and still the one that was measured; else it is left out by name."""
+        """The trial's file, if it is there and still the one that was measured; else None.
+
+        A trial without its file is left out, with a sentence in `left_out`.
+        """
         stored = self._stored
         path = stored.workspace.checkpoints / trial.plan.hash / f"model{stored.tools.runtime.suffix}"
         try:
@@ -99,13 +102,13 @@ class StoredArtifacts(Artifacts):
         return None
 
     def leave_out(self, trial: Trial, why: str) -> None:
-        """Say that a trial counts no more."""
+        """Add a sentence that a trial is left out, with the reason."""
         name = self._stored.tools.name_of(trial.plan)
         self.left_out.append(f"Trial {trial.number} ({name}) is left out: {why}")
 
 
 def open_stored(folder: Path) -> StoredRun:
-    """The run in `folder`.
+    """Open the run in `folder`.
 
     Raises:
         UsageError, RecordError: when there is none, or none that this version can read.
@@ -139,7 +142,7 @@ def _open_record(workspace: Workspace) -> Record:
     if not workspace.root.is_dir():
         raise UsageError("there is no such folder.", where=str(workspace.root), hint="Give the folder of a run.")
     path = workspace.journal
-    # opening would make what is missing
+    # opening a missing file would create it
     if not path.is_file():
         raise RecordError("holds no journal.db.", where=str(workspace.root), hint="Give the folder of a run.")
     if path.stat().st_size == 0:
@@ -180,7 +183,7 @@ def _baseline(workspace: Workspace, record: Record, runtime: Runtime) -> Artifac
 
 
 def _trials(record: Record) -> tuple[Trial, ...]:
-    """All trials, with what was measured after they had ended."""
+    """All trials, including measurements that were taken after they had ended."""
     nearest, later = record.nearest_misses, record.later_measurements
     trials = []
     for trial in record.trials():
@@ -192,7 +195,7 @@ def _trials(record: Record) -> tuple[Trial, ...]:
 
 
 def data_again(run: StoredRun, data: Any, data_dir: Path | None) -> tuple[Task | None, str]:
-    """The run's data, and where they are not at hand the sentence that says why.
+    """The run's data, or None and a sentence on why they are missing.
 
     `data` is whatever `autocompress` takes. Without it the data that the run named are loaded again, unless the
     name is one of Python code: a folder from elsewhere must not decide what runs here.
@@ -231,7 +234,7 @@ def _load_named(spec: str, folder: Path, data_dir: Path | None, noted_dir: str |
 
 
 def _difference(run: StoredRun, task: Task | None) -> str:
-    """What tells a task from that of the run; empty when nothing does."""
+    """A text on how a task differs from that of the run; empty when it does not."""
     splits = [task.validation, task.holdout] if task is not None else []
     hashes = [split.hash for split in splits if split is not None]
     noted = run.record.identity["data"].split(",")

@@ -1,1 +1,1 @@
-"""The stages of a run, from what was given to the answer."""
+"""The stages of a run, from its inputs to the answer."""

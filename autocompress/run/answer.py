@@ -1,4 +1,4 @@
-"""The answer of a run: the confirmed winner or the nearest miss, with the stage table and the explanation."""
+"""The answer of a run: the confirmed winner or the nearest miss, with stage table and explanation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from autocompress.system.workspace import write_text
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """A plan with its file, what was measured of it, and what that comes to. Without a certificate nothing is met."""
+    """The plan a run answers with, its file, measurement and verdict.
+
+    Without a certificate no budget counts as met.
+    """
 
     plan: Plan
     artifact: Artifact
@@ -33,7 +36,7 @@ class Answer:
 
     @property
     def status(self) -> Status:
-        """The verdict's; at best undecided where nothing was confirmed, whatever the validation data said."""
+        """The verdict's status; at best undecided without a certificate, whatever the validation data say."""
         if self.certificate is not None or self.verdict.status is Status.NOT_MET:
             return self.verdict.status
         return Status.UNDECIDED
@@ -46,7 +49,10 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """How an answer came about; `notes` are said before the explanation, `out_of_time` when the time was up."""
+    """How an answer came about.
+
+    `notes` are sentences placed before the explanation; `out_of_time` tells that the time was up.
+    """
 
     facts: Facts
     search_space: SearchSpace
@@ -62,9 +68,9 @@ def answer_from(
     nearest_miss: Callable[[], Trial | None],
     baseline: Measurement,
 ) -> Answer:
-    """The first confirmation that is met; else the best undecided one; else the nearest miss; else the model as it is.
+    """The first confirmation that is met, else the first undecided one, else the nearest miss.
 
-    `nearest_miss` is asked only where nothing was confirmed.
+    Without any of these it is the unchanged model. `nearest_miss` is called only where nothing was confirmed.
     """
     best = best_of(confirmations)
     if best is not None:
@@ -77,19 +83,19 @@ def answer_from(
 
 
 def best_of(confirmations: Sequence[Confirmation]) -> Confirmation | None:
-    """The first that is met, else the first undecided one, else the one that came closest."""
+    """The first confirmation that is met, else the first undecided one, else the closest to its budgets."""
     for wanted in (Status.MET, Status.UNDECIDED):
         for confirmation in confirmations:
             if confirmation.verdict.status is wanted:
                 return confirmation
-    # confirmed and broken: still the candidate that came closest, with the better evidence
+    # all are broken: the closest is still the answer, since it has better evidence than an unconfirmed trial
     return min(confirmations, key=lambda confirmation: confirmation.verdict.overshoot, default=None)
 
 
 def write_up(run: Run, answer: Answer, history: History) -> Result:
-    """The result, with the answer's artifact and plan written to the run's folder."""
+    """Write the answer's artifact and plan to the run's folder, and return the result."""
     shipped = answer.artifact.copy_to(run.workspace.path(f"model{run.tools.runtime.suffix}"))
-    # what relative budgets compare with, for `autocompress check --baseline`
+    # the baseline for relative budgets, as `autocompress check --baseline` needs it
     run.baseline.copy_to(run.workspace.path(f"baseline{run.tools.runtime.suffix}"))
     write_text(run.workspace.path("plan.yaml"), answer.plan.to_yaml())
     name = run.name_of(answer.plan)
@@ -119,7 +125,7 @@ def write_up(run: Run, answer: Answer, history: History) -> Result:
 
 
 def stage_table(run: Run, answer: Answer, baseline: Measurement) -> list[StageRow]:
-    """The baseline and the answer side by side; the baseline's times are those taken beside the answer's."""
+    """Rows for the baseline and the answer; the baseline's times are those measured beside the answer's."""
     before = {**baseline.readings, **answer.measurement.baseline}
     contents = run.tools.runtime.contents
     rows = [stage_row("baseline", contents(run.baseline), before, before)]

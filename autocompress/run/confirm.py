@@ -1,4 +1,4 @@
-"""Confirmation: the winner measured again, on data and runs that took no part in choosing it."""
+"""Confirmation: measures the winner again, on data and in runs that took no part in choosing it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Confirmation:
 
     @property
     def hopeless(self) -> bool:
-        """True when only unmeasured budgets stand in the way: no other candidate can do better."""
+        """True when only unmeasured budgets prevent the answer, so that no other candidate can do better."""
         standings = {finding.standing for finding in self.verdict.findings}
         return Standing.UNMEASURED in standings and standings <= {Standing.MET, Standing.UNMEASURED}
 
@@ -56,9 +56,9 @@ def confirm_in_order(
     confirmed: Callable[[Plan], Confirmation | None],
     so_far: Sequence[Confirmation] = (),
 ) -> list[Confirmation]:
-    """Confirmations in the order they were made, until one is met or no further look makes sense.
+    """Confirm plans in order until one is met or no further look at the holdout makes sense.
 
-    `confirmed` gives None for a plan that cannot be confirmed.
+    Returns all confirmations, those `so_far` included. `confirmed` returns None for a plan that cannot be confirmed.
     """
     confirmations = list(so_far)
     if is_answered(confirmations):
@@ -75,17 +75,17 @@ def confirm_in_order(
 
 
 def is_answered(confirmations: Sequence[Confirmation]) -> bool:
-    """True when one of them ends the run."""
+    """True when one of the confirmations ends the run."""
     return any(found.is_final for found in confirmations)
 
 
 def confirm_once(run: Run, plan: Plan) -> Confirmation:
-    """The confirmation of a plan, by this worker or another one; the first stands, also in a resumed run.
+    """The confirmation of a plan, made now unless this or another worker made it before.
 
     Raises:
         RuntimeFailureError: as `confirm`.
     """
-    # another worker may be confirming the same plan now: its verdict is then the one that stands
+    # another worker may be confirming the same plan now: its verdict then counts
     with folder_lock(run.workspace.checkpoints, lambda: run.tell("confirm", "waiting for another worker")):
         found = _noted(run, plan)
         if found is None:
@@ -95,9 +95,9 @@ def confirm_once(run: Run, plan: Plan) -> Confirmation:
 
 
 def confirm(run: Run, plan: Plan) -> Confirmation:
-    """Fresh latency runs, the size of the file, and the holdout.
+    """Confirm a plan by fresh latency runs, the size of its file, and its scores on the holdout.
 
-    The look is written down before it is taken; the accuracy test of look k has error probability
+    The look is written to the record before it is taken; the accuracy test of look k has error probability
     `spend(alpha, k)`, so that all looks together keep the profile's confidence.
 
     Raises:
@@ -118,8 +118,11 @@ def confirm(run: Run, plan: Plan) -> Confirmation:
 
 @dataclass(frozen=True)
 class Look:
-    """A look at the holdout: its number in the ledger, what was read of which data, and the error probability
-    that its bounds hold at."""
+    """A look at the holdout, the scoring of one file on it.
+
+    `number` is its place among all looks at this holdout, `level` the error probability of its bounds, `data` what was
+    read of which split.
+    """
 
     number: int
     level: float
@@ -127,7 +130,7 @@ class Look:
 
 
 def take_look(run: Run, artifact: Artifact, split: Split, number: int) -> tuple[Measurement, Look]:
-    """The scores of as many items as it takes to be clear about the accuracy budgets."""
+    """Score as many holdout items as needed to decide the accuracy budgets."""
     profile = run.profile
     scores, level = look_until_clear(
         profile,
@@ -167,7 +170,7 @@ def certify(run: Run, plan: Plan, artifact: Artifact, measurement: Measurement, 
         "machine_fingerprint": run.machine.fingerprint,
         "conditions": measurement.conditions.to_json() if measurement.conditions else None,
         "versions": dict(run.tools.runtime.versions),
-        # what a plan's own steps draw is in the plan
+        # seeds of the plan's own steps are in the plan
         "seeds": {
             "loading": measurement.conditions.loading_seed if measurement.conditions else None,
             "resampling": RESAMPLING_SEED,
@@ -177,7 +180,7 @@ def certify(run: Run, plan: Plan, artifact: Artifact, measurement: Measurement, 
 
 
 def _noted(run: Run, plan: Plan) -> Confirmation | None:
-    """The confirmation of this plan that was written down earlier, None when there is none."""
+    """The confirmation of this plan in the record, None when there is none."""
     note = run.record.confirmation(plan)
     if note is None:
         return None

@@ -1,4 +1,4 @@
-"""What to do about budgets that are not met: how far each can be met, what to relax, what would open the way."""
+"""Diagnosis of budgets that are not met: the best values reached, what to relax, what was refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from autocompress.core.search_space import NOT_AVAILABLE, SearchSpace
 from autocompress.core.trial import Trial
 from autocompress.core.verdict import Finding, Standing, Verdict
 
-# rules of the tree that refuse a technique for want of something that the user may have
+# rules of the tree that refuse a technique because something is missing that the user may have
 WANTING = ("calibration", "training")
 DIGITS = 2
 
@@ -18,7 +18,7 @@ DIGITS = 2
 def diagnose(verdict: Verdict, history: Sequence[Trial], search_space: SearchSpace) -> list[str]:
     """Sentences on the broken budgets of the nearest miss's verdict.
 
-    Where size and time are out of reach, accuracy is left aside: it is that of a structure that nobody trained.
+    Where size and time are out of reach, accuracy is left aside: it is that of an untrained structure.
     """
     if search_space.out_of_reach:
         verdict = verdict.structural
@@ -43,13 +43,16 @@ def diagnose(verdict: Verdict, history: Sequence[Trial], search_space: SearchSpa
 
 
 def binding_budget(verdict: Verdict, search_space: SearchSpace) -> Finding | None:
-    """The budget that stands in the way; where size and time are out of reach one of them: nothing was trained."""
+    """The finding that is farthest from being met, None when all are met.
+
+    Where size and time are out of reach it is one of these, since nothing was trained.
+    """
     structural = verdict.structural.binding if search_space.out_of_reach else None
     return structural or verdict.binding
 
 
 def relaxed_budgets(verdict: Verdict) -> list[Budget]:
-    """For each budget that is not met, the tightest one of two digits that the same measurement meets.
+    """For each budget that is not met, the tightest limit of two digits that the measurement meets.
 
     Empty where one of them has no such limit: it was not measured, or nothing bounds it.
     """
@@ -66,20 +69,20 @@ def relaxed_budgets(verdict: Verdict) -> list[Budget]:
 
 
 def _rounded(value: float, *, up: bool) -> float:
-    """The nearest number of two digits that is not tighter."""
+    """The nearest number of two digits that is not a tighter limit."""
     if value <= 0:
         return 0.0
     unit = 10.0 ** (math.floor(math.log10(value)) - DIGITS + 1)
     steps = round(value / unit)
     near = float(f"{steps * unit:.{DIGITS}g}")
-    # a number of two digits stays that number, whatever floats make of it
+    # a number of two digits is kept as it is, despite rounding errors of floats
     if near >= value if up else near <= value:
         return near
     return float(f"{(steps + 1 if up else steps - 1) * unit:.{DIGITS}g}")
 
 
 def _best(finding: Finding, history: Sequence[Trial]) -> str:
-    """The best value that any candidate reached on a broken budget."""
+    """A sentence on the best value that any candidate reached on a broken budget."""
     found = (trial.verdict.of(finding.budget.metric) for trial in history)
     values = [other.value for other in (*found, finding) if other is not None and other.value is not None]
     if not values:

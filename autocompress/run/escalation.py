@@ -1,4 +1,4 @@
-"""Searching and confirming, from what costs least to make: quantization, then structure, then training."""
+"""Escalation: searches and confirms in rising effort: quantization, then structure, then training."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from autocompress.run.stages import Planned, with_structure, with_training
 from autocompress.structure.candidates import nearly_fitted
 from autocompress.system.locks import folder_lock
 
-# how often what can go from a network is looked for where nothing that was proposed fitted
+# most searches of the space of structures; a second one follows where no structure of the first fitted
 MOST_ATTEMPTS = 2
-# of the time that is left, what looking for structure may take
+# share of the remaining time that a search of the space of structures may take
 SHARE_OF_TIME = 0.25
 
 
 def search_and_confirm(
     search: Search, planned: Planned, keep: Callable[[Result], None]
 ) -> tuple[Planned, list[Confirmation]]:
-    """What was planned in the end, and the confirmations in the order they were made.
+    """Search and confirm until the budgets are met or nothing is left to try.
 
-    While an objective goes on improving an answer, `keep` gets the best one so far, for whoever looks meanwhile.
+    Returns the final plan of the search and the confirmations in order. While an objective goes on improving an answer,
+    `keep` is called with the best result so far, so that it can be read meanwhile.
     """
     run = search.run
     confirmations: list[Confirmation] = []
     while True:
         search.search_space = planned.search_space
         confirmations = confirm_contenders(search, planned, confirmations, last=False)
-        # where the first answer ends the run there is nothing to keep ready, and nothing to go on from
+        # where the first answer ends the run there is no intermediate result to keep or to improve
         reached = [] if run.objective.first_answer_ends else search.reached()
         if reached:
             with folder_lock(run.workspace.root):
@@ -48,7 +49,7 @@ def search_and_confirm(
 def confirm_contenders(
     search: Search, planned: Planned, so_far: Sequence[Confirmation], *, last: bool
 ) -> list[Confirmation]:
-    """Confirmations of what the search hands out, until one is met or no further look makes sense."""
+    """Confirm the search's contenders until one is met or no further look at the holdout makes sense."""
     known = {confirmation.plan.hash for confirmation in so_far}
     plans = [Plan()] if planned.fits else (trial.plan for trial in search.contenders(known, last=last))
     return confirm_in_order(plans, lambda plan: confirm_once(search.run, plan), so_far)
@@ -57,7 +58,7 @@ def confirm_contenders(
 def _further(
     search: Search, planned: Planned, confirmations: Sequence[Confirmation], reached: Sequence[Trial]
 ) -> Planned | None:
-    """What is tried next when nothing meets the budgets so far: structure, then training, rung by rung.
+    """The extended search space to try next: structure, then training, rung by rung.
 
     None when there is an answer, no time, or nothing more to try.
     """
@@ -80,7 +81,7 @@ def _further(
 
 
 def _answer_so_far(run: Run, planned: Planned, best: Trial) -> Result:
-    """What a trial comes to while the search goes on: undecided, since nothing was confirmed."""
+    """The intermediate result with this trial as the answer; undecided, since nothing was confirmed."""
     artifact = run.artifacts.find(best.plan) or run.artifacts.build(best.plan)
     answer = Answer(best.plan, artifact, best.measurement, best.verdict)
     warnings = planned.search_space.warnings
@@ -90,7 +91,10 @@ def _answer_so_far(run: Run, planned: Planned, best: Trial) -> Result:
 
 
 def conclude(search: Search, planned: Planned, confirmations: Sequence[Confirmation]) -> Result:
-    """The answer of a search and its confirmations, with its artifact and plan written to the run's folder."""
+    """The final result of a search and its confirmations.
+
+    The answer's artifact and plan are written to the run's folder.
+    """
     run = search.run
     answer = answer_from(run, confirmations, search.nearest_miss, planned.baseline)
     notes = list(planned.search_space.warnings)

@@ -1,4 +1,7 @@
-"""The CI gate: measures the artifact that is about to ship and judges it. Nothing passes because something failed."""
+"""The CI gate: measures an artifact before it is deployed, and judges it.
+
+Missing evidence never passes.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,12 @@ from autocompress.statistics.judging import decide_again, judge_by, look_until_c
 from autocompress.statistics.prediction_flips import PredictionFlips, prediction_flips_of
 
 SCHEMA = 3
-# layers and operators that are named when a budget breaks
+# how many tensors or operators are named when a budget is broken
 NAMED = 3
 
 
 class Grade(StrEnum):
-    """What a finding counts as at the gate."""
+    """The grade of a finding at the gate."""
 
     PASSED = "passed"
     WARNING = "warning"
@@ -39,7 +42,7 @@ class Grade(StrEnum):
 
 @dataclass(frozen=True)
 class Graded:
-    """A finding with the rule it was graded by, and why a broken budget is broken."""
+    """A finding with its grade, the rule behind it, and the cause of a broken budget."""
 
     finding: Finding
     rule: GateRule
@@ -47,7 +50,7 @@ class Graded:
     why: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """The graded finding as a JSON object."""
         return {
             **self.finding.to_json(),
             "margin": margin(self.finding),
@@ -61,7 +64,7 @@ class Graded:
 
 @dataclass(frozen=True, eq=False)
 class Check:
-    """An artifact judged against one profile's budgets. `notes` are worth saying beside the findings."""
+    """An artifact judged against one profile's budgets; `notes` are sentences beside the findings."""
 
     profile: str
     confidence: float
@@ -74,24 +77,24 @@ class Check:
 
     @property
     def verdict(self) -> Verdict:
-        """All findings."""
+        """The findings as a verdict."""
         return Verdict(tuple(one.finding for one in self.graded))
 
     @property
     def prediction_flips(self) -> PredictionFlips | None:
-        """The answers that turned."""
+        """The prediction flips between artifact and baseline, None where they cannot be told."""
         return prediction_flips_of(self.measurement)
 
     @property
     def exit_code(self) -> int:
-        """0 only when there is a finding and none of them failed; 1 for a broken budget, 3 for one left open."""
+        """The exit code: 0 when there are findings and none failed, 1 for a broken budget, 3 for an open one."""
         failed = [one.finding.standing for one in self.graded if one.grade is Grade.FAILED]
         if Standing.EXCEEDED in failed:
             return 1
         return 3 if failed or not self.graded else 0
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object, by docs/check.schema.json."""
+        """The check as a JSON object, as in docs/check.schema.json."""
         conditions = self.measurement.conditions
         return {
             "artifact": str(self.artifact.path),
@@ -110,7 +113,7 @@ class Check:
 
 
 def margin(finding: Finding) -> float | None:
-    """What is left to the limit, as a share of it, from the bound that counts; negative when it is passed."""
+    """The distance of the deciding bound from the limit, as a share of the limit; negative beyond it."""
     at_most = finding.budget.direction is Direction.AT_MOST
     bound = finding.high if at_most else finding.low
     if bound is None or finding.limit == 0:
@@ -120,7 +123,7 @@ def margin(finding: Finding) -> float | None:
 
 
 def grade_of(finding: Finding, rule: GateRule) -> Grade:
-    """What a finding counts as: only what is met passes without a word."""
+    """The grade of a finding: only findings that are met pass without a warning."""
     if finding.standing is Standing.MET:
         return Grade.PASSED
     lenient = rule.severity == "warn" or (finding.standing is Standing.UNDECIDED and rule.on_undecided == "warn")
@@ -128,7 +131,7 @@ def grade_of(finding: Finding, rule: GateRule) -> Grade:
 
 
 def tools_without_techniques(profile: Profile) -> Tools:
-    """The profile's runtime and device: nothing is compressed here, and loading techniques takes time.
+    """The profile's runtime and device, without techniques, which take time to load and are not used here.
 
     Raises:
         ProfileError: when there is no such runtime or device.
@@ -141,12 +144,12 @@ def tools_without_techniques(profile: Profile) -> Tools:
 
 
 def measurer_of(profile: Profile, tools: Tools, task: Task | None, baseline: Artifact | None) -> Measurer:
-    """What measures files on the profile's machine, beside the baseline where there is one."""
+    """A measurer of files on the profile's device, beside the baseline where there is one."""
     return Measurer(tools.device, profile, task, _example(task), baseline)
 
 
 def measure(artifact: Artifact, measurer: Measurer) -> Measurement:
-    """Size, latency and memory of an artifact.
+    """Measure size, latency and memory of an artifact.
 
     Raises:
         RuntimeFailureError: when the artifact fails in the runtime.
@@ -166,8 +169,10 @@ def check(
     task: Task | None,
     certified: Certified | None = None,
 ) -> Check:
-    """Judge an artifact. Accuracy may use all test items: nothing was chosen with them here.
-    Without data a certificate of the same file, machine and versions stands in for accuracy.
+    """Measure and judge an artifact.
+
+    Accuracy may use all test items: nothing was chosen with them here. Without data a certificate of the same file,
+    machine and versions stands in for accuracy.
 
     Raises:
         DataError: when the data do not fit the artifact.
@@ -205,7 +210,7 @@ def _or_certified(finding: Finding, certified: Certified) -> Finding:
 
 @dataclass(frozen=True, eq=False)
 class Certified:
-    """A certificate that vouches for the very file at hand; `where` is the file it was read from."""
+    """A verified certificate of the file at hand; `where` is the file it was read from."""
 
     verdict: Verdict
     issued: str
@@ -214,7 +219,7 @@ class Certified:
 
     @staticmethod
     def verify(content: Any, where: str, artifact: Artifact, baseline: Artifact | None) -> Certified:
-        """The certificate, if it is one, of this file, and was met.
+        """Verify that the content is a certificate of this file whose budgets were met.
 
         Raises:
             ArtifactError: when it is of another file or another baseline.
@@ -244,7 +249,7 @@ class Certified:
         return Certified(verdict, issued, versions, where)
 
     def stale(self, runtime: Runtime, fingerprint: str) -> str:
-        """What has changed since: then its accuracy is no evidence any more. Empty when nothing has."""
+        """A text on changes since the certificate that void its accuracy; empty when there are none."""
         now = {**runtime.versions, "machine": fingerprint}
         changed = [
             f"{name} {then}, now {now.get(name)}" for name, then in self.versions.items() if now.get(name) != then
@@ -252,7 +257,7 @@ class Certified:
         return f"{self.where} is stale ({'; '.join(changed)}): measure accuracy again with --data." if changed else ""
 
     def finding(self, unmeasured: Finding) -> Finding:
-        """What it says about an accuracy budget that was not measured now."""
+        """The certificate's finding on an accuracy budget that was not measured now."""
         earlier = self.verdict.of(unmeasured.budget.metric)
         if earlier is None:
             return unmeasured
@@ -261,7 +266,7 @@ class Certified:
 
 @dataclass(frozen=True)
 class _HotSpots:
-    """Where the time and the bytes of an artifact go, in words; empty where no budget on them is broken."""
+    """Texts on where an artifact's time and bytes go; empty where no budget on them is broken."""
 
     time: str = ""
     size: str = ""
@@ -292,6 +297,6 @@ def _why(finding: Finding, spots: _HotSpots, measurement: Measurement) -> str:
 
 
 def worst(checks: Sequence[Check]) -> int:
-    """The exit code of several checks: a broken budget outweighs an open one."""
+    """The exit code of several checks: a broken budget comes before an open one."""
     codes = {one.exit_code for one in checks}
     return next((code for code in (1, 3) if code in codes), 0 if codes else 3)

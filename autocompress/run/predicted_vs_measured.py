@@ -1,4 +1,4 @@
-"""What the search space predicted, beside what was measured."""
+"""Compares the search space's predictions with measurements."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from autocompress.core.trial import Trial
 
 @dataclass(frozen=True)
 class Predicted:
-    """A trial with what its recipe predicted of it: latency and size as shares of the baseline, seconds of training.
+    """Predicted and measured values of a trial; None is not predicted, or not measured.
 
-    None is what was not predicted, or not measured.
+    Latency and size are shares of the baseline, `seconds` are those of training.
     """
 
     number: int
@@ -29,12 +29,12 @@ class Predicted:
     seconds: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """The row as a JSON object."""
         return dict(vars(self))
 
 
 def predictions(search_space: SearchSpace, history: Iterable[Trial], statistic: str) -> list[Predicted]:
-    """A row for the first trial of every recipe and structure whose size was measured."""
+    """A row for the first trial of every recipe and structure, if its size was measured."""
     rows: dict[tuple[object, ...], Predicted] = {}
     for trial in history:
         recipe = search_space.recipe_of(trial.plan)

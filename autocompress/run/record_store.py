@@ -1,6 +1,6 @@
-"""The record in a database: trials in an Optuna storage, claims and notes in tables of our own beside it.
+"""The record in a database: trials in an Optuna storage, claims and notes in tables of their own.
 
-Optuna's heartbeat does nothing for trials that are asked for and told one by one, and its attributes cannot be changed
+Optuna's heartbeat has no effect on trials that are asked for and told one by one, and its attributes cannot be changed
 in one step by several workers. So claims and notes have tables of their own, through SQLAlchemy; of Optuna only what it
 documents is used.
 """
@@ -42,7 +42,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
 from autocompress.core.plan import Plan
-from autocompress.core.record import NoteStore, Record, TrialStore
+from autocompress.core.record import Record
+from autocompress.core.record_stores import NoteStore, TrialStore
 from autocompress.core.trial import Outcome, Trial
 from autocompress.errors import RecordError
 from autocompress.system.workers import Worker
@@ -50,7 +51,7 @@ from autocompress.system.workers import Worker
 STUDY = "autocompress"
 HEARTBEAT_S = 10
 GRACE_S = 60
-# how long a worker waits for another that writes; SQLite's own 5 seconds are short on a busy disk
+# how long a worker waits for another one's write; SQLite's default of 5 seconds is short on a busy disk
 BUSY_TIMEOUT_S = 60
 STATES = {
     Outcome.MEASURED: TrialState.COMPLETE,
@@ -59,7 +60,7 @@ STATES = {
     Outcome.FAILED: TrialState.FAIL,
 }
 TABLES = MetaData()
-# one row a study: whoever writes it first is alone until the transaction ends
+# one row per study: a worker that writes it locks out the others until its transaction ends
 LOCKS = Table("autocompress_locks", TABLES, Column("study", String(200), primary_key=True), Column("count", Integer))
 NOTES = Table(
     "autocompress_notes",
@@ -81,7 +82,7 @@ CLAIMS = Table(
 
 
 def open_record(location: Path | str, study: str = STUDY) -> Record:
-    """The record at `location`: a path means SQLite, a text any database URL that SQLAlchemy reaches.
+    """Open the record at `location`: a path for SQLite, or any database URL that SQLAlchemy can open.
 
     Raises:
         RecordError: when it cannot be opened, or an earlier version of autocompress wrote it.
@@ -98,7 +99,7 @@ def open_record(location: Path | str, study: str = STUDY) -> Record:
                 where=str(location),
                 hint="Choose another folder with --out, or run it again with this version.",
             )
-        # Optuna fills a template in the URL
+        # Optuna treats the URL as a format template, so braces are doubled
         storage = RDBStorage(url.replace("{", "{{").replace("}", "}}"), engine_kwargs={"connect_args": arguments})
         found = optuna.create_study(storage=storage, study_name=study, load_if_exists=True)
         with engine.begin() as connection:
@@ -116,7 +117,7 @@ def open_record(location: Path | str, study: str = STUDY) -> Record:
 
 
 class _Database:
-    """The tables of one study."""
+    """The database tables of one study."""
 
     def __init__(self, engine: Engine, study: str) -> None:
         self.engine = engine
@@ -124,7 +125,7 @@ class _Database:
 
     @contextmanager
     def alone(self) -> Iterator[Connection]:
-        """A transaction that no other worker's runs beside: what is read in it stays true until it is written.
+        """An exclusive transaction: what is read in it stays true until it is written.
 
         It begins with a write to the study's row, which locks the row where the database locks rows and the whole
         file in SQLite. Optuna's own writes use other connections and would wait for it for ever.
@@ -138,7 +139,7 @@ class _Database:
 
 
 class DatabaseNotes(NoteStore):
-    """Notes in a table of our own."""
+    """The note store, in a table of its own."""
 
     def __init__(self, database: _Database, storage: RDBStorage) -> None:
         self._database = database
@@ -172,7 +173,7 @@ class DatabaseNotes(NoteStore):
 
 
 class OptunaTrials(TrialStore):
-    """Trials in an Optuna study, claims in a table of our own.
+    """The trial store: trials in an Optuna study, claims in a table of their own.
 
     A claim is a row by the plan's hash, with its owner, a heartbeat and the number of its trial. It is removed when the
     claim is given back and marked as ended when the trial has ended, so that a plan is never done twice.
@@ -182,7 +183,7 @@ class OptunaTrials(TrialStore):
         self._study = study
         self._storage = storage
         self._database = database
-        # trials that this process has claimed: only their own handles can be written to
+        # Optuna's handles of the trials that this process has claimed; a trial can only be written through its handle
         self._handles: dict[int, optuna.Trial] = {}
 
     def trials(self) -> list[Trial]:
@@ -215,7 +216,7 @@ class OptunaTrials(TrialStore):
             self._give_back(plan, number)
 
     def _take(self, plan: Plan) -> bool:
-        """Write down whose claim it is, unless the plan is taken."""
+        """Insert a claim on the plan; False when the plan is claimed or ended already."""
         with self._database.alone() as connection:
             if connection.execute(select(CLAIMS.c.plan_hash).where(self._is(plan))).first() is not None:
                 return False
@@ -225,14 +226,14 @@ class OptunaTrials(TrialStore):
 
     def _beat(self, plan: Plan, stop: threading.Event) -> None:
         while not stop.wait(HEARTBEAT_S):
-            # one that is missed because the database is busy or gone for a moment is made up for by the next
+            # a heartbeat may be missed while the database is busy or unavailable; the next one makes up for it
             with suppress(SQLAlchemyError), self._database.alone() as connection:
                 connection.execute(update(CLAIMS).where(self._is_mine(plan)).values(heartbeat=time.time()))
 
     def _give_back(self, plan: Plan, number: int | None) -> None:
-        """Let go of a claim whose trial has not ended."""
+        """Remove a claim whose trial has not ended."""
         with self._database.alone() as connection:
-            # a plan that was given to another meanwhile is that one's
+            # a plan that was given to another worker meanwhile stays with that one
             mine = self._is_mine(plan) & (CLAIMS.c.ended.is_(False))
             if number is not None:
                 mine &= CLAIMS.c.trial == number
@@ -249,11 +250,11 @@ class OptunaTrials(TrialStore):
     def finish(self, trial: Trial) -> None:
         """See `TrialStore.finish`.
 
-        To Optuna a trial's value is the worst overshoot over its limits; every budget is a constraint (positive means
+        Optuna gets the worst overshoot over its limits as a trial's value; every budget is a constraint (positive means
         broken), and what was not measured counts as broken.
         """
         with self._database.alone() as connection:
-            # held up for longer than the grace period, the plan may have been given to another, whose result counts
+            # after a delay beyond the grace period another worker may have the plan, and its result counts
             mine = self._is_mine(trial.plan) & (CLAIMS.c.trial == trial.number)
             if connection.execute(select(CLAIMS.c.trial).where(mine)).first() is None:
                 return
@@ -262,14 +263,14 @@ class OptunaTrials(TrialStore):
             for finding in trial.verdict.findings if _is_complete(trial) else ():
                 broken = 1.0 if finding.value is None else finding.overshoot - 1.0
                 handle.set_constraint(finding.budget.metric, broken)
-            # last of what is written before it is told: who has this has all
+            # written last, so that a trial with this attribute is complete
             handle.set_user_attr("trial", json.dumps(trial.to_json(), allow_nan=False))
         except UpdateFinishedTrialError:
             return
         self._end(trial)
 
     def _end(self, trial: Trial) -> None:
-        """Tell Optuna what is written down already, and mark the claim."""
+        """Tell Optuna the outcome of a trial that is already stored, and mark its claim as ended."""
         with suppress(UpdateFinishedTrialError):
             if _is_complete(trial):
                 self._study.tell(trial.number, trial.verdict.overshoot, skip_if_finished=True)
@@ -282,8 +283,10 @@ class OptunaTrials(TrialStore):
             connection.execute(update(CLAIMS).where(its).values(ended=True))
 
     def release_dead_claims(self) -> int:
-        """See `TrialStore.release_dead_claims`; a worker is gone when its process on this host is, or when it has not
-        written a heartbeat for a minute."""
+        """See `TrialStore.release_dead_claims`.
+
+        A worker is gone when its process on this host is, or when it has not written a heartbeat for a minute.
+        """
         open_ones = (CLAIMS.c.study == self._database.study) & (CLAIMS.c.ended.is_(False))
         given_back: list[int | None] = []
         written: list[Trial] = []

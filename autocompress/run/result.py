@@ -29,7 +29,7 @@ SCHEMA = 2
 
 @dataclass(frozen=True)
 class StageRow:
-    """One line of the stage table; None is what was not measured. Ratios are to the baseline's row."""
+    """One row of the stage table; None stands for not measured. Ratios are to the baseline's row."""
 
     name: str
     size_mb: float
@@ -43,17 +43,17 @@ class StageRow:
     size_ratio: float
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """The stage row as a JSON object."""
         return dict(vars(self))
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a run found.
+    """The result of a run.
 
     `plan`, `artifact`, `verdict` and `measurement` belong to the answer: the confirmed winner, or the nearest
     miss when nothing was met (`met` tells which). `certificate` is there when the holdout was looked at.
-    `plan_name` says it in a few words, `names` does so for the plans of all trials, by their hash. `trials` is
+    `plan_name` describes the plan in a few words, `names` the plans of all trials, by their hash. `trials` is
     `history` as a pandas frame, one row per trial.
     """
 
@@ -87,17 +87,17 @@ class Result:
 
     @property
     def prediction_flips(self) -> PredictionFlips | None:
-        """The answers that turned, on the items that the measurement is of."""
+        """The prediction flips between answer and baseline, None where they cannot be told."""
         return prediction_flips_of(self.measurement)
 
     @property
     def predictions(self) -> list[Predicted]:
-        """What the search space predicted of the trials, beside what was measured."""
+        """The search space's predictions for the trials, with the measured values."""
         return predictions(self.search_space, self.history, self.profile.protocol.statistic)
 
     @property
     def binding(self) -> Finding | None:
-        """The budget that stands in the way, None when all are met."""
+        """The finding that is farthest from being met, None when all are met."""
         return binding_budget(self.verdict, self.search_space)
 
     def unwrap(self) -> Artifact:

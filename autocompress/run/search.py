@@ -1,4 +1,7 @@
-"""The search over one search space: one plan at a time, cheapest measurement first. Knows contracts only."""
+"""The search over one search space: one plan at a time, the cheapest measurement first.
+
+It knows contracts only, no implementations.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +22,15 @@ from autocompress.run.waiting import await_others
 from autocompress.statistics.judging import forecast, judge_by
 from autocompress.system.progress import Event
 
-# near misses of each kind of plan that are measured to the end before the nearest is named
+# how many near misses of each kind of plan are measured to the end before the nearest one is chosen
 NEAREST = 2
-# training that was predicted to end a little after the deadline is begun all the same
+# training is started even if its predicted time is up to this factor of the remaining time
 LATENESS = 1.1
 
 
 @dataclass(eq=False)
 class Search:
-    """A search over one search space, with everything it does in the record."""
+    """A search over one search space; everything it does goes to the record."""
 
     run: Run
     search_space: SearchSpace
@@ -38,17 +41,18 @@ class Search:
     def contenders(self, known: Collection[str] = (), *, last: bool = True) -> Iterator[Trial]:
         """Trials worth confirming, best first by the profile's objective.
 
-        An objective whose first answer ends the run hands out the first that is expected to be confirmed before it
-        spends more; others try all plans that time allows first. Unless this is the `last` search space, one that may
-        well fail to be confirmed waits: each look costs certainty. On the last, candidates that the validation data
-        leave undecided come at the end. Plans whose hashes are `known` are not handed out again.
+        An objective whose first answer ends the run yields each trial as soon as it is expected to be confirmed, before
+        more plans are tried; others try all plans that time allows first. Unless this is the `last` search space, a
+        trial that may well fail to be confirmed waits, since each look at the holdout costs certainty. On the last,
+        candidates that the validation data leave undecided come at the end. Plans whose hashes are `known` are not
+        yielded again.
         """
         given = set(known)
         record, deadline = self.run.record, self.run.deadline
         while not self.out_of_time:
             if self.run.objective.first_answer_ends:
                 yield from self._hand_out(given, self.expected)
-            # read after handing out: a confirmation takes long, and other workers go on meanwhile
+            # read after yielding: a confirmation takes long, and other workers go on meanwhile
             history = record.trials()
             plan = self.strategy.propose(self.search_space, history)
             if plan is None:
@@ -65,20 +69,23 @@ class Search:
         if not (last or self.out_of_time):
             return
         yield from self._hand_out(given, lambda trial: trial.promising)
-        # each look costs certainty: the one that is closest to its budgets first
+        # each look at the holdout costs certainty, so the trial closest to its budgets comes first
         undecided = [t for t in record.trials() if _undecided(t) and t.plan.hash not in given]
         yield from sorted(undecided, key=lambda trial: trial.verdict.overshoot)
 
     @property
     def structure_suffices(self) -> bool:
-        """True when a plan without structure keeps all size and time budgets: what it lacks, structure cannot give."""
+        """True when a plan without structure steps keeps all size and time budgets.
+
+        Then changes of structure cannot provide what it lacks.
+        """
         unchanged = (trial for trial in self.run.record.trials() if not trial.plan.rounds)
         return any(trial.verdict.structural.status is Status.MET for trial in unchanged)
 
     def expected(self, trial: Trial) -> bool:
-        """True for a promising trial whose like would be confirmed more often than not.
+        """True for a promising trial that would be confirmed with a chance of more than one half.
 
-        What only quantizes is cheap to confirm and is expected to be. For others the forecast is the verdict on as
+        Plans that only quantize are cheap to confirm and expected to be. For others the forecast is the verdict on as
         many holdout items as there are, at the rates of the validation ones and the next look's error probability.
         """
         task = self.run.task
@@ -114,7 +121,7 @@ class Search:
         def on_step(step: int, steps: int, seconds_left: float) -> None:
             limits = [limit for limit in (seconds_left, run.deadline.left) if limit is not None]
             sentence = f"training {run.name_of(plan)}, step {step} of {steps}"
-            # a training that is killed has been paid for all the same
+            # stored now, so that the time of a training that is killed counts as well
             run.record.spend_time(run.deadline.spent)
             run.progress(Event("search", sentence, len(history), total, best_so_far, min(limits)))
 
@@ -122,12 +129,18 @@ class Search:
         with run.record.claim(plan) as number:
             if number is not None:
                 run.record.finish(evaluate(run, plan, number, tell))
+            else:
+                # a worker that was killed while it claimed has no trial yet that anybody would wait for
+                run.record.release_dead_claims()
         self._seconds.append(time.monotonic() - start)
         run.record.spend_time(run.deadline.spent)
 
     def nearest_miss(self) -> Trial | None:
-        """See `nearest_miss`. Where the budgets on size and time are out of reach, the closest to these is the nearest:
-        its accuracy is that of a structure that nobody trained."""
+        """The trial closest to its budgets, with all its measurements; see `nearest_miss`.
+
+        Where the budgets on size and time are out of reach, the closest to these is the nearest: its accuracy is that
+        of an untrained structure.
+        """
         judged = (Outcome.MEASURED, Outcome.STOPPED)
         trials = [trial for trial in self.run.record.trials() if trial.outcome in judged and trial.verdict.findings]
         near = _structural_distance if self.search_space.out_of_reach else distance
@@ -168,9 +181,9 @@ def measurements(
 
 
 def evaluate(run: Run, plan: Plan, number: int, tell: Callable[[str], None] = lambda doing: None) -> Trial:
-    """Build a plan and measure it, cheapest measurement first, until a budget is broken.
+    """Build a plan and measure it, the cheapest measurement first, until a budget is broken.
 
-    What a technique or the runtime cannot do ends the trial with its sentence, not the run.
+    When a technique or the runtime cannot do its part, the trial ends with that reason, not the run.
     """
     seconds: dict[str, float] = {}
     clock = time.monotonic()
@@ -204,7 +217,7 @@ def _undecided(trial: Trial) -> bool:
 
 
 def distance(trial: Trial) -> tuple[float, ...]:
-    """How far a trial is from its budgets: how many it misses, then by how much; lower is closer."""
+    """The distance of a trial from its budgets: how many it misses, then by how much; lower is closer."""
     return (_misses(trial), trial.verdict.overshoot)
 
 
@@ -213,7 +226,7 @@ def _structural_distance(trial: Trial) -> tuple[float, ...]:
 
 
 def _misses(trial: Trial) -> int:
-    # what a trial was stopped before counts as no miss: the nearest miss is measured to the end afterwards
+    # budgets that were not measured count as no miss: the nearest miss is measured to the end afterwards
     return sum(finding.value is not None and finding.overshoot > 1.0 for finding in trial.verdict.findings)
 
 
@@ -224,7 +237,7 @@ def nearest_miss(
 ) -> Trial | None:
     """The candidate that comes closest to its budgets, with the measurements that its trial left out.
 
-    The closest of every kind of plan, by what was measured, are measured to the end before they are compared: a trial
+    The closest of every kind of plan, by the values at hand, are measured to the end before they are compared: a trial
     that was stopped at once has not shown what else it breaks.
     """
     closest: dict[str, list[Trial]] = {}

@@ -1,4 +1,4 @@
-"""Setting a run up: everything that was given is checked before anything in the run's folder is touched."""
+"""Sets a run up: all inputs are checked before anything in the run's folder is changed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def declared(
     ignore: Sequence[str] = (),
     keep_float: Sequence[str] = (),
 ) -> Profile:
-    """The profile with everything that was declared beside it.
+    """The profile with the budgets, objective and layer patterns that were given in addition.
 
     Raises:
         ProfileError: when there is no such profile, or something declared is not allowed.
@@ -61,7 +61,7 @@ def declared(
 
 
 def tools_of(profile: Profile) -> Tools:
-    """The profile's runtime and device, and every technique on the shelf.
+    """The profile's runtime and device, and all registered techniques.
 
     Raises:
         ProfileError: when there is no such runtime or device.
@@ -85,9 +85,9 @@ def open_run(
     named: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> Run:
-    """Check everything that was given, export the model, and open the run's folder and record.
+    """Check all inputs, export the model, and open the run's folder and record.
 
-    `named` says how the inputs were named, for `autocompress resolve` to find the data again.
+    `named` are the texts that named the inputs, for `autocompress resolve` to find the data again.
 
     Raises:
         AutocompressError: when something given cannot be used.
@@ -105,7 +105,7 @@ def open_run(
     builder = Builder(model, example, task, profile, tools, workspace)
     sweep_scratch()
     with scratch("baseline") as folder:
-        # whatever is wrong with model or data shows before anything in the run's folder is touched
+        # errors in model or data show here, before anything in the run's folder is changed
         builder.export_baseline(folder)
         check_data(task, builder.baseline)
         names = {"data": data, **(named or {})} if isinstance(data, str) else dict(named or {})
@@ -123,7 +123,7 @@ def open_run(
 
 
 def check_data(task: Task | None, baseline: Artifact) -> None:
-    """Read every test item once, inputs and targets, before anything is tried with them. No answers are looked at.
+    """Read all test items once, inputs and targets, to find errors before any work; nothing is scored.
 
     Raises:
         DataError: when shapes, dtypes or values do not fit the model, or a label is none of its classes.
@@ -133,12 +133,14 @@ def check_data(task: Task | None, baseline: Artifact) -> None:
     outputs = baseline.outputs[0].shape
     for _, targets in feeds(task.everything, baseline, CHECKING_BATCH):
         if task.chooses_classes and len(outputs) == 2 and outputs[1] is not None:
-            # any outputs will do: only the labels are judged
+            # placeholder outputs will do, since only the labels are checked
             task.scores(np.zeros((len(targets), outputs[1]), dtype=np.float32), targets)
 
 
 def record_in(workspace: Workspace, identity: Mapping[str, str], inputs: RunInputs, *, resume: bool) -> Record:
-    """The run's record: the one that is there when resuming, else a new one that inherits the looks at the same data.
+    """The run's record: the existing one when resuming, else a new one.
+
+    A new one inherits the looks at the same data.
 
     Raises:
         RecordError: when another run is at work in the folder, or the one to resume was begun with other inputs.
@@ -150,7 +152,7 @@ def record_in(workspace: Workspace, identity: Mapping[str, str], inputs: RunInpu
         return earlier
     looks = _looks_so_far(workspace, identity)
     workspace.open(resume=resume)
-    # under its name only once it says whose it is: a start that is killed leaves a whole record or none
+    # it gets its name only when it holds the run's identity, so that a start that is killed leaves no partial record
     unborn = workspace.root / f".{workspace.journal.name}{Worker.me().tag}"
     record = open_record(unborn)
     record.begin(identity, inputs, looks)
@@ -185,7 +187,10 @@ def _looks_so_far(workspace: Workspace, identity: Mapping[str, str]) -> Sequence
 def inputs_of(
     profile: Profile, task: Task | None, builder: Builder, tools: Tools, names: Mapping[str, str]
 ) -> RunInputs:
-    """What it takes to judge the run's files again without the model; `names` are the texts that named them."""
+    """The inputs that are needed to judge the run's files again without the model.
+
+    `names` are the texts that named them.
+    """
     machine = tools.device.machine()
     specs = (TensorSpec(name, str(array.dtype), array.shape) for name, array in builder.example.arrays.items())
     return RunInputs(
@@ -199,7 +204,7 @@ def inputs_of(
 
 
 def identity_of(profile: Profile, task: Task | None, baseline: Artifact) -> dict[str, str]:
-    """What a run may only be resumed with."""
+    """The identity of a run: hashes of the inputs that must be equal to resume it."""
     splits: Sequence[Any] = (task.validation, task.holdout, task.calibration) if task else ()
     declared = json.dumps(
         [str(profile.device), str(profile.runtime), str(profile.protocol), profile.confidence]
@@ -222,7 +227,7 @@ def _require_module(model: Any) -> None:
 
 
 def _require_same_run(noted: Mapping[str, str], identity: Mapping[str, str], folder: Path) -> None:
-    """A record goes on only with the model, data and profile that it was begun with."""
+    """Raise RecordError unless model, data and profile are those that the record was begun with."""
     changed = [key for key in identity if noted.get(key) != identity[key]]
     if changed:
         raise RecordError(

@@ -1,5 +1,7 @@
-"""The stages of a run before anything is tried: baseline, facts, probes and the search space that follows; and what is
-added to that while nothing meets the budgets: structure, then training, one rung after the other."""
+"""The stages of planning: baseline, facts, probes, search space, and its extensions.
+
+The extensions follow while nothing meets the budgets: structure, then training, one rung after the other.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +33,16 @@ from autocompress.structure.measuring import StructureMeasurer
 from autocompress.system.locks import folder_lock
 from autocompress.training.cost import with_bracket, with_next_rung
 
-# of a step of training that is timed only to plan
+# items in a training step that is timed only for planning
 TIMED_ITEMS = 16
 
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """What is known before anything is tried. `structure_attempts` tells how often structure was looked for."""
+    """The state of planning: measurements, facts, probes and the search space that follows from them.
+
+    `structure_attempts` is the number of searches of the space of structures.
+    """
 
     baseline: Measurement
     facts: Facts
@@ -47,15 +52,15 @@ class Planned:
 
     @property
     def fits(self) -> bool:
-        """True when the model keeps its size and time budgets as it is."""
+        """True when the unchanged model keeps its size and time budgets."""
         return self.search_space.affirms("fits")
 
 
-# workers of one run go by the same measurements, or their search spaces would differ: the first one takes them
+# all workers of a run use the measurements of the first one, since their search spaces would differ otherwise
 
 
 def measure_baseline(run: Run) -> Measurement:
-    """Size, latency, memory and the validation data's scores of the model as it is; measured once in a run."""
+    """Measure size, latency, memory and validation scores of the unchanged model, once in a run."""
     with _alone(run):
         known = run.record.baseline
         if known is not None:
@@ -70,19 +75,26 @@ def measure_baseline(run: Run) -> Measurement:
 
 
 def find_facts(run: Run) -> Facts:
-    """What the model is."""
+    """Find the facts of the model."""
     facts = with_weights(inspect_module(run.builder.module, run.example), run.builder.module)
     run.record.facts = facts
     return facts
 
 
 def take_probes(run: Run, facts: Facts) -> Probes:
-    """What pays on this device for this model; probed once in a run."""
+    """Probe which techniques pay on this device for this model, once in a run."""
     with _alone(run):
         known = run.record.probes
         if known is not None:
             return known
-        techniques = [t for t in run.tools.techniques if isinstance(t, ArtifactTechnique)]
+        format_ = run.tools.runtime.format
+        finishing = [t for t in run.tools.techniques if isinstance(t, ArtifactTechnique)]
+        # techniques that are refused anyway, or cannot change the runtime's files, are not probed
+        techniques = [
+            technique
+            for technique in finishing
+            if format_ in technique.formats and technique.refuses(facts, Probes(), run.profile) is None
+        ]
         measurer = ProbeMeasurer(techniques, run.tools, run.profile, lambda sentence: run.tell("probes", sentence))
         probes = run_probes(facts, measurer)
         if time_matters(run.profile):
@@ -93,7 +105,7 @@ def take_probes(run: Run, facts: Facts) -> Probes:
 
 
 def _operators(run: Run) -> dict[str, float]:
-    """The share of the model's time by type of operator; nothing where the runtime does not tell."""
+    """The share of the model's time by operator type; empty where the runtime does not tell."""
     inputs = feed_of(run.baseline, run.example, run.profile.protocol.batch)
     shares: dict[str, float] = {}
     for _, type_, share in run.tools.device.slowest_operators(run.baseline, run.profile, inputs):
@@ -104,7 +116,7 @@ def _operators(run: Run) -> dict[str, float]:
 def plan_space(
     run: Run, baseline: Measurement, facts: Facts, probes: Probes, structure_attempts: int | None = None
 ) -> Planned:
-    """The search space that follows from what is known; structure counts once it was looked for."""
+    """Build the search space from what is known; structure is included once it was searched."""
     attempts = run.record.structure_attempts if structure_attempts is None else structure_attempts
     techniques: Sequence[Technique] = [t for t in run.tools.techniques if attempts or isinstance(t, ArtifactTechnique)]
     latency = baseline.readings["latency_ms"].statistic(run.profile.protocol.statistic)
@@ -117,10 +129,10 @@ def plan_space(
 
 
 def with_structure(run: Run, planned: Planned, seconds: float | None) -> Planned:
-    """The same plan with what can go from the network, and the pruning paths that are worth measuring, looked for in
-    about so many seconds where they are given.
+    """Extend the plan by structure: find the parts that can be removed and the pruning paths to measure.
 
-    Where that was looked for already, it is looked for once more, with fresh measurements and further down.
+    It takes about `seconds` where these are given. A second attempt uses fresh measurements and aims for smaller
+    structures.
     """
     attempt = planned.structure_attempts + 1
     measurer = _structure_measurer(run, planned, attempt)
@@ -142,7 +154,7 @@ def with_training(
     reached: Sequence[Plan] = (),
     structures: Sequence[tuple[Step, ...]] = (),
 ) -> Planned | None:
-    """The same plan with one more rung of training, None where there is nothing to train or no time for it.
+    """Extend the plan by one rung of training, None where there is nothing to train or no time for it.
 
     The structures that just fit come first. Where the objective is a small or a fast file and there is time left, a
     smaller one is trained as soon as one of the last bracket is among the plans that `reached` their budgets, the best
@@ -179,7 +191,7 @@ def _alone(run: Run) -> AbstractContextManager[None]:
 
 
 def _latest(run: Run, planned: Planned) -> Probes:
-    """What another worker may have added to the probes meanwhile counts for all."""
+    """The probes in the record, to which another worker may have added."""
     return run.record.probes or planned.probes
 
 
@@ -192,7 +204,7 @@ def _structure_measurer(run: Run, planned: Planned, attempt: int = 1) -> Structu
     finishes = [recipe for recipe in planned.search_space.recipes if not recipe.structures]
     if split is None:
         return None
-    # in float, whose latency and size are known, where no quantization pays
+    # float, whose latency and size are known, is used where no quantization pays
     finish: tuple[Step, ...] = ()
     expected, measured = (1.0, 1.0), True
     if finishes:

@@ -1,4 +1,4 @@
-"""Working on one record with others: what to do while they still hold what is left."""
+"""Waiting for other workers that hold the last plans of a search space."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ POLL_S = 1.0
 
 
 def await_others(record: Record, deadline: Deadline, progress: Progress) -> bool:
-    """Wait until a plan that another worker has claimed is finished or given back; False when none is claimed.
+    """Wait until a plan that another worker has claimed is finished or given back; False without any.
 
     Claims of workers that have died are given back here, so that their plans are proposed again. The wait ends at
     the deadline.

@@ -1,4 +1,4 @@
-"""The runtimes that ship, by the name that profiles give them."""
+"""The registered runtimes, by the name that profiles give them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Export of modules to ONNX graphs, naming the layer that stands in the way."""
+"""Export of modules to ONNX graphs; errors name the layer that cannot be exported."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ from autocompress.errors import ExportError
 from autocompress.runtimes.onnx_file import rename
 from autocompress.system.quiet import quiet
 
-# what outputs are called while the graph is made, and values inside it that have an output's name
+# suffixes for outputs during the export, and for inner values that have an output's name
 OUTSIDE, INSIDE = ".outside", ".inside"
 
 
 def export_graph(module: nn.Module, example: Example, output_names: tuple[str, ...]) -> onnx.ModelProto:
-    """The module as an ONNX graph, with a free batch where the module allows one, else bound to the example's.
+    """Export the module as an ONNX graph, with a free batch where the module allows one.
+
+    Otherwise the batch is fixed to the example's.
 
     Raises:
         ExportError: when it cannot be exported; the layer is named.
     """
-    # a batch of one would be taken for a constant
+    # the exporter would take a batch of one for a constant
     free = example.with_batch(max(2, example.batch))
     try:
         model = _export(module, free, output_names, free_batch=True)
     except ExportError:
         if free.batch == example.batch:
             raise
-        # a module for single items only
+        # the module takes single items only
         return _export(module, example, output_names, free_batch=False)
     if _has_free_batch(model, free.batch):
         return model
@@ -46,7 +48,7 @@ def export_graph(module: nn.Module, example: Example, output_names: tuple[str, .
 def _has_free_batch(model: onnx.ModelProto, batch: int) -> bool:
     inputs = [value.type.tensor_type.shape.dim for value in model.graph.input]
     outputs = [value.type.tensor_type.shape.dim for value in model.graph.output]
-    # an output of the example's batch gives away a reshape that took it for a constant
+    # an output with the example's batch size shows that a reshape took it for a constant
     bound = any(dims[0].HasField("dim_value") and dims[0].dim_value == batch for dims in outputs if len(dims))
     return not bound and all(not dims[0].HasField("dim_value") for dims in inputs if len(dims))
 
@@ -93,9 +95,11 @@ def _export(module: nn.Module, example: Example, output_names: tuple[str, ...], 
 
 
 def _optimize(program: torch.onnx.ONNXProgram) -> None:
-    """As the exporter would, without constants and what is not used: one of its rules looks at all nodes for every
-    node, and took up to a fifth of a large network's export."""
-    # half a second that what only loads files, like the gate, need not wait for
+    """Optimize the graph as the exporter would, after folding constants and removing unused nodes.
+
+    One of the exporter's rules looks at all nodes for every node, and took up to a fifth of a large network's export.
+    """
+    # imported here: it takes half a second, which programs that only load files, such as the gate, need not wait for
     from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, RemoveUnusedNodesPass
     from onnxscript.optimizer import fold_constants
 
@@ -107,7 +111,10 @@ def _optimize(program: torch.onnx.ONNXProgram) -> None:
 
 
 def _with_output_names(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """The exporter gives outputs their names whether or not something inside has them already: `mean`, `add`."""
+    """Rename the graph's outputs to these names, and inner values that have one of them.
+
+    The exporter names outputs even when an inner value has the same name: `mean`, `add`.
+    """
     graph = model.graph
     renamed = {name: f"{name}{INSIDE}" for name in names}
     renamed |= {value.name: name for value, name in zip(graph.output, names, strict=True)}
@@ -118,8 +125,9 @@ def _with_output_names(model: onnx.ModelProto, names: Sequence[str]) -> onnx.Mod
 
 
 def nodes_of(model: onnx.ModelProto, module: nn.Module, layers: Sequence[str]) -> list[int]:
-    """Places of the nodes that do what these layers do, as the exporter noted it; see `matches_pattern` for their
-    names.
+    """Indices of the nodes that compute these layers, from the exporter's metadata.
+
+    See `matches_pattern` for the layers' names.
 
     Raises:
         ExportError: when a layer with weights has no node of its own.
@@ -128,7 +136,7 @@ def nodes_of(model: onnx.ModelProto, module: nn.Module, layers: Sequence[str]) -
     here = {scope for scope in scopes if scope}
     for name, part in module.named_modules():
         has_weights = any(weight.dim() > 1 for weight in part.parameters(recurse=False))
-        # a part around it may compute with its weights itself
+        # a module around the layer may compute with its weights itself
         found = any(one in here and matches_pattern(one, layers) for one in parts_of(name))
         if has_weights and matches_pattern(name, layers) and not found:
             raise ExportError(
@@ -140,10 +148,10 @@ def nodes_of(model: onnx.ModelProto, module: nn.Module, layers: Sequence[str]) -
 
 
 def _scope(node: onnx.NodeProto) -> str:
-    """The innermost layer that a node came from."""
+    """The name of the innermost layer that a node came from."""
     noted = next((entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.name_scopes"), "")
     try:
-        # the last one is the node's own name
+        # the last entry is the node's own name
         names = ast.literal_eval(noted)[:-1] if noted else []
     except (SyntaxError, ValueError):
         names = []
@@ -151,13 +159,13 @@ def _scope(node: onnx.NodeProto) -> str:
 
 
 def _layer_name(path: str) -> str:
-    """The name that the exporter gave a layer, without that of the module around the user's."""
+    """The exporter's name of a layer, without the name of the wrapper around the user's module."""
     return path.removeprefix("L['self']").strip(".").removeprefix("module").strip(".")
 
 
 @contextlib.contextmanager
 def _tracking(module: nn.Module, entered: list[str]) -> Iterator[None]:
-    """Keeps the names of the layers being executed; the last one is where tracing stopped."""
+    """Track the names of the layers being executed; after an error the last one is where tracing stopped."""
     handles = []
     for name, part in module.named_modules():
         if name:
@@ -179,7 +187,10 @@ def _tracking(module: nn.Module, entered: list[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """No looking for garbage: among millions of new objects that are in use it takes up to a sixth of the time."""
+    """Switch garbage collection off in the block.
+
+    Among millions of new objects that are in use it takes up to a sixth of the time.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -202,7 +213,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _culprit(error: BaseException) -> str:
-    """The layer that an untranslated operator came from: its node carries the stack of modules.
+    """The layer of the operator that could not be translated, from the module stack in its node.
 
     The exporter's exceptions name the node but do not hold it; the frame that raised does.
     """

@@ -1,4 +1,4 @@
-"""ONNX files: read, checked, and written with nothing in them that the runtime does not need."""
+"""ONNX files: read with checks, and written without anything that the runtime does not need."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from autocompress.core.artifact import Artifact, TensorSpec, require_file
 from autocompress.errors import ArtifactError, TechniqueError
 from autocompress.system.workspace import write_atomically
 
-# what a weight passes through on its way to the operator that it belongs to
+# operators that a weight may pass through before the operator that uses it
 PASSING = ("DequantizeLinear", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity")
-# the beginning of the names of nodes that stay in float
+# prefix of the names of nodes that stay in float
 IN_FLOAT = "in_float_"
 # no digits: onnxruntime's quantizer names copies of a shared bias by adding a number, whether or not that name is taken
 LETTERS = string.ascii_lowercase + string.ascii_uppercase
@@ -28,14 +28,14 @@ NUMBERED = re.compile(r"(.*?)[0-9]+")
 
 
 def load_model(path: Path) -> onnx.ModelProto:
-    """The model in an ONNX file.
+    """Load and check the model in an ONNX file.
 
     Raises:
         ArtifactError: when the file is missing, damaged or no ONNX model.
     """
     require_file(path)
     try:
-        # the format is given, else the ending of the name would decide it
+        # without an explicit format the file's suffix would decide it
         model = onnx.load(path, format="protobuf", load_external_data=False)
         if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
             raise ArtifactError(
@@ -53,7 +53,7 @@ def load_model(path: Path) -> onnx.ModelProto:
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> Artifact:
-    """Write the model whole, in one file, and describe it.
+    """Write the model to one file, whole or not at all, and describe it.
 
     Raises:
         ArtifactError: when it is larger than the 2 GB that one ONNX file holds.
@@ -68,7 +68,7 @@ def save_model(model: onnx.ModelProto, path: Path) -> Artifact:
 
 
 def save_if_smaller(model: onnx.ModelProto, before: Artifact, folder: Path, name: str) -> Artifact:
-    """Write a technique's result beside nothing of the same name, if it saved anything.
+    """Write a technique's result to a file of its own in `folder`, if it saved anything.
 
     Raises:
         TechniqueError: when the file is no smaller than the one it was made from.
@@ -83,7 +83,7 @@ def save_if_smaller(model: onnx.ModelProto, before: Artifact, folder: Path, name
 
 
 def describe(model: onnx.ModelProto, path: Path) -> Artifact:
-    """The artifact that a model in a file is."""
+    """Describe the model in a file as an artifact."""
     stored = {tensor.name for tensor in model.graph.initializer}
     return Artifact(
         path.parent,
@@ -103,10 +103,11 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
 
 
 def compact(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Remove what the runtime does not need: documentation, metadata, derived shapes, long names, repeated weights.
+    """Remove everything that the runtime does not need.
 
-    In a small int8 model these make up a tenth of the file. Inputs and outputs keep their names. The result
-    depends on the graph alone, so the same graph gives the same bytes.
+    That is documentation, metadata, derived shapes, long names and repeated weights. In a small int8 model these make
+    up a tenth of the file. Inputs and outputs keep their names. The result depends on the graph alone, so the same
+    graph gives the same bytes.
     """
     graph = model.graph
     del model.metadata_props[:]
@@ -130,7 +131,7 @@ def compact(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def mark_float(model: onnx.ModelProto, places: Sequence[int]) -> onnx.ModelProto:
-    """Mark the nodes at these places: quantization leaves them in float. Makes some bytes for each."""
+    """Mark the nodes at these indices to be left in float by quantization; costs some bytes for each."""
     for number, place in enumerate(places):
         # two nodes of one name are an error in onnxruntime
         model.graph.node[place].name = f"{IN_FLOAT}{number}"
@@ -138,18 +139,20 @@ def mark_float(model: onnx.ModelProto, places: Sequence[int]) -> onnx.ModelProto
 
 
 def is_in_float(node: onnx.NodeProto) -> bool:
-    """True for a marked node, and for what an optimizer made of one."""
+    """True for a marked node, and for nodes that an optimizer derived from one."""
     return IN_FLOAT in node.name
 
 
 def weight_labels(model: onnx.ModelProto) -> dict[str, str]:
-    """What to call each stored tensor: where it is used and its shape, `Conv 7 of 21, 64x64x3x3`; with its own name
-    where the file keeps names (see `compact`)."""
+    """Descriptions of the stored tensors: where they are used and their shape, `Conv 7 of 21, 64x64x3x3`.
+
+    They include the tensor's own name where the file keeps names (see `compact`).
+    """
     graph = model.graph
     count = Counter(node.op_type for node in graph.node)
     seen: Counter[str] = Counter()
     users: dict[str, str] = {}
-    # backwards, so that what a tensor is unpacked or reshaped for is known before the node that does it
+    # in reverse order, so that the operator that uses a tensor is known before nodes that unpack or reshape it
     for node in reversed(graph.node):
         place = count[node.op_type] - seen[node.op_type]
         seen[node.op_type] += 1
@@ -176,12 +179,12 @@ def _name_free_dimensions(graph: onnx.GraphProto) -> None:
 def _share_repeated_weights(graph: onnx.GraphProto) -> None:
     first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
     renamed: dict[str, str] = {}
-    # defaults of inputs and what branches and loop bodies refer to are found by name
+    # input defaults, and values that branches and loop bodies refer to, are found by name and must keep it
     fixed = {value.name for value in (*graph.input, *graph.output)} | _names_of_subgraphs(graph)
     for tensor in graph.initializer:
         tensor.ClearField("doc_string")
         del tensor.metadata_props[:]
-        # a digest in place of the values, of which there may be gigabytes
+        # a digest instead of the values, which may take gigabytes
         values = np.ascontiguousarray(numpy_helper.to_array(tensor))
         key = (tensor.data_type, tuple(tensor.dims), hashlib.sha256(values.tobytes()).digest())
         if key in first and tensor.name not in fixed:
@@ -208,7 +211,7 @@ def _shorten_names(graph: onnx.GraphProto) -> None:
 
 
 def rename(graph: onnx.GraphProto, renamed: Mapping[str, str]) -> None:
-    """Rename values where they are stored and wherever a node of the graph reads or makes them."""
+    """Rename stored values, and the inputs and outputs of nodes that refer to them."""
     for tensor in graph.initializer:
         tensor.name = renamed.get(tensor.name, tensor.name)
     for node in graph.node:
@@ -230,7 +233,7 @@ def _names_of_subgraphs(graph: onnx.GraphProto) -> set[str]:
 
 
 def _names_inside(graph: onnx.GraphProto) -> Iterator[str]:
-    # names of the outer graph that a branch or loop body may refer to stay as they are
+    # names of the outer graph that a branch or loop body may refer to must not change
     for node in graph.node:
         yield from node.input
         yield from node.output

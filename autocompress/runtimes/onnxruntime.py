@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""The runtime ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ from autocompress.runtimes.onnx_export import export_graph, nodes_of
 from autocompress.runtimes.onnx_file import compact, describe, load_model, mark_float, save_model, weight_labels
 from autocompress.system.scratch import scratch
 
-# share of the largest output that export may change: float32 sums in another order
+# largest change of outputs by the export, as a share of the largest output: float32 sums run in another order
 PARITY_TOLERANCE = 2e-3
-# calls whose operators are timed, fewer where they take longer than so many seconds
+# number of calls whose operators are timed, and the seconds after which fewer will do
 PROFILED_CALLS, PROFILED_SECONDS = 20, 1.0
 
 
 class OnnxSession(Session):
-    """A model in ONNX Runtime; with `times_to`, the times of its operators go to a file of that beginning."""
+    """A model loaded in ONNX Runtime.
+
+    With `times_to`, the times of its operators are written to a file whose name begins with it.
+    """
 
     def __init__(
         self, artifact: Artifact, threads: int, options: Mapping[str, str], times_to: Path | None = None
@@ -60,7 +63,7 @@ class OnnxSession(Session):
         return tuple(np.asarray(output) for output in outputs)
 
     def end_profiling(self) -> str:
-        """The file with the times of all operators since the session was made."""
+        """Stop profiling and return the file with the times of all operators since the session was made."""
         return str(self._session.end_profiling())
 
 
@@ -81,7 +84,7 @@ class OnnxRuntime(Runtime):
         session = self.load(artifact, threads=1, options={})
         _check_parity(session, artifact, example, expected)
         if artifact.fixed_batch is None:
-            # what depends on the size of the batch shows at another one
+            # a second batch size shows whether the outputs depend on it
             for size in {1, 3} - {example.batch}:
                 other = example.with_batch(size)
                 _check_parity(session, artifact, other, call(module, other))
@@ -96,7 +99,7 @@ class OnnxRuntime(Runtime):
         return OnnxSession(artifact, threads, options)
 
     def contents(self, artifact: Artifact) -> Contents:
-        """See `Runtime.contents`; scales and zero points count as weights, as they ship too."""
+        """See `Runtime.contents`; scales and zero points count as weights, since they are in the file too."""
         model = onnx.load(artifact.path)
         arrays = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
         return Contents(
@@ -163,7 +166,7 @@ def _check_parity(session: Session, artifact: Artifact, example: Example, expect
 def _export(
     module: torch.nn.Module, example: Example, outputs: tuple[str, ...], destination: Path, keep_float: Sequence[str]
 ) -> Artifact:
-    # the graph with its weights is gone when this returns, before sessions load them once more
+    # the graph and its weights are freed when this returns, before sessions load them again
     model = export_graph(module, example, outputs)
     places = nodes_of(model, module, keep_float) if keep_float else []
     return save_model(mark_float(compact(model), places), destination)

@@ -1,7 +1,7 @@
-"""One table for an embedding and the output layer that shares its weights, also in eight bits.
+"""Shares one quantized table between an embedding and the output layer with tied weights.
 
 Language models look words up in the table that they score them with (Press and Wolf, "Using the Output Embedding to
-Improve Language Models", EACL 2017). Quantizers store it twice: the layer's copy stands the other way round.
+Improve Language Models", EACL 2017). Quantizers store it twice: the output layer's copy is transposed.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-# what the quantizer adds to the name of a weight for its values, its scales and its zero points
+# suffixes that the quantizer adds to a weight's name for its values, its scales and its zero points
 VALUES, SCALES, ZEROS = "_quantized", "_scale", "_zero_point"
 
 
 def tied_tables(model: onnx.ModelProto) -> dict[str, str]:
-    """Tables that something is looked up in, with the weight of a product that holds the same values transposed."""
+    """Lookup tables, each with the weight of a product that holds the same values transposed."""
     graph = model.graph
     stored = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2}
     looked_up = {node.input[0] for node in graph.node if _looks_rows_up(node)} & stored.keys()
@@ -33,9 +33,10 @@ def tied_tables(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def share_tied_tables(model: onnx.ModelProto, tied: Mapping[str, str]) -> None:
-    """Let the quantized lookups read the quantized weight's values, of which one copy stays, as the table has them.
+    """Make quantized lookups read the quantized weight's values, so that only one copy is stored.
 
-    The runtime turns the table around once, when it loads the file. Rows have the scales of the weight's columns.
+    The copy has the table's orientation. The runtime transposes it once for the product, when it loads the file. Rows
+    have the scales of the weight's columns.
     """
     graph = model.graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
@@ -46,7 +47,7 @@ def share_tied_tables(model: onnx.ModelProto, tied: Mapping[str, str]) -> None:
         old, values, scales, zeros = (stored[name] for name in names)
         per_row = numpy_helper.to_array(scales).size > 1
         if per_row and np.any(numpy_helper.to_array(zeros)):
-            # would take a lookup of zero points for every word as well
+            # zero points would need a second lookup for every word
             continue
         if not _look_up(graph, table, weight, per_row=per_row):
             continue
@@ -56,7 +57,7 @@ def share_tied_tables(model: onnx.ModelProto, tied: Mapping[str, str]) -> None:
 
 
 def _look_up(graph: onnx.GraphProto, table: str, weight: str, *, per_row: bool) -> bool:
-    """Read the rows that are looked up with the weight's scales; False where something else reads them too."""
+    """Look rows up with the weight's scales; False where something else reads the table or weight too."""
     lookups = [node for node in graph.node if table + VALUES in node.input]
     rows = {node.output[0]: node for node in lookups}
     readers = [node for node in graph.node if rows.keys() & set(node.input)]

@@ -1,1 +1,1 @@
-"""From measurements to verdicts at a stated error probability."""
+"""Statistics: from measurements to verdicts at a stated error probability."""

@@ -1,4 +1,4 @@
-"""Bounds by resampling: means of skewed scores, and figures that are no means at all. All are one-sided.
+"""One-sided bounds by resampling, for means of skewed scores and for scores of all items together.
 
 The draws are seeded, so the same scores give the same bounds.
 """
@@ -16,9 +16,9 @@ from scipy import stats
 FLOATS = NDArray[np.float64]
 Value = Callable[[FLOATS], float]
 
-# up to here the exact bounds: 2^n subsets
+# up to so many values bounds are exact, from all 2^n subsets
 FEW = 14
-# beyond that Student's bounds: at such numbers a mean is as good as normal
+# beyond so many values Student's bounds: the mean is then practically normal
 MANY = 20_000
 DRAWS = 1999
 PAIRED_DRAWS = 999
@@ -27,12 +27,12 @@ RESAMPLING_SEED = 20_251_122
 
 
 def mean_bounds(values: FLOATS, alpha: float) -> tuple[float, float]:
-    """One-sided bounds of a mean, shape `(n,)`, each at 1 - alpha; infinite where nothing can be said.
+    """One-sided bounds of the mean of `values`, shape `(n,)`, each holding with probability 1 - alpha.
 
-    Up to 14 values: order statistics of the means of all subsets, exact for symmetric distributions (Hartigan, "Using
-    subsample values as typical values", JASA 64, 1969). Up to 20,000: bootstrap-t, second-order correct for skewed ones
-    (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 12.5; Hall, Annals of Statistics 16, 1988).
-    Beyond: Student's.
+    Infinite where nothing can be said. Up to 14 values: order statistics of the means of all subsets, exact for
+    symmetric distributions (Hartigan, "Using subsample values as typical values", JASA 64, 1969). Up to 20,000:
+    bootstrap-t, second-order correct for skewed ones (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
+    section 12.5; Hall, Annals of Statistics 16, 1988). Beyond: Student's.
     """
     n = len(values)
     if n < 2:
@@ -49,12 +49,15 @@ def mean_bounds(values: FLOATS, alpha: float) -> tuple[float, float]:
     if rank < 1:
         return -math.inf, math.inf
     high, low = drawn[len(drawn) - rank], drawn[rank - 1]
-    # without any spread, 0 x infinity would be no number
+    # without any spread, 0 x infinity would be NaN
     return (mean, mean) if error == 0 else (mean - high * error, mean - low * error)
 
 
 def _subset_bounds(values: FLOATS, alpha: float) -> tuple[float, float]:
-    """The means of the 2^n - 1 subsets cut the line into 2^n parts that hold the centre equally often."""
+    """Exact bounds from the means of all subsets of the values.
+
+    The means of the 2^n - 1 subsets cut the line into 2^n parts that hold the centre equally often.
+    """
     n = len(values)
     chosen = (np.arange(1, 2**n)[:, None] >> np.arange(n)) & 1
     means = np.sort(chosen @ values / chosen.sum(axis=1))
@@ -66,9 +69,10 @@ def _subset_bounds(values: FLOATS, alpha: float) -> tuple[float, float]:
 
 @functools.lru_cache(maxsize=32)
 def _studentized(content: bytes) -> FLOATS:
-    """Sorted studentized means of samples of float64 values drawn with replacement; infinite for those without spread.
+    """Sorted studentized means of samples of the values, drawn with replacement.
 
-    The same scores are judged again and again, by several budgets and at several levels.
+    `content` holds the float64 values as bytes, so that the result can be cached: the same scores are judged again and
+    again, by several budgets and at several levels. Samples without spread give infinite values.
     """
     values = np.frombuffer(content, dtype=np.float64)
     n, mean = len(values), values.mean()
@@ -86,10 +90,10 @@ def _studentized(content: bytes) -> FLOATS:
 
 
 def replicates(records: FLOATS, value: Value) -> FLOATS:
-    """The figure of all records and of `PAIRED_DRAWS` samples of them, drawn with replacement, shape `(1 + draws,)`.
+    """The score of all records and of `PAIRED_DRAWS` samples of them, shape `(1 + draws,)`.
 
-    `records` has shape `(n, k)`. The same number of records gives the same draws, so the replicates of two models on
-    the same items are paired. Without records nothing has a value.
+    Samples are drawn with replacement. `records` has shape `(n, k)`. The same number of records gives the same draws,
+    so the replicates of two models on the same items are paired. Without records all values are NaN.
     """
     n = len(records)
     if n == 0:
@@ -100,7 +104,7 @@ def replicates(records: FLOATS, value: Value) -> FLOATS:
 
 
 def replicate_bounds(found: FLOATS, alpha: float) -> tuple[float, float]:
-    """One-sided bias-corrected percentile bounds from a figure and its replicates, shape `(1 + draws,)`.
+    """One-sided bias-corrected percentile bounds from a score and its replicates, shape `(1 + draws,)`.
 
     Efron, "Nonparametric standard errors and confidence intervals", Canadian Journal of Statistics 9 (1981), section 7;
     Efron and Tibshirani (1993), section 14.3, without acceleration. Infinite where a replicate has no value.

@@ -49,16 +49,17 @@ def _upper_drop(lost: float, gained: float, n: int, z: float) -> float:
 def smallest_drop_shown(n: int, alpha: float) -> float:
     """The upper bound of the drop when not one of `n` answers changed: z^2 / (n + z^2).
 
-    A budget below it can never be shown with `n` items.
+    A budget below it can never be shown to be met with `n` items.
     """
     z2 = float(stats.norm.isf(alpha)) ** 2
     return z2 / (n + z2) if n > 0 else 1.0
 
 
 def items_needed(lost: int, gained: int, n: int, limit: float, alpha: float) -> int | None:
-    """Items in all at which the drop would be shown to be at most (or to exceed) `limit` at the observed rates.
+    """Total number of items at which the drop would be shown to be at most (or to exceed) `limit`.
 
-    None when the observed drop lies at the limit, or more than 100 million items would be needed.
+    The observed rates are taken to stay. None when the observed drop lies at the limit, or more than 100 million items
+    would be needed.
     """
     if n <= 0:
         return None
@@ -114,7 +115,7 @@ def median_bounds(values: FLOATS, alpha: float) -> tuple[float, float]:
 
 
 def spend(alpha: float, look: int) -> float:
-    """Error probability of the `look`-th look (from 1) at the same holdout data.
+    """The error probability of the `look`-th look (from 1) at the same holdout data.
 
     Weights 6 / (pi look)^2 sum to 1, so by Bonferroni's inequality all looks together err with probability at most
     alpha, however many there will be.

@@ -1,4 +1,7 @@
-"""Judging: measurements against budgets, at a stated error probability. Nothing fails open."""
+"""Judging: compares measurements with budgets at a stated error probability.
+
+Missing evidence never passes.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ def judge(
     statistic: str = "p50",
     batch: int = 1,
 ) -> Verdict:
-    """A finding per budget.
+    """Judge a measurement: one finding per budget.
 
     Each bound is one-sided at `alpha`; `accuracy_alpha` replaces it for accuracy, where several looks at the
     same items share one error probability. A budget is met only when the far bound keeps it, exceeded when the
@@ -48,7 +51,7 @@ def judge(
 
 
 def judge_by(profile: Profile, measurement: Measurement, accuracy_alpha: float | None = None) -> Verdict:
-    """The verdict at the profile's confidence, statistic and batch; see `judge`."""
+    """Judge a measurement at the profile's confidence, statistic and batch; see `judge`."""
     return judge(
         profile.budgets,
         measurement,
@@ -62,7 +65,8 @@ def judge_by(profile: Profile, measurement: Measurement, accuracy_alpha: float |
 def forecast(profile: Profile, measurement: Measurement, items: int, look: int) -> bool:
     """True when accuracy budgets would be met with `items` holdout items that behave like those measured.
 
-    The chance of that is about one half where the forecast just succeeds. `look` counts looks at the holdout.
+    Where the forecast only just succeeds, the chance of confirmation is about one half. `look` counts looks at the
+    holdout.
     """
     taken, baseline = measurement.readings, measurement.baseline
     if "score" not in taken:
@@ -74,7 +78,7 @@ def forecast(profile: Profile, measurement: Measurement, items: int, look: int) 
 
 
 def _as_many(score: Reading, items: int) -> Reading:
-    """A reading of so many items at the same rates."""
+    """The reading extended to so many items at the same rates."""
     if score.items is None:
         return replace(score, samples=score.samples[np.arange(items) % len(score.samples)])
     narrowed = score.value + (score.samples - score.value) * math.sqrt(score.items / items)
@@ -84,11 +88,12 @@ def _as_many(score: Reading, items: int) -> Reading:
 def look_until_clear(
     profile: Profile, items: int, alpha: float, take: Callable[[int], Measurement]
 ) -> tuple[Measurement, float]:
-    """The scores of as many of `items` items as it takes, and the error probability to judge them at.
+    """Score items until the accuracy budgets are decided; gives the scores and the error probability.
 
-    `take(count)` measures the first `count` in a random order. Each reading is judged at its own level, so that all of
-    them together err with `alpha` (see `sequential`); it ends when every accuracy budget is met or exceeded. Where
-    nothing could be decided early everything is read at once, at `alpha`.
+    At most `items` items are scored, and the scores are to be judged at that probability. `take(count)` measures the
+    first `count` in a random order. Each reading is judged at its own level, so that all of them together err with
+    `alpha` (see `sequential`); it ends when every accuracy budget is met or exceeded. Where nothing could be decided
+    early everything is read at once, at `alpha`.
     """
     asked = [budget for budget in profile.budgets if budget.metric in ACCURACY_METRICS]
     for count, level in _looks(profile, items, alpha) if asked else [(items, alpha)]:
@@ -100,17 +105,20 @@ def look_until_clear(
 
 
 def last_level(profile: Profile, items: int, alpha: float) -> float:
-    """The error probability that is left for the judgement on all `items` when they are read in chunks."""
+    """The error probability left for judging all `items` when they are read in chunks."""
     return _looks(profile, items, alpha)[-1][1]
 
 
 def _looks(profile: Profile, items: int, alpha: float) -> Sequence[tuple[int, float]]:
-    """Items read and error probability of each look; a single one where the profile has everything read."""
+    """Items read and error probability at each reading; a single one where the profile reads all at once."""
     return [(items, alpha)] if profile.protocol.items == "all" or items == 0 else readings(items, alpha)
 
 
 def decide_again(budget: Budget, earlier: Finding, note: str) -> Finding:
-    """A budget decided by the bounds of an earlier finding on the same metric: they do not depend on the limit."""
+    """Judge a budget by the bounds of an earlier finding on the same metric.
+
+    This is possible because bounds do not depend on the limit.
+    """
     if earlier.value is None:
         return _unmeasured(budget, note)
     low = -math.inf if earlier.low is None else earlier.low
@@ -138,7 +146,7 @@ def _exact(budget: Budget, measurement: Measurement) -> Finding:
 def _in_blocks(budget: Budget, measurement: Measurement, alpha: float, statistic: str, batch: int) -> Finding:
     metric = "latency_ms"
     if budget.metric == "energy_mj":
-        # a counter shows what a block of calls took together
+        # an energy counter gives the total of a block of calls
         metric, statistic = "energy_mj", "mean"
     reading, baseline = measurement.readings.get(metric), measurement.baseline.get(metric)
     if reading is None:
@@ -198,9 +206,10 @@ def _floor(budget: Budget, score: FLOATS, alpha: float) -> Finding:
 
 
 def _further_items(gap: float, error: float, n: int, alpha: float) -> int | None:
-    """Items beyond the `n` at hand until a figure's normal bound clears a limit that lies `gap` away.
+    """How many more items are needed until a normal bound clears a limit that lies `gap` away.
 
-    `error` is the figure's standard error with `n` items; it falls with the root of their number. None at the limit.
+    `n` items are at hand, and `error` is the standard error with them; it falls with the root of their number. None
+    when the value lies at the limit.
     """
     if gap == 0 or not math.isfinite(error):
         return None
@@ -211,7 +220,7 @@ def _further_items(gap: float, error: float, n: int, alpha: float) -> int | None
 def _decide_with_need(
     budget: Budget, value: float, low: float, high: float, n: int, note: str, needed: int | None
 ) -> Finding:
-    """A finding that says, where it is undecided, how many more items would decide."""
+    """A finding that, where it is undecided, includes how many more items would decide."""
     finding = _decide(budget, value, low, high, samples=n, note=note)
     if finding.standing is not Standing.UNDECIDED:
         return finding
@@ -242,14 +251,14 @@ def _drop(budget: Budget, baseline: FLOATS, score: FLOATS, alpha: float) -> Find
 def _mean_drop_bounds(baseline: FLOATS, score: FLOATS, alpha: float) -> tuple[float, float]:
     if np.any(baseline != score):
         return mean_bounds(baseline - score, alpha)
-    # nothing changed: with confidence 1 - alpha at most 1 - alpha^(1/n) of all items do, by at most the scores' range
+    # no item changed: with confidence 1 - alpha at most 1 - alpha^(1/n) of all items do, by at most the scores' range
     share = 1.0 - alpha ** (1.0 / len(score))
     reach = share * float(score.max() - score.min())
     return -reach, reach
 
 
 def _aggregate(budget: Budget, reading: Reading, measurement: Measurement, alpha: float) -> Finding:
-    """A figure of all items together, by paired bootstrap over the items."""
+    """A finding on a score of all items together, by paired bootstrap over the items."""
     items = reading.items or 0
     rate = budget.metric != "max_score_drop"
     baseline = measurement.baseline.get("score")

@@ -1,4 +1,4 @@
-"""What changed item by item: equal accuracy can hide many answers that turned."""
+"""Prediction flips: items whose predicted class or correctness changed, which equal accuracy can hide."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from autocompress.core.measurement import Measurement, is_binary
 
 @dataclass(frozen=True)
 class PredictionFlips:
-    """Answers of the artifact beside those of the original, on the same items.
+    """Predictions of the artifact compared with those of the original, on the same items.
 
     `lost` items were right before and are wrong now, `gained` the other way round. `agreement` is the share that both
     put into the same class, right or wrong. `worst_class` lost most: `worst_lost` of its `worst_items`, net.
@@ -37,12 +37,12 @@ class PredictionFlips:
         return "; ".join(said)
 
     def to_json(self) -> Mapping[str, Any]:
-        """A JSON object."""
+        """The prediction flips as a JSON object."""
         return dict(vars(self))
 
 
 def prediction_flips_of(measurement: Measurement) -> PredictionFlips | None:
-    """The changes, None where nothing was scored or scores are not right or wrong."""
+    """The prediction flips of a measurement, None without scores or where scores are not right or wrong."""
     after, before = measurement.readings.get("score"), measurement.baseline.get("score")
     if after is None or before is None or after.items is not None or after.samples.shape != before.samples.shape:
         return None

@@ -1,4 +1,4 @@
-"""Reading items in chunks and stopping when the answer is clear, with an error rate that holds under peeking.
+"""Sequential testing: reads items in chunks and stops when the answer is clear, at a fixed error rate.
 
 Error spending: Lan and DeMets, "Discrete sequential boundaries for clinical trials", Biometrika 70 (1983), with
 spending in proportion to the items read. The nominal levels follow from the joint normal distribution of the test
@@ -17,21 +17,21 @@ from scipy import optimize, stats
 
 # items of the first reading; each further one takes as many again as were read so far
 FIRST = 250
-# a reading that would come so close to the last one is left out
+# readings of more than this share of all items are left out, since the last reading follows
 LAST_SHARE = 0.8
 GRID = 501
 REACH = 9.0
 
 
 def checkpoints(n: int) -> tuple[int, ...]:
-    """How many of `n` items have been read at each look: 250, 500, 1,000 and so on, and all of them."""
+    """Numbers of items at which the result is judged: 250, 500, 1,000 and so on, and all `n`."""
     doubled = (FIRST * 2**k for k in itertools.count())
     return (*itertools.takewhile(lambda size: size <= LAST_SHARE * n, doubled), n)
 
 
 @functools.cache
 def levels(sizes: tuple[int, ...], alpha: float) -> tuple[float, ...]:
-    """One-sided error probability of each look at `sizes` items, so that all of them together err with `alpha`.
+    """One-sided error probability of each look at `sizes` items; all looks together err with `alpha`.
 
     Up to look k, alpha times the share of the items read by then is spent.
 
@@ -55,14 +55,17 @@ def levels(sizes: tuple[int, ...], alpha: float) -> tuple[float, ...]:
 
 
 def _first(size: int, boundary: float) -> tuple[np.ndarray, np.ndarray]:
-    """Density of the sum of the first items, below the boundary on its standardized value."""
+    """Density of the sum of the first items, up to the boundary on its standardized value."""
     scale = np.sqrt(size)
     sums = np.linspace(-REACH * scale, boundary * scale, GRID)
     return sums, stats.norm.pdf(sums, scale=scale)
 
 
 def _boundary(sums: np.ndarray, density: np.ndarray, spread: float, scale: float, error: float) -> float:
-    """The standardized value that is passed with probability `error` by what was not beyond a boundary before."""
+    """The boundary on the standardized value that is crossed with probability `error` at this look.
+
+    Only paths that crossed no earlier boundary count.
+    """
 
     def passed(value: float) -> float:
         return float(np.trapezoid(density * stats.norm.sf((value * scale - sums) / spread), sums)) - error
@@ -79,6 +82,6 @@ def _next(
 
 
 def readings(n: int, alpha: float) -> Sequence[tuple[int, float]]:
-    """Items read and nominal level of each look."""
+    """Number of items and nominal level of each look."""
     sizes = checkpoints(n)
     return list(zip(sizes, levels(sizes, alpha), strict=True))

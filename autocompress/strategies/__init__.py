@@ -1,4 +1,4 @@
-"""Strategies: ours first, plain random as the baseline that ours has to beat."""
+"""The registered strategies: bisection, and random search as its baseline."""
 
 from __future__ import annotations
 

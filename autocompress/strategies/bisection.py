@@ -1,4 +1,4 @@
-"""Climbs the search space recipe by recipe and skips what a measurement has already ruled out."""
+"""Bisection: tries recipes in order and skips plans that a measurement has already ruled out."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from autocompress.core.search_space import Recipe, SearchSpace
 from autocompress.core.strategy import Strategy
 from autocompress.core.trial import Outcome, Trial
 
-# a structure is trained only when its size and latency stay this far below their limits: the artifact is measured again
-# when all training is done, and one that just fitted would be lost to a hundredth of noise
+# a structure is trained only when its size and latency stay below this share of their limits: the artifact is measured
+# again when all training is done, and noise of a hundredth could then break a limit that it only just kept
 ROOM = 0.97
 
 
 class Bisection(Strategy):
-    """Cheapest recipe first, most promising settings first.
+    """A strategy that tries the cheapest recipe first, and in it the most promising settings first.
 
     Size and latency follow from structural settings alone, so a plan that shares them with a trial that broke a
     structural budget is not tried. The same holds for one that failed or was refused there. Where the structures of a
-    recipe leave less and less of the network, the least change that keeps the structural budgets is found by halving,
+    recipe leave less and less of the network, the least change that keeps the structural budgets is found by bisection,
     before anything is trained: the boundary of what fits. Recipes that train take the trials of the round before in the
-    order of what they reached, and only the best of them (successive halving: Jamieson and Talwalkar, "Non-stochastic
+    order of their scores, and only the best of them (successive halving: Jamieson and Talwalkar, "Non-stochastic
     best arm identification and hyperparameter optimization", AISTATS 2016).
     """
 
@@ -48,9 +48,9 @@ def _next(recipe: Recipe, history: Sequence[Trial], tried: set[str]) -> Plan | N
 
 
 def _promoted(plans: Sequence[Plan], most: int, history: Sequence[Trial]) -> list[Plan]:
-    """The plans whose shorter selves, without the last round, came closest to their budgets, best first.
+    """The plans to promote: those whose trials with one round less scored best, best first.
 
-    Nobody goes on while a shorter self is still under way: it might have been better.
+    None is promoted while one of these shorter trials is still running: it might turn out better.
     """
     longer = {(plan.rounds[:-1], plan.finish): plan for plan in plans}
     shorter = [trial for trial in history if (trial.plan.rounds, trial.plan.finish) in longer]
@@ -67,7 +67,7 @@ def _promise(trial: Trial) -> tuple[float, float]:
 
 
 def _halve(recipe: Recipe, history: Sequence[Trial], tried: set[str]) -> Plan | None:
-    """The next plan on the way to the least change that fits, None when it has been tried here."""
+    """The next plan in the bisection for the least change that fits, None when that has been found."""
     known = {place: trial for trial in history if (place := recipe.place(trial.plan)) is not None}
     ended = {place: trial for place, trial in known.items() if trial.outcome is not Outcome.CLAIMED}
     last = len(recipe.structures) - 1
@@ -80,7 +80,7 @@ def _halve(recipe: Recipe, history: Sequence[Trial], tried: set[str]) -> Plan | 
     inside = range(too_little + 1, min(fits, last + 1))
     wanted = _wanted(recipe, len(fitting), len(missing), inside)
     by_place = {recipe.place(plan): plan for plan in recipe.plans()}
-    # what another worker has claimed is passed over for its nearest neighbour inside the same bounds
+    # a plan that another worker has claimed is replaced by the nearest one inside the same bounds
     for place in sorted(inside, key=lambda place: abs(place - wanted)):
         if by_place[place].hash not in tried:
             return by_place[place]
@@ -88,10 +88,10 @@ def _halve(recipe: Recipe, history: Sequence[Trial], tried: set[str]) -> Plan | 
 
 
 def _wanted(recipe: Recipe, fitting: int, missing: int, inside: range) -> int:
-    """Where to look next between what is known to be too little and what is known to fit.
+    """The place to measure next, between structures known to be too large and structures known to fit.
 
-    From where the prediction says that the boundary is, in steps that double, until it is enclosed; then halving.
-    Without a prediction the most that can go comes first: if that does not fit, nothing will.
+    It starts where the prediction puts the boundary, moves in steps that double until the boundary is enclosed, and
+    then bisects. Without a prediction the smallest structure comes first: if that does not fit, nothing will.
     """
     first, last = inside[0], inside[-1]
     if fitting and missing:
@@ -104,7 +104,7 @@ def _wanted(recipe: Recipe, fitting: int, missing: int, inside: range) -> int:
 
 
 def fits_with_room(trial: Trial) -> bool:
-    """True when size, latency and every other structural budget are met, and will be when measured again."""
+    """True when size, latency and every other structural budget are met with room for measurement noise."""
     findings = [finding for finding in trial.verdict.findings if finding.budget.structural]
     return (
         not _ruled_out(trial)

@@ -1,4 +1,4 @@
-"""Plans of the search space in an order drawn once: the baseline for strategies."""
+"""Random search over the search space: the baseline for strategies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from autocompress.core.trial import Trial
 
 
 class Random(Strategy):
-    """Uniform over the plans that were not tried yet; the same seed and history give the same plan."""
+    """A strategy that draws uniformly from the untried plans.
+
+    The same seed and history give the same plan.
+    """
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed

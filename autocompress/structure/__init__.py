@@ -1,1 +1,1 @@
-"""The space of structures and the path through it."""
+"""The space of structures, and the search for pruning paths through it."""

@@ -1,4 +1,4 @@
-"""Structures worth a trial: what can go from a network, in which order, and what training costs."""
+"""Structures worth a trial: pruning paths, the structures on them that fit, and the cost of training."""
 
 from __future__ import annotations
 
@@ -35,23 +35,25 @@ from autocompress.structure.space import PruningSpace
 from autocompress.system.time_limit import TimeLimit
 from autocompress.training.cost import measure_training, with_bracket
 
-# measurements that the latency model is fitted to, those that correct it among them
+# most measurements that the latency model is fitted to, those that correct it included
 MOST_MEASURED = 10
-# predictions that are this close need no correction
+# measured latency may exceed the prediction by this share without a correction of the model
 CLOSE = 0.03
-# where nothing fitted but something came this close, the space is searched anew, and further down
+# where nothing fitted but a structure exceeded its budgets by at most this factor, the space is searched once more, for
+# limits that are multiplied by FURTHER
 WORTH_ANOTHER = 1.3
 FURTHER = 0.85
-# the least part of latency or size that the next structure leaves out where smaller ones are wanted
+# largest share of latency or size that the next structure may keep where smaller ones are wanted
 LESS = 0.9
 
 
 def find_paths(measurer: StructureMeasurer, probes: Probes, verdict: Verdict, seconds: float | None) -> Probes:
-    """The probes with what can go and the structures worth measuring. `verdict` judges the model as it is.
+    """Find the pruning paths: what can be removed from the network, and the structures worth measuring.
 
-    Where not even the smallest structure keeps the budgets, it is the only one, and nothing is ordered. A second
-    attempt goes further down: nothing that the first one proposed fitted when it was measured. After so many `seconds`
-    nothing more is measured, and what is left to order is ordered by what it is predicted to save.
+    Returns the probes with them. `verdict` judges the unchanged model. Where not even the smallest structure keeps the
+    budgets, it is the only one, and nothing is ordered. A second attempt aims for smaller structures, since nothing
+    that the first one proposed fitted when it was measured. After so many `seconds` nothing more is measured, and the
+    remaining moves are ordered by what they are predicted to save.
     """
     run = measurer.run
     asked = target_of(verdict, run.objective.shrinks)
@@ -68,13 +70,16 @@ def find_paths(measurer: StructureMeasurer, probes: Probes, verdict: Verdict, se
     if not measured:
         return probes
     target = asked.tighter(FURTHER ** (measurer.attempt - 1))
-    # what the original gives is asked for only where there is time to order by it
+    # the original's outputs are computed only where there is time to measure divergences
     divergence = functools.cache(lambda: Divergence(run.builder.module, run.example, measurer.split))
-    # paths share their beginnings, and a corrected one most of itself
+    # cached: paths share their first moves, and a corrected path repeats most of its moves
     diverges = functools.cache(lambda moves: space.look(moves, divergence().of))
 
     def path_by(*techniques: StructureTechnique) -> PruningPath:
-        """The path by the moves of these techniques, with predictions corrected where they were too hopeful."""
+        """The path by the moves of these techniques.
+
+        The latency model is corrected by measurements where its predictions were too optimistic.
+        """
         name = " and ".join(technique.reduces for technique in techniques)
         while True:
             greedy = GreedySearch(
@@ -94,7 +99,7 @@ def find_paths(measurer: StructureMeasurer, probes: Probes, verdict: Verdict, se
             known = any(one.moves == expected.moves for one in measured)
             if both is None or both[0] <= expected.latency * (1 + CLOSE) or known:
                 return path_of(name, points, space)
-            # the model was too hopeful here: what was just measured corrects it
+            # the prediction was too optimistic: the new measurement corrects the model
             measured.append(MeasuredStructure(expected.moves, steps, *both))
 
     techniques = _structure_techniques(measurer)
@@ -111,10 +116,10 @@ def _structure_techniques(measurer: StructureMeasurer) -> list[StructureTechniqu
 
 
 def _space(measurer: StructureMeasurer, probes: Probes, limit: TimeLimit) -> tuple[PruningSpace, Probes]:
-    """Every structure technique's moves in this network, and the probes with what these are."""
+    """The space of all structure techniques' moves in this network, and the probes with its parts."""
     run = measurer.run
     measurer.tell("looking for parts of the network that can go")
-    # where only bytes count, every step of widths pays
+    # where only bytes count, the smallest multiple pays
     multiple = multiple_of(measurer, limit) if time_matters(run.profile) else MULTIPLES[0]
     module, example = run.builder.module, run.example
     network = Network(
@@ -122,7 +127,7 @@ def _space(measurer: StructureMeasurer, probes: Probes, limit: TimeLimit) -> tup
         example,
         measurer.facts,
         lambda other: inspect_module(other, example),
-        # where it was not measured, the widest is safe
+        # where it was not measured, the largest multiple is safe
         multiple or MULTIPLES[-1],
         run.profile.ignore,
         limit.is_over,
@@ -144,7 +149,8 @@ def _predictor(
 ) -> Callable[[Moves], tuple[float, float]]:
     works = [(work_of(space.layers(one.moves)), one.latency) for one in (*measured, *smallest)]
     latencies = LatencyModel.fit(measurer.facts, works, measurer.layer_share)
-    # what the smallest structures narrow beyond their moves does little work but may hold many weights
+    # the smallest structures also narrow layers without moves of their own; these do little work but may hold many
+    # weights, so the size model leaves the smallest structures out
     known = [(space.layers(one.moves), one.size) for one in measured]
     value_bytes = measurer.value_bytes
     sizes = SizeModel.fit(known, measurer.run.baseline.size_bytes, lambda layer: value_bytes[layer.name])
@@ -157,7 +163,10 @@ def _predictor(
 
 
 def fitting_structures(search_space: SearchSpace, history: Iterable[Trial]) -> list[tuple[Step, ...]]:
-    """Of every pruning path, the structure that leaves most of the network and fits; the best untrained score first."""
+    """For every pruning path the largest structure that fits, in order of their untrained scores.
+
+    The best score comes first.
+    """
     trials = list(history)
     found: dict[tuple[Step, ...], float] = {}
     for recipe in (recipe for recipe in search_space.recipes if recipe.nested):
@@ -172,7 +181,10 @@ def fitting_structures(search_space: SearchSpace, history: Iterable[Trial]) -> l
 
 
 def nearly_fitted(search_space: SearchSpace, history: Iterable[Trial]) -> bool:
-    """True when no structure fitted its size and time budgets but one came close: a better prediction may find one."""
+    """True when no structure fitted its size and time budgets but one came close.
+
+    With the measurements at hand a second search may then find one that fits.
+    """
     trials = list(history)
     if fitting_structures(search_space, trials):
         return False
@@ -183,9 +195,10 @@ def nearly_fitted(search_space: SearchSpace, history: Iterable[Trial]) -> bool:
 def smaller_structure(
     measurer: StructureMeasurer, probes: Probes, reached: tuple[Step, ...]
 ) -> tuple[Step, ...] | None:
-    """The next structure on the path of one that was recovered, by at least a tenth smaller or faster than that.
+    """The next structure on the same path as `reached`, at least a tenth smaller or faster than it.
 
-    Which of the two is the objective's. It is measured, not trained, before it is believed. None where the path ends.
+    The objective says which of the two. It is measured, without training, before it is accepted. None where the path
+    ends.
     """
     axis = 1 if measurer.run.objective.shrinks == "size" else 0
     for path in probes.paths:
@@ -207,9 +220,9 @@ def smaller_structure(
 def time_training(
     measurer: StructureMeasurer, structures: Sequence[tuple[Step, ...]], most_items: int | None = None
 ) -> TrainingProbe | None:
-    """What training costs, taken from the most promising structure that fits, with a first bracket of all of them.
+    """Time training on the most promising structure that fits, and open a first bracket of all structures.
 
-    Steps are timed with at most so many items where that is given.
+    Steps are timed with at most `most_items` items where that is given.
     """
     run = measurer.run
     if not structures or run.task is None:

@@ -1,4 +1,4 @@
-"""A latency model of one network on one device: fitted to a few measured structures of it, and corrected by more."""
+"""A latency model of one network on one device, fitted to measurements of a few of its structures."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from autocompress.core.facts import Facts, Kind, LayerFact
 MEASUREMENT_ERROR = 0.01
 PRIOR_WIDTH = 1.0
 FIXED_SHARE = 0.04
-# what layers cost however thin they are, where that was not measured, and bounds where it was
+# share of the latency that layers cost regardless of their width: the default where it was not measured, which is also
+# its upper bound, and its lower bound
 LAYER_SHARE, LEAST_LAYER_SHARE = 0.5, 0.05
 
 Work = Mapping[str, float]
 
 
 def work_of(layers: Iterable[LayerFact]) -> dict[str, float]:
-    """What a network does, by kind of layer and place: how many layers, and their MACs.
+    """The work of a network by kind of layer and spatial size: number of layers, and their MACs.
 
     FLOPs alone mispredict time: a layer costs something however thin it is, and a MAC costs more where images are
     large and channels few. Layers of one type that give outputs of one spatial size cost alike.
@@ -40,10 +41,10 @@ def work_of(layers: Iterable[LayerFact]) -> dict[str, float]:
 
 @dataclass(frozen=True, eq=False)
 class LatencyModel:
-    """Latency as a fixed part and a part for each kind of work, all at least 0; shares of the baseline's latency.
+    """Predicts latency as a fixed part plus a part for each kind of work, as shares of the baseline's.
 
-    Least squares with non-negative coefficients (Lawson and Hanson 1974) and a Gaussian prior: without measurements
-    time follows MACs, but for the share of it that layers cost however thin they are.
+    All parts are at least 0. Least squares with non-negative coefficients (Lawson and Hanson 1974) and a Gaussian
+    prior: without measurements time follows MACs, except for the share of it that layers cost however thin they are.
     """
 
     whole: Work
@@ -51,9 +52,9 @@ class LatencyModel:
 
     @staticmethod
     def fit(facts: Facts, measured: Sequence[tuple[Work, float]], layer_share: float | None = None) -> LatencyModel:
-        """The model of a network with these facts; `measured` begins with the whole network's latency.
+        """Fit the model of a network with these facts; `measured` begins with the whole network's latency.
 
-        `layer_share` is what its layers cost however thin they are, a share of the baseline's latency as well.
+        `layer_share` is the cost of layers however thin they are, as a share of the baseline's latency.
         """
         whole = work_of(facts.layers)
         names = ["fixed", *whole]
@@ -70,14 +71,14 @@ class LatencyModel:
         rows = np.array([[1.0, *(_share(work, whole, name) for name in whole)] for work, _ in measured])
         targets = np.array([latency for _, latency in measured])
         weight = MEASUREMENT_ERROR / PRIOR_WIDTH
-        # a coefficient's prior is as wide as it is large
+        # the prior's width for a coefficient is its prior mean
         scale = np.maximum(np.array(prior), 1e-9)
         stacked = np.vstack([rows * scale, weight * np.eye(len(names))])
         found, _ = nnls(stacked, np.concatenate([targets, weight * np.ones(len(names))]))
         return LatencyModel(whole, dict(zip(names, map(float, found * scale), strict=True)))
 
     def predict(self, work: Work) -> float:
-        """Latency of a structure that does this work, as a share of the baseline's."""
+        """Predicted latency of a structure that does this work, as a share of the baseline's."""
         return self.coefficients["fixed"] + sum(
             self.coefficients[name] * _share(work, self.whole, name) for name in self.whole
         )

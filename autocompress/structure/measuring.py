@@ -1,4 +1,4 @@
-"""What structures save here, measured on untrained ones: the smallest one, and samples of each kind of move."""
+"""Measures untrained structures: the smallest one, and samples of each kind of move."""
 
 from __future__ import annotations
 
@@ -28,15 +28,17 @@ from autocompress.structure.space import PruningSpace
 from autocompress.system.scratch import scratch
 from autocompress.system.time_limit import TimeLimit
 
-# measurements that the latency model is fitted to, the whole network's among them
+# most measurements for the first fit of the latency model, the whole network's included
 MOST_SAMPLES = 7
 MEASURE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
 class MeasuredStructure:
-    """Moves, or what comes close to them, with the steps that make them, and latency and size as shares of the
-    baseline's."""
+    """Measured latency and size of a structure, as shares of the baseline's.
+
+    `moves` are those of the structure, at least closely; `steps` make it.
+    """
 
     moves: Moves
     steps: tuple[Step, ...]
@@ -51,12 +53,12 @@ class StructureMeasurer:
     Args:
         run: the run.
         facts: of its model.
-        finish: what every structure is measured with.
-        split: what divergence of the outputs is looked at with.
+        finish: the steps on the artifact that every structure is measured with.
+        split: items on which the divergence of outputs is measured.
         expected: latency and size of the finish alone, as shares of the baseline's.
         expected_measured: True where these were measured of the whole model, not predicted.
-        attempt: which search of the space this is, from 1; what one has measured another does not go by.
-        layer_share: what layers cost that have hardly any channels, as a share of the baseline's latency.
+        attempt: which search of the space this is, from 1; attempts do not share their measurements.
+        layer_share: cost of layers that have hardly any channels, as a share of the baseline's latency.
     """
 
     run: Run
@@ -81,18 +83,22 @@ class StructureMeasurer:
         }
 
     def tell(self, sentence: str) -> None:
-        """Tell whoever listens."""
+        """Pass a sentence about the present work to the progress callback."""
         self.run.tell("probes", sentence)
 
     def finished(self, artifact: Artifact, example: Example, folder: Path) -> Artifact:
-        """An artifact after the finish. Ranges come from the example: size and time do not depend on them."""
+        """Apply the finish to an artifact.
+
+        Quantization ranges come from the example: size and time do not depend on them.
+        """
         context = Context(None, example, example.as_split(), folder)
         return self.run.tools.finished(artifact, self.finish, context)
 
     def measured(self, steps: tuple[Step, ...], time: int = 1) -> tuple[float, float] | None:
-        """Latency and size of a structure, not trained, as shares of the baseline; None where it cannot be built.
+        """Measured latency and size of an untrained structure, as shares of the baseline's.
 
-        What an earlier sitting measured is not measured again, unless it is for another `time`.
+        None where it cannot be built. What an earlier process of the run measured is not measured again, unless it is
+        for another `time`.
         """
         plan = Plan((steps,) if steps else (), self.finish)
         series = f"{self.attempt}.{time}"
@@ -106,7 +112,7 @@ class StructureMeasurer:
         with scratch("structure") as folder:
             try:
                 artifact = self.finished(run.builder.exported(plan.rounds), run.example, folder)
-                latency = run.measurer.time(artifact, MEASURE_SECONDS)
+                latency = run.measurer.time(artifact, min(MEASURE_SECONDS, run.profile.protocol.max_seconds))
             except (TechniqueError, ModelError, ArtifactError, RuntimeFailureError):
                 # a structure that cannot be built tells nothing about time; the search meets it again and says why
                 return None
@@ -115,8 +121,10 @@ class StructureMeasurer:
 
 
 def multiple_of(measurer: StructureMeasurer, limit: TimeLimit) -> int | None:
-    """See `probe_multiple`; what an earlier run found on this device for such layers holds. None where there is no time
-    to measure any."""
+    """The channel multiple, from an earlier run's probe or a new one; see `probe_multiple`.
+
+    An earlier run's result for such layers on this device holds. None where there is no time for a probe.
+    """
     run = measurer.run
     tools, profile = run.tools, run.profile
     layers = [[one.type, list(one.input_shape), dict(one.detail)] for one in measurer.facts.dominant()]
@@ -133,9 +141,10 @@ def multiple_of(measurer: StructureMeasurer, limit: TimeLimit) -> int | None:
 
 
 def measure_samples(measurer: StructureMeasurer, space: PruningSpace, limit: TimeLimit) -> list[MeasuredStructure]:
-    """Moves with their latency and size; begins with no move. Empty where not even that can be measured.
+    """Measure sets of moves for the latency and size models; the first has no move.
 
-    Where there is no time for any, no move has what is predicted of it.
+    Empty where not even that can be measured. Where there is no time to measure the network without moves, its
+    predicted latency and size are used.
     """
     known = limit.is_too_short() or (measurer.expected_measured and measurer.attempt == 1)
     found = [MeasuredStructure(Moves(), (), *measurer.expected)] if known else []
@@ -156,11 +165,11 @@ def measure_samples(measurer: StructureMeasurer, space: PruningSpace, limit: Tim
 def measure_smallest(
     measurer: StructureMeasurer, space: PruningSpace, asked: Target, limit: TimeLimit
 ) -> list[MeasuredStructure]:
-    """The smallest structure as it is measured; nothing where it cannot be built.
+    """Measure the smallest structure; empty where it cannot be built.
 
-    Where it misses the latency that is asked it is measured once more: this answer ends the run, and a neighbour's
-    burst of work must not give it. So are the smallest by each technique alone: thin layers can be slower than wide
-    ones.
+    Where it misses the latency limit it is measured once more: this answer ends the run, and a burst of other work on
+    the machine must not decide it. The smallest structures by single techniques are measured as well then: thin layers
+    can be slower than wide ones.
     """
     measurer.tell("measuring the smallest structure")
     moves = space.smallest()
@@ -173,7 +182,7 @@ def measure_smallest(
     measurer.tell("measuring the smallest structure once more, since it misses the latency that is asked")
     others = [(moves, steps, measurer.measured(steps, time=2))]
     for name, one in space.spaces.items():
-        # those that rebuild layers may make them slower
+        # techniques that rebuild layers may make them slower
         alone = moves.by(name)
         if not one.rebuilds and len(alone) and alone != moves:
             made = space.steps(alone)

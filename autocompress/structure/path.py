@@ -1,4 +1,7 @@
-"""The path through the space of structures: nested structures in the order of what they cost in outputs and save."""
+"""Pruning paths through the space of structures, found by a greedy search.
+
+A path is a sequence of nested structures, ordered by what each move costs in the outputs and saves in latency or size.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from autocompress.core.probes import PruningPath, Structure
 from autocompress.planner.target import Target
 from autocompress.structure.space import PruningSpace
 
-# a path goes on beyond the budgets, since what is predicted may not be what will be measured
+# a path ends at this share of the target, beyond the budgets, since measurements may differ from predictions
 BEYOND = 0.75
 LEAST_INCREASE = 1e-6
-# a move that covers less of the way to the target than this is not worth its harm, however small
+# least part of the distance to the target that a move has to cover to be worth its divergence
 LEAST_PROGRESS = 0.01
 
 Options = Callable[[Moves], Iterator[Move]]
@@ -21,7 +24,7 @@ Options = Callable[[Moves], Iterator[Move]]
 
 @dataclass(frozen=True)
 class PathPoint:
-    """Moves on a path, how far the outputs have moved by then, and what is predicted of them."""
+    """A point on a path: the moves so far, the measured divergence, and the predicted latency and size."""
 
     moves: Moves
     divergence: float
@@ -31,12 +34,13 @@ class PathPoint:
 
 @dataclass(eq=False)
 class GreedySearch:
-    """Greedy: the move with the least increase of divergence for each part of the way to the target that it covers.
+    """Greedy search for a path: each move has the least added divergence per progress towards the target.
 
-    Divergence is measured again as things go, but not for moves that were worse than the best before (lazy greedy;
-    Minoux 1978), since leaving out more hardly makes a part matter less. With several budgets the covering problem's
-    greedy rule weighs each by what is still missing (Dobson 1982). Once `out_of_time`, moves are weighed by what is
-    known of them, and those of which nothing is known count as equally harmful. `tell` hears of every move.
+    Divergence is measured again as moves are added, but not for moves that were worse than the best before (lazy
+    greedy; Minoux 1978), since leaving out more hardly makes a part matter less. With several budgets the covering
+    problem's greedy rule weighs each by what is still missing (Dobson 1982). Once `out_of_time` returns True, moves are
+    ordered by what is known of them, and those of which nothing is known count as equally harmful. `tell` is called for
+    every move.
     """
 
     predict: Callable[[Moves], tuple[float, float]]
@@ -47,7 +51,7 @@ class GreedySearch:
     out_of_time: Callable[[], bool] = lambda: False
 
     def path(self, options: Options) -> list[PathPoint]:
-        """The points that these moves lead to, one move after the other."""
+        """The points of the path, one move after the other."""
         moves, divergence = Moves(), 0.0
         start = here = self.predict(moves)
         known: dict[Move, float] = {}
@@ -63,7 +67,7 @@ class GreedySearch:
         return points
 
     def expected(self, path: Sequence[PathPoint]) -> PathPoint | None:
-        """The first that is expected to keep the budgets, else the last; None on an empty path."""
+        """The first point expected to keep the budgets, else the last; None on an empty path."""
         return path[self.target.expected([(one.latency, one.size) for one in path])[0]] if path else None
 
     def _best(
@@ -86,7 +90,7 @@ class GreedySearch:
             best = min(worth, key=lambda move: known.get(move, usual) / worth[move])
             return moves.plus(best), divergence + known.get(best, usual)
         while worth:
-            # what was never measured comes first
+            # moves whose divergence was never measured come first
             best = min(worth, key=lambda move: known.get(move, 0.0) / worth[move])
             if best in fresh:
                 return moves.plus(best), fresh[best]
@@ -96,7 +100,7 @@ class GreedySearch:
 
 
 def path_of(name: str, points: Sequence[PathPoint], space: PruningSpace) -> PruningPath:
-    """The points as structures of plans."""
+    """The pruning path with the steps of each point's structure."""
     return PruningPath(
         name,
         tuple(Structure(space.steps(one.moves), one.divergence, one.latency, one.size) for one in points),
@@ -104,5 +108,5 @@ def path_of(name: str, points: Sequence[PathPoint], space: PruningSpace) -> Prun
 
 
 def options_of(space: PruningSpace, techniques: Collection[str]) -> Options:
-    """The moves that these techniques allow."""
+    """A function that gives the next moves that these techniques allow."""
     return lambda taken: space.options(taken, techniques)

@@ -1,4 +1,4 @@
-"""A size model of one network with one quantization: fitted to the sizes of a few structures of it."""
+"""A size model of one network with one quantization, fitted to the sizes of a few of its structures."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ ValueBytes = Callable[[LayerFact], float]
 
 @dataclass(frozen=True)
 class SizeModel:
-    """Size as so much for each byte of weights and each layer, shares of the baseline's bytes.
+    """Predicts file size as so much per byte of weights and per layer, as shares of the baseline's bytes.
 
     A layer has nodes, scales and zero points, however few weights it has. Least squares with non-negative coefficients
     and a Gaussian prior, as in `LatencyModel`: weights take the bytes that they are stored in, `value_bytes` each, and
-    what is left over belongs to the layers.
+    the remainder belongs to the layers.
     """
 
     per_byte: float
@@ -33,13 +33,13 @@ class SizeModel:
     def fit(
         measured: Sequence[tuple[Sequence[LayerFact], float]], baseline_bytes: int, value_bytes: ValueBytes
     ) -> SizeModel:
-        """The model of structures with these layers and sizes; the first is the whole network."""
+        """Fit the model to structures, given as their layers and sizes; the first is the whole network."""
         counts = np.array([_counts(layers, value_bytes) for layers, _ in measured])
         sizes = np.array([size for _, size in measured])
         weights, layers = np.maximum(1.0, counts[0])
         byte = min(1 / baseline_bytes, sizes[0] / weights)
         prior = np.array([byte, max(0.0, sizes[0] - byte * weights) / layers])
-        # a coefficient's prior is as wide as it is large, but never without any width
+        # the prior's width for a coefficient is its prior mean, but never 0
         scale = np.maximum(prior, 1e-3 * sizes[0] / np.maximum(1.0, counts[0]))
         weight = SIZE_ERROR * sizes[0] / PRIOR_WIDTH
         rows = np.vstack([counts * scale, weight * np.eye(2)])
@@ -48,7 +48,7 @@ class SizeModel:
         return SizeModel(per_byte, per_layer, value_bytes)
 
     def predict(self, layers: Sequence[LayerFact]) -> float:
-        """Size of a structure with these layers, as a share of the baseline's."""
+        """Predicted size of a structure with these layers, as a share of the baseline's."""
         weights, count = _counts(layers, self.value_bytes)
         return self.per_byte * weights + self.per_layer * count
 

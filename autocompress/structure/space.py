@@ -1,4 +1,4 @@
-"""The space of structures: the moves of all structure techniques in one network, and what they leave."""
+"""The space of structures: the moves of all structure techniques in one network, combined."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ ALL = Kept(1.0, 1.0)
 
 @dataclass(frozen=True, eq=False)
 class PruningSpace:
-    """A network with the moves of each structure technique, in the order in which techniques stand in a plan."""
+    """A network with the moves of each structure technique, in the techniques' order in a plan."""
 
     network: Network
     spaces: Mapping[str, MoveSpace]
 
     def layers(self, moves: Moves) -> list[LayerFact]:
-        """The layers that are left, with what is left of their MACs and parameters."""
+        """The layers that remain after these moves, with their remaining MACs and parameters."""
         changes = [self.spaces[move.technique].kept(move) for move in moves]
         left = []
         for layer in self.network.facts.layers:
@@ -50,14 +50,14 @@ class PruningSpace:
         }
 
     def options(self, taken: Moves, techniques: Collection[str]) -> Iterator[Move]:
-        """What these techniques may take next."""
+        """The moves that these techniques may make next."""
         for name in techniques:
             others = Moves(tuple(move for move in taken if move.technique != name))
             yield from self.spaces[name].options(taken.by(name), self._gone(others))
 
     def look(self, moves: Moves, seen: Callable[[nn.Module], float]) -> float:
-        """What is `seen` in the network with these moves, nothing trained; infinite where they cannot be made."""
-        # hooks would be lost in a copy, so what only hooks comes last
+        """The value of `seen` for the untrained network with these moves; infinite where they cannot be made."""
+        # hooks would be lost in a copy, so techniques that only hook the module come last
         order = sorted(self.spaces, key=lambda name: not self.spaces[name].rebuilds)
         with ExitStack() as stack:
             module = self.network.module
@@ -70,11 +70,14 @@ class PruningSpace:
             return seen(module)
 
     def smallest(self) -> Moves:
-        """What leaves least of the network: what leaves least by each technique, taken together."""
+        """The moves that leave the smallest network: the smallest by each technique, taken together."""
         return Moves.of(move for space in self.spaces.values() for move in space.smallest())
 
     def samples(self) -> list[Moves]:
-        """Moves that tell what each kind of part costs, those that save most work first."""
+        """Sets of moves whose measurement shows what each kind of part costs.
+
+        Those that save most work come first.
+        """
         work = {layer.name: layer.macs for layer in self.network.facts.layers}
         found = [moves for space in self.spaces.values() for moves in space.samples()]
 

@@ -1,1 +1,1 @@
-"""Folders, locks, workers, time limits: what a run needs of the operating system."""
+"""Services of the operating system: folders, locks, workers, time limits."""

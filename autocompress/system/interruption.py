@@ -1,4 +1,4 @@
-"""Being stopped from outside, by Ctrl-C or SIGTERM: an exception that nothing takes for a failure of its own."""
+"""Interruption by Ctrl-C or SIGTERM, as an exception that no `except Exception` catches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class Interruption(BaseException):
-    """A signal asked this process to end. Not an Exception: whoever catches those must not go on."""
+    """Raised when a signal asks this process to end; no `Exception`, so that no handler swallows it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -18,19 +18,19 @@ class Interruption(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """What shells expect of a process that a signal ended: 130 for Ctrl-C, 143 for SIGTERM."""
+        """The exit code for a process ended by this signal: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + self.number
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM raise `Interruption` inside the block; a second one ends the process at once."""
+    """Raise `Interruption` on Ctrl-C and SIGTERM inside the block; a second one ends the process at once."""
     if threading.current_thread() is not threading.main_thread():
-        # only the main thread may say what a signal does
+        # only the main thread may install signal handlers
         yield
         return
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    # a shell lets what it starts in the background ignore Ctrl-C
+    # processes that a shell starts in the background ignore Ctrl-C; they shall go on ignoring it
     before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
 
     def stop(number: int, _frame: FrameType | None) -> None:

@@ -1,6 +1,6 @@
-"""Locks: nothing heavy runs beside a measurement, and nobody makes what another is making already.
+"""Locks between processes: measurements run undisturbed, and no artifact is made twice at a time.
 
-Locks are `flock`s: the kernel gives them back when a process ends, however it ends. Without POSIX there are none,
+They are `flock`s: the kernel releases them when a process ends, however it ends. Without POSIX there are none,
 and measurements of two runs at once on one machine disturb each other.
 """
 
@@ -22,18 +22,19 @@ if sys.platform != "win32":
 else:
     FREE, SHARED, ALL = 0, 1, 2
 
-# a process that was stopped (Ctrl-Z) in the middle of a measurement must not hold up all others for good
+# longest wait for a lock: a process that was stopped (Ctrl-Z) while it held one must not block all others for good
 PATIENCE_S = 600.0
 POLL_S = 0.005
 FOLDER_POLL_S = 0.1
 
 
 class _Locks(threading.local):
-    """The two files of a thread, and what it holds. Each thread opens them for itself: a flock belongs to the opening.
+    """The two lock files as one thread has opened them, and what it holds.
 
-    They lie in the temporary folder and not in a run's: runs in different folders share the machine. One pair for
-    each user, since nobody can lock files of others. `gate` is held by whoever waits to measure, so that those who
-    work stop before it; `machine` by one who measures or all who work.
+    Each thread opens them for itself, since a flock belongs to the opening. They lie in the temporary folder and not in
+    a run's: runs in different folders share the machine. There is one pair for each user, since nobody can lock files
+    of others. `gate` is held by a process that waits to measure, so that workers stop before it; `machine` by one that
+    measures or by all that work.
     """
 
     def __init__(self) -> None:
@@ -42,12 +43,12 @@ class _Locks(threading.local):
 
     @property
     def gate(self) -> _File | None:
-        """The lock of who waits to measure."""
+        """The lock held by a process that waits to measure."""
         return self._file("gate")
 
     @property
     def machine(self) -> _File | None:
-        """The lock of who measures or works."""
+        """The lock held by a process that measures, or shared by all that work."""
         return self._file("machine")
 
     def _file(self, name: str) -> _File | None:
@@ -58,13 +59,13 @@ class _Locks(threading.local):
 
 
 class _File:
-    """An open file or folder, closed when nobody needs it any more."""
+    """An open file or folder, closed when it is garbage-collected."""
 
     def __init__(self, path: Path, flags: int) -> None:
         self._handle = os.open(path, flags, 0o600)
 
     def fileno(self) -> int:
-        """What the kernel calls it."""
+        """The file descriptor."""
         return self._handle
 
     def __del__(self) -> None:
@@ -79,7 +80,7 @@ def _lock_file(name: str) -> _File | None:
     try:
         return _File(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0))
     except OSError:
-        return None  # a temporary folder that cannot be written: as without POSIX
+        return None  # the temporary folder cannot be written: no lock, as without POSIX
 
 
 _locks = _Locks()
@@ -87,9 +88,9 @@ _locks = _Locks()
 
 @contextmanager
 def measuring() -> Iterator[None]:
-    """Alone on the machine: no other measurement, and nobody inside `working`, of any run of this user.
+    """Lock the machine for a measurement: no other one and no `working` block of this user runs meanwhile.
 
-    Whoever works is asked to stop at its next step. May stand inside itself and inside `working`.
+    Workers stop before their next step. It may be nested in itself and in `working`.
     """
     before = _locks.holds
     if before == ALL:
@@ -110,7 +111,10 @@ def measuring() -> Iterator[None]:
 
 @contextmanager
 def working() -> Iterator[None]:
-    """One step of heavy work, which no measurement runs beside; one that waits goes first. Takes microseconds."""
+    """Lock the machine for one step of heavy work, which must not run beside a measurement.
+
+    Measurements that wait go first. It takes microseconds when there is nothing to wait for.
+    """
     if _locks.holds != FREE:
         yield
         return
@@ -128,14 +132,15 @@ def working() -> Iterator[None]:
 
 @contextmanager
 def folder_lock(folder: Path, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """The only one in a folder among threads and processes; `waits` is called once if somebody else has to end first.
+    """Lock a folder exclusively among threads and processes.
 
-    The lock is on the folder itself, so that no file is left in it. It must not stand inside itself.
+    `waits` is called once if another one holds the lock. The lock is on the folder itself, so that no file is left in
+    it. It must not be nested in itself.
     """
     try:
         opened: _File | None = _File(folder, os.O_RDONLY)
     except OSError:
-        opened = None  # a system that opens no folders
+        opened = None  # the system cannot open folders
     if not _lock(opened, ALL):
         waits()
         while not _lock(opened, ALL):
@@ -160,5 +165,5 @@ def _lock(file: _File | None, kind: int) -> bool:
     except BlockingIOError:
         return False
     except OSError:
-        return True  # a file system that knows no locks: as without POSIX
+        return True  # the file system has no locks: as without POSIX
     return True

@@ -1,4 +1,4 @@
-"""Progress: what a run says while it works."""
+"""Progress events, which a run reports while it works, and deadlines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 @dataclass(frozen=True)
 class Event:
-    """One thing worth telling.
+    """One progress report.
 
     `stage` is one of baseline, facts, probes, search space, search, confirm, result. `done` and `total` count plans,
     `best` describes the best answer so far, `seconds_left` estimates the rest.
@@ -31,12 +31,15 @@ Progress = Callable[[Event], None]
 
 
 def silent(event: Event) -> None:
-    """A listener that keeps quiet."""
+    """A progress callback that does nothing."""
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """When a run has to end, over all its resumptions. `spent_before` are seconds of earlier sittings."""
+    """The time limit of a run over all its resumptions.
+
+    `spent_before` are the seconds spent before the run was last resumed.
+    """
 
     max_seconds: float | None
     spent_before: float
@@ -49,7 +52,7 @@ class Deadline:
 
     @property
     def spent(self) -> float:
-        """Seconds spent over all sittings."""
+        """Seconds spent over all resumptions."""
         return self.spent_before + time.monotonic() - self.started
 
     @property

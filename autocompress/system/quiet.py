@@ -1,4 +1,4 @@
-"""Silence for libraries that print their own progress and advice; what matters comes as exceptions."""
+"""Silences libraries that print their own progress and advice; real problems come as exceptions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet(*loggers: str) -> Iterator[None]:
-    """No prints, no warnings, and only critical messages of the named loggers (`""` is the root logger)."""
+    """Suppress prints, warnings and the messages of the named loggers, except critical ones.
+
+    `""` is the root logger.
+    """
     chosen = [logging.getLogger(name) for name in loggers]
     levels = [logger.level for logger in chosen]
     for logger in chosen:

@@ -1,4 +1,4 @@
-"""Temporary folders that do not outlive their process for long, however it ends."""
+"""Temporary folders that are removed even after their process was killed."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ PREFIX = "autocompress-"
 
 @contextmanager
 def scratch(purpose: str) -> Iterator[Path]:
-    """A new temporary folder, removed afterwards; its name says whose it is."""
+    """A new temporary folder, removed afterwards; its name holds the process that made it."""
     with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{purpose}{Worker.me().tag}") as folder:
         yield Path(folder)
 
 
 def sweep_scratch() -> int:
-    """Remove the temporary folders of this user's killed processes; how many there were."""
+    """Remove the temporary folders of this user's killed processes, and return their number."""
     swept = 0
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         try:
             mine = not hasattr(os, "getuid") or folder.lstat().st_uid == os.getuid()
         except OSError:
-            continue  # somebody else was faster
+            continue  # another process has removed it
         if mine and left_by_the_dead(folder.name):
             shutil.rmtree(folder, ignore_errors=True)
             swept += 1

@@ -1,4 +1,4 @@
-"""A limit of time, and whether one more piece of work fits into what is left of it."""
+"""A time limit for work in pieces, which tells whether one more piece fits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from autocompress.system.progress import Deadline
 
 
 class TimeLimit:
-    """Begins when it is made and ends after so many `seconds`, never where they are None.
+    """A time limit that starts when it is created and ends after `seconds`, never where they are None.
 
     A piece of work is expected to take `expected` seconds, or as long as the longest one did.
     """
@@ -20,7 +20,7 @@ class TimeLimit:
         self._longest = expected
 
     def is_over(self) -> bool:
-        """True when nothing is left."""
+        """True when no time is left."""
         return self._deadline.over
 
     def is_too_short(self) -> bool:
@@ -30,7 +30,7 @@ class TimeLimit:
 
     @contextmanager
     def piece(self) -> Iterator[None]:
-        """The body is such a piece of work."""
+        """Time one piece of work, the body of the `with` block."""
         began = time.monotonic()
         yield
         self._longest = max(self._longest, time.monotonic() - began)

@@ -1,4 +1,4 @@
-"""Who works on something: a process, told apart from all that had or will have its number."""
+"""Workers: processes, identified so that a reused process number is not mistaken for an earlier one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-# in the names of temporary files and folders: host, process and start of whoever made them
+# tag in the names of temporary files and folders: host, number and start of the process that made them
 TAG = re.compile(r"-w([0-9a-f]{8})-(\d+)-(\d*)-")
 
 
 @dataclass(frozen=True)
 class Worker:
-    """A process. `started` is its beginning in the kernel's clock ticks, empty where unknown."""
+    """A process. `started` is its start in the kernel's clock ticks, empty where unknown."""
 
     host: str
     pid: int
@@ -31,36 +31,39 @@ class Worker:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Worker:
-        """The worker that `to_json` wrote; one that never lived where it wrote nothing."""
+        """The worker that `to_json` wrote; from an empty object one that never lived."""
         return Worker(str(data.get("host", "")), int(data.get("pid", 0)), str(data.get("started", "")))
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """The worker as a JSON object."""
         return asdict(self)
 
     @property
     def key(self) -> str:
-        """What no other worker has."""
+        """A key that no other worker has."""
         return f"{self.host}:{self.pid}:{self.started}"
 
     @property
     def tag(self) -> str:
-        """For the names of what it leaves lying when it is killed; read back by `left_by_the_dead`."""
+        """A tag for the names of its temporary files, so that `left_by_the_dead` finds them if it is killed."""
         return f"-w{_short(self.host)}-{self.pid}-{self.started}-"
 
     @property
     def here(self) -> bool:
-        """True when it is of this host, so that `alive` can tell."""
+        """True when it is on this host, so that `alive` can tell."""
         return self.host == socket.gethostname()
 
     @property
     def alive(self) -> bool:
-        """True when the process is on this host and runs; a number that is in use again is another process."""
+        """True when the process is on this host and runs; another process with a reused number does not count."""
         return self.here and _runs(self.pid, self.started)
 
 
 def left_by_the_dead(name: str) -> bool:
-    """True when a name carries the tag of a process of this host that is gone; what others made is never theirs."""
+    """True when a name carries the tag of an ended process of this host.
+
+    Names with the tag of another host, or with none, never count.
+    """
     found = TAG.search(name)
     if found is None or found[1] != _short(socket.gethostname()):
         return False
@@ -79,14 +82,14 @@ def _runs(pid: int, started: str) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # it lives, and belongs to somebody else
+        pass  # it is alive and belongs to another user
     state, since = _state(pid)
-    # a killed process whose parent has not asked for its end yet keeps its number, but works no more
+    # a zombie, whose parent has not collected its exit status, keeps its number but works no more
     return since == started and state not in ("Z", "X")
 
 
 def _state(pid: int) -> tuple[str, str]:
-    """Letter of the state and the start in clock ticks; empty where there is no /proc."""
+    """A process's state letter and its start in clock ticks; empty where there is no /proc."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""The folder of a run. Files in it are written whole or not at all."""
+"""The folder of a run, whose files are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ RESULT_FILES = (
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a temporary file beside `path`, then move it there in one step.
 
-    What a killed process leaves of it is swept by `Workspace.sweep`. A device such as /dev/stdout is written to, not
-    replaced.
+    Temporary files of killed processes are removed by `Workspace.sweep`. A device such as /dev/stdout is written to,
+    not replaced.
 
     Raises:
         UsageError: when the folder cannot be written.
@@ -55,17 +55,17 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole."""
+    """Write a text file atomically."""
     write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write a JSON file whole."""
+    """Write a JSON file atomically."""
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def append_text(path: Path, text: str) -> None:
-    """Add to a text file that others write to as well.
+    """Append to a text file that other programs write to as well.
 
     Raises:
         UsageError: when it cannot be written.
@@ -81,7 +81,7 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
     Raises:
-        UsageError: when it cannot be read or is none.
+        UsageError: when it cannot be read or is no JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -92,10 +92,10 @@ def read_json(path: Path) -> Any:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its parents.
+    """Create a folder and its parents.
 
     Raises:
-        UsageError: when it cannot be made.
+        UsageError: when it cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -107,13 +107,13 @@ def make_folder(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Paths of a run's folder."""
+    """The paths in a run's folder."""
 
     root: Path
 
     @property
     def journal(self) -> Path:
-        """The SQLite file of the journal."""
+        """Path of the SQLite file that holds the record."""
         return self.root / "journal.db"
 
     @property
@@ -127,26 +127,26 @@ class Workspace:
         return self.root / "resolved"
 
     def path(self, name: str) -> Path:
-        """A file of the run."""
+        """Path of a file in the run's folder."""
         return self.root / name
 
     def sweep(self) -> None:
-        """Remove what killed processes were writing."""
+        """Remove the temporary files of killed processes."""
         for path in self.root.rglob(".*"):
             if left_by_the_dead(path.name):
                 path.unlink(missing_ok=True)
 
     @property
     def newest_journal(self) -> Path | None:
-        """The journal of this run, else of the one before it; None when there was none."""
+        """The record's file of this run, else of the run before it; None when there was none."""
         older = [(int(p.parent.name), p) for p in self.root.glob("previous/*/journal.db") if p.parent.name.isdecimal()]
         return self.journal if self.journal.exists() else max(older, default=(0, None))[1]
 
     def make(self) -> None:
-        """Make the run's folder.
+        """Create the run's folder.
 
         Raises:
-            UsageError: when it cannot be made or is a file.
+            UsageError: when it cannot be created or is a file.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -154,9 +154,9 @@ class Workspace:
             raise self._unusable(error) from error
 
     def open(self, *, resume: bool) -> None:
-        """Make the folder ready. A new run moves what an earlier one left to `previous/N`, so nothing is lost.
+        """Prepare the folder; a new run moves the files of an earlier one to `previous/N`, so nothing is lost.
 
-        Checkpoints without a journal are of a start that was killed: nobody knows of which model they are.
+        Checkpoints without a record are left from a start that was killed: it is unknown which model they belong to.
 
         Raises:
             UsageError: when the folder cannot be made or is a file.
@@ -183,7 +183,7 @@ class Workspace:
         number = 1 + max((int(p.name) for p in older.iterdir() if p.name.isdecimal()), default=0)
         previous = older / str(number)
         previous.mkdir()
-        # the journal last: killed in between, the next start finds the journal and moves the rest
+        # the record's files last: after a kill in between, the next start finds them and moves the rest
         for name in (self.checkpoints.name, self.resolved.name, *RESULT_FILES, *reversed(JOURNAL_FILES)):
             source = self.root / name
             if source.exists():

@@ -1,4 +1,4 @@
-"""The techniques on the shelf, in the order in which the planner looks at them."""
+"""The registered techniques, in the order in which the planner considers them."""
 
 from __future__ import annotations
 

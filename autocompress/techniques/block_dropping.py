@@ -1,4 +1,4 @@
-"""Block dropping: whole residual blocks or encoder layers go, those first that change the outputs least.
+"""Block dropping: leaves out residual blocks or encoder layers, least influence on outputs first.
 
 Veit, Wilber and Belongie, "Residual Networks Behave Like Ensembles of Relatively Shallow Networks", NeurIPS 2016;
 for transformers Sajjad et al., "On the Effect of Dropping Layers of Pre-trained Transformer Models", 2023.
@@ -25,14 +25,14 @@ from autocompress.training.batch_norm import reestimate_batch_norm
 
 
 class BlockDropping(StructureTechnique):
-    """Blocks dropped by name, then batch-norm statistics estimated anew."""
+    """Drops blocks by name, then re-estimates batch-norm statistics."""
 
     name: ClassVar[str] = "block_dropping"
     summary: ClassVar[str] = "residual blocks or encoder layers that matter least are left out"
     effort: ClassVar[Effort] = Effort.CALIBRATION
     reduces: ClassVar[str] = "depth"
     parts: ClassVar[str] = "blocks can be left out"
-    # any names of blocks: which there are, the model decides
+    # any block names: they depend on the model
     choices: ClassVar[tuple[Choice, ...]] = (Choice("blocks", (), describes="names of the blocks that go"),)
 
     def describe(self, settings: Sequence[Mapping[str, Setting]]) -> str:
@@ -45,7 +45,7 @@ class BlockDropping(StructureTechnique):
         return BlockMoves(self.name, network)
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
-        """Refused where no block gives back the shape that it takes."""
+        """Refused where no block's output has the shape of its input."""
         if probes.parts_of(self.name).names:
             return None
         return Reason(
@@ -65,10 +65,10 @@ class BlockDropping(StructureTechnique):
         for name in names:
             if is_ignored(module, name, context.ignore):
                 raise TechniqueError(f"{name!r} is declared to be ignored, or holds what is.", where=self.name)
-        # only those that shall go are tried
+        # only the blocks to drop are tried
         asked = {name: kind for name, kind in candidate_blocks(module, context.example).items() if name in names}
         drop_blocks(module, names, not_needed(module, context.example, asked))
-        # so far the weights are still the original's
+        # up to here the weights are shared with the original
         module = with_own_weights(module)
         if context.calibration is not None:
             reestimate_batch_norm(module, context.calibration, context.example)

@@ -1,7 +1,7 @@
-"""Channel pruning: the channels of convolutions and neurons of linear layers that matter least are taken out.
+"""Channel pruning: removes the least important channels of convolutions and neurons of linear layers.
 
-Which channels can only go together: Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023. The ways to
-tell which matter are described, with their sources, in `autocompress.pruning.importance`.
+Which channels can only be cut together: Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023. The
+criteria for their importance are described, with their sources, in `autocompress.pruning.importance`.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from autocompress.pruning.selection import SCOPES, Selection
 from autocompress.training.batch_norm import reestimate_batch_norm
 
 SCOPE = Choice("scope", SCOPES, describes="whether each group loses the ratio, or all together")
-# under a global scope it decides how many channels each group loses, so it is structural
+# structural, since under a global scope the importance decides how many channels each group loses
 IMPORTANCE = Choice("importance", IMPORTANCES, describes="how channels are ranked")
 MULTIPLE = Choice("multiple", (8, 1, 4, 16, 32), describes="what is kept of a group is a multiple of this")
 
 
 class ChannelPruning(StructureTechnique):
-    """Groups of coupled channels made narrower, then batch-norm statistics estimated anew."""
+    """Narrows groups of coupled channels, then re-estimates batch-norm statistics."""
 
     name: ClassVar[str] = "channel_pruning"
     summary: ClassVar[str] = "channels and neurons that matter least are taken out"
     effort: ClassVar[Effort] = Effort.CALIBRATION
     reduces: ClassVar[str] = "width"
     parts: ClassVar[str] = "groups of channels can be cut"
-    # which groups there are, the model decides, and any share between 0 and 1 is a ratio
+    # options cannot be listed: groups depend on the model, and any share between 0 and 1 is a ratio
     choices: ClassVar[tuple[Choice, ...]] = (
         Choice("groups", (), describes="names of the groups that are cut; none for all that can be"),
         Choice("ratio", (), describes="share of the channels that goes"),
@@ -58,7 +58,7 @@ class ChannelPruning(StructureTechnique):
         return ChannelMoves(self.name, network)
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
-        """Refused where there are no channels that could go, each layer with its reason."""
+        """Refused where no channels can be cut, with a reason for each layer."""
         parts = probes.parts_of(self.name)
         if parts.left_alone and not parts.names:
             name, reason = next(iter(parts.left_alone.items()))
@@ -84,26 +84,27 @@ class ChannelPruning(StructureTechnique):
 
 
 def _place_of(groups: str) -> str:
-    """Where the groups lie: the part of the network that holds all of them, else how many there are."""
+    """The module that contains all of these groups, else the number of groups."""
     names = groups.split()
-    if len(names) == 1:
-        return names[0]
     paths = [name.split(".") for name in names]
-    shared = [parts[0] for parts in zip(*paths, strict=False) if len(set(parts)) == 1]
-    return ".".join(shared) or (f"{len(names)} widths" if names else "all widths")
+    shared = ".".join(parts[0] for parts in zip(*paths, strict=False) if len(set(parts)) == 1)
+    if not shared:
+        return f"{len(names)} widths" if names else "all widths"
+    # children of a Sequential have numbers for names
+    return shared if any(letter.isalpha() for letter in shared) else f"layer {shared}"
 
 
 def _kept(ratio: float) -> str:
-    """The share that is kept, as a fraction of small numbers where it is one."""
+    """The share that is kept, as a simple fraction where it is one."""
     kept = Fraction(1 - ratio).limit_denominator(16)
     return str(kept) if abs(float(kept) - (1 - ratio)) < 1e-6 else f"{1 - ratio:.0%}"
 
 
 def selection_of(settings: Mapping[str, Setting]) -> Selection:
-    """What a step with these settings cuts.
+    """The selection of channels that a step with these settings cuts.
 
     Raises:
-        PlanError: when a setting is missing, unknown or means nothing.
+        PlanError: when a setting is missing, unknown or invalid.
     """
     name = ChannelPruning.name
     free = {key: settings[key] for key in ("groups", "ratio") if key in settings}

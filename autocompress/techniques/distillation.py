@@ -26,22 +26,22 @@ KNOWN = (*NEEDED, "views", "feature_weight")
 
 
 class Distillation(ModelTechnique):
-    """Training with the original as teacher for a number of steps fixed in the plan."""
+    """Trains with the original as teacher, for a number of steps fixed in the plan."""
 
     name: ClassVar[str] = "distillation"
     summary: ClassVar[str] = "accuracy is won back by training with the original as teacher"
     stage: ClassVar[Stage] = Stage.RECOVERY
     effort: ClassVar[Effort] = Effort.TRAINING
-    # numbers, so the options cannot be listed: any whole number of steps, batch and seed, any rate above 0
+    # options cannot be listed: any whole number is a step count, batch or seed, and any number above 0 a rate
     choices: ClassVar[tuple[Choice, ...]] = tuple(Choice(name, (), structural=False) for name in KNOWN)
 
     def describe(self, settings: Sequence[Mapping[str, Setting]]) -> str:
-        """See `Technique.describe`: the steps of all rounds."""
+        """See `Technique.describe`: the total steps of all rounds."""
         steps = sum(int(one.get("steps", 0)) for one in settings)
         return f"distilled {steps} steps" if steps < 1000 else f"distilled {steps / 1000:.3g}k steps"
 
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
-        """One schedule; the steps are those of the first round, other rounds have theirs."""
+        """A single schedule with the steps of the first rung; recipes put in the steps of later ones."""
         training = probes.training
         if training is None:
             return SettingSpace()
@@ -60,9 +60,10 @@ class Distillation(ModelTechnique):
         """Refused where no structure that fits needs it."""
         if probes.training is not None:
             return None
+        found = f"{len(probes.paths)} pruning paths"
         if not probes.paths:
-            return Reason("nothing can go from the network, so nothing has to be won back.", "recovery")
-        return Reason("no structure that keeps the size and time budgets is known (yet).", "recovery")
+            return Reason("nothing can go from the network, so nothing has to be won back.", "recovery", found)
+        return Reason("no structure that keeps the size and time budgets is known (yet).", "recovery", found)
 
     def apply(self, module: nn.Module, settings: Mapping[str, Setting], context: Context) -> nn.Module:
         """See `ModelTechnique.apply`."""
@@ -75,13 +76,13 @@ class Distillation(ModelTechnique):
         files = Files(
             context.folder / "training.pt", context.shared and context.shared / _answers(context.task, schedule)
         )
-        # without structure in front of it, the module still shares the original's weights
+        # without a structure step before it, the module still shares the original's weights
         student = with_own_weights(module)
         return recover(student, context.teacher, context.task, context.example, schedule, files, context.on_step)
 
 
 def _answers(task: Task, schedule: Schedule) -> str:
-    """The name of the file with the teacher's answers to one bank of views."""
+    """The file name of the teacher's cached outputs for one bank of augmented views."""
     augment = getattr(task.augment, "__qualname__", str(task.augment))
     bank = (whole("train", task.train).hash, augment, schedule.batch, schedule.seed, schedule.views)
     return f"teacher-{hashlib.sha256(str(bank).encode()).hexdigest()[:16]}.pt"

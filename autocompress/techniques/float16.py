@@ -1,4 +1,4 @@
-"""Half precision: weights in two bytes, computed with in float32, float16 or bfloat16. Needs no data.
+"""Half precision: weights in two bytes, computed in float32, float16 or bfloat16; needs no data.
 
 Weights alone lose next to nothing: float16 keeps eleven bits of them (IEEE 754). onnxruntime turns them back into
 float32 once, when it loads the file. Arithmetic in float16: Micikevicius et al., "Mixed precision training", ICLR 2018;
@@ -38,12 +38,12 @@ from autocompress.system.quiet import quiet
 LARGEST = float(np.finfo(np.float16).max)
 WEIGHTY = (Kind.CONVOLUTION, Kind.LINEAR, Kind.ATTENTION, Kind.RECURRENT, Kind.EMBEDDING)
 HALF = 0.5
-# a budget so little below what is expected is worth a try
+# a latency budget below the measured ratio is still worth a try down to this share of it
 JUST_BELOW = 0.9
 
 
 class Float16(ArtifactTechnique):
-    """Weights in half precision."""
+    """Stores weights in half precision."""
 
     name: ClassVar[str] = "float16"
     summary: ClassVar[str] = "weights in half precision, no data needed"
@@ -62,11 +62,11 @@ class Float16(ArtifactTechnique):
         return "half precision" if arithmetic == "float32" else f"half precision, computed in {arithmetic}"
 
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
-        """Arithmetic that pays, fastest first."""
+        """The kinds of arithmetic that pay, fastest first."""
         return SettingSpace(self.choices, profitable_settings(self.probed, probes.of(self.name), profile))
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
-        """Refused without weights, and where a budget asks for more than it gives."""
+        """Refused without weights, and where a budget asks for more than half precision gives."""
         if not any(layer.kind in WEIGHTY for layer in facts.layers):
             return Reason("half precision covers no layer of this model.", "quantizable", "no layer with weights")
         limits = {budget.metric: budget.limit for budget in profile.budgets if budget.relative}
@@ -106,7 +106,7 @@ def _figures(probes: Sequence[Probe]) -> str:
 
 
 def _store_in_half(graph: onnx.GraphProto) -> None:
-    """Weights in float16, each followed by a cast, but for those of nodes that stay in float."""
+    """Store weights in float16, each followed by a cast, except for those of nodes kept in float."""
     fixed = {value.name for value in (*graph.input, *graph.output)}
     fixed |= {name for node in graph.node if is_in_float(node) for name in node.input}
     casts = []
@@ -115,7 +115,7 @@ def _store_in_half(graph: onnx.GraphProto) -> None:
         if tensor.data_type != TensorProto.FLOAT or tensor.name in fixed or values.size < 2:
             continue
         if not np.all(np.abs(values) <= LARGEST):
-            # masks hold the lowest float
+            # attention masks hold the lowest float, which float16 cannot hold
             continue
         name = tensor.name
         stored = f"{name}.half"
@@ -127,7 +127,7 @@ def _store_in_half(graph: onnx.GraphProto) -> None:
 
 
 def _computing_in_half(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """Everything in float16 that can be; inputs and outputs stay as they are."""
+    """Convert everything to float16 that can be; inputs and outputs keep their types."""
     stay = [node.name for node in model.graph.node if is_in_float(node)]
     for place, node in enumerate(model.graph.node):
         node.name = node.name or f"node{place}"
@@ -138,7 +138,7 @@ def _computing_in_half(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
             )
     except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
         raise TechniqueError(f"onnxruntime cannot convert this model: {first_line(error)}", where=name) from error
-    # it appends its casts
+    # the converter appends its casts at the end
     OnnxModel.graph_topological_sort(result.graph, is_deterministic=True)
     return result
 
@@ -152,7 +152,10 @@ def _computing_in_bfloat16(model: onnx.ModelProto, name: str) -> onnx.ModelProto
 
 
 def _as_bfloat16(graph: onnx.GraphProto, weights: Mapping[str, np.ndarray]) -> None:
-    """What is in float16 in bfloat16 instead; `weights` are those before they were cut to float16's range, by name."""
+    """Turn everything that is in float16 into bfloat16.
+
+    `weights` are the values by name from before they were cut to float16's range.
+    """
     for tensor in graph.initializer:
         if tensor.data_type == TensorProto.FLOAT16:
             _retype(tensor, weights.get(tensor.name, numpy_helper.to_array(tensor)))
@@ -174,7 +177,7 @@ def _retype(tensor: onnx.TensorProto, values: np.ndarray) -> None:
 
 
 def _require_kernels(model: onnx.ModelProto, name: str) -> None:
-    # float16 is computed in float32 where there are no kernels; for bfloat16 onnxruntime does not do that
+    # without float16 kernels onnxruntime computes in float32; without bfloat16 kernels it fails, so it is tried here
     try:
         onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     except (InvalidGraph, NotImplementedOperator) as error:

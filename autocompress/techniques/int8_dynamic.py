@@ -1,4 +1,4 @@
-"""Dynamic int8: weights in eight bits, activations quantized as they come. Needs no data.
+"""Dynamic int8: weights in eight bits, activations quantized at run time; needs no data.
 
 See onnxruntime's documentation, "Quantize ONNX models", dynamic quantization.
 """
@@ -20,7 +20,7 @@ from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.profitable_settings import int8_space, refuse_what_does_not_pay
 from autocompress.core.search_space import Choice, Reason, SettingSpace, check_settings
-from autocompress.core.technique import ArtifactTechnique, Context
+from autocompress.core.technique import ArtifactTechnique, Context, with_remarks
 from autocompress.data.module import first_line
 from autocompress.errors import TechniqueError
 from autocompress.runtimes.onnx_file import compact, is_in_float, load_model, save_if_smaller
@@ -29,13 +29,13 @@ from autocompress.system.quiet import quiet
 
 TYPES: Mapping[Setting, Any] = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 WITHOUT_CONVOLUTIONS = ["MatMul", "Gemm", "LSTM", "Gather", "EmbedLayerNormalization", "Attention"]
-# what the quantizer adds to the name of a Gemm that it turns into a product and a sum
+# suffix that the quantizer adds to the name of a Gemm when it splits it into a product and a sum
 AS_PRODUCT = "_MatMul"
 QUANTIZED = ("MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "DequantizeLinear")
 
 
 class Int8Dynamic(ArtifactTechnique):
-    """Dynamic int8."""
+    """Quantizes weights to int8 in the file, and activations at run time."""
 
     name: ClassVar[str] = "int8_dynamic"
     summary: ClassVar[str] = "weights in int8, activations quantized on the fly, no data needed"
@@ -56,15 +56,17 @@ class Int8Dynamic(ArtifactTechnique):
     )
 
     def describe(self, settings: Sequence[Mapping[str, Setting]]) -> str:
-        """See `Technique.describe`."""
-        return "dynamic int8"
+        """See `Technique.describe`: unusual settings are added in brackets."""
+        given = settings[0] if settings else {}
+        remarks = [("uint8 weights", given.get("weight") == "uint8"), ("per tensor", given.get("per_channel") is False)]
+        return with_remarks("dynamic int8", remarks)
 
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
-        """Type combinations that pay, fastest first."""
+        """Combinations of types that pay, fastest first."""
         return int8_space(self, {"convolutions": (self.covers_convolutions(facts),)}, probes, profile)
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
-        """Refused without weights it could cover, or when it is slower than float here."""
+        """Refused without weights that it covers, or when it is slower than float on this device."""
         if not any(layer.kind in (Kind.LINEAR, Kind.RECURRENT, Kind.CONVOLUTION) for layer in facts.layers):
             return Reason("dynamic int8 covers no layer of this model.", "quantizable", "no layer with weights")
         return refuse_what_does_not_pay("dynamic int8", self.name, probes, profile)
@@ -111,13 +113,16 @@ class Int8Dynamic(ArtifactTechnique):
 
 
 def _in_float(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that stay in float, also of the products that the quantizer makes of them."""
+    """Names of nodes to keep in float, including the products that the quantizer splits off from them."""
     marked = [node.name for node in model.graph.node if is_in_float(node)]
     return [*marked, *(f"{name}{AS_PRODUCT}" for name in marked)]
 
 
 def _with_constants_folded(source: Path, between: Path) -> onnx.ModelProto:
-    """Exported LSTMs carry their weights behind slices and concatenations, where the quantizer does not see them."""
+    """The model after onnxruntime's basic optimization, which folds constants.
+
+    Exported LSTMs have their weights behind slices and concatenations, where the quantizer does not find them.
+    """
     settings = onnxruntime.SessionOptions()
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     settings.optimized_model_filepath = str(between)

@@ -1,4 +1,4 @@
-"""Static int8: weights and activations in eight bits, ranges taken from calibration data (QDQ format).
+"""Static int8: weights and activations in eight bits, with calibrated ranges (QDQ format).
 
 Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
 CVPR 2018 (affine quantization, eq. 1); entropy ranges after Migacz, "8-bit Inference with TensorRT", GTC 2017.
@@ -32,7 +32,7 @@ from autocompress.core.profitable_settings import int8_space, refuse_what_does_n
 from autocompress.core.runtime import feeds
 from autocompress.core.search_space import Choice, Reason, SettingSpace, check_settings
 from autocompress.core.source import Array, Split
-from autocompress.core.technique import ArtifactTechnique, Context
+from autocompress.core.technique import ArtifactTechnique, Context, with_remarks
 from autocompress.data.module import first_line
 from autocompress.errors import TechniqueError
 from autocompress.runtimes.onnx_file import compact, is_in_float, load_model, save_if_smaller
@@ -50,7 +50,7 @@ LARGEST_VALUE = 1e30
 
 
 class Int8Static(ArtifactTechnique):
-    """Static int8 in QDQ format."""
+    """Quantizes weights and activations to int8 in QDQ format."""
 
     name: ClassVar[str] = "int8_static"
     summary: ClassVar[str] = "weights and activations in int8, ranges from calibration data"
@@ -75,15 +75,22 @@ class Int8Static(ArtifactTechnique):
     )
 
     def describe(self, settings: Sequence[Mapping[str, Setting]]) -> str:
-        """See `Technique.describe`."""
-        return "int8"
+        """See `Technique.describe`: unusual settings are added in brackets."""
+        given = settings[0] if settings else {}
+        remarks = [
+            ("int8 activations", given.get("activation") == "int8"),
+            ("uint8 weights", given.get("weight") == "uint8"),
+            ("per tensor", given.get("per_channel") is False),
+            (f"{given.get('calibration')} ranges", given.get("calibration") in ("percentile", "entropy")),
+        ]
+        return with_remarks("int8", remarks)
 
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
-        """Type combinations that pay, fastest first; MinMax, then ranges that cut outliers."""
+        """Combinations of types that pay, fastest first; MinMax, then calibration methods that cut outliers."""
         return int8_space(self, {"samples": (256,)}, probes, profile)
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
-        """Refused without convolutions or linear layers, or when no type combination beats float here."""
+        """Refused without convolutions or linear layers, or when no combination of types beats float here."""
         if facts.shares.get(Kind.CONVOLUTION, 0) + facts.shares.get(Kind.LINEAR, 0) < 0.05:
             return Reason(
                 "static int8 covers convolutions and linear layers, and this model does its work elsewhere.",
@@ -134,14 +141,15 @@ class Int8Static(ArtifactTechnique):
 
 
 def _calibrate(artifact: Artifact, split: Split, method: Setting, destination: Path) -> set[str]:
-    """Ranges of all tensors over the part, saved where the quantizer reads them; names of those without bounds.
+    """Calibrate the ranges of all tensors on a split; gives the names of tensors without bounds.
 
-    One batch at a time: onnxruntime's histogram methods would otherwise hold every tensor of every item in
-    memory, and its `CalibMaxIntermediateOutputs` throws collected ranges away (1.31). Its entropy method takes as
-    many bins as quantization levels unless told otherwise, which makes it the same as MinMax.
+    The ranges are saved where the quantizer reads them. One batch at a time: onnxruntime's histogram methods would
+    otherwise hold every tensor of every item in memory, and its `CalibMaxIntermediateOutputs` throws collected ranges
+    away (1.31). Its entropy method takes as many bins as quantization levels unless told otherwise, which makes it the
+    same as MinMax.
     """
     size = min(CALIBRATION_BATCH, len(split))
-    # histograms need batches of one size, so the last items that fill no batch stay out
+    # histograms need batches of equal size, so the last items that fill no batch are left out
     whole = split.first(len(split) - len(split) % size)
     bins = {"num_bins": ENTROPY_BINS, "num_quantized_bins": 128} if method == "entropy" else {}
     calibrator = create_calibrator(
@@ -156,19 +164,22 @@ def _calibrate(artifact: Artifact, split: Split, method: Setting, destination: P
     destination.with_suffix(".augmented.onnx").unlink(missing_ok=True)
     unbounded = {name for name, data in found.data.items() if not _is_bounded(data)}
     for name in unbounded:
-        # their nodes stay in float; the quantizer wants a range all the same
+        # nodes of these tensors stay in float, but the quantizer requires a range for every tensor
         found.data[name] = TensorData(lowest=np.float32(0), highest=np.float32(1))
     save_tensors_data(found, destination)
     return unbounded
 
 
 def _is_bounded(data: TensorData) -> bool:
-    # masks hold minus infinity, or the lowest float in its place
+    # attention masks hold minus infinity, or the lowest float instead
     return bool(np.all(np.abs([data.lowest, data.highest]) < LARGEST_VALUE))
 
 
 def _name_nodes(model: onnx.ModelProto, unbounded: set[str]) -> list[str]:
-    """Give every node a name, and list those that read or write a tensor without bounds or are to stay in float."""
+    """Name every node, and list those to keep in float.
+
+    These are marked nodes, and nodes that read or write a tensor without bounds.
+    """
     touched = []
     for place, node in enumerate(model.graph.node):
         stays = is_in_float(node) or unbounded.intersection((*node.input, *node.output))
@@ -179,11 +190,11 @@ def _name_nodes(model: onnx.ModelProto, unbounded: set[str]) -> list[str]:
 
 
 class _Once(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-    """One batch."""
+    """A calibration data reader that delivers a single batch."""
 
     def __init__(self, feed: Mapping[str, Array]) -> None:
         self._feeds = iter((feed,))
 
     def get_next(self) -> Mapping[str, Array] | None:
-        """The batch, then None."""
+        """The batch at the first call, then None."""
         return next(self._feeds, None)

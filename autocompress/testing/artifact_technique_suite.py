@@ -1,4 +1,7 @@
-"""What every technique must do. Inherit `ArtifactTechniqueSuite` in a class named `Test...` and fill it in."""
+"""Contract suite for techniques on the artifact.
+
+Inherit `ArtifactTechniqueSuite` in a class named `Test...` and fill it in.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,17 @@ import pytest
 from autocompress.core.artifact import Artifact
 from autocompress.core.budget import Budget
 from autocompress.core.facts import Facts, Family, Kind, LayerFact
+from autocompress.core.objective import OBJECTIVES
 from autocompress.core.plan import FINISH_STAGES, Effort, Setting, Stage
 from autocompress.core.probes import Probe, Probes
 from autocompress.core.profile import DeviceProfile, Profile
 from autocompress.core.runtime import align
-from autocompress.core.search_space import check_settings
+from autocompress.core.search_space import SettingSpace, check_settings
 from autocompress.core.source import Array, whole
-from autocompress.core.technique import ArtifactTechnique, Context, Technique
+from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.errors import PlanError, TechniqueError
 from autocompress.runtimes import OnnxRuntime
+from autocompress.testing.model_technique_suite import MOST_CHARACTERS
 from autocompress.testing.networks import Exported, Exports, labelled_source
 from autocompress.testing.python_processes import run_python
 
@@ -46,11 +51,11 @@ print(technique.apply(OnnxRuntime().read(Path(path)), json.loads(settings), cont
 
 FAST = Profile("fast", budgets=(Budget.parse("latency_ms", "0.5x"),))
 SMALL = Profile("small", budgets=(Budget.parse("size_mb", "0.6x"),))
-PROFILES = (Profile("free"), FAST, SMALL, Profile("hurried", objective="latency"))
+PROFILES = (Profile("free"), FAST, SMALL, Profile("hurried", objective=OBJECTIVES["latency"]))
 
 
 def facts_with(*kinds: Kind) -> Facts:
-    """Facts of a model with one layer of each kind, equal in work."""
+    """Facts of a model with one layer of each kind, all with equal work."""
     layers = tuple(
         LayerFact(f"layer{i}", kind.title(), kind, 1000, 50_000, (16,), (16,), {}) for i, kind in enumerate(kinds)
     )
@@ -60,7 +65,7 @@ def facts_with(*kinds: Kind) -> Facts:
 
 
 def probed(technique: type[ArtifactTechnique], ratios: Sequence[float]) -> Probes:
-    """Probes of the technique's own settings with these latencies over float's."""
+    """Probes of the technique's own settings with these latency ratios to float."""
     assert len(ratios) == len(technique.probed)
     return Probes(
         tuple(
@@ -77,7 +82,7 @@ def relative_error(found: Array, wanted: Array) -> float:
 
 
 class ArtifactTechniqueSuite:
-    """The contract of `Technique` and `ArtifactTechnique`.
+    """Tests of the contract of `Technique` and `ArtifactTechnique`.
 
     `models` are the small models that it must work on; `share` bounds the size that it leaves of each.
     `beyond_this_runtime` are probed settings that the runtime on the CPU has no kernels for.
@@ -92,12 +97,12 @@ class ArtifactTechniqueSuite:
 
     @classmethod
     def settings(cls, **changed: Setting) -> dict[str, Setting]:
-        """The first option of every setting, but for those named."""
+        """The first option of every setting, except those given."""
         return {**{choice.name: choice.options[0] for choice in cls.technique.choices}, **changed}
 
     @classmethod
     def context(cls, model: str, folder: Path, items: int = 48) -> Context:
-        """Random calibration data in a folder of the technique's own."""
+        """A context with random calibration data and a folder of its own."""
         folder.mkdir(exist_ok=True)
         return Context(None, None, whole("train", labelled_source(model, items)), folder)
 
@@ -117,7 +122,7 @@ class ArtifactTechniqueSuite:
     def exported(self, exports: Exports, model: str) -> Exported:
         return exports(OnnxRuntime(), model)
 
-    # what it declares
+    # declared attributes
 
     def test_it_tells_what_it_is(self) -> None:
         technique = self.technique
@@ -127,6 +132,22 @@ class ArtifactTechniqueSuite:
         assert isinstance(technique.stage, Stage)
         assert isinstance(technique.effort, Effort)
         assert technique.formats
+        assert all(technique.hardware)
+
+    def test_it_makes_weights_of_some_kinds_of_layers_narrower(self) -> None:
+        covered = self.technique().covers(facts_with(*Kind))
+        assert covered <= frozenset(Kind)
+        assert self.technique().covers(facts_with(self.covers)) >= {self.covers}
+        assert 0 < self.technique.value_bytes < 4
+
+    def test_its_steps_are_described_in_a_few_words(self) -> None:
+        for settings in SettingSpace(self.technique.choices).grid():
+            words = self.technique().describe([settings])
+            assert words == words.strip()
+            assert 0 < len(words) <= MOST_CHARACTERS
+            assert "\n" not in words
+            # a name with underscores is no description for people
+            assert "_" not in words
 
     def test_choices_are_distinct_and_described(self) -> None:
         names = [choice.name for choice in self.technique.choices]
@@ -148,7 +169,7 @@ class ArtifactTechniqueSuite:
         for settings in self.technique.probed:
             check_settings(self.technique.name, self.technique.choices, self.settings(**settings))
 
-    # what it proposes
+    # proposed settings
 
     @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
     @pytest.mark.parametrize("dot_product", [None, True, False])
@@ -199,7 +220,7 @@ class ArtifactTechniqueSuite:
         assert proposed[True] == proposed[None] == {False}
         assert proposed[False] == {arch != "aarch64"}
 
-    # what it refuses
+    # refusals
 
     def test_it_is_not_refused_where_nothing_was_probed(self) -> None:
         assert self.technique().refuses(facts_with(self.covers), Probes(), FAST) is None
@@ -209,7 +230,7 @@ class ArtifactTechniqueSuite:
         facts = facts_with(self.covers)
         assert self.technique().refuses(facts, probed(self.technique, ratios), FAST) is None
 
-    @pytest.mark.parametrize("profile", [FAST, Profile("hurried", objective="latency")])
+    @pytest.mark.parametrize("profile", [FAST, Profile("hurried", objective=OBJECTIVES["latency"])])
     def test_it_is_refused_with_the_figure_where_every_setting_is_slower(self, profile: Profile) -> None:
         count = len(self.technique.probed)
         ratios = [4.0 + i for i in range(count)][::-1]
@@ -241,7 +262,7 @@ class ArtifactTechniqueSuite:
         assert reason.rule == "quantizable"
         assert reason.fact
 
-    # what it makes
+    # results of apply
 
     def test_the_result_computes_roughly_the_same(self, exported: Exported, model: str, tmp_path: Path) -> None:
         result = self.apply(exported, model, tmp_path / "made")
@@ -276,7 +297,7 @@ class ArtifactTechniqueSuite:
             return
         result = self.apply(exported, model, tmp_path / "made", settings)
         assert result.size_bytes < self.share * exported.artifact.size_bytes
-        # what ships is read back by the gate, which takes valid files only
+        # the CI gate reads deployed files, and takes valid ones only
         assert OnnxRuntime().read(result.path).hash == result.hash
 
     def test_the_same_settings_give_the_same_bytes(self, exported: Exported, model: str, tmp_path: Path) -> None:
@@ -323,7 +344,7 @@ class ArtifactTechniqueSuite:
     def test_what_is_marked_to_stay_in_float_stays(
         self, exported: Exported, model: str, tmp_path: Path, exports: Exports
     ) -> None:
-        # every last linear layer is called head, and the widest layer is not it
+        # in all models the last linear layer is called head and is not the widest layer
         layer = {"mlp": "layers.4"}.get(model, "head")
         (tmp_path / "marked").mkdir()
         marked = OnnxRuntime().export(exported.module, exported.example, tmp_path / "marked" / "a.onnx", [layer])
@@ -333,7 +354,7 @@ class ArtifactTechniqueSuite:
         arrays = [onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(result.path).graph.initializer]
         same = [array for array in arrays if sorted(array.shape) == sorted(kept.shape) and array.dtype == kept.dtype]
         assert any(np.array_equal(array, kept) or np.array_equal(array.T, kept) for array in same)
-        # and the rest does not
+        # the other layers are quantized
         assert result.size_bytes < 0.8 * marked.size_bytes
 
     def test_nothing_but_the_result_is_left_in_the_folder(self, exported: Exported, model: str, tmp_path: Path) -> None:
@@ -350,10 +371,10 @@ class ArtifactTechniqueSuite:
     ) -> None:
         self.apply(exported, model, tmp_path / "made")
         assert capfd.readouterr() == ("", "")
-        # without a handler of the program's own, Python prints these
+        # Python prints log messages when the program has installed no handler
         assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
-    # what it does not take
+    # invalid settings
 
     def refused_settings(self) -> list[tuple[str, dict[str, Any]]]:
         choice = self.technique.choices[0]
@@ -380,8 +401,3 @@ class ArtifactTechniqueSuite:
                 self.apply(exported, model, tmp_path / "made", settings)
             assert caught.value.where == self.technique.name
         assert not list((tmp_path / "made").iterdir())
-
-
-def suites_of(suite: type[ArtifactTechniqueSuite]) -> set[type[Technique]]:
-    """The techniques whose suites inherit `suite`."""
-    return {inherited.technique for inherited in suite.__subclasses__()}

@@ -1,4 +1,4 @@
-"""What every device must do. Inherit `DeviceSuite` in a class named `Test...` and set `device`.
+"""Contract suite for devices: inherit `DeviceSuite` in a class named `Test...` and set `device`.
 
 Nothing here compares times that lie close together: machines are noisy.
 """
@@ -18,7 +18,8 @@ from autocompress.core.device import Device, require_described
 from autocompress.core.machine import Fingerprint
 from autocompress.core.measurement import Measurement
 from autocompress.core.profile import DeviceProfile, Profile, Protocol
-from autocompress.core.runtime import Example
+from autocompress.core.runtime import Example, align
+from autocompress.devices import device_of
 from autocompress.errors import DataError, DeviceError, RuntimeFailureError
 from autocompress.runtimes import OnnxRuntime
 from autocompress.runtimes.onnx_file import save_model
@@ -26,7 +27,7 @@ from autocompress.testing.networks import Exported, Exports, labelled, onnx_mode
 
 
 def heavy_artifact(path: Path, width: int = 1024, layers: int = 6) -> Artifact:
-    """`layers` times `width` squared multiply-accumulates, and four bytes for each of them."""
+    """An artifact with `layers` times `width` squared multiply-accumulates, and four bytes for each."""
     generator = np.random.default_rng(0)
     names = ["input", *(f"hidden{i}" for i in range(layers - 1)), "output"]
     nodes = [
@@ -41,7 +42,7 @@ def heavy_artifact(path: Path, width: int = 1024, layers: int = 6) -> Artifact:
 
 
 def failing_artifact(path: Path) -> Artifact:
-    """Gives NaN for whatever comes in."""
+    """An artifact that gives NaN for any input."""
     nodes = [
         helper.make_node("Sub", ["input", "input"], ["zero"]),
         helper.make_node("Div", ["zero", "zero"], ["output"]),
@@ -51,9 +52,14 @@ def failing_artifact(path: Path) -> Artifact:
 
 
 class DeviceSuite:
-    """The contract of `Device`."""
+    """Tests of the contract of `Device`."""
 
     device: ClassVar[type[Device]]
+    connection: ClassVar[str]
+
+    @classmethod
+    def connected(cls) -> Device:
+        return cls.device.connect(cls.connection, OnnxRuntime())
 
     @pytest.fixture
     def mlp(self, exports: Exports) -> Exported:
@@ -71,35 +77,44 @@ class DeviceSuite:
     @pytest.fixture(scope="class")
     @classmethod
     def compared(cls, exports: Exports, heavy: Artifact) -> list[Measurement]:
-        """A heavy artifact and a tiny one, measured together."""
+        """Measurements of a heavy artifact and a tiny one, taken together."""
         profile = Profile("brief", protocol=Protocol(max_seconds=1.0))
-        return cls.device().measure([heavy, exports(OnnxRuntime(), "mlp").artifact], profile)
+        return cls.connected().measure([heavy, exports(OnnxRuntime(), "mlp").artifact], profile)
+
+    # the connection
+
+    def test_a_profile_reaches_it_by_its_connection(self) -> None:
+        profile = Profile("there", DeviceProfile(connection=self.connection))
+        device = device_of(profile, OnnxRuntime())
+        assert type(device) is self.device
+        assert self.connection.partition("://")[0] == self.device.scheme
+        assert device.machine().fingerprint == self.connected().machine().fingerprint
 
     # the machine
 
     def test_the_machine_tells_what_it_is(self) -> None:
-        machine = self.device().machine()
+        machine = self.connected().machine()
         assert machine.arch
         assert machine.cores >= 1
         assert machine.memory_mb > 100
         assert machine.system
 
     def test_the_machine_stays_the_same(self) -> None:
-        assert self.device().machine().fingerprint == self.device().machine().fingerprint
+        assert self.connected().machine().fingerprint == self.connected().machine().fingerprint
 
     def test_the_machine_that_the_profile_describes_is_accepted(self) -> None:
-        device = self.device()
+        device = self.connected()
         machine = device.machine()
         marks = Fingerprint(arch=machine.arch, cpu_model=machine.cpu_model.upper(), cores=machine.cores)
         profile = Profile("here", DeviceProfile(fingerprint=marks))
         assert require_described(device, profile) == machine
 
     def test_a_profile_without_fingerprint_accepts_any_machine(self) -> None:
-        device = self.device()
+        device = self.connected()
         assert require_described(device, Profile("any")) == device.machine()
 
     def test_another_machine_than_the_described_one_is_refused(self) -> None:
-        device = self.device()
+        device = self.connected()
         marks = Fingerprint(arch="riscv64", features=("warp_drive",), cores=device.machine().cores)
         with pytest.raises(DeviceError, match="describes another machine") as caught:
             require_described(device, Profile("elsewhere", DeviceProfile(fingerprint=marks)))
@@ -139,7 +154,7 @@ class DeviceSuite:
         assert heavy.value > tiny.value + 15
 
     def test_conditions_say_what_was_measured_and_how(self, mlp: Exported) -> None:
-        device = self.device()
+        device = self.connected()
         profile = Profile("brief", protocol=Protocol(batch=3, max_seconds=0.3))
         profile = replace(profile, runtime=replace(profile.runtime, threads=2))
         (measurement,) = device.measure([mlp.artifact], profile)
@@ -151,7 +166,7 @@ class DeviceSuite:
         assert conditions.versions["onnxruntime"] == OnnxRuntime().versions["onnxruntime"]
 
     def test_a_small_file_is_loaded_anew_for_every_block(self, mlp: Exported, brief_profile: Profile) -> None:
-        (measurement,) = self.device().measure([mlp.artifact], brief_profile)
+        (measurement,) = self.connected().measure([mlp.artifact], brief_profile)
         conditions = measurement.conditions
         assert conditions is not None
         blocks = len(measurement.readings["latency_ms"].samples) + conditions.dropped_blocks
@@ -164,18 +179,18 @@ class DeviceSuite:
 
     def test_a_precise_reading_ends_before_the_time_is_up(self, mlp: Exported) -> None:
         patient = Profile("patient", protocol=Protocol(precision=0.9, max_seconds=120.0))
-        (measurement,) = self.device().measure([mlp.artifact], patient)
+        (measurement,) = self.connected().measure([mlp.artifact], patient)
         assert len(measurement.readings["latency_ms"].samples) < 100
 
     def test_an_unreachable_precision_ends_when_the_time_is_up(self, mlp: Exported) -> None:
         profile = Profile("strict", protocol=Protocol(precision=1e-9, max_seconds=1000.0))
-        (measurement,) = self.device().measure([mlp.artifact], profile, max_seconds=0.3)
+        (measurement,) = self.connected().measure([mlp.artifact], profile, max_seconds=0.3)
         assert 1 <= len(measurement.readings["latency_ms"].samples) < 100
 
     def test_integer_inputs_are_made_up_where_no_example_is(
         self, transformer: Exported, brief_profile: Profile
     ) -> None:
-        (measurement,) = self.device().measure([transformer.artifact], brief_profile)
+        (measurement,) = self.connected().measure([transformer.artifact], brief_profile)
         assert measurement.readings["latency_ms"].samples.size > 0
 
     def test_the_example_is_what_is_fed(self, transformer: Exported, brief_profile: Profile) -> None:
@@ -183,25 +198,67 @@ class DeviceSuite:
         assert isinstance(inputs, dict)
         out_of_vocabulary = Example({**inputs, "input_ids": inputs["input_ids"] + 1000})
         with pytest.raises(RuntimeFailureError, match="fails in the runtime"):
-            self.device().measure([transformer.artifact], brief_profile, out_of_vocabulary)
+            self.connected().measure([transformer.artifact], brief_profile, out_of_vocabulary)
 
     def test_an_example_of_another_shape_is_refused(self, mlp: Exported, brief_profile: Profile) -> None:
         with pytest.raises(DataError, match="shape"):
-            self.device().measure([mlp.artifact], brief_profile, Example((np.zeros((2, 9), dtype=np.float32),)))
+            self.connected().measure([mlp.artifact], brief_profile, Example((np.zeros((2, 9), dtype=np.float32),)))
 
     def test_any_name_of_an_input_will_do(self, tmp_path: Path, brief_profile: Profile) -> None:
         shape = ("batch", 4)
         names = ["scores/in:0", "arr_0", "größe"]
         node = helper.make_node("Sum", names, ["output"])
         model = onnx_model([node], dict.fromkeys(names, shape), {"output": shape}, {})
-        (measurement,) = self.device().measure([save_model(model, tmp_path / "odd.onnx")], brief_profile)
+        (measurement,) = self.connected().measure([save_model(model, tmp_path / "odd.onnx")], brief_profile)
         assert measurement.readings["latency_ms"].samples.size > 0
 
     def test_an_input_named_file_will_do(self, tmp_path: Path, brief_profile: Profile) -> None:
         shape = ("batch", 4)
         model = onnx_model([helper.make_node("Neg", ["file"], ["output"])], {"file": shape}, {"output": shape}, {})
-        (measurement,) = self.device().measure([save_model(model, tmp_path / "odd.onnx")], brief_profile)
+        (measurement,) = self.connected().measure([save_model(model, tmp_path / "odd.onnx")], brief_profile)
         assert measurement.readings["latency_ms"].samples.size > 0
+
+    # answers
+
+    def test_what_is_loaded_answers_as_the_runtime_does(self, transformer: Exported, brief_profile: Profile) -> None:
+        feed = align(labelled("transformer", 5, seed=1)[0], transformer.artifact.inputs)
+        found = self.connected().load(transformer.artifact, brief_profile).run(feed)
+        wanted = OnnxRuntime().load(transformer.artifact, 1, {}).run(feed)
+        assert len(found) == len(wanted) == 1
+        np.testing.assert_allclose(found[0], wanted[0], rtol=1e-4, atol=1e-5)
+
+    def test_a_session_refuses_inputs_that_do_not_fit_and_goes_on(self, mlp: Exported, brief_profile: Profile) -> None:
+        session = self.connected().load(mlp.artifact, brief_profile)
+        with pytest.raises(RuntimeFailureError):
+            session.run({"input": np.zeros((2, 9), dtype=np.float32)})
+        (found,) = session.run(align(mlp.example.inputs, mlp.artifact.inputs))
+        assert np.isfinite(found).all()
+
+    def test_a_broken_artifact_is_refused_when_it_is_loaded(
+        self, mlp: Exported, tmp_path: Path, brief_profile: Profile
+    ) -> None:
+        (tmp_path / mlp.artifact.entry).write_bytes(b"not a model" * 50)
+        with pytest.raises(RuntimeFailureError):
+            self.connected().load(replace(mlp.artifact, root=tmp_path), brief_profile)
+
+    def test_the_slowest_operators_come_with_their_shares_of_the_time(
+        self, heavy: Artifact, brief_profile: Profile
+    ) -> None:
+        inputs = {"input": np.zeros((1, 1024), dtype=np.float32)}
+        found = self.connected().slowest_operators(heavy, brief_profile, inputs)
+        shares = [share for _, _, share in found]
+        assert shares == sorted(shares, reverse=True)
+        assert sum(shares) == pytest.approx(1.0)
+        assert all(name and kind and share >= 0 for name, kind, share in found)
+        # six products of matrices and nothing else
+        assert "MatMul" in found[0][1]
+
+    def test_the_operators_of_what_does_not_run_are_a_runtime_failure(
+        self, mlp: Exported, tmp_path: Path, brief_profile: Profile
+    ) -> None:
+        (tmp_path / mlp.artifact.entry).write_bytes(b"not a model" * 50)
+        with pytest.raises(RuntimeFailureError):
+            self.connected().slowest_operators(replace(mlp.artifact, root=tmp_path), brief_profile, mlp.example.arrays)
 
     # failures
 
@@ -211,7 +268,7 @@ class DeviceSuite:
         (tmp_path / mlp.artifact.entry).write_bytes(b"not a model" * 50)
         broken = replace(mlp.artifact, root=tmp_path)
         with pytest.raises(RuntimeFailureError, match="fails in the runtime") as caught:
-            self.device().measure([broken], brief_profile)
+            self.connected().measure([broken], brief_profile)
         assert caught.value.exit_code == 4
         assert caught.value.where == str(broken.path)
 
@@ -221,13 +278,13 @@ class DeviceSuite:
         (tmp_path / mlp.artifact.entry).write_bytes(b"not a model" * 50)
         broken = replace(mlp.artifact, root=tmp_path)
         with pytest.raises(RuntimeFailureError) as caught:
-            self.device().measure([mlp.artifact, broken], brief_profile)
+            self.connected().measure([mlp.artifact, broken], brief_profile)
         assert caught.value.where == str(broken.path)
 
     def test_outputs_that_are_not_numbers_are_a_runtime_failure(self, tmp_path: Path, brief_profile: Profile) -> None:
         artifact = failing_artifact(tmp_path / "nan.onnx")
         with pytest.raises(RuntimeFailureError, match="not finite") as caught:
-            self.device().measure([artifact], brief_profile)
+            self.connected().measure([artifact], brief_profile)
         assert caught.value.exit_code == 4
         assert caught.value.where == str(artifact.path)
 
@@ -236,7 +293,7 @@ class DeviceSuite:
         model = onnx_model([node], {"input": (4, 3)}, {"output": (4, 3)}, {})
         artifact = save_model(model, tmp_path / "fixed.onnx")
         with pytest.raises(RuntimeFailureError, match="takes batches of 4 only, the profile measures at 1"):
-            self.device().measure([artifact], brief_profile)
+            self.connected().measure([artifact], brief_profile)
         fitting = replace(brief_profile, protocol=replace(brief_profile.protocol, batch=4))
-        (measurement,) = self.device().measure([artifact], fitting)
+        (measurement,) = self.connected().measure([artifact], fitting)
         assert measurement.readings["latency_ms"].samples.size > 0

@@ -1,6 +1,6 @@
-"""Scripted parts whose sizes, times and answers are known: a device, techniques, a model and its data.
+"""Fakes whose sizes, times and answers are known: a device, techniques, a model and its data.
 
-The files are real ONNX files, scored in the real runtime; only the clock and the damage are scripted.
+The files are real ONNX files, scored in the real runtime; only the times and the lost accuracy are scripted.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ BASELINE_KB = 40
 
 @dataclass(frozen=True)
 class Variant:
-    """What a technique makes of the model: items easier than `wrong_below` are answered wrong.
+    """What a scripted technique makes of the model: items easier than `wrong_below` are answered wrong.
 
     `error` is raised by the technique, `dies` by the device.
     """
@@ -71,7 +71,10 @@ class Variant:
 
 
 class Answers(nn.Module):
-    """Answers every item right: its class is the sign of its first value. The second value is its difficulty."""
+    """A model that answers every item right: its class is the sign of the first value.
+
+    The second value is the item's difficulty.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +88,7 @@ class Answers(nn.Module):
 
 
 def answering(path: Path, variant: Variant) -> Artifact:
-    """The file of a variant; its latency stands in its metadata, for the scripted device to read."""
+    """Write the file of a variant; its latency is in the metadata, where the scripted device finds it."""
     width = variant.kilobytes * 1000 // 16
     nodes = [
         helper.make_node("MatMul", ["input", "pick_difficulty"], ["difficulty"]),
@@ -113,7 +116,7 @@ def answering(path: Path, variant: Variant) -> Artifact:
 
 
 class FakeDevice(Device):
-    """Takes the latency that is written in a file, the baseline's where there is none; never waits.
+    """A device that returns the latency written in a file, else the baseline's, without waiting.
 
     Blocks differ from it by at most the share `jitter`. `measured` keeps the artifacts of every call, by hash.
     """
@@ -169,7 +172,7 @@ class FakeDevice(Device):
 
 
 class Scripted(ArtifactTechnique):
-    """Makes one of its variants of any model."""
+    """A technique that makes one of its variants of any model."""
 
     summary = "does what the script says"
     stage = Stage.PRECISION
@@ -218,7 +221,10 @@ def _exported() -> bytes:
 
 @cache
 def empty_record() -> bytes:
-    """The file of a journal without trials: making one takes a quarter of a second, opening it a tenth of that."""
+    """The file of a record without trials, cached as bytes.
+
+    Making one takes a quarter of a second, opening it a tenth of that.
+    """
     with TemporaryDirectory() as folder:
         path = Path(folder) / "journal.db"
         open_record(path).close()
@@ -226,7 +232,7 @@ def empty_record() -> bytes:
 
 
 class ExportedOnce(Runtime):
-    """ONNX Runtime, with the export of `Answers` kept for the next test."""
+    """ONNX Runtime that keeps the export of `Answers` for the next test."""
 
     name = "onnxruntime"
     format = "onnx"
@@ -274,15 +280,15 @@ def items_of(difficulties: Array) -> tuple[Array, Array]:
 
 
 def task_of(validation: Array, holdout: Array) -> Task:
-    """Items of these difficulties to select and to confirm with."""
+    """A task with validation and holdout items of these difficulties."""
     return Task(test=items_of(holdout), val=items_of(validation))
 
 
 @dataclass(eq=False)
 class Stand:
-    """A scripted run in a folder: everything that a search and a confirmation need.
+    """A scripted run in a folder, with everything that a search and a confirmation need.
 
-    Opened again on the same folder it finds the journal and the files that are there.
+    Opened again on the same folder it finds the record and the files that are there.
     """
 
     folder: Path
@@ -335,25 +341,25 @@ class Stand:
         return Search(self.run, self.search_space, Bisection())
 
     def planned(self) -> Planned:
-        """Baseline, facts and search space as the whole flow finds them."""
+        """Baseline, facts and search space, as the whole flow finds them."""
         baseline, facts = measure_baseline(self.run), find_facts(self.run)
         return plan_space(self.run, baseline, facts, take_probes(self.run, facts))
 
     def confirmations(self, search: Search | None = None) -> list[Confirmation]:
-        """The confirmations of a run, as the whole flow makes them."""
+        """The confirmations of a run, made as in the whole flow."""
         return confirm_contenders(search or self.search(), self.planned(), [], last=True)
 
     def result(self) -> Result:
-        """A whole run."""
+        """The result of a whole run."""
         planned, search = self.planned(), self.search()
         search.search_space = planned.search_space
         return conclude(search, planned, self.confirmations(search))
 
     def tried(self) -> list[str]:
-        """The variants of all trials in the journal, in order."""
+        """The variants of all trials in the record, in order."""
         return variants(trial.plan for trial in self.record.trials())
 
 
 def variants(plans: Iterable[Plan]) -> list[str]:
-    """The variant that each plan asks for; empty for the model as it is."""
+    """The variant that each plan asks for; empty for the unchanged model."""
     return ["".join(str(step.settings["variant"]) for step in plan.finish) for plan in plans]

@@ -18,7 +18,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
         if (runtime.name, name) not in made:
             module, example = small_model(name), Example(labelled(name, 4)[0])
             folder = tmp_path_factory.mktemp(f"{runtime.name}-{name}")
-            artifact = runtime.export(module, example, folder / f"{name}.{runtime.format}")
+            artifact = runtime.export(module, example, folder / f"{name}{runtime.suffix}")
             made[runtime.name, name] = Exported(module, example, artifact)
         return made[runtime.name, name]
 
@@ -27,5 +27,5 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
 
 @pytest.fixture
 def brief_profile() -> Profile:
-    """This machine, one thread, measured for no longer than half a second."""
+    """A profile of this machine with one thread and measurements of at most half a second."""
     return Profile("brief", protocol=Protocol(max_seconds=0.5, precision=0.05))

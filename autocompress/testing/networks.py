@@ -1,4 +1,4 @@
-"""Small networks with random weights, random labelled data for them, and graphs made by hand."""
+"""Small networks with random weights, random labelled data for them, and handmade graphs."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class SmallLstm(nn.Module):
 
 
 class SmallTransformer(nn.Module):
-    """Embeddings and one encoder layer, called by name as Hugging Face's models are; 8 tokens an item."""
+    """Embeddings and one encoder layer, called by name as Hugging Face's models are; 8 tokens per item."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,6 +77,59 @@ class SmallTransformer(nn.Module):
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
         hidden = self.tokens(input_ids) + self.places
         hidden = self.encoder(hidden, src_key_padding_mask=attention_mask == 0)
+        weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        return {"logits": self.head((hidden * weight).sum(1) / weight.sum(1))}
+
+
+class Residual(nn.Module):
+    """A residual block of two convolutions with batch norm, the inner one wider."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.wide = nn.Sequential(nn.Conv2d(width, inner, 3, padding=1, bias=False), nn.BatchNorm2d(inner), nn.ReLU())
+        self.narrow = nn.Sequential(nn.Conv2d(inner, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.relu(image + self.narrow(self.wide(image)))
+
+
+class SmallResnet(nn.Module):
+    """A convolution, five residual blocks of two kinds, a linear head; takes (n, 3, 16, 16)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        self.blocks = nn.Sequential(*(Residual(16, inner) for inner in (16, 16, 16, 24, 24)))
+        self.head = nn.Linear(16, CLASSES)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.head(self.blocks(self.stem(image)).mean((2, 3)))
+
+
+class FeedForward(nn.Module):
+    """A residual feed-forward layer with a wider inner layer; gives a tuple, as Hugging Face's layers do."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.norm, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, inner), nn.Linear(inner, width)
+
+    def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor]:
+        return (hidden + self.down(torch.relu(self.up(self.norm(hidden)))),)
+
+
+class SmallEncoder(nn.Module):
+    """Embeddings and four layers whose common width can be narrowed, called by name; 8 tokens per item."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(VOCABULARY, 32)
+        self.layers = nn.ModuleList(FeedForward(32, 64) for _ in range(4))
+        self.head = nn.Linear(32, CLASSES)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        hidden = self.tokens(input_ids)
+        for layer in self.layers:
+            (hidden,) = layer(hidden)
         weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
         return {"logits": self.head((hidden * weight).sum(1) / weight.sum(1))}
 
@@ -107,13 +160,25 @@ SMALL_MODELS: Mapping[str, tuple[type[nn.Module], Callable[[np.random.Generator,
     "lstm": (SmallLstm, _sequences),
     "transformer": (SmallTransformer, _token_ids),
 }
+# networks whose blocks can be dropped
+BLOCK_MODELS: Mapping[str, tuple[type[nn.Module], Callable[[np.random.Generator, int], Inputs]]] = {
+    "resnet": (SmallResnet, _images),
+    "encoder": (SmallEncoder, _token_ids),
+}
+
+
+def _kind_and_inputs(name: str) -> tuple[type[nn.Module], Callable[[np.random.Generator, int], Inputs]]:
+    return {**SMALL_MODELS, **BLOCK_MODELS}[name]
 
 
 def small_model(name: str) -> nn.Module:
-    """A new module of that name, always with the same weights; batch norm has statistics as after training."""
+    """A new module of that name, always with the same weights.
+
+    Batch norm has statistics as after training.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        module = SMALL_MODELS[name][0]()
+        module = _kind_and_inputs(name)[0]()
         for part in module.modules():
             if isinstance(part, nn.BatchNorm2d):
                 nn.init.normal_(part.running_mean, 0.0, 0.3)
@@ -124,13 +189,13 @@ def small_model(name: str) -> nn.Module:
 
 
 def labelled(name: str, count: int, seed: int = 0) -> tuple[Inputs, Array]:
-    """Random inputs of that model and random labels."""
+    """Random inputs of the model of that name, and random labels."""
     generator = np.random.default_rng([seed, count])
-    return SMALL_MODELS[name][1](generator, count), generator.integers(0, CLASSES, count)
+    return _kind_and_inputs(name)[1](generator, count), generator.integers(0, CLASSES, count)
 
 
 def labelled_source(name: str, count: int, seed: int = 0) -> Source:
-    """`labelled` as a source."""
+    """The data of `labelled` as a source."""
     source = as_source(labelled(name, count, seed))
     assert source is not None
     return source
@@ -154,7 +219,7 @@ def onnx_model(
     outputs: Mapping[str, Sequence[int | str]],
     weights: Mapping[str, Array],
 ) -> onnx.ModelProto:
-    """A float32 graph made by hand."""
+    """A handmade float32 graph."""
     float32 = onnx.TensorProto.FLOAT
     graph = helper.make_graph(
         list(nodes),

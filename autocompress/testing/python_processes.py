@@ -1,4 +1,4 @@
-"""Scripts that run in a Python process of their own."""
+"""Scripts run in a Python process of their own."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from autocompress import errors
 
 
 def child_environment(**more: str) -> dict[str, str]:
-    """The environment of a new Python process that finds the package, and whatever this one finds."""
+    """The environment for a new Python process that finds this package and all that this process finds."""
     places = [str(Path(errors.__file__).parents[1]), *(place for place in sys.path if place)]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(places), **more}
 
 
 def python_process(script: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A script that has run in a Python process of its own."""
+    """Run a script in a Python process of its own, and return the completed process."""
     return subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
         env=child_environment(**environment),
@@ -29,7 +29,7 @@ def python_process(script: str, *arguments: object, **environment: str) -> subpr
 
 
 def run_python(script: str, *arguments: object, **environment: str) -> str:
-    """What a script prints in a Python process of its own."""
+    """Run a script in a Python process of its own, and return what it prints."""
     done = python_process(script, *arguments, **environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.strip()

@@ -1,4 +1,4 @@
-"""What every runtime must do. Inherit `RuntimeSuite` in a class named `Test...` and set `runtime`."""
+"""Contract suite for runtimes: inherit `RuntimeSuite` in a class named `Test...` and set `runtime`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ import torch
 from torch import nn
 
 from autocompress.core.artifact import Artifact
+from autocompress.core.profile import Profile, RuntimeProfile
 from autocompress.core.runtime import Example, Runtime, align
 from autocompress.core.source import Array
+from autocompress.devices.meter import program
+from autocompress.devices.meter.program import backend_in
 from autocompress.errors import ArtifactError, ExportError, ModelError, RuntimeFailureError
+from autocompress.runtimes import runtime_of
 from autocompress.testing.networks import SMALL_MODELS, Exported, Exports, labelled, small_model
 from autocompress.testing.python_processes import python_process, run_python
 
@@ -54,11 +58,25 @@ except ExportError:
     print("exported and refused")
 """
 
+LOAD_IN_THE_METER = """
+import importlib.util, sys
+
+_, program, backend, artifact = sys.argv
+spec = importlib.util.spec_from_file_location("program", program)
+meter = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(meter)
+meter.backend_in(backend)(1, {}).load(artifact)
+print(sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "onnx", "scipy", "pandas", "autocompress"}))
+"""
+
 WIDTH = 6
 
 
 class Calling(nn.Module):
-    """Calls a function with itself and the inputs; keyword arguments of the constructor are its layers."""
+    """A module that calls a function with itself and the inputs.
+
+    Keyword arguments of the constructor are its layers.
+    """
 
     def __init__(self, function: Callable[..., Any], **layers: nn.Module) -> None:
         super().__init__()
@@ -71,7 +89,7 @@ class Calling(nn.Module):
 
 
 class ByName(nn.Module):
-    """Two inputs that only their names tell apart."""
+    """A module with two inputs that only their names tell apart."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +127,7 @@ def numbers(*shape: int, seed: int = 0) -> Array:
 
 
 def eager(module: nn.Module, example: Example) -> tuple[Array, ...]:
-    """Outputs of the module itself, called by hand."""
+    """Outputs of the module itself, without any runtime."""
     with torch.no_grad():
         inputs = example.inputs
         if isinstance(inputs, dict):
@@ -130,7 +148,7 @@ def assert_same_numbers(found: tuple[Array, ...], wanted: tuple[Array, ...]) -> 
 
 
 def state_of(module: nn.Module) -> dict[str, Any]:
-    """All of a module that an export could disturb."""
+    """Everything in a module that an export could disturb."""
     return {
         "training": [part.training for part in module.modules()],
         "hooks": [
@@ -145,7 +163,7 @@ def state_of(module: nn.Module) -> dict[str, Any]:
 
 
 class RuntimeSuite:
-    """The contract of `Runtime` and `Session`."""
+    """Tests of the contract of `Runtime` and `Session`."""
 
     runtime: ClassVar[type[Runtime]]
 
@@ -158,7 +176,7 @@ class RuntimeSuite:
         return exports(self.runtime(), "mlp")
 
     def export(self, module: nn.Module, inputs: Any, folder: Path) -> Artifact:
-        return self.runtime().export(module.eval(), Example(inputs), folder / f"made.{self.runtime.format}")
+        return self.runtime().export(module.eval(), Example(inputs), folder / f"made{self.runtime.suffix}")
 
     def run(self, artifact: Artifact, example: Example, threads: int = 1) -> tuple[Array, ...]:
         session = self.runtime().load(artifact, threads, {})
@@ -331,7 +349,7 @@ class RuntimeSuite:
         with pytest.raises(ModelError, match="returns a str without tensors"):
             self.export(Calling(lambda _self, _x: "text"), (numbers(2, WIDTH),), tmp_path)
 
-    # what stands in the way of an export
+    # modules that cannot be exported
 
     def test_the_layer_with_a_branch_on_values_is_named(self, tmp_path: Path) -> None:
         body = nn.Sequential(nn.ReLU(), nn.Sequential(nn.ReLU(), BranchesOnValues()), nn.ReLU())
@@ -423,8 +441,8 @@ class RuntimeSuite:
             "json": b'{"model": "none"}',
             "zeros": bytes(1000),
         }
-        suffix = request.param if request.param in ("text", "json") else self.runtime.format
-        path = tmp_path / f"model.{suffix}"
+        suffix = f".{request.param}" if request.param in ("text", "json") else self.runtime.suffix
+        path = tmp_path / f"model{suffix}"
         if request.param == "directory":
             path.mkdir()
         elif request.param in contents:
@@ -470,7 +488,66 @@ class RuntimeSuite:
         second = self.run(exported.artifact, exported.example)
         assert [array.tobytes() for array in first] == [array.tobytes() for array in second]
 
-    # what it tells
+    # measuring
+
+    def test_the_backend_of_the_meter_gives_what_a_session_gives(self, mlp: Exported) -> None:
+        backend = backend_in(str(self.runtime.meter_backend))(1, {})
+        feed = align(mlp.example.inputs, mlp.artifact.inputs)
+        session = self.runtime().load(mlp.artifact, 1, {})
+        call = backend.load(str(mlp.artifact.path))
+        # the same call again and again, as it is timed
+        for _ in range(2):
+            assert_same_numbers(tuple(call(feed)), session.run(feed))
+        assert backend.version in self.runtime().versions.values()
+
+    def test_the_backend_of_the_meter_needs_nothing_of_this_package_or_of_torch(self, mlp: Exported) -> None:
+        heavy = run_python(
+            LOAD_IN_THE_METER, program.__file__, self.runtime.meter_backend, mlp.artifact.path, PYTHONPATH=""
+        )
+        assert heavy == "[]"
+
+    @pytest.mark.parametrize("threads", [1, 2])
+    def test_the_backend_of_the_meter_takes_threads(self, mlp: Exported, threads: int) -> None:
+        backend = backend_in(str(self.runtime.meter_backend))(threads, {})
+        feed = align(mlp.example.inputs, mlp.artifact.inputs)
+        assert_same_numbers(tuple(backend.load(str(mlp.artifact.path))(feed)), eager(mlp.module, mlp.example))
+
+    def test_the_slowest_operators_come_with_their_shares_of_the_time(self, exported: Exported) -> None:
+        feed = align(exported.example.inputs, exported.artifact.inputs)
+        found = self.runtime().slowest_operators(exported.artifact, feed, 1, {})
+        shares = [share for _, _, share in found]
+        assert found
+        assert shares == sorted(shares, reverse=True)
+        assert sum(shares) == pytest.approx(1.0)
+        assert all(name and kind and share >= 0 for name, kind, share in found)
+
+    # its identity and its description of artifacts
+
+    def test_it_tells_what_it_is(self) -> None:
+        runtime = self.runtime
+        assert runtime.name
+        assert runtime.format
+        assert runtime.suffix.startswith(".")
+        assert runtime.meter_backend.is_file()
+
+    def test_a_profile_names_it(self) -> None:
+        profile = Profile("there", runtime=RuntimeProfile(name=self.runtime.name))
+        assert type(runtime_of(profile)) is self.runtime
+
+    def test_files_with_its_suffix_are_read(self, mlp: Exported, tmp_path: Path) -> None:
+        path = tmp_path / f"model{self.runtime.suffix}"
+        artifact = self.runtime().export(mlp.module, mlp.example, path)
+        assert artifact.path == path
+        assert self.runtime().read(path) == artifact
+
+    def test_the_largest_tensors_come_first_with_their_bytes(self, mlp: Exported) -> None:
+        found = self.runtime().largest_tensors(mlp.artifact)
+        sizes = [size for _, size in found]
+        assert sizes == sorted(sizes, reverse=True)
+        # the widest layer's weights in float
+        assert sizes[0] == 4 * 64 * 64
+        assert all(name for name, _ in found)
+        assert sum(sizes) <= mlp.artifact.size_bytes
 
     def test_contents_count_the_weights_that_ship(self, mlp: Exported) -> None:
         contents = self.runtime().contents(mlp.artifact)

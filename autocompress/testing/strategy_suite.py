@@ -1,4 +1,4 @@
-"""What every strategy must do. Inherit `StrategySuite` in a class named `Test...` and set `strategy`."""
+"""Contract suite for strategies: inherit `StrategySuite` in a class named `Test...`, set `strategy`."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def trial(plan: Plan, outcome: Outcome = Outcome.MEASURED, stopped_by: str = "",
     return Trial(number, plan, outcome, stopped_by=stopped_by)
 
 
-def climbed(strategy: Strategy, search_space: SearchSpace, history: Sequence[Trial] = ()) -> list[Plan]:
-    """Plans in the order proposed, each of them measured, until the strategy has no more."""
+def proposals(strategy: Strategy, search_space: SearchSpace, history: Sequence[Trial] = ()) -> list[Plan]:
+    """Plans in the order proposed, each recorded as measured, until the strategy proposes none."""
     done = list(history)
     proposed: list[Plan] = []
     while (plan := strategy.propose(search_space, done)) is not None:
@@ -49,15 +49,15 @@ def climbed(strategy: Strategy, search_space: SearchSpace, history: Sequence[Tri
 
 
 class StrategySuite:
-    """The contract of `Strategy`."""
+    """Tests of the contract of `Strategy`."""
 
     strategy: ClassVar[type[Strategy]]
 
-    def test_every_plan_of_the_ladder_is_proposed_exactly_once(self) -> None:
-        proposed = [plan.hash for plan in climbed(self.strategy(), SEARCH_SPACE)]
+    def test_every_plan_of_the_search_space_is_proposed_exactly_once(self) -> None:
+        proposed = [plan.hash for plan in proposals(self.strategy(), SEARCH_SPACE)]
         assert sorted(proposed) == sorted(plan.hash for plan in PLANS)
 
-    def test_an_empty_ladder_has_nothing_to_propose(self) -> None:
+    def test_an_empty_search_space_has_nothing_to_propose(self) -> None:
         assert self.strategy().propose(SearchSpace((), {}), []) is None
         assert self.strategy().propose(SearchSpace((), {}), [trial(PLANS[0])]) is None
 
@@ -69,7 +69,7 @@ class StrategySuite:
     @pytest.mark.parametrize("outcome", Outcome)
     @pytest.mark.parametrize("taken", [1, 2, 5, len(PLANS) - 1])
     def test_a_plan_of_the_history_is_never_proposed_however_it_ended(self, outcome: Outcome, taken: int) -> None:
-        # every plan is left out of the history in turn
+        # each plan in turn is missing from the history
         for start in range(len(PLANS)):
             known = [PLANS[(start + step) % len(PLANS)] for step in range(taken)]
             plan = self.strategy().propose(SEARCH_SPACE, [trial(one, outcome) for one in known])
@@ -88,23 +88,23 @@ class StrategySuite:
         for length in range(0, len(PLANS), 4):
             history = [trial(plan, number=number) for number, plan in enumerate(PLANS[:length])]
             first = strategy.propose(SEARCH_SPACE, history)
-            # neither what it was asked before nor by whom makes a difference
+            # neither earlier calls nor the instance makes a difference
             strategy.propose(SEARCH_SPACE, history[:1])
             assert strategy.propose(SEARCH_SPACE, history) == first
             assert self.strategy().propose(SEARCH_SPACE, history) == first
 
-    def test_ladder_and_history_are_left_as_they_are(self) -> None:
+    def test_search_space_and_history_are_left_as_they_are(self) -> None:
         history = [trial(PLANS[0], Outcome.STOPPED, "size_mb"), trial(PLANS[4])]
         before, search_space = list(history), SEARCH_SPACE.to_json()
         self.strategy().propose(SEARCH_SPACE, history)
         assert history == before
         assert SEARCH_SPACE.to_json() == search_space
 
-    def test_trials_of_plans_that_are_on_no_rung_do_not_disturb(self) -> None:
+    def test_trials_of_plans_that_are_in_no_recipe_do_not_disturb(self) -> None:
         others = [trial(Plan()), trial(next(recipe_of(Effort.NONE, ("fp16", Stage.PRECISION, ())).plans()))]
-        assert len(climbed(self.strategy(), SEARCH_SPACE, others)) == len(PLANS)
+        assert len(proposals(self.strategy(), SEARCH_SPACE, others)) == len(PLANS)
 
-    def test_a_resumed_climb_goes_on_with_what_is_left(self) -> None:
-        whole = climbed(self.strategy(), SEARCH_SPACE)
+    def test_a_resumed_search_goes_on_with_what_is_left(self) -> None:
+        whole = proposals(self.strategy(), SEARCH_SPACE)
         history = [trial(plan, number=number) for number, plan in enumerate(whole[:7])]
-        assert climbed(self.strategy(), SEARCH_SPACE, history) == whole[7:]
+        assert proposals(self.strategy(), SEARCH_SPACE, history) == whole[7:]

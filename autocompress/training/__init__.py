@@ -1,1 +1,1 @@
-"""Training a changed network with the original as its teacher, and what that costs."""
+"""Training of a changed network with the original as its teacher, and its cost."""

@@ -1,4 +1,4 @@
-"""Batch-norm statistics of a module as it is now."""
+"""Re-estimation of batch-norm statistics after a network was changed."""
 
 from __future__ import annotations
 
@@ -15,23 +15,28 @@ REESTIMATION_BATCHES = 8
 
 
 def has_batch_norm(module: nn.Module) -> bool:
-    """True when a layer keeps statistics of batches."""
+    """True when the module has a batch-norm layer."""
     return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
 
 
 def reestimate_batch_norm(module: nn.Module, part: Split, example: Example, batch: int = 128) -> None:
-    """Batch-norm statistics of the module as it is now, over at most 8 batches (Wu and Johnson, "Rethinking
-    'Batch' in BatchNorm", 2021, section 3: precise batch norm)."""
+    """Re-estimate the module's batch-norm statistics over at most 8 batches.
+
+    Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3: precise batch norm.
+    """
     norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        # None averages all batches alike
+        # a momentum of None averages all batches equally
         norm.momentum = None
     views = AugmentationBank(part.first(batch * REESTIMATION_BATCHES), example, batch=batch, seed=0)
-    module.train()
+    # only the norms train: dropout would change the statistics at random
+    module.eval()
+    for norm in norms:
+        norm.train()
     with torch.no_grad():
         for step in range(views.per_epoch):
             with working():

@@ -1,4 +1,4 @@
-"""The state of a recovery: weights being trained, their average, the best average so far; saved and restored."""
+"""Checkpoints of a recovery: its weights, their moving average and the best average so far."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ State = dict[str, torch.Tensor]
 
 
 class Average:
-    """Exponential moving average of parameters; buffers (batch-norm statistics) as well (Polyak averaging)."""
+    """Exponential moving average of a module's state (Polyak averaging).
+
+    It covers parameters and buffers such as batch-norm statistics.
+    """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self._decay = decay
@@ -26,7 +29,7 @@ class Average:
         self.state: State = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
     def update(self, module: nn.Module) -> None:
-        """One step. The decay rises from zero, so that early averages forget the start."""
+        """Add one step to the average; the decay rises from zero, so that early averages forget the start."""
         self.updates += 1
         decay = min(self._decay, self.updates / (self.updates + 9))
         for name, tensor in module.state_dict().items():
@@ -38,7 +41,7 @@ class Average:
 
     @contextmanager
     def inside(self, module: nn.Module) -> Iterator[None]:
-        """The module with the averaged weights, put back afterwards."""
+        """Put the averaged weights into the module inside the block, and restore its own afterwards."""
         own = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
         module.load_state_dict(self.state)
         try:
@@ -49,20 +52,20 @@ class Average:
 
 @dataclass
 class Best:
-    """The averaged weights that scored best on the validation data, None before any were judged."""
+    """The averaged weights with the best validation score, None before any were scored."""
 
     score: float = float("-inf")
     state: State | None = None
 
     def consider(self, score: float, state: Mapping[str, torch.Tensor]) -> None:
-        """Keep these weights where they are at least as good: of equals those trained longer."""
+        """Keep these weights if they score at least as well; of equals those trained longer are kept."""
         if score >= self.score:
             self.score, self.state = score, {name: tensor.clone() for name, tensor in state.items()}
 
 
 @dataclass(eq=False)
 class RecoveryState:
-    """Everything that a recovery needs to go on from where it stopped."""
+    """The complete state of a recovery, from which it can be resumed."""
 
     student: nn.Module
     average: Average
@@ -71,7 +74,7 @@ class RecoveryState:
     step: int = 0
 
     def save(self, path: Path) -> None:
-        """Write it whole or not at all."""
+        """Write the state to a file, whole or not at all."""
         content = {
             "step": self.step,
             "student": self.student.state_dict(),
@@ -84,7 +87,7 @@ class RecoveryState:
         write_atomically(path, lambda target: torch.save(content, target))
 
     def restore(self, content: Mapping[str, Any]) -> None:
-        """Go on from what `save` wrote.
+        """Restore the state from what `save` wrote.
 
         Raises:
             ValueError: when it is of another network; everything is then as it was.
@@ -98,7 +101,7 @@ class RecoveryState:
             self.student.load_state_dict(content["student"])
             self.optimizer.load_state_dict(content["optimizer"])
         except Exception:
-            # what did not fit may have been copied in part
+            # tensors may have been copied before the one that does not fit
             self.student.load_state_dict(kept)
             raise
         self.average.state = {name: tensor.to(place) for name, tensor in content["average"].items()}
@@ -112,9 +115,9 @@ def _require_like(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.
 
 
 def load_checkpoint(path: Path, take: Callable[[Any], Any]) -> bool:
-    """Hand the content of a checkpoint to `take`; False, with a warning, when it is damaged or does not fit.
+    """Pass the content of a checkpoint to `take`; False, with a warning, when it cannot be used.
 
-    A checkpoint saves time and nothing else: one that cannot be used is made again.
+    That is when it is damaged or does not fit. A checkpoint only saves time: one that cannot be used is made again.
     """
     try:
         take(torch.load(path, map_location="cpu", weights_only=True))

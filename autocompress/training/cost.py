@@ -1,4 +1,4 @@
-"""What training costs on this machine, and the schedule that follows."""
+"""The cost of training on this machine, and the rungs of training that a time limit allows."""
 
 from __future__ import annotations
 
@@ -19,36 +19,37 @@ from autocompress.system.scratch import scratch
 from autocompress.training.batch_norm import has_batch_norm
 from autocompress.training.recovery import Files, Schedule, recover
 
-# views of each item; a run that trains longer sees them again, and asks the teacher nothing new
+# augmented views of each item; longer training repeats them, so that the teacher's outputs are all cached
 VIEWS = 10
 BATCH = 128
 FIRST_EPOCHS = 4
 LEAST_STEPS = 150
 WARM_UP_STEPS = 2
 TIMED_STEPS = 12
-# slow steps are timed for about so many seconds, and at least so often
+# slow steps are timed for about so many seconds, and at least so many of them
 TIMED_SECONDS, LEAST_TIMED = 6.0, 2
-# each further round of recovery trains so many times as long as the one before, from where that ended (warm restarts
-# with growing periods: Loshchilov and Hutter, SGDR, 2017)
+# each further rung trains so many times as long as the one before, from where that ended (warm restarts with growing
+# periods: Loshchilov and Hutter, SGDR, 2017)
 GROWTH = 3
-# without a time limit
+# number of rungs without a time limit
 RUNGS = 3
 MOST_CANDIDATES = 3
-# of the time that is left; the rest is for building, measuring and confirming
+# share of the remaining time for training; the rest is for building, measuring and confirming
 TRAINING_SHARE = 0.85
 # 0.1 for a batch of 256, in proportion to the batch (Goyal et al., "Accurate, Large Minibatch SGD", 2017)
 SGD_RATE_PER_ITEM = 0.1 / 256
-# usual for fine-tuning encoders (Devlin et al., BERT, 2019, use 2e-5 to 5e-5 for one, DistilBERT 5e-4 at large batch)
+# usual for fine-tuning encoders (Devlin et al., BERT, 2019, use 2e-5 to 5e-5, DistilBERT 5e-4 at a large batch)
 ADAMW_RATE = 2e-4
 
 
 def measure_training(
     student: nn.Module, teacher: nn.Module, task: Task, example: Example, most_items: int | None = None
 ) -> TrainingProbe | None:
-    """What one step of training `student` costs, and with which batch, rate and optimizer it is trained.
+    """Time training steps of `student`, and choose batch, learning rate and optimizer.
 
-    None without training data. No bracket is decided yet; the student is used up. Where `most_items` is given a step is
-    timed with no more of them, which takes less memory; one with a whole batch is then taken to cost in proportion.
+    None without training data. No bracket is decided yet; the student's weights are changed. With `most_items` a step
+    is timed with no more items than that, which takes less memory; one with a whole batch is then taken to cost in
+    proportion.
     """
     if task.train is None:
         return None
@@ -59,14 +60,14 @@ def measure_training(
     optimizer = "sgd" if sgd else "adamw"
     bank = VIEWS * max(1, items // batch)
     timed = min(batch, most_items or batch)
-    # no more items than the steps show are read, and judging on the validation data takes as long in a few steps as in
-    # many
+    # only the items that the timed steps use are read, and there is no scoring on validation data, which would take as
+    # long in a few steps as in many
     shown = whole("train", task.train).first(timed * TIMED_STEPS)
     alone = replace(task, test=None, val=None, train=ArraySource(*next(shown.batches(len(shown)))))
     seconds = {}
     with scratch("training") as folder, measuring():
-        # the first steps pay for memory and kernels that all later ones share; those that come last find the teacher's
-        # answers to their batches
+        # the warm-up steps set up memory and kernels for all later ones; the last steps find the teacher's outputs for
+        # their batches in the cache
         steps = WARM_UP_STEPS
         for name in ("warm-up", "asking", "known"):
             answers = folder / ("first.pt" if name == "warm-up" else "answers.pt")
@@ -81,15 +82,15 @@ def measure_training(
 
 
 def with_bracket(training: TrainingProbe, structures: Sequence[tuple[Step, ...]]) -> TrainingProbe:
-    """The same with one more bracket, of no round yet."""
+    """The probe with one more bracket, which has no rung yet."""
     return replace(training, brackets=(*training.brackets, Bracket(tuple(structures))))
 
 
 def with_next_rung(training: TrainingProbe, items: int, seconds_left: float | None) -> TrainingProbe | None:
-    """The same with one round more of the last bracket, None where no round is left that is worth its time.
+    """The probe with one more rung in the last bracket, None where no rung is left that is worth its time.
 
-    The first takes up to three candidates for four epochs, each further one fewer of them and `GROWTH` times as
-    long. Whatever would leave too little time for another round takes all of it.
+    The first rung takes up to three candidates for four epochs, each further one takes one candidate fewer and `GROWTH`
+    times as many steps. A rung that would leave too little time for another one takes all of it.
     """
     bracket = training.brackets[-1]
     number = len(bracket.rungs)
@@ -99,7 +100,7 @@ def with_next_rung(training: TrainingProbe, items: int, seconds_left: float | No
     if seconds_left is None:
         return None if number == RUNGS else _longer(training, wanted, candidates)
     affordable = training.affordable(TRAINING_SHARE * seconds_left)
-    # several are worth it only while they leave most of the time to the best of them
+    # several candidates are worth it only while they leave most of the time for the best of them
     while candidates > 1 and candidates * wanted > affordable / 3:
         candidates -= 1
     if affordable < first // 2:

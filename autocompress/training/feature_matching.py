@@ -1,4 +1,4 @@
-"""Feature matching: blocks that remain are led to the outputs that the original's blocks of the same name give.
+"""Feature matching: trains the remaining blocks to give the outputs of the original's same blocks.
 
 Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, without a regressor: only blocks whose outputs have the
 original's shape are matched.
@@ -16,7 +16,10 @@ from autocompress.pruning.blocks import Skip, candidate_blocks
 
 
 class FeatureMatching:
-    """Hooks on the blocks of student and teacher; `loss` compares what they gave in the last forward passes."""
+    """Records block outputs of student and teacher by hooks.
+
+    `loss` compares the outputs of the last forward passes.
+    """
 
     def __init__(self, student: nn.Module, teacher: nn.Module, example: Example) -> None:
         names = candidate_blocks(teacher, example)
@@ -37,7 +40,10 @@ class FeatureMatching:
         return record
 
     def loss(self) -> torch.Tensor:
-        """Mean over blocks of the squared distance, as a share of the teacher's mean square; 0 without a block."""
+        """The mean squared distance between block outputs, relative to the teacher's mean square.
+
+        It is averaged over the blocks, and 0 without a block.
+        """
         pairs = [(self._given["student", name], self._given["teacher", name]) for name in self._names]
         distances = [
             (student.float() - teacher.float()).square().mean() / teacher.float().square().mean().clamp_min(1e-12)
@@ -47,7 +53,7 @@ class FeatureMatching:
         return torch.stack(distances).mean() if distances else torch.zeros(())
 
     def remove(self) -> None:
-        """Take the hooks off."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
         self._given.clear()

@@ -24,7 +24,7 @@ from torch.nn import functional
 from autocompress.core.runtime import Example
 from autocompress.core.source import Split, whole
 from autocompress.core.task import Task
-from autocompress.data.augmentation_bank import AugmentationBank
+from autocompress.data.augmentation_bank import AugmentationBank, seeded
 from autocompress.data.module import call_by, flatten_outputs, inference_mode_of
 from autocompress.devices.meter.describe import describe
 from autocompress.errors import TechniqueError
@@ -35,7 +35,7 @@ from autocompress.training.feature_matching import FeatureMatching
 from autocompress.training.teacher_cache import TeacherCache
 
 CHECKPOINT_SECONDS = 20.0
-# how often, and with how many validation items at most, the averaged weights are judged
+# how many times, and on how many validation items at most, the averaged weights are scored
 JUDGED = 8
 JUDGING_ITEMS = 2048
 JUDGING_BATCH = 256
@@ -43,7 +43,7 @@ JUDGING_BATCH = 256
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a student is trained. A given schedule, data and thread count give the same weights.
+    """Settings of the training; the same schedule, data and thread count give the same weights.
 
     `views` is the size of the bank of augmented views, 0 for fresh ones; `feature_weight` weighs the matching of
     blocks that remain, 0 leaves it out.
@@ -64,7 +64,7 @@ class Schedule:
     warm_up: float = 0.1
 
     def learning_rate_at(self, step: int) -> float:
-        """Linear from 0 over the warm-up, then half a cosine to 0 at the last step."""
+        """The learning rate of a step: linear from 0 in the warm-up, then half a cosine to 0 at the end."""
         rise = max(1, int(self.warm_up * self.steps))
         if step < rise:
             return self.learning_rate * (step + 1) / rise
@@ -73,7 +73,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Files:
-    """Where a recovery keeps what it has come to, and the teacher's answers; None keeps none."""
+    """Paths of a recovery's checkpoint and of the teacher's cached outputs; None for no cache."""
 
     checkpoint: Path
     teacher_cache: Path | None = None
@@ -81,7 +81,10 @@ class Files:
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """What a student is taught with. `place` is where it is trained: the CPU, or a GPU when there is one."""
+    """The fixed inputs of a training: teacher, task, schedule, data and caches.
+
+    `place` is the device that trains: the CPU, or a GPU when there is one.
+    """
 
     teacher: nn.Module
     task: Task
@@ -121,11 +124,11 @@ def recover(
     files: Files,
     on_step: Callable[[int, int, float], None] = lambda step, steps, seconds_left: None,
 ) -> nn.Module:
-    """Train `student`, resuming from its checkpoint when it is there; its averaged weights are returned in it.
+    """Train `student` with the original as teacher, resuming from its checkpoint when there is one.
 
-    The average is judged eight times on the validation data, and the best of them is returned. `on_step` is called now
-    and then with the step, the number of steps and the seconds left. The checkpoint is written every 20 seconds.
-    A GPU is used where torch finds one.
+    Returns the student with its averaged weights. The average is scored eight times on the validation data, and the
+    best one is returned. `on_step` is called now and then with the step, the number of steps and the seconds left. The
+    checkpoint is written every 20 seconds. A GPU is used where torch finds one.
 
     Raises:
         TechniqueError: without training data, or when the loss is no longer finite.
@@ -137,12 +140,12 @@ def recover(
     )
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if place.type != "cpu":
-        # the user's own module stays where it is
+        # copies, since the user's own module stays on its device
         student, teacher = student.to(place), with_own_weights(with_shared_weights(teacher)).to(place)
     features = FeatureMatching(student, teacher, example) if schedule.feature_weight else None
     teacher_cache = TeacherCache(files.teacher_cache if schedule.views and features is None else None)
     lesson = Lesson(teacher, task, schedule, bank, teacher_cache, features, place)
-    # gradients of the original are never wanted
+    # only the student has gradients, never the original
     parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
     state = RecoveryState(student, Average(student, schedule.averaging), _optimizer(parameters, schedule))
     if files.checkpoint.exists():
@@ -153,6 +156,8 @@ def recover(
     finally:
         if features is not None:
             features.remove()
+    # gradients take as much memory as the weights and are not needed any more
+    state.optimizer.zero_grad(set_to_none=True)
     student.load_state_dict(state.best.state or state.average.state)
     return student.cpu().eval()
 
@@ -166,7 +171,8 @@ def _train(state: RecoveryState, lesson: Lesson, checkpoint: Path, on_step: Call
     split = None if validation is None else validation.first(JUDGING_ITEMS)
     student.train()
     while state.step < schedule.steps:
-        with working():
+        # seeded by the step, so that dropout draws the same numbers after a resumption
+        with working(), seeded(schedule.seed * 1_000_003 + state.step):
             loss = _step(state, lesson)
         if not math.isfinite(loss):
             raise TechniqueError(f"the loss is no longer finite at step {state.step}.", where="recovery")
@@ -219,7 +225,7 @@ def _step(state: RecoveryState, lesson: Lesson) -> float:
 
 
 def score_module(module: nn.Module, split: Split, task: Task, *, by_name: bool, place: torch.device) -> float:
-    """Score of a module on a part; it watches training and decides nothing that ships."""
+    """The score of a module on a split; used to watch training, not to decide what is deployed."""
     scores = []
     with inference_mode_of(module), _autocast(place):
         for inputs, targets in split.batches(JUDGING_BATCH):
@@ -260,7 +266,7 @@ def _to_layout(module: nn.Module, layout: torch.memory_format) -> None:
 
 @contextmanager
 def _layout(module: nn.Module) -> Iterator[None]:
-    """channels_last while training, for modules with image weights; put back afterwards."""
+    """Use the channels_last layout inside the block, for modules with image weights."""
     _to_layout(module, torch.channels_last)
     try:
         yield

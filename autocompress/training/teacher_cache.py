@@ -1,4 +1,4 @@
-"""What the teacher said to each batch of a bank of augmented views."""
+"""A cache of the teacher's outputs for the batches of a bank of augmented views."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import torch
 from autocompress.system.workspace import write_atomically
 from autocompress.training.checkpoints import load_checkpoint
 
-# answers that are kept; what comes after is asked anew each time
+# most bytes of cached outputs; those of further batches are computed anew each time
 MOST_KEPT_BYTES = 512_000_000
 
 
 class TeacherCache:
-    """What the teacher said to each batch of a bank of views, kept in a file so that every recovery of a run uses it.
+    """Caches the teacher's outputs for a bank of views in a file that all recoveries of a run use.
 
-    TeacherCache are kept in the precision that they were given in: a student learns the same from them, kept or fresh.
+    They are kept in the precision in which they were computed, so that a student learns the same from them as from
+    fresh ones.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -27,7 +28,7 @@ class TeacherCache:
         self._saved = len(self._known)
 
     def to(self, key: int, ask: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """The answer to a batch, asked for when it is not known."""
+        """The teacher's output for a batch, computed by `ask` when it is not cached."""
         if self._path is None:
             return ask()
         if key not in self._known:
@@ -39,7 +40,7 @@ class TeacherCache:
         return self._known[key]
 
     def save(self) -> None:
-        """Write down what is new."""
+        """Write new outputs to the file."""
         if self._path is not None and len(self._known) > self._saved:
             known: Mapping[str, torch.Tensor] = {str(key): tensor for key, tensor in self._known.items()}
             write_atomically(self._path, lambda target: torch.save(dict(known), target))

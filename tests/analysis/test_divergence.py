@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from autocompress.analysis import divergence as sensitivity
+from autocompress.analysis import divergence as divergence_module
 from autocompress.analysis.divergence import Divergence
 from autocompress.core.runtime import Example
 from autocompress.core.source import ArraySource, Split, whole
@@ -50,11 +50,11 @@ def test_what_counts_less_moves_the_outputs_less(part: Split, outputs: int) -> N
 def test_items_are_looked_at_in_portions_with_the_same_result(part: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     module, other = nn.Linear(8, 3), nn.Linear(8, 3)
-    monkeypatch.setattr(sensitivity, "SECONDS", 1e9)
+    monkeypatch.setattr(divergence_module, "SECONDS", 1e9)
     at_once = Divergence(module, EXAMPLE, part).of(other)
     sizes: list[int] = []
     other.register_forward_hook(lambda _module, inputs, _outputs: sizes.append(len(inputs[0])))
-    monkeypatch.setattr(sensitivity, "LEAST_ITEMS", 10)
+    monkeypatch.setattr(divergence_module, "LEAST_ITEMS", 10)
     assert Divergence(module, EXAMPLE, part).of(other) == pytest.approx(at_once, rel=1e-5)
     assert sizes == [10, 10, 10, 10, 10, 10, 4]
 

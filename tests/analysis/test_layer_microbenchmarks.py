@@ -32,7 +32,7 @@ def facts_of(module: nn.Module, *shape: int) -> Facts:
     ],
 )
 @pytest.mark.parametrize("width", [None, 4])
-def test_a_chain_of_any_layer_runs_at_its_own_width_and_thin(
+def test_a_microbenchmark_of_any_layer_runs_at_its_own_width_and_thin(
     module: nn.Module, shape: tuple[int, ...], length: int, width: int | None
 ) -> None:
     (microbenchmark,) = microbenchmarks_of(facts_of(module, *shape))
@@ -49,12 +49,12 @@ def test_a_chain_of_any_layer_runs_at_its_own_width_and_thin(
         assert sum(w.numel() for w in microbenchmarks.parameters()) >= sum(w.numel() for w in module.parameters())
 
 
-def test_there_is_no_chain_of_what_is_neither_convolution_linear_nor_recurrent() -> None:
+def test_there_is_no_microbenchmark_of_what_is_neither_convolution_linear_nor_recurrent() -> None:
     assert microbenchmarks_of(facts_of(nn.Conv3d(2, 2, 3), 2, 6, 6, 6)) == []
     assert microbenchmarks_of(facts_of(nn.ReLU(), 4)) == []
 
 
-def test_layers_that_do_more_work_stand_in_more_chains() -> None:
+def test_layers_that_do_more_work_stand_in_more_microbenchmarks() -> None:
     wide = [nn.Linear(32, 32) for _ in range(9)]
     microbenchmarks = microbenchmarks_of(
         facts_of(nn.Sequential(nn.Linear(8, 32), *wide, nn.Linear(32, 64), nn.Linear(64, 32)), 8)
@@ -66,7 +66,7 @@ def test_layers_that_do_more_work_stand_in_more_chains() -> None:
     assert len(inputs) == len(module.microbenchmarks) == sum(copies.values())
 
 
-def test_chains_that_would_take_long_stand_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_microbenchmarks_that_would_take_long_stand_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     wide = [nn.Linear(32, 32) for _ in range(9)]
     facts = facts_of(nn.Sequential(nn.Linear(8, 32), *wide, nn.Linear(32, 64), nn.Linear(64, 32)), 8)
     before = {microbenchmark.layer.name: microbenchmark.copies for microbenchmark in microbenchmarks_of(facts)}
@@ -76,7 +76,7 @@ def test_chains_that_would_take_long_stand_alone(monkeypatch: pytest.MonkeyPatch
     assert max(before.values()) > max(after.values()) == 1
 
 
-def test_chains_activate_as_the_model_mostly_does() -> None:
+def test_microbenchmarks_activate_as_the_model_mostly_does() -> None:
     blocks = [part for _ in range(2) for part in (nn.Conv2d(8, 8, 3, padding=1), nn.Hardswish())]
     facts = facts_of(nn.Sequential(*blocks, nn.ReLU(), nn.Sigmoid(), nn.Sigmoid(), nn.Sigmoid()), 8, 6, 6)
     assert facts.activations == {"Hardswish": 2, "ReLU": 1, "Sigmoid": 3}
@@ -86,11 +86,11 @@ def test_chains_activate_as_the_model_mostly_does() -> None:
     assert not any(isinstance(part, nn.ReLU) for part in module.modules())
 
 
-def test_chains_of_a_model_that_activates_by_functions_have_relu() -> None:
+def test_microbenchmarks_of_a_model_that_activates_by_functions_have_relu() -> None:
     assert activation_of(facts_of(nn.Linear(8, 8), 8)) == "ReLU"
 
 
-def test_the_same_chains_have_the_same_weights_and_random_numbers_go_on_as_before() -> None:
+def test_the_same_microbenchmarks_have_the_same_weights_and_random_numbers_go_on_as_before() -> None:
     microbenchmarks = microbenchmarks_of(facts_of(nn.Linear(24, 12), 24))
     torch.manual_seed(3)
     first, second = build(microbenchmarks)[0], build(microbenchmarks)[0]

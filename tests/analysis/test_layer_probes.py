@@ -9,16 +9,17 @@ from torch import nn
 
 from autocompress.analysis.inspection import inspect_module
 from autocompress.analysis.layer_probes import run_probes
-from autocompress.analysis.probe_measuring import ProbeBench
+from autocompress.analysis.probe_measuring import ProbeMeasurer
 from autocompress.core.artifact import Artifact
 from autocompress.core.device import Device
-from autocompress.core.facts import Facts
+from autocompress.core.facts import Facts, Kind
 from autocompress.core.plan import Effort, Setting, Stage
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import Example
 from autocompress.core.search_space import Choice, Reason, SettingSpace
 from autocompress.core.technique import ArtifactTechnique, Context
+from autocompress.core.tools import Tools
 from autocompress.devices import LocalDevice
 from autocompress.errors import TechniqueError
 from autocompress.runtimes import OnnxRuntime
@@ -38,8 +39,8 @@ class Picky(ArtifactTechnique):
     stage: ClassVar[Stage] = Stage.PRECISION
     effort: ClassVar[Effort] = Effort.NONE
     formats: ClassVar[frozenset[str]] = frozenset({"onnx"})
-    choices: ClassVar[tuple[Choice, ...]] = (Choice("way", ("works", "fails", "dies")),)
-    probed: ClassVar[tuple[Mapping[str, Setting], ...]] = ({"way": "works"}, {"way": "fails"}, {"way": "dies"})
+    choices: ClassVar[tuple[Choice, ...]] = (Choice("how", ("works", "fails", "dies")),)
+    probed: ClassVar[tuple[Mapping[str, Setting], ...]] = ({"how": "works"}, {"how": "fails"}, {"how": "dies"})
 
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
         return SettingSpace(self.choices)
@@ -47,17 +48,23 @@ class Picky(ArtifactTechnique):
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         return None
 
+    def describe(self, settings: Sequence[Mapping[str, Setting]]) -> str:
+        return "picked"
+
+    def covers(self, facts: Facts) -> frozenset[Kind]:
+        return frozenset(Kind)
+
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
-        if settings["way"] == "fails":
+        if settings["how"] == "fails":
             raise TechniqueError("does not know these layers.", where=self.name)
-        variant = Variant(kilobytes=4, latency_ms=2.5, dies=settings["way"] == "dies")
+        variant = Variant(kilobytes=4, latency_ms=2.5, dies=settings["how"] == "dies")
         return answering(context.folder / "picky.onnx", variant)
 
 
-def bench_of(
-    techniques: Sequence[ArtifactTechnique], device: Device, said: Callable[[str], None] = lambda sentence: None
-) -> ProbeBench:
-    return ProbeBench(techniques, OnnxRuntime(), device, PROFILE, device.machine(), said)
+def measurer_of(
+    techniques: Sequence[ArtifactTechnique], device: Device, tell: Callable[[str], None] = lambda sentence: None
+) -> ProbeMeasurer:
+    return ProbeMeasurer(techniques, Tools(OnnxRuntime(), device, techniques), PROFILE, tell)
 
 
 def facts_of(module: nn.Module, *shape: int) -> Facts:
@@ -71,16 +78,16 @@ def cnn() -> Facts:
 
 
 @pytest.fixture(scope="module")
-def said() -> list[str]:
+def told() -> list[str]:
     return []
 
 
 @pytest.fixture(scope="module")
-def real(cnn: Facts, said: list[str]) -> Probes:
+def real(cnn: Facts, told: list[str]) -> Probes:
     """Both techniques probed in earnest on this machine."""
-    device = LocalDevice()
+    device = LocalDevice(OnnxRuntime())
     techniques = [Int8Dynamic(), Int8Static()]
-    return run_probes(cnn, bench_of(techniques, device, said.append))
+    return run_probes(cnn, measurer_of(techniques, device, told.append))
 
 
 @pytest.mark.parametrize("technique", [Int8Dynamic, Int8Static])
@@ -101,7 +108,7 @@ def test_real_probes_of_a_small_cnn_give_ratios_of_time_and_size(
 
 def test_real_probes_are_of_the_dominant_layers_and_know_the_machine(cnn: Facts, real: Probes) -> None:
     assert real.layers == tuple(layer.name for layer in cnn.dominant())
-    assert real.int8_dot_product is ("int8_dot_product" in LocalDevice().machine().features)
+    assert real.int8_dot_product is ("int8_dot_product" in LocalDevice(OnnxRuntime()).machine().features)
 
 
 def test_the_probes_of_a_technique_come_fastest_first(real: Probes) -> None:
@@ -110,16 +117,16 @@ def test_the_probes_of_a_technique_come_fastest_first(real: Probes) -> None:
     assert len(ratios) == 4
 
 
-def test_progress_names_each_technique(real: Probes, said: list[str]) -> None:
+def test_progress_names_each_technique(real: Probes, told: list[str]) -> None:
     assert real.probes
-    assert said == [
+    assert told == [
         "probing int8_dynamic on 1 kind of layers",
         "probing int8_static on 1 kind of layers",
         "measuring these probes in turn",
     ]
 
 
-def test_the_chains_are_measured_in_float_and_with_hardly_any_channels(real: Probes) -> None:
+def test_the_microbenchmarks_are_measured_in_float_and_with_hardly_any_channels(real: Probes) -> None:
     microbenchmarks = real.microbenchmarks
     assert microbenchmarks is not None
     # a residual pair of 3x3 convolutions of 16 channels on 16x16
@@ -141,22 +148,22 @@ def test_probes_of_an_earlier_run_are_not_measured_again(
     cnn: Facts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path))
-    first, second, said = FakeDevice(), FakeDevice(), []
-    measured = run_probes(cnn, bench_of([Picky()], first))
-    again = run_probes(cnn, bench_of([Picky()], second, said.append))
+    first, second, told = FakeDevice(), FakeDevice(), []
+    measured = run_probes(cnn, measurer_of([Picky()], first))
+    again = run_probes(cnn, measurer_of([Picky()], second, told.append))
     assert again == measured
     assert first.measured
     assert not second.measured
-    assert said == ["the probes of an earlier run on this device hold"]
+    assert told == ["the probes of an earlier run on this device hold"]
     for path in tmp_path.rglob("*.json"):
         path.write_text('{"date": "2026-01-01", "probes": [{}]}')
-    run_probes(cnn, bench_of([Picky()], second))
+    run_probes(cnn, measurer_of([Picky()], second))
     assert second.measured
 
 
 def test_a_setting_that_fails_is_kept_with_its_failure_and_does_not_hide_the_others(cnn: Facts) -> None:
     device = FakeDevice()
-    probes = run_probes(cnn, bench_of([Picky()], device))
+    probes = run_probes(cnn, measurer_of([Picky()], device))
     works, fails, dies = probes.probes
     # the scripted device takes 2.5 ms for what the technique made and 10 ms for all else
     assert (works.ratio, works.low, works.high, works.failure) == (0.25, 0.25, 0.25, "")
@@ -170,18 +177,18 @@ def test_a_setting_that_fails_is_kept_with_its_failure_and_does_not_hide_the_oth
 
 
 def test_the_times_of_few_blocks_are_bounded_by_the_fastest_and_the_slowest(cnn: Facts) -> None:
-    class OneWay(Picky):
-        probed: ClassVar[tuple[Mapping[str, Setting], ...]] = ({"way": "works"},)
+    class OneSetting(Picky):
+        probed: ClassVar[tuple[Mapping[str, Setting], ...]] = ({"how": "works"},)
 
     device = FakeDevice(blocks=3)
-    (probe,) = run_probes(cnn, bench_of([OneWay()], device)).probes
+    (probe,) = run_probes(cnn, measurer_of([OneSetting()], device)).probes
     assert (probe.low, probe.ratio, probe.high) == (0.25, 0.25, 0.25)
 
 
 def test_layers_that_no_probe_is_made_of_are_not_probed() -> None:
     device = FakeDevice()
     facts = facts_of(nn.Conv3d(4, 6, 5, padding=2), 4, 6, 6, 6)
-    probes = run_probes(facts, bench_of([Picky()], device))
+    probes = run_probes(facts, measurer_of([Picky()], device))
     assert probes.probes == ()
     assert device.measured == []
 
@@ -200,7 +207,7 @@ def test_layers_that_no_probe_is_made_of_are_not_probed() -> None:
 def test_convolutions_of_any_kernel_are_probed_or_kept_with_a_failure(kernel: int, stride: int) -> None:
     device = FakeDevice()
     facts = facts_of(nn.Conv2d(6, 6, kernel, stride, padding=kernel // 2), 6, 9, 9)
-    probes = run_probes(facts, bench_of([Picky()], device))
+    probes = run_probes(facts, measurer_of([Picky()], device))
     assert [probe.technique for probe in probes.probes] == ["picky"] * 3
 
 
@@ -208,7 +215,7 @@ def test_probing_leaves_the_random_numbers_of_torch_and_numpy_as_they_were(cnn: 
     torch.manual_seed(5)
     np.random.seed(5)
     device = FakeDevice()
-    run_probes(cnn, bench_of([Picky()], device))
+    run_probes(cnn, measurer_of([Picky()], device))
     after = torch.rand(3), np.random.rand(3)
     torch.manual_seed(5)
     np.random.seed(5)

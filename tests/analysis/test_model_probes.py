@@ -8,13 +8,13 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from autocompress.analysis import model_probes as whole_probing
+from autocompress.analysis import model_probes
 from autocompress.analysis.inspection import inspect_module
 from autocompress.analysis.model_probes import probe_model
-from autocompress.analysis.probe_measuring import ProbeBench
+from autocompress.analysis.probe_measuring import ProbeMeasurer
 from autocompress.core.artifact import Artifact
 from autocompress.core.budget import Budget
-from autocompress.core.facts import Facts
+from autocompress.core.facts import Facts, Kind
 from autocompress.core.plan import Effort, Setting, Stage
 from autocompress.core.probes import Probe, Probes
 from autocompress.core.profile import Profile
@@ -22,6 +22,7 @@ from autocompress.core.profitable_settings import profitable_settings, refuse_wh
 from autocompress.core.runtime import Example
 from autocompress.core.search_space import Choice, Reason, SettingSpace
 from autocompress.core.technique import ArtifactTechnique, Context
+from autocompress.core.tools import Tools
 from autocompress.errors import TechniqueError
 from autocompress.runtimes import OnnxRuntime
 from autocompress.testing.fakes import FakeDevice, Variant, answering
@@ -29,12 +30,12 @@ from autocompress.testing.networks import labelled, small_model
 
 PROFILE = Profile("brief", budgets=(Budget.parse("latency_ms", "0.5x"),))
 EXAMPLE = Example((np.ones((2, 2), dtype=np.float32),))
-WAYS = ({"way": "first"}, {"way": "second"}, {"way": "third"})
+VARIANTS = ({"variant": "first"}, {"variant": "second"}, {"variant": "third"})
 # ms of what is made of the whole model, whose float file takes 10
 SCRIPT = {"first": 9.0, "second": 4.0, "third": 1.0}
 
 
-class BaselineFigures(ArtifactTechnique):
+class WholeModel(ArtifactTechnique):
     """Makes what the script says of the whole model."""
 
     name: ClassVar[str] = "whole"
@@ -42,8 +43,8 @@ class BaselineFigures(ArtifactTechnique):
     stage: ClassVar[Stage] = Stage.PRECISION
     effort: ClassVar[Effort] = Effort.NONE
     formats: ClassVar[frozenset[str]] = frozenset({"onnx"})
-    choices: ClassVar[tuple[Choice, ...]] = (Choice("way", tuple(SCRIPT)), Choice("fails", (False, True)))
-    probed: ClassVar[tuple[Mapping[str, Setting], ...]] = WAYS
+    choices: ClassVar[tuple[Choice, ...]] = (Choice("variant", tuple(SCRIPT)), Choice("fails", (False, True)))
+    probed: ClassVar[tuple[Mapping[str, Setting], ...]] = VARIANTS
 
     def __init__(self, *, fails: bool = False) -> None:
         self._fails = fails
@@ -55,10 +56,16 @@ class BaselineFigures(ArtifactTechnique):
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         return refuse_what_does_not_pay("whole", self.name, probes, profile)
 
+    def describe(self, settings: Sequence[Mapping[str, Setting]]) -> str:
+        return str(settings[0]["variant"])
+
+    def covers(self, facts: Facts) -> frozenset[Kind]:
+        return frozenset(Kind)
+
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
         if settings["fails"]:
             raise TechniqueError("does not know this model.", where=self.name)
-        return answering(context.folder / "whole.onnx", Variant(4, SCRIPT[str(settings["way"])]))
+        return answering(context.folder / "whole.onnx", Variant(4, SCRIPT[str(settings["variant"])]))
 
 
 @pytest.fixture(autouse=True)
@@ -76,64 +83,66 @@ def baseline(tmp_path: Path) -> Artifact:
     return answering(tmp_path / "float.onnx", Variant(20, 10.0))
 
 
-def on_chains(*ratios: float) -> Probes:
-    return Probes(tuple(Probe("whole", way, ratio, ratio, ratio) for way, ratio in zip(WAYS, ratios, strict=True)))
+def on_layers(*ratios: float) -> Probes:
+    return Probes(
+        tuple(Probe("whole", variant, ratio, ratio, ratio) for variant, ratio in zip(VARIANTS, ratios, strict=True))
+    )
 
 
-def bench(technique: BaselineFigures | None = None, device: FakeDevice | None = None) -> ProbeBench:
-    device = device or FakeDevice()
-    return ProbeBench([technique or BaselineFigures()], OnnxRuntime(), device, PROFILE, device.machine())
+def measurer(technique: WholeModel | None = None, device: FakeDevice | None = None) -> ProbeMeasurer:
+    techniques = [technique or WholeModel()]
+    return ProbeMeasurer(techniques, Tools(OnnxRuntime(), device or FakeDevice(), techniques), PROFILE)
 
 
 def ratios(probes: Sequence[Probe]) -> list[tuple[object, float | None, bool]]:
-    return [(probe.settings["way"], probe.ratio, probe.whole) for probe in probes]
+    return [(probe.settings["variant"], probe.ratio, probe.whole) for probe in probes]
 
 
-def test_the_settings_that_were_fastest_on_the_chains_are_measured_and_come_before_the_others(
+def test_the_settings_that_were_fastest_on_the_layers_are_measured_and_come_before_the_others(
     facts: Facts, baseline: Artifact
 ) -> None:
-    probes = probe_model(baseline, EXAMPLE, facts, on_chains(0.3, 0.6, 0.9), bench())
+    probes = probe_model(baseline, EXAMPLE, facts, on_layers(0.3, 0.6, 0.9), measurer())
     assert ratios(probes.of("whole")) == [("second", 0.4, True), ("first", 0.9, True), ("third", 0.9, False)]
     best = probes.of("whole")[0]
     assert best.size_ratio is not None
     assert best.size_ratio < 1
-    assert [way["way"] for way in BaselineFigures().space(facts, probes, PROFILE).combinations] == [
+    assert [settings["variant"] for settings in WholeModel().space(facts, probes, PROFILE).combinations] == [
         "second",
         "first",
         "third",
     ]
 
 
-def test_what_pays_on_the_chains_and_not_in_the_whole_model_is_refused_with_that_figure(
+def test_what_pays_on_the_layers_and_not_in_the_whole_model_is_refused_with_that_figure(
     facts: Facts, baseline: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(SCRIPT, "first", 13.0)
     monkeypatch.setitem(SCRIPT, "second", 12.0)
-    technique = BaselineFigures()
-    probes = probe_model(baseline, EXAMPLE, facts, on_chains(0.3, 0.6, 0.9), bench(technique))
+    technique = WholeModel()
+    probes = probe_model(baseline, EXAMPLE, facts, on_layers(0.3, 0.6, 0.9), measurer(technique))
     refusal = technique.refuses(facts, probes, PROFILE)
     assert refusal is not None
     assert refusal.sentence == "whole makes this model 1.2x slower than float on this device."
 
 
 def test_what_fails_on_the_whole_model_is_refused_with_the_failure(facts: Facts, baseline: Artifact) -> None:
-    technique = BaselineFigures(fails=True)
-    probes = probe_model(baseline, EXAMPLE, facts, on_chains(0.3, 0.6, 0.9), bench(technique))
+    technique = WholeModel(fails=True)
+    probes = probe_model(baseline, EXAMPLE, facts, on_layers(0.3, 0.6, 0.9), measurer(technique))
     refusal = technique.refuses(facts, probes, PROFILE)
     assert refusal is not None
     assert refusal.sentence == "whole fails on this model: does not know this model."
 
 
-def test_what_does_not_pay_on_the_chains_is_not_tried(facts: Facts, baseline: Artifact) -> None:
-    device, before = FakeDevice(), on_chains(1.2, 1.3, 1.4)
-    assert probe_model(baseline, EXAMPLE, facts, before, bench(device=device)) == before
+def test_what_does_not_pay_on_the_layers_is_not_tried(facts: Facts, baseline: Artifact) -> None:
+    device, before = FakeDevice(), on_layers(1.2, 1.3, 1.4)
+    assert probe_model(baseline, EXAMPLE, facts, before, measurer(device=device)) == before
     assert not device.measured
 
 
-def test_large_files_are_left_to_the_chains(facts: Facts, baseline: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whole_probing, "MOST_MB", 0.01)
-    device, before = FakeDevice(), on_chains(0.3, 0.6, 0.9)
-    assert probe_model(baseline, EXAMPLE, facts, before, bench(device=device)) == before
+def test_large_files_are_left_to_the_layers(facts: Facts, baseline: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_probes, "MOST_MB", 0.01)
+    device, before = FakeDevice(), on_layers(0.3, 0.6, 0.9)
+    assert probe_model(baseline, EXAMPLE, facts, before, measurer(device=device)) == before
     assert not device.measured
 
 
@@ -142,20 +151,20 @@ def test_a_model_that_was_probed_before_is_not_probed_again_and_another_one_is(
 ) -> None:
     monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path / "cache"))
     first, second = FakeDevice(), FakeDevice()
-    before = on_chains(0.3, 0.6, 0.9)
-    found = probe_model(baseline, EXAMPLE, facts, before, bench(device=first))
+    before = on_layers(0.3, 0.6, 0.9)
+    found = probe_model(baseline, EXAMPLE, facts, before, measurer(device=first))
     assert first.measured
-    assert probe_model(baseline, EXAMPLE, facts, before, bench(device=second)) == found
+    assert probe_model(baseline, EXAMPLE, facts, before, measurer(device=second)) == found
     assert not second.measured
     other = answering(tmp_path / "other.onnx", Variant(24, 10.0))
-    probe_model(other, EXAMPLE, facts, before, bench(device=second))
+    probe_model(other, EXAMPLE, facts, before, measurer(device=second))
     assert second.measured
 
 
-def test_a_rung_goes_by_the_probe_of_its_first_plan() -> None:
-    slower = replace(Probe("whole", WAYS[0], 0.42, whole=True), size_ratio=0.27)
-    probes = Probes((slower, Probe("whole", WAYS[1], 0.41, whole=True)))
-    assert probes.with_settings("whole", {"way": "first", "fails": False}) is slower
+def test_a_recipe_goes_by_the_probe_of_its_first_plan() -> None:
+    slower = replace(Probe("whole", VARIANTS[0], 0.42, whole=True), size_ratio=0.27)
+    probes = Probes((slower, Probe("whole", VARIANTS[1], 0.41, whole=True)))
+    assert probes.with_settings("whole", {"variant": "first", "fails": False}) is slower
     # none of its own: the fastest
-    assert probes.with_settings("whole", {"way": "third", "fails": False}) is probes.probes[1]
-    assert probes.with_settings("other", {"way": "first"}) is None
+    assert probes.with_settings("whole", {"variant": "third", "fails": False}) is probes.probes[1]
+    assert probes.with_settings("other", {"variant": "first"}) is None

@@ -26,7 +26,7 @@ def microbenchmarks(latency_ms: float, **more: int) -> MicrobenchmarkProbe:
     return replace(known, **more)
 
 
-def test_what_the_layers_take_shrinks_as_the_chains_did_and_the_rest_stays(facts: Facts) -> None:
+def test_what_the_layers_take_shrinks_as_the_microbenchmarks_did_and_the_rest_stays(facts: Facts) -> None:
     # two layers of the three take 2 ms of the model's 4
     assert predict_latency(facts, KINDS, PROBE, microbenchmarks(3.0), BaselineFigures(4.0, 1)) == pytest.approx(
         1 - 0.5 * 0.6
@@ -56,7 +56,7 @@ def test_weights_shrink_to_a_quarter_and_biases_stay(facts: Facts) -> None:
     assert predict_size(facts, KINDS, PROBE, microbenchmarks(3.0), whole) == pytest.approx((82_000 - 60_000) / 82_000)
 
 
-def test_what_each_layer_adds_is_taken_from_the_chains(facts: Facts) -> None:
+def test_what_each_layer_adds_is_taken_from_the_microbenchmarks(facts: Facts) -> None:
     whole = BaselineFigures(4.0, 82_000)
     # 30,000 bytes of weights and 900 more, 300 for a layer
     grown = replace(PROBE, size_ratio=30_900 / 120_000)

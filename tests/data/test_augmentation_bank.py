@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +8,9 @@ import torch
 
 from autocompress.core.runtime import Example
 from autocompress.core.source import Array, ArraySource, Inputs, whole
-from autocompress.data import augmentation_bank as views_module
 from autocompress.data.augmentation import crop_flip
 from autocompress.data.augmentation_bank import AugmentationBank, Batch
 from autocompress.errors import DataError
-from autocompress.training.teacher_cache import TeacherCache
 
 ITEMS = np.random.default_rng(0).standard_normal((50, 1, 8, 8)).astype(np.float32)
 PART = whole("train", ArraySource((ITEMS,), np.arange(50)))
@@ -61,42 +58,6 @@ def test_augmentation_leaves_torchs_generator_as_it_was() -> None:
     torch.manual_seed(5)
     bank(2).at(0, crop_flip)
     assert torch.equal(torch.rand(3), wanted)
-
-
-def test_answers_are_asked_for_once_and_kept_as_they_were_given(tmp_path: Path) -> None:
-    asked: list[int] = []
-
-    def ask() -> torch.Tensor:
-        asked.append(1)
-        return torch.full((2, 3), 1 / 3, dtype=torch.bfloat16)
-
-    answers = TeacherCache(tmp_path / "answers.pt")
-    given = answers.to(7, ask)
-    answers.save()
-    again = TeacherCache(tmp_path / "answers.pt").to(7, ask)
-    assert len(asked) == 1
-    assert again.dtype == torch.bfloat16
-    assert torch.equal(given, again)
-
-
-def test_answers_without_a_file_are_asked_for_each_time() -> None:
-    asked: list[int] = []
-    answers = TeacherCache(None)
-    for _ in range(2):
-        answers.to(0, lambda: torch.ones(asked.append(1) or 1))
-    answers.save()
-    assert len(asked) == 2
-
-
-def test_beyond_what_may_be_kept_answers_are_asked_for_each_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(views_module, "MOST_KEPT_BYTES", 8)
-    asked: list[int] = []
-    answers = TeacherCache(tmp_path / "answers.pt")
-    for _ in range(2):
-        answers.to(0, lambda: torch.ones(asked.append(1) or 100))
-    assert len(asked) == 2
 
 
 def test_items_of_many_reads_keep_their_places_and_doubles_become_floats() -> None:

@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from autocompress.core.device import Device
 from autocompress.core.machine import Machine
-from autocompress.core.profile import Profile, Protocol
-from autocompress.devices import DEVICES, LocalDevice, meter
-from autocompress.errors import RuntimeFailureError
+from autocompress.core.profile import DeviceProfile, Profile, Protocol
+from autocompress.devices import DEVICES, LocalDevice, device_of, meter
+from autocompress.devices.processes import MeterProcess
+from autocompress.errors import ProfileError, RuntimeFailureError
 from autocompress.runtimes import OnnxRuntime
 from autocompress.testing.device_suite import DeviceSuite
 from autocompress.testing.networks import Exported, Exports
@@ -23,6 +25,7 @@ from autocompress.testing.python_processes import child_environment
 
 DESCRIBE = Path(meter.__file__).parent / "describe.py"
 PROGRAM = Path(meter.__file__).parent / "program.py"
+BACKEND = OnnxRuntime.meter_backend
 
 MEASURE_FOR_LONG = """
 import sys
@@ -32,7 +35,8 @@ from autocompress.core.profile import Profile, Protocol
 from autocompress.runtimes import OnnxRuntime
 
 artifact = OnnxRuntime().read(Path(sys.argv[1]))
-LocalDevice().measure([artifact, artifact], Profile("long", protocol=Protocol(precision=1e-9, max_seconds=50)))
+endless = Profile("long", protocol=Protocol(precision=1e-9, max_seconds=50))
+LocalDevice(OnnxRuntime()).measure([artifact, artifact], endless)
 """
 
 MEASURE_BRIEFLY = """
@@ -43,7 +47,7 @@ from autocompress.core.profile import Profile, Protocol
 from autocompress.runtimes import OnnxRuntime
 
 artifact = OnnxRuntime().read(Path(sys.argv[1]))
-(found,) = LocalDevice().measure([artifact], Profile("brief", protocol=Protocol(max_seconds=0.2)))
+(found,) = LocalDevice(OnnxRuntime()).measure([artifact], Profile("brief", protocol=Protocol(max_seconds=0.2)))
 print(os.getpid(), found.readings["latency_ms"].samples.size > 0)
 """
 
@@ -100,13 +104,14 @@ class Measuring(threading.Thread):
     def run(self) -> None:
         endless = Profile("endless", protocol=Protocol(precision=1e-9, max_seconds=50.0))
         try:
-            LocalDevice().measure([self._exported.artifact], endless)
+            LocalDevice(OnnxRuntime()).measure([self._exported.artifact], endless)
         except Exception as error:  # noqa: BLE001 - the test looks at it
             self.error = error
 
 
 class TestLocalDevice(DeviceSuite):
     device: ClassVar[type[Device]] = LocalDevice
+    connection: ClassVar[str] = "local"
 
     @linux_only
     @pytest.mark.parametrize(
@@ -131,7 +136,7 @@ class TestLocalDevice(DeviceSuite):
 
     @linux_only
     def test_no_child_is_left_after_a_measurement(self, mlp: Exported, brief_profile: Profile) -> None:
-        LocalDevice().measure([mlp.artifact, mlp.artifact], brief_profile)
+        LocalDevice(OnnxRuntime()).measure([mlp.artifact, mlp.artifact], brief_profile)
         assert meters_of(os.getpid()) == []
 
     @linux_only
@@ -139,7 +144,7 @@ class TestLocalDevice(DeviceSuite):
         broken = mlp.artifact.copy_to(tmp_path / "broken.onnx")
         broken.path.write_bytes(b"broken")
         with pytest.raises(RuntimeFailureError):
-            LocalDevice().measure([mlp.artifact, broken], brief_profile)
+            LocalDevice(OnnxRuntime()).measure([mlp.artifact, broken], brief_profile)
         assert meters_of(os.getpid()) == []
 
     @linux_only
@@ -158,9 +163,11 @@ class TestLocalDevice(DeviceSuite):
     @linux_only
     def test_the_program_dies_with_its_parent_even_while_its_input_stays_open(self) -> None:
         # the end of its input would end it as well, but not in the middle of a long block
-        starting = "import subprocess, sys; subprocess.run([sys.executable, sys.argv[1]])"
+        starting = (
+            "import os, subprocess, sys; subprocess.run([sys.executable, sys.argv[1], str(os.getpid()), sys.argv[2]])"
+        )
         parent = subprocess.Popen(
-            [sys.executable, "-c", starting, str(PROGRAM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-c", starting, str(PROGRAM), str(BACKEND)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert parent.stdin is not None
         assert parent.stdout is not None
@@ -196,7 +203,7 @@ class TestLocalDevice(DeviceSuite):
         self, mlp: Exported, tmp_path: Path, brief_profile: Profile, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-        LocalDevice().measure([mlp.artifact], brief_profile)
+        LocalDevice(OnnxRuntime()).measure([mlp.artifact], brief_profile)
         assert list(tmp_path.iterdir()) == []
 
 
@@ -207,7 +214,7 @@ def test_describe_prints_the_machine_with_nothing_but_the_standard_library() -> 
     )
     assert (done.returncode, done.stderr) == (0, "")
     described = json.loads(done.stdout)
-    assert Machine.from_json(described) == LocalDevice().machine()
+    assert Machine.from_json(described) == LocalDevice(OnnxRuntime()).machine()
     assert described["cores"] == len(os.sched_getaffinity(0))
     assert described["features"] == sorted(set(described["features"]))
 
@@ -220,7 +227,7 @@ def test_the_program_answers_commands_with_one_line_each_until_its_input_ends(ex
         {"do": "nonsense"},
     ]
     done = subprocess.run(
-        [sys.executable, str(PROGRAM)],
+        [sys.executable, str(PROGRAM), str(os.getpid()), str(BACKEND)],
         input="".join(json.dumps(command) + "\n" for command in commands),
         capture_output=True,
         text=True,
@@ -234,5 +241,76 @@ def test_the_program_answers_commands_with_one_line_each_until_its_input_ends(ex
     assert "FileNotFoundError" in replies[1]["error"]
 
 
-def test_every_device_that_ships_inherits_the_suite() -> None:
-    assert {suite.device for suite in DeviceSuite.__subclasses__()} == set(DEVICES)
+def test_the_program_measures_what_a_backend_loads_whatever_it_is(tmp_path: Path) -> None:
+    # a backend of the test's own: it doubles, and wants an option
+    backend = tmp_path / "doubling.py"
+    backend.write_text(
+        "class Backend:\n"
+        "    version = '7.0'\n"
+        "    def __init__(self, threads, options):\n"
+        "        assert (threads, options) == (3, {'fast': 'yes'})\n"
+        "    def load(self, artifact):\n"
+        "        content = open(artifact).read()\n"
+        "        assert content == 'a model'\n"
+        "        return lambda feed: [2 * feed['x']]\n"
+    )
+    (tmp_path / "model.txt").write_text("a model")
+    np.savez(tmp_path / "inputs.npz", **{"input x": np.ones((1, 2))})
+    with MeterProcess(PROGRAM, backend, [(tmp_path / "model.txt", tmp_path / "inputs.npz")], 0) as process:
+        process.open(3, {"fast": "yes"})
+        assert process.version == "7.0"
+        process.load(0, padding=100)
+        block = process.block(5, discard=1)
+    assert len(block.times) == 5
+    assert min(block.times) > 0
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("raise OSError('no such library')", "no such library"), ("", "Backend"), ("class Backend: pass", "Backend")],
+)
+def test_a_backend_that_cannot_be_used_is_a_runtime_failure_with_its_words(
+    mlp_file: Path, tmp_path: Path, content: str, words: str
+) -> None:
+    (tmp_path / "backend.py").write_text(content)
+    np.savez(tmp_path / "inputs.npz", **{"input input": np.ones((1, 24), dtype=np.float32)})
+    with (
+        MeterProcess(PROGRAM, tmp_path / "backend.py", [(mlp_file, tmp_path / "inputs.npz")], 0) as process,
+        pytest.raises(RuntimeFailureError, match=words),
+    ):
+        process.open(1, {})
+
+
+@pytest.fixture
+def mlp_file(exports: Exports) -> Path:
+    return exports(OnnxRuntime(), "mlp").artifact.path
+
+
+@pytest.mark.parametrize(
+    ("connection", "hint"),
+    [("loacl", "Did you mean 'local'?"), ("ssh://board", "Known: local."), ("", "Known: local.")],
+)
+def test_a_connection_that_no_device_is_reached_by_is_refused_with_the_profile_and_a_hint(
+    connection: str, hint: str
+) -> None:
+    profile = Profile("board", DeviceProfile(connection=connection))
+    with pytest.raises(ProfileError, match=f"no device is reached by '{connection}'") as caught:
+        device_of(profile, OnnxRuntime())
+    assert caught.value.where == "profile board: device.connection"
+    assert caught.value.hint == hint
+    assert caught.value.exit_code == 2
+
+
+def test_a_profile_that_says_nothing_is_of_this_machine() -> None:
+    assert isinstance(device_of(Profile("here"), OnnxRuntime()), LocalDevice)
+
+
+def test_every_device_that_ships_has_a_scheme_of_its_own() -> None:
+    assert len({device.scheme for device in DEVICES}) == len(DEVICES)
+
+
+def test_every_device_inherits_the_suite() -> None:
+    suites = {suite.device: suite for suite in DeviceSuite.__subclasses__() if suite.__module__ == __name__}
+    for device in DEVICES:
+        assert suites[device].__name__.startswith("Test"), device
+    assert set(suites) == set(DEVICES)

@@ -8,7 +8,7 @@ from autocompress.analysis import layer_probes as probing
 from autocompress.analysis import model_probes as whole_probing
 from autocompress.cli.commands import main
 from autocompress.devices import alternation
-from autocompress.structure import measuring as structure_measurer
+from autocompress.structure import measuring
 from autocompress.training import cost as training
 from autocompress.training import recovery
 
@@ -17,7 +17,7 @@ recovery.CHECKPOINT_SECONDS = 0.3
 alternation.WARM_UP_SECONDS = 0.05
 probing.PROBE_SECONDS = 0.15
 whole_probing.PROBE_SECONDS = 0.2
-structure_measurer.MEASURE_SECONDS = 1.0
+measuring.MEASURE_SECONDS = 1.0
 training.LEAST_STEPS = int(os.environ.get("BRIEF_STEPS", "40"))
 training.FIRST_EPOCHS = 1
 

@@ -23,7 +23,7 @@ from autocompress.core.profile import Profile, load_profile
 from autocompress.data.data_spec import load_data
 from autocompress.devices import alternation
 from autocompress.runtimes import OnnxRuntime
-from autocompress.structure import measuring as structure_measurer
+from autocompress.structure import measuring
 from autocompress.testing.networks import Exports, labelled
 from e2e import blocks
 from e2e.command import Done, command
@@ -76,7 +76,7 @@ def _brief_measurements(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
         patch.setattr(alternation, "WARM_UP_SECONDS", 0.05)
         patch.setattr(probing, "PROBE_SECONDS", 0.15)
         patch.setattr(whole_probing, "PROBE_SECONDS", 0.2)
-        patch.setattr(structure_measurer, "MEASURE_SECONDS", 1.0)
+        patch.setattr(measuring, "MEASURE_SECONDS", 1.0)
         yield
 
 

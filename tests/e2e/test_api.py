@@ -153,8 +153,8 @@ def test_progress_is_told_stage_by_stage(from_arrays: Result, told: list[Event])
     assert all(isinstance(event, Event) and event.sentence for event in told)
     stages = list(dict.fromkeys(event.stage for event in told))
     assert stages[0] == "baseline"
-    assert set(stages) <= {"baseline", "facts", "probes", "search_space", "search", "confirm"}
-    assert stages[-3:] == ["search_space", "search", "confirm"]
+    assert set(stages) <= {"baseline", "facts", "probes", "space", "search", "confirm"}
+    assert stages[-3:] == ["space", "search", "confirm"]
     searched = [event for event in told if event.stage == "search"]
     assert all(event.total and event.done is not None and event.done < event.total for event in searched)
 

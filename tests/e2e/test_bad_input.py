@@ -57,7 +57,7 @@ CASES: Mapping[str, Case] = {
     "profile_that_is_missing": case(f"{RUN} --profile bad/nowhere.yaml", "bad/nowhere.yaml", "local"),
     "profile_that_is_a_folder": case(f"{RUN} --profile bad", "bad: is not a file"),
     "profile_with_an_unknown_objective": case(
-        f"{RUN} --profile bad/objective.yaml", "bad/objective.yaml: objective", "'effort'", "not 'fast'"
+        f"{RUN} --profile bad/objective.yaml", "bad/objective.yaml: objective", "effort", "'fast' is not"
     ),
     # flags
     "negative_budget": case(f"{RUN} --size-mb -1", "size", "at least 0, not -1"),

@@ -105,14 +105,14 @@ def test_plan_as_json_holds_facts_probes_and_ladder(elsewhere: Path) -> None:
     )
     assert done.code == 0, done.err
     planned = json.loads(done.out)
-    assert planned["schema"] == 1
+    assert planned["schema"] == 2
     assert planned["facts"]["family"] == "cnn"
     assert set(planned) == {"schema", "facts", "probes", "search_space"}
     assert "int8_dynamic" in {recipe["name"] for recipe in planned["search_space"]["recipes"]}
     assert (
         planned["search_space"]["refusals"]["int8_static"]["sentence"] == "needs calibration data, and there are none."
     )
-    assert "search_space" in done.err
+    assert "space" in done.err
     assert not (elsewhere / "runs").exists()
 
 

@@ -11,7 +11,7 @@ import torch
 
 from autocompress.core.plan import Plan, Stage, Step
 from autocompress.data.data_spec import load_data
-from autocompress.run.setup import open_run
+from autocompress.run.setup import declared, open_run
 from autocompress.techniques import Int8Static
 from e2e.conftest import one_thread
 from e2e.killing import trained
@@ -22,20 +22,19 @@ DROP = Step("block_dropping", Stage.STRUCTURE, {"blocks": "1.2"})
 REST = {"calibration": "minmax", "samples": 64, "reduce_range": False}
 INT8 = Step("int8_static", Stage.PRECISION, {**Int8Static.probed[0], **REST})
 PLAN = Plan(((DROP, RECOVER), (RECOVER,)), (INT8,))
-# what each round left, named as the workbench names it
+# what each round left, named as the builder names it
 FIRST, SECOND = Plan(PLAN.rounds[:1]).hash, Plan(PLAN.rounds).hash
 
 
 def build(user: Path, out: Path) -> str:
     """The hash of the plan's file, in a run that is resumed if it is there."""
     with one_thread():
-        bench, record, _ = open_run(
-            trained(user), "local", load_data("digits"), budgets={"size_mb": "0.2x"}, out=out, resume=True
-        )
+        profile = declared("local", {"size_mb": "0.2x"})
+        run = open_run(trained(user), profile, load_data("digits"), out=out, resume=True)
         try:
-            return bench.build(PLAN).hash
+            return run.artifacts.build(PLAN).hash
         finally:
-            record.close()
+            run.close()
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ def finding(folder: Path, metric: str) -> dict:
 def journal_of(folder: Path) -> tuple[list[Trial], int]:
     record = open_record(folder / "journal.db")
     try:
-        return record.trials(), record.looks
+        return record.trials(), len(record.looks)
     finally:
         record.close()
 
@@ -71,7 +71,7 @@ def impossible(rows_run: Run, tmp_path_factory: pytest.TempPathFactory, work: Pa
 
 def test_budgets_with_room_are_met(digits_run: Run) -> None:
     assert digits_run.done.code == 0, digits_run.done.err
-    assert "\nmet: int8_" in digits_run.done.out
+    assert re.search(r"\nmet: (dynamic )?int8", digits_run.done.out)
     assert digits_run.done.err == ""
     result = result_of(digits_run.folder)
     assert (result["status"], result["binding"], result["out_of_time"]) == ("met", None, False)
@@ -93,7 +93,7 @@ def test_a_run_leaves_every_file_of_the_design_and_no_half_written_one(digits_ru
 
 def test_trials_and_report_tell_the_same_as_the_result(digits_run: Run) -> None:
     result, frame = result_of(digits_run.folder), pd.read_csv(digits_run.folder / "trials.csv")
-    assert result["schema"] == 1
+    assert result["schema"] == 2
     assert list(frame["plan_hash"]) == [trial["plan_hash"] for trial in result["trials"]]
     assert len(frame) == len(journal_of(digits_run.folder)[0]) >= 1
     report = (digits_run.folder / "report.html").read_text(encoding="utf-8")
@@ -284,7 +284,7 @@ def killed(work: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
         "--objective", "size", "--out", folder / "run",
     )  # fmt: skip
     running = start(*arguments, folder=work, log=folder / "log")
-    wait_for("measuring latency of int8_dynamic, plan 2", folder / "log", running)
+    wait_for("plan 2 of at most 2", folder / "log", running)
     left: list[int] = []
     while not left:
         assert running.poll() is None

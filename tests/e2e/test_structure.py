@@ -17,9 +17,9 @@ from autocompress.api import apply_plan
 from autocompress.core.plan import Plan, Stage, Step
 from autocompress.core.profile import Protocol, load_profile
 from autocompress.data.data_spec import load_data
-from autocompress.run import stages as planning
+from autocompress.run import stages
 from autocompress.run.result import Result
-from autocompress.structure import candidates as structuring
+from autocompress.structure import candidates
 from autocompress.structure.measuring import StructureMeasurer
 from autocompress.system.progress import Event
 from autocompress.techniques import Int8Static
@@ -71,9 +71,9 @@ def test_what_int8_alone_leaves_too_large_is_met_with_blocks_gone_and_accuracy_w
 
 
 def test_structure_that_does_not_fit_is_never_trained(result: Result) -> None:
-    trained = [trial for trial in result.history if "distillation" in trial.plan.brief]
+    trained = [trial for trial in result.history if "distillation" in trial.plan.kind]
     assert all(trial.verdict.of("size_mb").standing == "met" for trial in trained)
-    assert any(trial.plan.brief.startswith("block_dropping + int8") for trial in result.history)
+    assert any(trial.plan.kind.startswith("block_dropping + int8") for trial in result.history)
 
 
 def test_the_original_is_left_as_it_was(result: Result, trained: nn.Module) -> None:
@@ -111,29 +111,29 @@ def test_a_network_without_blocks_is_made_narrower_and_blocks_are_refused_with_t
     plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)).eval()
     result = autocompress(plain, BRIEF, task, budgets={"size_mb": "0.2x", "latency_ms": "9x"}, out=tmp_path)
     assert "no block that could go" in result.search_space.refusals["block_dropping"].sentence
-    narrowed = [trial for trial in result.history if trial.plan.brief.startswith("channel_pruning")]
+    narrowed = [trial for trial in result.history if trial.plan.kind.startswith("channel_pruning")]
     assert narrowed
     assert min(trial.verdict.of("size_mb").value for trial in narrowed) <= 0.2
 
 
 @pytest.mark.slow
-def test_where_nothing_fits_because_the_prediction_was_too_hopeful_the_way_is_looked_for_further_down(
+def test_where_nothing_fits_because_the_prediction_was_too_hopeful_the_path_is_looked_for_further_down(
     trained: nn.Module, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempts: list[int] = []
-    find_ways, predictor = planning.find_ways, structuring._predictor
+    find_paths, predictor = stages.find_paths, candidates._predictor
 
-    def counted(structure_measurer: StructureMeasurer, *rest: Any) -> Any:
-        attempts.append(structure_measurer.attempt)
-        return find_ways(structure_measurer, *rest)
+    def counted(measurer: StructureMeasurer, *rest: Any) -> Any:
+        attempts.append(measurer.attempt)
+        return find_paths(measurer, *rest)
 
     def hopeful(*known: Any) -> Any:
         predict = predictor(*known)
         factor = 0.6 if attempts == [1] else 1.0
-        return lambda cut: (predict(cut)[0], factor * predict(cut)[1])
+        return lambda moves: (predict(moves)[0], factor * predict(moves)[1])
 
-    monkeypatch.setattr(planning, "find_ways", counted)
-    monkeypatch.setattr(structuring, "_predictor", hopeful)
+    monkeypatch.setattr(stages, "find_paths", counted)
+    monkeypatch.setattr(candidates, "_predictor", hopeful)
     untrained = Task(test=task.test, name="digits, nothing to train on")
     # between the first narrower structure and one that also lacks blocks
     budgets = {"size_mb": "0.185x", "latency_ms": "3x", "max_accuracy_drop_pp": 99.0}
@@ -164,7 +164,7 @@ def test_time_that_is_left_goes_into_smaller_structures_and_the_best_so_far_is_r
     sizes = {
         trial.measurement.readings["size_mb"].value
         for trial in result.history
-        if trial.plan.brief.count("distillation") == 1 and "size_mb" in trial.measurement.readings
+        if trial.plan.kind.count("distillation") == 1 and "size_mb" in trial.measurement.readings
     }
     assert len(sizes) > 1
     # it was trained, and it is the smallest that keeps the budgets

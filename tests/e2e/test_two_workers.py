@@ -19,5 +19,5 @@ def test_two_processes_share_a_run_and_end_alike(block_user: Path, tmp_path: Pat
         require_answer(folder, codes[0], text)
         assert "search    building" in text, "both do a share of the work"
     record = open_record(folder / "journal.db")
-    assert len(record.noted("confirmations")) == record.looks
-    assert record.noted("owners") == {}
+    assert len(record.confirmed_plans) == len(record.looks)
+    assert record.owners == {}

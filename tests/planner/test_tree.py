@@ -9,20 +9,30 @@ import pytest
 from autocompress.analysis.inspection import inspect_module
 from autocompress.core.artifact import Artifact
 from autocompress.core.budget import Budget
-from autocompress.core.facts import Facts, Family
+from autocompress.core.facts import Facts, Family, Kind
+from autocompress.core.objective import OBJECTIVES
 from autocompress.core.plan import Effort, Setting, Stage, Step
-from autocompress.core.probes import Bracket, Probe, Probes, PruningPath, Structure, TrainingProbe
+from autocompress.core.probes import Bracket, Parts, Probe, Probes, PruningPath, Structure, TrainingProbe
 from autocompress.core.profile import DeviceProfile, Profile
 from autocompress.core.runtime import Example
-from autocompress.core.search_space import Answer, Choice, Reason, SearchSpace, SettingSpace
+from autocompress.core.search_space import NOT_AVAILABLE, Choice, Decision, Reason, SearchSpace, SettingSpace
 from autocompress.core.source import ArraySource
 from autocompress.core.task import Task
 from autocompress.core.technique import ArtifactTechnique, Context, Technique
 from autocompress.core.verdict import Finding, Standing, Verdict
-from autocompress.planner.questions import RULES
+from autocompress.errors import PlanError
+from autocompress.planner.questions import RULES, lacks_hardware
 from autocompress.planner.rules import Situation
-from autocompress.planner.tree import build_search_space
-from autocompress.techniques import SHELF, TECHNIQUES, Float16, Int8Dynamic, Int8Static
+from autocompress.planner.tree import build_search_space, finishing_chains, require_reachable
+from autocompress.techniques import (
+    TECHNIQUES,
+    BlockDropping,
+    ChannelPruning,
+    Distillation,
+    Float16,
+    Int8Dynamic,
+    Int8Static,
+)
 from autocompress.testing.networks import labelled, labelled_source, small_model
 
 ONNX = frozenset({"onnx"})
@@ -53,8 +63,35 @@ class Training(ArtifactTechnique):
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         return None
 
+    def describe(self, settings: Sequence[Mapping[str, Setting]]) -> str:
+        return "retrained"
+
+    def covers(self, facts: Facts) -> frozenset[Kind]:
+        return frozenset(Kind)
+
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
         return artifact
+
+
+class Packing(Training):
+    """Makes the files of others smaller, in one of two ways."""
+
+    name: ClassVar[str] = "packed"
+    summary: ClassVar[str] = "weights stand in a table"
+    stage: ClassVar[Stage] = Stage.PACKING
+    effort: ClassVar[Effort] = Effort.NONE
+    choices: ClassVar[tuple[Choice, ...]] = (Choice("codes", (256, 16)),)
+
+    def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
+        return SettingSpace(self.choices)
+
+
+class OnSparseUnits(Training):
+    """A technique that pays on units which hardly any device has."""
+
+    name: ClassVar[str] = "n_m_sparsity"
+    effort: ClassVar[Effort] = Effort.NONE
+    hardware: ClassVar[frozenset[str]] = frozenset({"sparse_2_4", "sparse_1_4"})
 
 
 class OtherFormat(Training):
@@ -97,7 +134,7 @@ SLOW = probes_of([4.0, 3.0], [1.2, 1.5, 1.3, 1.4])
 def situation(**changes: Any) -> Situation:
     """A CNN that has to become smaller and faster, with all data, where int8 pays."""
     budgets = changes.pop("budgets", (SIZE, TIME, DROP))
-    objective = changes.pop("objective", "effort")
+    objective = OBJECTIVES[changes.pop("objective", "effort")]
     device = DeviceProfile(device_class=changes.pop("place", "server"), features=changes.pop("features", ()))
     profile = Profile("here", device, budgets=budgets, objective=objective)
     baseline = judged((SIZE, Standing.EXCEEDED, 1.0), (TIME, Standing.EXCEEDED, 1.0), (DROP, Standing.MET, 0.0))
@@ -112,15 +149,15 @@ def shelf() -> list[Technique]:
 
 def with_structure() -> list[Technique]:
     """The same and what changes the network."""
-    return [technique() for technique in SHELF if technique is not Float16]
+    return [technique() for technique in TECHNIQUES if technique is not Float16]
 
 
-def ladder_of(found: Situation, techniques: Sequence[Technique] | None = None) -> SearchSpace:
-    return build_search_space(found, techniques if techniques is not None else shelf(), ONNX)
+def space_of(found: Situation, techniques: Sequence[Technique] | None = None) -> SearchSpace:
+    return build_search_space(found, techniques if techniques is not None else shelf(), "onnx")
 
 
-def answer_of(search_space: SearchSpace, rule: str) -> Answer:
-    (answer,) = (answer for answer in search_space.path if answer.rule == rule)
+def answer_of(search_space: SearchSpace, rule: str) -> Decision:
+    (answer,) = (answer for answer in search_space.decisions if answer.rule == rule)
     return answer
 
 
@@ -193,7 +230,7 @@ CASES: Sequence[tuple[str, str, str, Situation]] = (
 def test_a_rule_is_answered_with_what_was_found_and_what_follows(
     rule: str, answered: str, found: str, given: Situation
 ) -> None:
-    answer = answer_of(ladder_of(given), rule)
+    answer = answer_of(space_of(given), rule)
     declared = next(one for one in RULES if one.name == rule)
     sentences = {branch.answer: branch.sentence for branch in declared.branches}
     assert answer.answer == answered
@@ -208,23 +245,23 @@ def test_every_branch_of_every_rule_is_tested() -> None:
 
 
 def test_what_trains_is_refused_where_the_budgets_are_out_of_reach() -> None:
-    search_space = ladder_of(situation(probes=smallest(0.6, 0.2)), [Training()])
+    search_space = space_of(situation(probes=smallest(0.6, 0.2)), [Training()])
     assert search_space.out_of_reach
     assert search_space.refusals["retrained"].rule == "reachable"
-    assert not ladder_of(situation(probes=smallest(0.3, 0.2)), [Training()]).out_of_reach
+    assert not space_of(situation(probes=smallest(0.3, 0.2)), [Training()]).out_of_reach
 
 
-def test_the_path_answers_every_rule_in_order() -> None:
-    assert [answer.rule for answer in ladder_of(situation()).path] == [rule.name for rule in RULES]
+def test_every_rule_is_answered_in_order() -> None:
+    assert [answer.rule for answer in space_of(situation()).decisions] == [rule.name for rule in RULES]
 
 
 # what the answers lead to
 
 
-def test_a_model_that_fits_already_ends_with_an_empty_ladder_and_a_reason_for_everything() -> None:
-    search_space = ladder_of(situation(baseline=judged((SIZE, Standing.MET, 0.4), (TIME, Standing.MET, 0.4))))
+def test_a_model_that_fits_already_ends_with_an_empty_search_space_and_a_reason_for_everything() -> None:
+    search_space = space_of(situation(baseline=judged((SIZE, Standing.MET, 0.4), (TIME, Standing.MET, 0.4))))
     assert search_space.recipes == ()
-    assert [answer.rule for answer in search_space.path] == ["fits"]
+    assert [answer.rule for answer in search_space.decisions] == ["fits"]
     assert set(search_space.refusals) == {"int8_dynamic", "int8_static"}
     for reason in search_space.refusals.values():
         assert reason.rule == "fits"
@@ -235,38 +272,38 @@ def test_a_model_that_fits_already_ends_with_an_empty_ladder_and_a_reason_for_ev
 def test_a_model_that_is_not_measured_as_fitting_is_not_taken_to_fit() -> None:
     for standing in (Standing.UNDECIDED, Standing.UNMEASURED, Standing.EXCEEDED):
         baseline = judged((SIZE, Standing.MET, 0.4), (TIME, standing, None))
-        assert names(ladder_of(situation(baseline=baseline)))
+        assert names(space_of(situation(baseline=baseline)))
 
 
 def test_without_data_static_int8_is_refused_for_that_reason() -> None:
-    search_space = ladder_of(situation(task=None))
+    search_space = space_of(situation(task=None))
     assert names(search_space) == ["int8_dynamic"]
     assert search_space.refusals["int8_static"] == Reason(
         "needs calibration data, and there are none.", "calibration", "no data"
     )
 
 
-def test_with_data_both_techniques_make_a_rung() -> None:
-    assert set(names(ladder_of(situation()))) == {"int8_dynamic", "int8_static"}
+def test_with_data_both_techniques_make_a_recipe() -> None:
+    assert set(names(space_of(situation()))) == {"int8_dynamic", "int8_static"}
 
 
 def test_without_training_data_what_trains_is_refused_for_that_reason() -> None:
     techniques = [Training(), *shelf()]
-    search_space = ladder_of(situation(task=Task(test=many(3000))), techniques)
+    search_space = space_of(situation(task=Task(test=many(3000))), techniques)
     assert search_space.refusals["retrained"] == Reason(
         "needs training data, and there are none.", "training", "no training data"
     )
-    assert "retrained" in names(ladder_of(situation(), techniques))
+    assert "retrained" in names(space_of(situation(), techniques))
 
 
 def test_a_technique_for_other_files_is_refused_for_that_reason() -> None:
-    search_space = ladder_of(situation(), [OtherFormat(), *shelf()])
+    search_space = space_of(situation(), [OtherFormat(), *shelf()])
     assert search_space.refusals["other_format"] == Reason("cannot change onnx files.", "format", "onnxruntime")
     assert "other_format" not in names(search_space)
 
 
 def test_a_technique_that_covers_no_layer_is_refused_with_the_share_of_the_work() -> None:
-    reason = ladder_of(situation(facts=facts_of("lstm"), probes=Probes())).refusals["int8_static"]
+    reason = space_of(situation(facts=facts_of("lstm"), probes=Probes())).refusals["int8_static"]
     assert reason.rule == "quantizable"
     assert "does its work elsewhere" in reason.sentence
     assert reason.fact == "100% of the work is recurrent"
@@ -282,7 +319,7 @@ def test_a_technique_that_covers_no_layer_is_refused_with_the_share_of_the_work(
     ],
 )
 def test_where_time_matters_what_probed_slower_than_float_is_refused_with_the_figure(asks: dict[str, Any]) -> None:
-    search_space = ladder_of(situation(probes=SLOW, **asks))
+    search_space = space_of(situation(probes=SLOW, **asks))
     assert search_space.recipes == ()
     dynamic, static = search_space.refusals["int8_dynamic"], search_space.refusals["int8_static"]
     assert (dynamic.rule, static.rule) == ("probe", "probe")
@@ -294,12 +331,12 @@ def test_where_time_matters_what_probed_slower_than_float_is_refused_with_the_fi
 
 @pytest.mark.parametrize("objective", ["effort", "size", "accuracy"])
 def test_where_time_does_not_matter_slow_probes_refuse_nothing(objective: str) -> None:
-    search_space = ladder_of(situation(probes=SLOW, budgets=(SIZE, DROP), objective=objective))
+    search_space = space_of(situation(probes=SLOW, budgets=(SIZE, DROP), objective=objective))
     assert names(search_space) == ["int8_dynamic", "int8_static"]
 
 
 def test_where_time_matters_only_the_settings_that_pay_are_tried_fastest_first() -> None:
-    search_space = ladder_of(situation(probes=probes_of([0.9, 1.1], [0.9, 1.3, 0.5, 1.01])))
+    search_space = space_of(situation(probes=probes_of([0.9, 1.1], [0.9, 1.3, 0.5, 1.01])))
     tried = {recipe.name: [step.finish[0].settings for step in recipe.plans()] for recipe in search_space.recipes}
     assert {bool(settings["per_channel"]) for settings in tried["int8_dynamic"]} == {True}
     assert [settings["per_channel"] for settings in tried["int8_static"]] == [False] * 3 + [True] * 3
@@ -307,7 +344,7 @@ def test_where_time_matters_only_the_settings_that_pay_are_tried_fastest_first()
 
 
 def test_where_time_does_not_matter_all_settings_that_worked_are_tried() -> None:
-    search_space = ladder_of(situation(probes=SLOW, budgets=(SIZE,)))
+    search_space = space_of(situation(probes=SLOW, budgets=(SIZE,)))
     static = next(recipe for recipe in search_space.recipes if recipe.name == "int8_static")
     assert len(list(static.plans())) == 4 * 3
 
@@ -316,42 +353,42 @@ def test_a_technique_whose_every_probe_failed_is_refused_with_the_failure() -> N
     failed = Probes(
         tuple(Probe("int8_dynamic", settings, None, failure="no kernel.") for settings in Int8Dynamic.probed)
     )
-    search_space = ladder_of(situation(probes=failed))
+    search_space = space_of(situation(probes=failed))
     assert search_space.refusals["int8_dynamic"].rule == "probe"
     assert "no kernel." in search_space.refusals["int8_dynamic"].sentence
     assert names(search_space) == ["int8_static"]
 
 
 def test_a_technique_that_was_not_probed_is_tried_and_says_so() -> None:
-    search_space = ladder_of(situation(probes=Probes()))
+    search_space = space_of(situation(probes=Probes()))
     for recipe in search_space.recipes:
         assert "nothing was probed" in recipe.reason.sentence
         assert (recipe.predicted_latency, recipe.predicted_size) == (None, None)
 
 
-def test_a_rung_predicts_what_its_best_probe_measured() -> None:
-    search_space = ladder_of(situation())
+def test_a_recipe_predicts_what_its_best_probe_measured() -> None:
+    search_space = space_of(situation())
     static = next(recipe for recipe in search_space.recipes if recipe.name == "int8_static")
     assert (static.predicted_latency, static.predicted_size) == (0.4, 0.3)
     assert static.reason == Reason("0.40x the float latency on the dominant layers here.", "probe", "0.36 to 0.44")
 
 
-def test_a_rung_predicts_of_the_whole_model_what_its_first_plan_measured_there() -> None:
+def test_a_recipe_predicts_of_the_whole_model_what_its_first_plan_measured_there() -> None:
     first, second = (
         replace(probe, ratio=ratio, size_ratio=size, whole=True)
         for probe, ratio, size in zip(FAST.probes[2:4], (0.62, 0.61), (0.27, 0.26), strict=True)
     )
-    search_space = ladder_of(situation(probes=replace(FAST, probes=(*FAST.probes, first, second))))
+    search_space = space_of(situation(probes=replace(FAST, probes=(*FAST.probes, first, second))))
     static = next(recipe for recipe in search_space.recipes if recipe.name == "int8_static")
     # the second is faster by less than tells them apart
     assert (static.predicted_latency, static.predicted_size) == (0.62, 0.27)
     assert static.reason.sentence == "0.62x the float latency of the model here."
 
 
-def test_rungs_are_ordered_by_effort_before_speed() -> None:
+def test_recipes_are_ordered_by_effort_before_speed() -> None:
     everything = [Training(), Int8Static(), Int8Dynamic()]
     for techniques in (everything, everything[::-1]):
-        search_space = ladder_of(situation(), techniques)
+        search_space = space_of(situation(), techniques)
         assert names(search_space) == ["int8_dynamic", "int8_static", "retrained"]
         # static is the faster one by far
         assert (search_space.recipes[1].predicted_latency or 1.0) < (search_space.recipes[0].predicted_latency or 1.0)
@@ -364,6 +401,10 @@ def drop(*blocks: str) -> tuple[Step, ...]:
     return (Step("block_dropping", Stage.STRUCTURE, {"blocks": " ".join(blocks)}),)
 
 
+def can_drop(*blocks: str) -> dict[str, Parts]:
+    return {BlockDropping.name: Parts(BlockDropping.parts, blocks)}
+
+
 def with_blocks(*blocks: str, training: bool) -> Probes:
     """What was probed where these blocks can go one after the other, and a step of training takes half a second."""
     structures = tuple(Structure(drop(*blocks[: k + 1]), 0.1, 0.5 - 0.1 * k, 0.3 - 0.1 * k) for k in range(len(blocks)))
@@ -372,12 +413,12 @@ def with_blocks(*blocks: str, training: bool) -> Probes:
         if training
         else None
     )
-    return replace(FAST, blocks=blocks, ways=(PruningPath("depth", structures),), training=schedule)
+    return replace(FAST, parts=can_drop(*blocks), paths=(PruningPath("depth", structures),), training=schedule)
 
 
-def test_structure_comes_after_int8_and_training_after_both_each_round_longer_than_the_last() -> None:
+def test_structure_comes_after_int8_and_training_after_both_each_rung_longer_than_the_last() -> None:
     techniques = with_structure()[::-1]
-    search_space = ladder_of(situation(probes=with_blocks("b1", "b2", training=True)), techniques)
+    search_space = space_of(situation(probes=with_blocks("b1", "b2", training=True)), techniques)
     assert [recipe.effort for recipe in search_space.recipes] == sorted(
         recipe.effort for recipe in search_space.recipes
     )
@@ -400,7 +441,7 @@ def test_structure_comes_after_int8_and_training_after_both_each_round_longer_th
 
 def test_where_no_quantization_pays_structure_and_training_are_tried_in_float() -> None:
     probes = replace(with_blocks("b1", "b2", training=True), probes=SLOW.probes)
-    search_space = ladder_of(situation(probes=probes), with_structure())
+    search_space = space_of(situation(probes=probes), with_structure())
     assert {"int8_dynamic", "int8_static"} <= search_space.refusals.keys()
     assert names(search_space) == ["depth", *(f"structure + distillation x{number}" for number in (1, 2, 3))]
     for recipe in search_space.recipes:
@@ -409,11 +450,11 @@ def test_where_no_quantization_pays_structure_and_training_are_tried_in_float() 
             assert recipe.holds(plan)
 
 
-def test_a_course_of_smaller_structures_follows_all_rounds_of_the_one_before() -> None:
+def test_a_bracket_of_smaller_structures_follows_all_rungs_of_the_one_before() -> None:
     probes = with_blocks("b1", "b2", training=True)
     smaller = Bracket((drop("b1", "b2", "b3"),), (100,), (1,))
     training = probes.training and replace(probes.training, brackets=(*probes.training.brackets, smaller))
-    made = ladder_of(situation(probes=replace(probes, training=training)), with_structure())
+    made = space_of(situation(probes=replace(probes, training=training)), with_structure())
     assert [
         (name.startswith("smaller"), len(recipe.rounds)) for name, recipe in zip(names(made), made.recipes, strict=True)
     ][3:] == [(False, 1), (False, 2), (False, 3), (True, 1)]
@@ -421,12 +462,15 @@ def test_a_course_of_smaller_structures_follows_all_rounds_of_the_one_before() -
     assert made.recipe_of(plan) is made.recipes[-1]
 
 
+CUT = Step("channel_pruning", Stage.STRUCTURE, {"groups": "a", "ratio": 0.5})
+
+
 def test_layers_whose_channels_cannot_be_cut_are_named_beside_those_that_are() -> None:
-    cut = Step("channel_pruning", Stage.STRUCTURE, {"groups": "a", "ratio": 0.5})
-    way = PruningPath("width", (Structure((cut,), 0.1, 0.4, 0.2),))
+    path = PruningPath("width", (Structure((CUT,), 0.1, 0.4, 0.2),))
     alone = {"stem": "a zero-padded shortcut counts on its width.", **{f"l{i}": "why." for i in range(5)}}
-    probes = replace(FAST, groups=("a",), left_alone=alone, ways=(way,))
-    recipe = ladder_of(situation(probes=probes), with_structure()).recipes[2]
+    parts = {ChannelPruning.name: Parts(ChannelPruning.parts, ("a",), alone)}
+    probes = replace(FAST, parts=parts, paths=(path,))
+    recipe = space_of(situation(probes=probes), with_structure()).recipes[2]
     assert "left alone: stem: a zero-padded shortcut counts on its width." in recipe.reason.fact
     assert recipe.reason.fact.endswith("and 2 more")
 
@@ -434,23 +478,149 @@ def test_layers_whose_channels_cannot_be_cut_are_named_beside_those_that_are() -
 def test_the_structure_that_is_expected_to_fit_is_the_first_below_the_budgets() -> None:
     findings = tuple(Finding(Budget.parse(metric, "0.45x"), Standing.EXCEEDED, 1.0) for metric in ("latency_ms",))
     made = replace(situation(probes=with_blocks("b1", "b2", "b3", training=False)), baseline=Verdict(findings))
-    recipe = ladder_of(made, with_structure()).recipes[2]
+    recipe = space_of(made, with_structure()).recipes[2]
     assert recipe.likely == 1
     assert (recipe.predicted_latency, recipe.predicted_size) == (0.4, pytest.approx(0.2))
 
 
 def test_without_training_data_structure_is_tried_untrained() -> None:
     probes = with_blocks("b1", training=False)
-    search_space = ladder_of(situation(task=Task(test=many(3000)), probes=probes), with_structure())
+    search_space = space_of(situation(task=Task(test=many(3000)), probes=probes), with_structure())
     assert names(search_space) == ["int8_dynamic", "int8_static", "depth + int8_static"]
     assert search_space.refusals["distillation"].rule == "training"
 
 
 def test_without_a_block_that_can_go_structure_and_recovery_are_refused() -> None:
-    search_space = ladder_of(situation(), with_structure())
+    search_space = space_of(situation(), with_structure())
     assert names(search_space) == ["int8_dynamic", "int8_static"]
     assert search_space.refusals["block_dropping"].rule == "blocks"
     assert search_space.refusals["distillation"].rule == "recovery"
+
+
+@pytest.mark.parametrize(
+    ("smallest", "sentence"),
+    [
+        (None, "there was no time to measure what it would save."),
+        (Structure((), None, 0.3, 0.2), "nothing that it can take is predicted to save what a budget asks for."),
+    ],
+)
+def test_a_structure_technique_that_no_path_takes_is_refused_with_what_it_could_take(
+    smallest: Structure | None, sentence: str
+) -> None:
+    parts = {**can_drop("b1"), ChannelPruning.name: Parts(ChannelPruning.parts, ("a", "b"))}
+    probes = replace(with_blocks("b1", training=False), parts=parts, smallest=smallest)
+    search_space = space_of(situation(probes=probes), with_structure())
+    assert search_space.refusals[ChannelPruning.name] == Reason(
+        sentence, "structure", "2 groups of channels can be cut"
+    )
+    assert BlockDropping.name not in search_space.refusals
+    assert "depth + int8_static" in names(search_space)
+    both = PruningPath("depth and width", (Structure((*drop("b1"), CUT), 0.1, 0.3, 0.2),))
+    used = space_of(situation(probes=replace(probes, paths=(*probes.paths, both))), with_structure())
+    assert not {ChannelPruning.name, BlockDropping.name} & set(used.refusals)
+    assert "depth and width + int8_static" in names(used)
+
+
+def test_a_path_of_a_technique_that_is_refused_is_no_recipe() -> None:
+    probes = replace(with_blocks("b1", training=False), parts={})
+    search_space = space_of(situation(probes=probes), with_structure())
+    assert search_space.refusals[BlockDropping.name].rule == "blocks"
+    assert names(search_space) == ["int8_dynamic", "int8_static"]
+
+
+# chains of finishing steps
+
+
+def test_steps_of_different_stages_follow_each_other_each_chain_a_recipe_of_its_own() -> None:
+    search_space = space_of(situation(), [Packing(), *shelf()])
+    assert set(names(search_space)) == {
+        "packed",
+        "int8_dynamic",
+        "int8_static",
+        "int8_dynamic + packed",
+        "int8_static + packed",
+    }
+    efforts = [recipe.effort for recipe in search_space.recipes]
+    assert efforts == sorted(efforts)
+    chain = next(recipe for recipe in search_space.recipes if recipe.name == "int8_static + packed")
+    assert chain.effort is Effort.CALIBRATION
+    assert chain.techniques == ["int8_static", "packed"]
+    assert chain.reason.sentence == (
+        "weights and activations in int8, ranges from calibration data; then weights stand in a table."
+    )
+    plans = list(chain.plans())
+    alone = next(recipe for recipe in search_space.recipes if recipe.name == "int8_static")
+    assert len(plans) == 2 * len(list(alone.plans()))
+    for plan in plans:
+        assert [step.stage for step in plan.finish] == [Stage.PRECISION, Stage.PACKING]
+        assert search_space.recipe_of(plan) is chain
+
+
+def test_a_chain_predicts_the_product_of_what_its_steps_are_known_to_change() -> None:
+    packed = Probe("packed", {"codes": 256}, 1.2, 1.1, 1.3, 0.5)
+    known = replace(FAST, probes=(*FAST.probes, packed))
+    for probes, latency, size in ((FAST, 0.4, 0.3), (known, 0.4 * 1.2, 0.3 * 0.5)):
+        search_space = space_of(situation(probes=probes), [Packing(), *shelf()])
+        chain = next(recipe for recipe in search_space.recipes if recipe.name == "int8_static + packed")
+        assert (chain.predicted_latency, chain.predicted_size) == (pytest.approx(latency), pytest.approx(size))
+    unknown = space_of(situation(probes=Probes()), [Packing(), *shelf()])
+    assert {(recipe.predicted_latency, recipe.predicted_size) for recipe in unknown.recipes} == {(None, None)}
+
+
+def test_chains_have_at_most_one_step_of_each_stage_and_single_steps_come_first() -> None:
+    dynamic, static, packing = Int8Dynamic(), Int8Static(), Packing()
+    chains = list(finishing_chains([packing, dynamic, static, BlockDropping(), Distillation()], "onnx"))
+    assert set(chains) == {(packing,), (dynamic,), (static,), (dynamic, packing), (static, packing)}
+    assert [len(chain) for chain in chains] == [1, 1, 1, 2, 2]
+    assert list(finishing_chains([OtherFormat(), packing], "onnx")) == [(packing,)]
+    other = OtherFormat()
+    assert list(finishing_chains([other, packing], "tflite")) == [(other,)]
+    assert list(finishing_chains([BlockDropping()], "onnx")) == []
+
+
+def test_structure_is_finished_by_the_fastest_chain() -> None:
+    packed = Probe("packed", {"codes": 256}, 0.9, 0.8, 1.0, 0.5)
+    probes = replace(with_blocks("b1", training=False), probes=(*FAST.probes, packed))
+    search_space = space_of(situation(probes=probes), [Packing(), *with_structure()])
+    structured = [recipe for recipe in search_space.recipes if recipe.structures]
+    assert [recipe.name for recipe in structured] == ["depth + int8_static + packed"]
+    (plan,) = structured[0].plans()
+    assert [step.technique for step in plan.steps] == [BlockDropping.name, "int8_static", "packed"]
+
+
+# what recipes can reach
+
+
+def test_every_technique_on_the_shelf_can_be_reached() -> None:
+    require_reachable([technique() for technique in TECHNIQUES])
+
+
+@pytest.mark.parametrize(
+    ("kind", "stage"),
+    [
+        (Training, Stage.RECOVERY),
+        (Training, Stage.STRUCTURE),
+        (Training, Stage.WEIGHTS),
+        (Distillation, Stage.WEIGHTS),
+        (Distillation, Stage.STRUCTURE),
+        (BlockDropping, Stage.WEIGHTS),
+        (Distillation, Stage.PRECISION),
+    ],
+)
+def test_a_technique_that_no_recipe_has_a_place_for_is_an_error_that_names_it(
+    kind: type[Technique], stage: Stage
+) -> None:
+    odd = type("Odd", (kind,), {"name": "odd", "stage": stage})()
+    with pytest.raises(PlanError, match=f"no recipe tries a Odd at stage {stage}") as caught:
+        require_reachable([*shelf(), odd])
+    assert caught.value.where == "odd"
+    assert "recovery a ModelTechnique" in caught.value.hint
+
+
+def test_a_name_that_stands_on_the_shelf_twice_is_an_error() -> None:
+    with pytest.raises(PlanError, match="twice") as caught:
+        require_reachable([*shelf(), Packing(), Int8Static()])
+    assert caught.value.where == "int8_static"
 
 
 # techniques that this version does not have
@@ -465,13 +635,13 @@ def test_without_a_block_that_can_go_structure_and_recovery_are_refused() -> Non
         ("transformer", "transformer", "a transformer"),
     ],
 )
-def test_what_is_not_on_the_shelf_is_listed_as_not_available_and_is_no_rung(
+def test_what_is_not_on_the_shelf_is_listed_as_not_available_and_is_no_recipe(
     name: str, family: str, answer: str
 ) -> None:
-    search_space = ladder_of(situation(facts=facts_of(name), probes=Probes()))
+    search_space = space_of(situation(facts=facts_of(name), probes=Probes()))
     (rule,) = (one for one in RULES if one.name == "family")
     (declared,) = (branch for branch in rule.branches if branch.answer == answer)
-    missing = set(declared.effect.refuse) - {technique.name for technique in shelf()}
+    missing = set(declared.effect.usual) - {technique.name for technique in shelf()}
     assert missing
     for technique in missing:
         reason = search_space.refusals[technique]
@@ -489,27 +659,100 @@ def test_what_is_not_on_the_shelf_is_listed_as_not_available_and_is_no_rung(
     ],
 )
 def test_quantization_aware_training_is_not_available_with_and_without_training_data(task: Task) -> None:
-    reason = ladder_of(situation(task=task)).refusals["quantization_aware_training"]
+    reason = space_of(situation(task=task)).refusals["quantization_aware_training"]
     assert reason.sentence == "not available in this version."
 
 
+@pytest.mark.parametrize("name", sorted({name for rule in RULES for b in rule.branches for name in b.effect.usual}))
+@pytest.mark.parametrize("given", [case[3] for case in CASES if case[0] in ("family", "hardware", "what")])
+def test_what_people_usually_use_is_tried_once_it_is_on_the_shelf(given: Situation, name: str) -> None:
+    technique = type("Usual", (Training,), {"name": name, "effort": Effort.NONE})()
+    search_space = space_of(given, [*shelf(), technique])
+    assert name not in search_space.refusals
+    assert name in names(search_space)
+
+
+def test_what_is_usual_is_refused_by_what_it_needs_alone() -> None:
+    technique = type("Usual", (Training,), {"name": "quantization_aware_training"})()
+    without = space_of(situation(task=Task(test=many(3000))), [*shelf(), technique])
+    assert without.refusals["quantization_aware_training"].rule == "training"
+    assert "quantization_aware_training" in names(space_of(situation(), [*shelf(), technique]))
+
+
+def test_no_rule_refuses_by_name() -> None:
+    # under other names the same techniques are refused, for the same reasons
+    for given in (case[3] for case in CASES):
+        techniques = [technique() for technique in TECHNIQUES]
+        renamed = [type("Renamed", (technique,), {"name": f"other_{technique.name}"})() for technique in TECHNIQUES]
+        rules = {rule.name for rule in RULES}
+        refused, others = (
+            {
+                name: reason
+                for name, reason in space_of(given, shelf_).refusals.items()
+                if reason.rule in rules and reason.sentence != NOT_AVAILABLE
+            }
+            for shelf_ in (techniques, renamed)
+        )
+        assert others == {f"other_{name}": reason for name, reason in refused.items()}
+
+
+def test_what_pays_on_units_that_the_device_has_none_of_is_refused_with_those_that_it_has() -> None:
+    reason = space_of(situation(), [*shelf(), OnSparseUnits()]).refusals["n_m_sparsity"]
+    assert reason.rule == "hardware"
+    assert reason.fact == "int8_dot_product"
+    assert reason.sentence.startswith("it multiplies int8 directly")
+    nothing = space_of(situation(probes=Probes()), [*shelf(), OnSparseUnits()]).refusals["n_m_sparsity"]
+    assert (nothing.rule, nothing.fact) == ("hardware", "no unit for narrow or sparse numbers")
+
+
+@pytest.mark.parametrize("unit", ["sparse_2_4", "sparse_1_4"])
+def test_one_of_the_units_that_a_technique_pays_on_is_enough(unit: str) -> None:
+    search_space = space_of(situation(features=(unit,)), [*shelf(), OnSparseUnits()])
+    assert "n_m_sparsity" not in search_space.refusals
+    assert "n_m_sparsity" in names(search_space)
+
+
+@pytest.mark.parametrize(
+    ("needed", "lacking"),
+    [
+        (frozenset(), False),
+        ({"int8_dot_product"}, False),
+        ({"sparse_2_4"}, True),
+        ({"sparse_2_4", "fp16"}, False),
+    ],
+)
+def test_hardware_is_what_the_profile_names_and_what_the_probes_found(needed: set[str], *, lacking: bool) -> None:
+    technique = type("Needing", (Training,), {"hardware": frozenset(needed)})()
+    # the profile names fp16, the probes found products of int8
+    assert lacks_hardware(technique, situation(features=("fp16",))) == lacking
+
+
 @pytest.mark.parametrize("given", [case[3] for case in CASES])
-def test_everything_on_the_shelf_is_either_a_rung_or_refused_with_rule_sentence_and_fact(given: Situation) -> None:
+def test_everything_on_the_shelf_is_either_in_a_recipe_or_refused_with_rule_sentence_and_fact(given: Situation) -> None:
     techniques = [technique() for technique in TECHNIQUES]
-    search_space = ladder_of(given, techniques)
+    search_space = space_of(given, techniques)
     on_shelf = {technique.name for technique in techniques}
-    assert on_shelf == (set(names(search_space)) | set(search_space.refusals)) & on_shelf
-    assert not set(names(search_space)) & set(search_space.refusals)
-    known = {rule.name for rule in RULES} | {"probe", "quantizable", "format", "size"}
+    in_recipes = {name for recipe in search_space.recipes for name in recipe.techniques}
+    assert on_shelf == (in_recipes | set(search_space.refusals)) & on_shelf
+    assert not in_recipes & set(search_space.refusals)
+    known = {rule.name for rule in RULES} | {
+        "probe",
+        "quantizable",
+        "format",
+        "size",
+        "blocks",
+        "channels",
+        "structure",
+    }
     for reason in search_space.refusals.values():
-        assert reason.rule in known
+        assert reason.rule in {*known, "recovery"}
         assert reason.sentence.endswith(".")
         assert reason.fact
 
 
 @pytest.mark.parametrize(("limit", "tried"), [(0.6, True), (0.3, False)])
 def test_half_precision_is_tried_where_half_the_bytes_may_do(limit: float, *, tried: bool) -> None:
-    search_space = ladder_of(situation(budgets=(share("size_mb", limit), DROP)), [*shelf(), Float16()])
+    search_space = space_of(situation(budgets=(share("size_mb", limit), DROP)), [*shelf(), Float16()])
     assert ("float16" in names(search_space)) == tried
     assert ("float16" in search_space.refusals) != tried
 
@@ -526,11 +769,11 @@ def test_half_precision_is_tried_where_half_the_bytes_may_do(limit: float, *, tr
     ],
 )
 def test_a_budget_that_cannot_be_kept_is_said_before_anything_is_tried(changes: dict[str, Any], rule: str) -> None:
-    search_space = ladder_of(situation(**changes))
+    search_space = space_of(situation(**changes))
     assert answer_of(search_space, rule).answer == "yes"
     (warning,) = (warning for warning in search_space.warnings if answer_of(search_space, rule).sentence in warning)
     assert warning.startswith(answer_of(search_space, rule).found)
 
 
 def test_a_budget_within_reach_is_not_warned_of() -> None:
-    assert ladder_of(situation()).warnings == ()
+    assert space_of(situation()).warnings == ()

@@ -71,7 +71,7 @@ def test_without_data_the_front_is_one_of_size_and_latency() -> None:
     nothing = float("nan")
     trials = [trial(0, size=0.5, latency=0.5, score=nothing), trial(1, size=0.6, latency=0.6, score=nothing)]
     assert list(trials_frame(trials)["pareto"]) == [True, False]
-    (row,) = front_rows(trials_frame(trials))
+    (row,) = front_rows(trials_frame(trials), "model.onnx")
     assert (row.number, row.score, row.score_drop) == (0, None, None)
 
 
@@ -101,8 +101,9 @@ def printed(summary: Summary, columns: int = 80) -> str:
 
 def test_the_report_lists_the_front_quickest_first_with_the_files(result: Result) -> None:
     report = html_report(result)
-    front = front_rows(trials_frame(result.history))
+    front = front_rows(trials_frame(result.history, result.names), result.baseline.entry)
     assert [row.plan for row in front] == [f"scripted(variant={name})" for name in ("quick", "small", "right")]
+    assert [row.name for row in front] == ["scripted quick", "scripted small", "scripted right"]
     places = [report.index(row.file) for row in front]
     assert places == sorted(places)
     for row in front:
@@ -119,10 +120,11 @@ def test_the_picture_shows_both_panels_the_budgets_and_the_front(result: Result)
 def test_the_terminal_lists_the_front_unless_the_cheapest_plan_was_asked_for(result: Result) -> None:
     said = printed(Summary.of(result))
     assert "Pareto front" in said
-    # no., latency, size, score, points lost, and the techniques without their settings
-    assert "  0   0.20x 0.51x  96.00%     4.00 scripted" in said
-    # but for the line with the folder, which the test cannot shorten
-    assert max(len(line) for line in said.splitlines() if str(result.folder) not in line) <= 80
+    # no., latency, size, score, points lost, and the plan's name
+    assert "  0   0.20x 0.51x  96.00%     4.00 scripted quick" in said
+    # but for the line with the folder and the sentence with the plan's name, which the test cannot shorten
+    long = [str(result.folder), *result.explanation]
+    assert max(len(line) for line in said.splitlines() if not any(words in line for words in long)) <= 80
     again = printed(Summary.read(result.folder))
     assert again[: again.index("took")] == said[: said.index("took")]
 
@@ -136,3 +138,9 @@ def test_a_result_of_an_earlier_version_is_shown_without_a_front(result: Result,
     (tmp_path / "result.json").write_bytes((result.folder / "result.json").read_bytes())
     (tmp_path / "trials.csv").write_text("number,plan\n0,something\n", encoding="utf-8")
     assert "Pareto front" not in printed(Summary.read(tmp_path))
+
+
+def test_the_terminal_labels_the_stages_by_what_they_are_and_names_the_plan_in_the_verdict(result: Result) -> None:
+    lines = printed(Summary.of(result)).splitlines()
+    assert [line.split()[0] for line in lines if line.startswith(("baseline ", "answer "))] == ["baseline", "answer"]
+    assert "met: scripted quick" in lines

@@ -2,43 +2,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from graded_checks import STANDINGS, check_of, finding, graded, model_in
 from rich.console import Console
 
 from autocompress.core.artifact import Artifact
-from autocompress.core.budget import Budget, GateRule
-from autocompress.core.measurement import Measurement
-from autocompress.core.verdict import Finding, Standing
-from autocompress.report.gate import checks_json, junit, markdown, print_checks, remarks
-from autocompress.run.gate import Check, Grade, Graded, grade_of, margin, worst
+from autocompress.core.budget import GateRule
+from autocompress.core.verdict import Standing
+from autocompress.report.gate import checks_json, print_checks, remarks
+from autocompress.run.gate import Grade, grade_of, margin, worst
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "check.schema.json").read_text(encoding="utf-8"))
-STANDINGS = list(Standing)
-USUAL = GateRule()
-
-
-def finding(standing: Standing = Standing.MET, metric: str = "size_mb", **more: object) -> Finding:
-    numbers = {"value": 0.5, "low": 0.4, "high": 0.6} if standing is not Standing.UNMEASURED else {}
-    return Finding(Budget(metric, 1.0), standing, **{**numbers, "sentence": "so it is", **more})  # type: ignore[arg-type]
-
-
-def graded(standing: Standing = Standing.MET, rule: GateRule = USUAL, why: str = "", **more: object) -> Graded:
-    found = finding(standing, **more)
-    return Graded(found, rule, grade_of(found, rule), why)
 
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Artifact:
     (tmp_path / "model.onnx").write_bytes(b"x")
-    return Artifact(tmp_path, "model.onnx", ("model.onnx",), "onnx", (), ())
-
-
-def check_of(artifact: Artifact, *ones: Graded, profile: str = "local") -> Check:
-    return Check(profile, 0.95, artifact, None, Measurement(), ones, "a machine")
+    return model_in(tmp_path)
 
 
 # grades
@@ -131,37 +112,6 @@ def by_schema(value: object, schema: dict[str, object], where: str = "$") -> Non
 def test_the_json_keeps_to_the_published_schema(artifact: Artifact) -> None:
     checks = [check_of(artifact, *(graded(standing) for standing in STANDINGS)), check_of(artifact, profile="empty")]
     by_schema(json.loads(json.dumps(checks_json(checks), allow_nan=False)), SCHEMA)
-
-
-def test_junit_has_a_case_for_each_budget_and_a_failure_for_each_that_failed(artifact: Artifact) -> None:
-    lenient = GateRule(severity="warn", message="ask Ann")
-    check = check_of(
-        artifact, graded(), graded(Standing.EXCEEDED, why="largest tensors: a"), graded(Standing.EXCEEDED, lenient)
-    )
-    suite = ElementTree.fromstring(junit([check])).find("testsuite")
-    assert suite is not None
-    assert (suite.get("tests"), suite.get("failures")) == ("3", "1")
-    failures = [case.find("failure") for case in suite.findall("testcase")]
-    assert [failure is not None for failure in failures] == [False, True, False]
-    assert failures[1] is not None
-    assert failures[1].get("message") == "so it is. largest tensors: a"
-    assert "ask Ann" in (suite.findall("testcase")[2].findtext("system-out") or "")
-
-
-def test_junit_of_no_budget_fails(artifact: Artifact) -> None:
-    suite = ElementTree.fromstring(junit([check_of(artifact)])).find("testsuite")
-    assert suite is not None
-    assert suite.get("failures") == "1"
-
-
-@given(st.text(max_size=80))
-def test_any_words_of_a_user_are_xml_and_one_cell_of_markdown(words: str) -> None:
-    artifact = Artifact(Path("/tmp"), "model.onnx", ("model.onnx",), "onnx", (), ())
-    check = check_of(artifact, graded(Standing.EXCEEDED, GateRule(message=words)), profile=words or "x")
-    ElementTree.fromstring(junit([check]))
-    table = [line for line in markdown([check]).splitlines() if line.startswith("| ")]
-    assert all(line.replace("\\\\", "").replace("\\|", "").count("|") == 8 for line in table)
-    assert "<" not in markdown([check])
 
 
 def test_the_terminal_shows_a_line_for_each_budget_and_the_reason_of_a_broken_one(artifact: Artifact) -> None:

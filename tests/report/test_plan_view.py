@@ -6,7 +6,7 @@ from torch import nn
 
 from autocompress.analysis.inspection import inspect_module
 from autocompress.core.facts import Facts
-from autocompress.core.probes import Probes
+from autocompress.core.probes import Parts, Probes
 from autocompress.core.runtime import Example
 from autocompress.report.plan import print_preflight, print_probes
 
@@ -24,7 +24,9 @@ def preflight(probes: Probes, module: nn.Module | None = None) -> str:
 
 def test_what_cannot_be_cut_is_named_with_the_reason_and_what_then() -> None:
     left = {**dict.fromkeys(("a", "b", "c", "d", "e"), "it is wide."), "stem": "it is padded."}
-    said = preflight(Probes(blocks=("x", "y"), groups=("g",), left_alone=left))
+    blocks = Parts("blocks can be left out", ("x", "y"))
+    groups = Parts("groups of channels can be cut", ("g",), left)
+    said = preflight(Probes(parts={"block_dropping": blocks, "channel_pruning": groups}))
     assert "2 blocks can be left out, 1 groups of channels can be cut" in said
     assert "left alone: a, b, c and 2 more: it is wide." in said
     assert "left alone: stem: it is padded." in said

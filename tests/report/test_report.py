@@ -14,6 +14,7 @@ import pytest
 from autocompress.analysis import layer_probes as probing
 from autocompress.api import autocompress
 from autocompress.core.budget import Budget
+from autocompress.core.objective import EFFORT
 from autocompress.core.plan import Plan, Stage, Step
 from autocompress.core.profile import Profile, Protocol
 from autocompress.core.search_space import Reason
@@ -23,17 +24,16 @@ from autocompress.report import write_files
 from autocompress.report.frame import COLUMNS, trials_frame
 from autocompress.report.html import html_report
 from autocompress.report.wording import duration
-from autocompress.run.result import Result
+from autocompress.run.result import SCHEMA, Result
 from autocompress.system.workspace import RESULT_FILES
 from autocompress.testing.fakes import FakeDevice, Scripted, Stand, Variant, ramp, task_of
 from autocompress.testing.networks import labelled, small_model
 
 HOSTILE = '<script>alert("1")</script><img src=x onerror=alert(2)> & </style></td></svg>{{ 7*7 }}'
-KEYS = {"changes",
-    "schema", "status", "plan", "plan_text", "artifact", "baseline_sha256", "verdict", "binding", "stages",
-    "explanation", "profile", "objective", "confidence", "machine", "data", "score_is_rate", "seconds",
-    "out_of_time", "facts",
-    "search_space", "predictions", "trials",
+KEYS = {
+    "schema", "status", "plan", "plan_name", "plan_text", "artifact", "baseline_sha256", "verdict", "binding", "stages",
+    "prediction_flips", "explanation", "profile", "objective", "confidence", "machine", "data", "score_is_rate",
+    "seconds", "out_of_time", "facts", "search_space", "predictions", "trials",
 }  # fmt: skip
 
 
@@ -104,8 +104,10 @@ def hostile_copy(result: Result) -> Result:
     return replace(
         result,
         plan=plan,
+        plan_name=HOSTILE,
+        names={plan.hash: HOSTILE},
         verdict=replace(result.verdict, findings=findings),
-        profile=replace(result.profile, name=HOSTILE, objective=HOSTILE),
+        profile=replace(result.profile, name=HOSTILE, objective=replace(EFFORT, name=HOSTILE)),
         machine=HOSTILE,
         data=HOSTILE,
         explanation=[HOSTILE],
@@ -122,7 +124,7 @@ def hostile_copy(result: Result) -> Result:
 
 def test_the_report_says_the_status_and_every_budget_with_its_evidence(real: Result, page: Page) -> None:
     assert f"Budgets {real.status}" in page.text
-    assert str(real.plan) in page.text
+    assert f"Budgets {real.status} {real.plan_name} exact settings {real.plan} Profile" in page.text
     assert len(real.verdict.findings) == 2
     for finding in real.verdict.findings:
         assert f"{finding.budget} {finding.standing} {finding.sentence}" in page.text
@@ -130,21 +132,21 @@ def test_the_report_says_the_status_and_every_budget_with_its_evidence(real: Res
         assert sentence in page.text
 
 
-def test_the_report_gives_every_rung_and_every_refusal_with_its_reason(real: Result, page: Page) -> None:
+def test_the_report_gives_every_recipe_and_every_refusal_with_its_reason(real: Result, page: Page) -> None:
     assert {"int8_static", "low_rank"} <= set(real.search_space.refusals)
     for name, reason in real.search_space.refusals.items():
         assert f"{name} refused {reason.sentence} {reason.fact}".strip() in page.text
     assert real.search_space.recipes
     for recipe in real.search_space.recipes:
         assert f"{recipe.name} tried {recipe.reason.sentence}" in page.text
-    for answer in real.search_space.path:
+    for answer in real.search_space.decisions:
         assert f"{answer.question} {answer.answer} {answer.found} {answer.sentence}" in page.text
 
 
 def test_the_report_lists_every_trial_and_how_it_was_measured(real: Result, page: Page) -> None:
     assert real.history
     for trial in real.history:
-        assert f"{trial.number} {trial.plan} {trial.reason} {trial.outcome}" in page.text
+        assert f"{trial.number} {real.names[trial.plan.hash]} {trial.plan} {trial.reason} {trial.outcome}" in page.text
     assert real.certificate is not None
     assert real.certificate["artifact_sha256"] in page.text
     assert real.machine in page.text
@@ -175,8 +177,9 @@ def test_a_hostile_name_is_shown_and_does_nothing(real: Result, page: Page) -> N
     assert hostile.tags <= page.tags
     assert not any(name.startswith("on") for _, attributes in hostile.elements for name in attributes)
     shown = " ".join(HOSTILE.split())
-    # plan, profile, objective, machine, data, explanation, facts, refusal, findings, trial, certificate
-    assert hostile.text.count(shown) >= 11
+    # plan and its name, profile, objective, machine, data, explanation, facts, refusal, findings, trial and its name,
+    # certificate
+    assert hostile.text.count(shown) >= 13
     assert "49" not in hostile.text.replace(shown, "").split()
 
 
@@ -221,6 +224,7 @@ def test_trials_csv_has_a_row_per_trial_and_these_columns(real: Result) -> None:
     rows = rows_of(real.folder / "trials.csv")
     assert list(rows[0]) == list(COLUMNS)
     assert [row["plan_hash"] for row in rows] == [trial.plan.hash for trial in real.history]
+    assert [row["name"] for row in rows] == [real.names[trial.plan.hash] for trial in real.history]
     last = real.history[-1]
     assert float(rows[-1]["size_mb"]) == last.measurement.readings["size_mb"].value
     assert float(rows[-1]["latency_p50_ms"]) == last.measurement.readings["latency_ms"].statistic("p50")
@@ -260,11 +264,11 @@ def test_commas_quotes_and_lines_survive_trials_csv(tmp_path: Path) -> None:
 def test_result_json_has_these_keys_and_says_what_the_result_says(real: Result) -> None:
     data = json.loads((real.folder / "result.json").read_text("utf-8"))
     assert set(data) == KEYS
-    assert data["schema"] == 1
+    assert data["schema"] == SCHEMA == 2
     assert data["status"] == real.status
     assert data == json.loads(json.dumps(real.to_json()))
     assert set(data["search_space"]) == {"recipes", "refusals", "path", "warnings"}
-    assert set(data["trials"][0]) == {"number", "plan", "plan_hash", "outcome", "reason", "seconds"}
+    assert set(data["trials"][0]) == {"number", "name", "plan", "plan_hash", "outcome", "reason", "seconds"}
     assert set(data["search_space"]["refusals"]) == set(real.search_space.refusals)
 
 

@@ -9,22 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
-from autocompress.evaluation.workbench import Tools
 
 from autocompress import api
 from autocompress.core.plan import Plan
 from autocompress.core.record import Record
 from autocompress.core.task import Task
+from autocompress.core.tools import Tools
 from autocompress.core.trial import Trial
 from autocompress.core.verdict import Standing, Status
 from autocompress.errors import ArtifactError, AutocompressError, DataError, DeviceError, RecordError, UsageError
 from autocompress.report import write_files
 from autocompress.resolution import resolve as resolution
-from autocompress.resolution import shortlist
+from autocompress.resolution import shortlist, stored_run
 from autocompress.run.record_store import open_record
 from autocompress.run.result import Result
-from autocompress.run.setup import note_inputs
+from autocompress.run.setup import identity_of, inputs_of
 from autocompress.statistics.bounds import spend
 from autocompress.system.workspace import RESULT_FILES
 from autocompress.testing.fakes import (
@@ -63,11 +64,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def finish(folder: Path, items: str = "all") -> Path:
     stand = Stand(folder, [scripted()], BUDGETS, TASK, objective="latency", items=items)
-    note_inputs(stand.run, stand.record, {})
-    hashes = ",".join(part.hash for part in (TASK.validation, TASK.holdout) if part is not None)
-    stand.record.note("identity", {"model": stand.run.baseline.hash, "data": hashes})
+    run = stand.run
+    identity = identity_of(run.profile, run.task, run.baseline)
+    stand.record.begin(identity, inputs_of(run.profile, run.task, run.builder, run.tools, {}))
     result = stand.result()
-    stand.record.note("facts", result.facts.to_json())
     write_files(result)
     stand.record.close()
     assert result.status is Status.MET
@@ -88,7 +88,7 @@ def folder(finished: Path, tmp_path: Path) -> Path:
 def device(monkeypatch: pytest.MonkeyPatch) -> FakeDevice:
     """The device of the scripted tools, which stand in the place of the real ones."""
     device = FakeDevice()
-    monkeypatch.setattr(resolution, "tools_at_hand", lambda: Tools(ExportedOnce(), device, [scripted()]))
+    monkeypatch.setattr(stored_run, "tools_of", lambda profile: Tools(ExportedOnce(), device, [scripted()]))
     return device
 
 
@@ -108,14 +108,21 @@ def answer(result: Result) -> str:
 
 def note(folder: Path, key: str, value: Any) -> None:
     record = open_record(folder / "journal.db")
-    record.note(key, value)
+    record.notes.amend(key, lambda _: value)
+    record.close()
+
+
+def note_input(folder: Path, name: str, value: Any) -> None:
+    """One of the inputs that the run wrote down, changed."""
+    record = open_record(folder / "journal.db")
+    record.notes.amend("inputs", lambda inputs: {**inputs, name: value})
     record.close()
 
 
 def looks(folder: Path) -> int:
     record = open_record(folder / "journal.db")
     try:
-        return record.looks
+        return len(record.looks)
     finally:
         record.close()
 
@@ -193,7 +200,7 @@ def test_what_the_run_stopped_before_is_measured_on_the_stored_file_and_kept(
     row = next(trial for trial in result.history if variants([trial.plan]) == ["exact"])
     assert len(row.measurement.readings["score"].samples) == 300
     record = open_record(folder / "journal.db")
-    assert list(record.noted("measured_later")) == [str(row.number)]
+    assert list(record.later_measurements) == [row.number]
     # the run's own record stays what it was
     assert "score" not in record.trials()[row.number].measurement.readings
     record.close()
@@ -284,10 +291,10 @@ def test_other_data_than_the_run_s_are_refused(task: Task, word: str, folder: Pa
     assert not (folder / "resolved").exists()
 
 
-def test_code_that_a_journal_names_is_not_run(folder: Path, resolve: Resolve) -> None:
+def test_code_that_a_record_names_is_not_run(folder: Path, resolve: Resolve) -> None:
     marker = folder / "was-run"
     (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w')\ndef task():\n    return None\n")
-    note(folder, "named", {"folder": str(folder), "data": "evil.py:task"})
+    note_input(folder, "named", {"folder": str(folder), "data": "evil.py:task"})
     result = resolve(None, latency_ms="0.3x", max_accuracy_drop_pp=20)
     assert result.status is Status.UNDECIDED
     assert any("give --data evil.py:task" in sentence for sentence in result.explanation)
@@ -297,13 +304,13 @@ def test_code_that_a_journal_names_is_not_run(folder: Path, resolve: Resolve) ->
 def test_a_named_archive_is_loaded_from_where_the_run_was_started(folder: Path, resolve: Resolve) -> None:
     assert TASK.validation is not None
     assert TASK.holdout is not None
-    parts = {"val": TASK.validation, "test": TASK.holdout}
+    splits = {"val": TASK.validation, "test": TASK.holdout}
     arrays = {}
-    for name, part in parts.items():
-        (inputs,), labels = part.source.read(list(range(len(part))))
+    for name, split in splits.items():
+        (inputs,), labels = split.source.read(list(range(len(split))))
         arrays |= {f"x_{name}": inputs, f"y_{name}": labels}
     np.savez(folder / "items.npz", **arrays)
-    note(folder, "named", {"folder": str(folder), "data": "items.npz"})
+    note_input(folder, "named", {"folder": str(folder), "data": "items.npz"})
     result = resolve(None, max_accuracy_drop_pp=20)
     assert (result.status, answer(result)) == (Status.MET, "rough")
     arrays["y_test"] = 1 - arrays["y_test"]
@@ -341,9 +348,22 @@ def test_a_changed_file_is_left_out_and_named(folder: Path, resolve: Resolve) ->
     shutil.copyfile(artifact_of(folder, "exact"), artifact_of(folder, "rough"))
     result = resolve(latency_ms="0.3x", max_accuracy_drop_pp=20)
     assert result.status is Status.NOT_MET
-    assert any("(scripted) is left out" in sentence and "no longer" in sentence for sentence in result.explanation)
+    assert any(
+        "(scripted rough) is left out" in sentence and "no longer" in sentence for sentence in result.explanation
+    )
     artifact_of(folder, "rough").write_bytes(b"no model")
     assert any("left out" in s for s in resolve(latency_ms="0.3x", max_accuracy_drop_pp=20).explanation)
+
+
+def test_a_nearest_miss_whose_file_is_gone_is_not_said_to_be_another_file(folder: Path, resolve: Resolve) -> None:
+    nearest = resolve(latency_ms="0.1x")
+    assert (nearest.status, answer(nearest)) == (Status.NOT_MET, "fair")
+    artifact_of(folder, "fair").unlink()
+    result = resolve(latency_ms="0.1x")
+    assert result.status is Status.NOT_MET
+    assert any("(scripted fair) is left out" in sentence for sentence in result.explanation)
+    assert result.artifact is not None
+    assert (result.plan, result.artifact.hash) == (Plan(), result.baseline.hash)
 
 
 # what cannot be resolved
@@ -366,18 +386,25 @@ def test_another_machine_is_refused(resolve: Resolve, device: FakeDevice, monkey
     ("key", "value", "word"),
     [
         ("schema", 99, "has schema 99"),
-        ("schema", None, "before its runs could be resolved"),
+        ("schema", None, "no run has begun"),
         ("identity", None, "no run has begun"),
         ("baseline", None, "no measurements yet"),
         ("facts", {"family": "cnn"}, "cannot be understood"),
-        ("profile", {"name": "x", "surprise": 1}, "surprise"),
+        ("inputs", None, "cannot be understood"),
     ],
 )
-def test_a_journal_that_does_not_say_enough_is_refused(
+def test_a_record_that_does_not_say_enough_is_refused(
     key: str, value: Any, word: str, folder: Path, resolve: Resolve
 ) -> None:
     note(folder, key, value)
     with pytest.raises(AutocompressError, match=word) as caught:
+        resolve(max_accuracy_drop_pp=20)
+    assert caught.value.exit_code == 2
+
+
+def test_a_profile_that_cannot_be_read_is_refused(folder: Path, resolve: Resolve) -> None:
+    note_input(folder, "profile", {"name": "x", "surprise": 1})
+    with pytest.raises(AutocompressError, match="surprise") as caught:
         resolve(max_accuracy_drop_pp=20)
     assert caught.value.exit_code == 2
 
@@ -393,4 +420,8 @@ def test_a_folder_without_a_run_is_refused_and_stays_as_it_is(tmp_path: Path, de
         api.resolve(tmp_path)
     (tmp_path / "journal.db").write_bytes(b"no database" * 100)
     with pytest.raises(RecordError, match="cannot be opened"):
+        api.resolve(tmp_path)
+    (tmp_path / "journal.db").unlink()
+    optuna.create_study(storage=f"sqlite:///{tmp_path / 'journal.db'}", study_name="autocompress")
+    with pytest.raises(RecordError, match="earlier version"):
         api.resolve(tmp_path)

@@ -12,20 +12,20 @@ from autocompress.core.source import Array
 from autocompress.core.task import Task
 from autocompress.core.verdict import Standing, Status
 from autocompress.errors import DataError, RuntimeFailureError
-from autocompress.run.confirm import MAX_LOOKS, Confirmation, confirm, remember, remembered
+from autocompress.run.confirm import MAX_LOOKS, Confirmation, confirm, confirm_once
 from autocompress.run.record_store import open_record
 from autocompress.statistics.bounds import drop_bounds, spend
-from autocompress.system.progress import Event, silent
+from autocompress.system.progress import Event
 from autocompress.testing.fakes import MACHINE, FakeDevice, Scripted, Stand, Variant, items_of, ramp, task_of, variants
 
 BUDGETS = {"size_mb": "0.7x", "latency_ms": "0.6x", "max_accuracy_drop_pp": 5.0}
 ALPHA = 0.05
-# what selects never shows that a variant is wrong below 0.5; of what confirms a fifth does
-EASY_TO_SELECT = np.full(300, 0.9)
+# the validation data never show that a variant is wrong below 0.5; a fifth of the holdout does
+EASY_VALIDATION = np.full(300, 0.9)
 A_FIFTH_IS_HARD = np.array([0.25] * 200 + [0.9] * 800)
 GOOD = Variant()
 DISAPPOINTS = Variant(wrong_below=0.5)
-TASK = task_of(EASY_TO_SELECT, A_FIFTH_IS_HARD)
+TASK = task_of(EASY_VALIDATION, A_FIFTH_IS_HARD)
 
 
 def stand(folder: Path, named: dict[str, Variant], **more: Any) -> Stand:
@@ -39,7 +39,7 @@ def plan_of(made: Stand, name: str) -> Plan:
 
 
 def confirmed(made: Stand, name: str) -> Confirmation:
-    return confirm(made.run, plan_of(made, name), made.record, silent)
+    return confirm(made.run, plan_of(made, name))
 
 
 def drop_of(confirmation: Confirmation) -> Any:
@@ -67,7 +67,7 @@ def test_a_clear_answer_takes_no_more_items_than_it_needs(tmp_path: Path) -> Non
     assert drop_of(disappoints).samples == 250
 
 
-def test_the_part_that_only_confirms_decides(tmp_path: Path) -> None:
+def test_the_holdout_decides(tmp_path: Path) -> None:
     made = stand(tmp_path, {"good": GOOD, "disappoints": DISAPPOINTS})
     good = confirmed(made, "good")
     assert good.verdict.status is Status.MET
@@ -78,7 +78,7 @@ def test_the_part_that_only_confirms_decides(tmp_path: Path) -> None:
     assert drop_of(disappoints).standing is Standing.EXCEEDED
 
 
-def test_without_val_the_selecting_third_takes_no_part(tmp_path: Path) -> None:
+def test_without_val_the_validation_third_takes_no_part(tmp_path: Path) -> None:
     task = Task(test=items_of(ramp(300)))
     made = stand(tmp_path, {"good": GOOD}, task=task)
     assert task.validation is not None
@@ -91,14 +91,15 @@ def test_latency_is_taken_afresh_beside_the_baseline(tmp_path: Path) -> None:
     made = stand(tmp_path, {"good": GOOD})
     first = next(made.search().contenders())
     before = len(made.device.measured)
-    found = confirm(made.run, first.plan, made.record, silent)
+    found = confirm(made.run, first.plan)
     assert made.device.measured[before:] == [(made.run.baseline.hash, found.artifact.hash)]
 
 
 def test_progress_tells_of_both_measurements(tmp_path: Path) -> None:
     events: list[Event] = []
     made = stand(tmp_path, {"good": GOOD})
-    confirm(made.run, plan_of(made, "good"), made.record, events.append)
+    made.run.progress = events.append
+    confirm(made.run, plan_of(made, "good"))
     assert [event.stage for event in events] == ["confirm", "confirm"]
     assert "accuracy on up to 1000 items that took no part in the selection" in events[1].sentence
 
@@ -109,10 +110,11 @@ def test_the_certificate_says_what_was_confirmed_on_what_and_how(tmp_path: Path)
     certificate = json.loads(json.dumps(dict(found.certificate), allow_nan=False))
     assert certificate["status"] == "met"
     assert certificate["plan"] == plan_of(made, "good").to_json()
+    assert certificate["plan_name"] == "scripted good"
     assert certificate["artifact_sha256"] == found.artifact.hash
     assert certificate["baseline_sha256"] == made.run.baseline.hash
     assert TASK.holdout is not None
-    assert certificate["data"] == {"part": "test", "items": 1000, "read": 1000, "hash": TASK.holdout.hash}
+    assert certificate["data"] == {"split": "test", "items": 1000, "read": 1000, "hash": TASK.holdout.hash}
     assert certificate["findings"] == [finding.to_json() for finding in found.verdict.findings]
     assert certificate["machine_fingerprint"] == MACHINE.fingerprint
     assert certificate["confidence"] == 0.95
@@ -130,7 +132,7 @@ def test_an_artifact_that_dies_when_it_is_confirmed_is_an_error_and_no_look(tmp_
     made = stand(tmp_path, {"dies": Variant(dies=True)})
     with pytest.raises(RuntimeFailureError, match="died while it was measured"):
         confirmed(made, "dies")
-    assert made.record.looks == 0
+    assert len(made.record.looks) == 0
 
 
 # looks
@@ -138,7 +140,7 @@ def test_an_artifact_that_dies_when_it_is_confirmed_is_an_error_and_no_look(tmp_
 
 def test_each_look_at_another_file_spends_less_error_probability_than_the_one_before(tmp_path: Path) -> None:
     variants = {name: Variant(wrong_below=0.5, kilobytes=20 + i) for i, name in enumerate(("one", "two", "three"))}
-    made = stand(tmp_path, variants, task=task_of(EASY_TO_SELECT, ramp(1000) / 2 + 0.49))
+    made = stand(tmp_path, variants, task=task_of(EASY_VALIDATION, ramp(1000) / 2 + 0.49))
     found = [confirmed(made, name) for name in variants]
     assert looks_at(found) == [1, 2, 3]
     spent = [confirmation.certificate["accuracy_error_probability"] for confirmation in found]
@@ -155,7 +157,7 @@ def test_each_look_at_another_file_spends_less_error_probability_than_the_one_be
 def test_to_confirm_the_same_file_again_spends_nothing(tmp_path: Path) -> None:
     made = stand(tmp_path, {"good": GOOD})
     assert looks_at([confirmed(made, "good"), confirmed(made, "good")]) == [1, 1]
-    assert made.record.looks == 1
+    assert len(made.record.looks) == 1
 
 
 def test_looks_are_shared_over_resumptions(tmp_path: Path) -> None:
@@ -165,7 +167,7 @@ def test_looks_are_shared_over_resumptions(tmp_path: Path) -> None:
     made.record.close()
     again = stand(tmp_path, variants)
     assert looks_at([confirmed(again, "other")]) == [2]
-    assert open_record(again.run.workspace.journal).looks == 2
+    assert len(open_record(again.run.workspace.journal).looks) == 2
 
 
 def test_a_look_counts_before_it_is_taken(tmp_path: Path) -> None:
@@ -175,13 +177,13 @@ def test_a_look_counts_before_it_is_taken(tmp_path: Path) -> None:
     made = stand(tmp_path, {"good": GOOD}, task=replace(TASK, score=score))
     with pytest.raises(DataError, match="a bug of the user"):
         confirmed(made, "good")
-    assert made.record.looks == 1
+    assert len(made.record.looks) == 1
 
 
 def test_without_data_nothing_is_looked_at(tmp_path: Path) -> None:
     made = stand(tmp_path, {"good": GOOD}, task=None)
     found = confirmed(made, "good")
-    assert made.record.looks == 0
+    assert len(made.record.looks) == 0
     assert found.certificate["look"] == 0
     assert found.certificate["data"] is None
     assert found.certificate["accuracy_error_probability"] is None
@@ -189,7 +191,7 @@ def test_without_data_nothing_is_looked_at(tmp_path: Path) -> None:
 
 
 def test_data_too_few_to_confirm_with_leave_accuracy_undecided(tmp_path: Path) -> None:
-    # the only test item is one of the third that selects
+    # the only test item is one of the validation third
     task = Task(test=items_of(ramp(1)))
     assert task.holdout is not None
     assert len(task.holdout) == 0
@@ -215,7 +217,7 @@ def test_at_most_so_many_looks_are_taken(tmp_path: Path) -> None:
     named = {f"variant {i}": replace(DISAPPOINTS, latency_ms=1.0 + i / 10) for i in range(MAX_LOOKS + 2)}
     made = stand(tmp_path, named)
     found = made.confirmations()
-    assert len(found) == MAX_LOOKS == made.record.looks
+    assert len(found) == MAX_LOOKS == len(made.record.looks)
     assert {confirmation.verdict.status for confirmation in found} == {Status.NOT_MET}
 
 
@@ -256,20 +258,18 @@ def test_whether_a_model_fits_is_judged_at_the_profiles_batch(tmp_path: Path) ->
 
 def test_a_confirmation_is_remembered_with_its_measurement_verdict_and_certificate(tmp_path: Path) -> None:
     made = stand(tmp_path, {"good": GOOD})
-    found = confirmed(made, "good")
-    assert remembered(made.run, found.plan, made.record) is None
-    remember(found, made.record)
+    assert made.record.confirmation(plan_of(made, "good")) is None
+    found = confirm_once(made.run, plan_of(made, "good"))
     made.record.close()
     again = stand(tmp_path, {"good": GOOD})
-    known = remembered(again.run, found.plan, again.record)
-    assert known is not None
+    known = confirm_once(again.run, found.plan)
     assert known.plan == found.plan
     assert known.artifact.hash == found.artifact.hash
     assert known.verdict == found.verdict
     assert dict(known.certificate) == dict(found.certificate)
     for name, reading in found.measurement.readings.items():
         assert np.array_equal(known.measurement.readings[name].samples, reading.samples)
-    assert again.record.looks == 1
+    assert len(again.record.looks) == 1
     assert again.device.measured == []
 
 
@@ -279,7 +279,7 @@ def test_a_resumed_run_repeats_no_confirmation_that_is_remembered(tmp_path: Path
     again = stand(tmp_path, named)
     second = again.confirmations()
     assert [dict(c.certificate) for c in second] == [dict(c.certificate) for c in first]
-    assert again.record.looks == 2
+    assert len(again.record.looks) == 2
     assert again.device.measured == []
 
 
@@ -287,7 +287,7 @@ def test_a_run_that_was_stopped_between_two_confirmations_goes_on_with_the_secon
     named = {"disappoints": DISAPPOINTS, "good": replace(GOOD, latency_ms=5.5)}
     made = stand(tmp_path, named)
     first = next(made.search().contenders())
-    remember(confirm(made.run, first.plan, made.record, silent), made.record)
+    confirm_once(made.run, first.plan)
     made.record.close()
     found = stand(tmp_path, named).confirmations()
     assert variants(confirmation.plan for confirmation in found) == ["disappoints", "good"]
@@ -296,7 +296,7 @@ def test_a_run_that_was_stopped_between_two_confirmations_goes_on_with_the_secon
 
 def test_a_confirmation_of_other_bytes_is_not_remembered_as_one_of_these(tmp_path: Path) -> None:
     made = stand(tmp_path, {"good": GOOD})
-    remember(confirmed(made, "good"), made.record)
+    confirm_once(made.run, plan_of(made, "good"))
     changed = stand(tmp_path, {"good": replace(GOOD, wrong_below=0.1)})
     with pytest.raises(RuntimeFailureError, match="no longer the file that was confirmed"):
-        remembered(changed.run, plan_of(changed, "good"), changed.record)
+        confirm_once(changed.run, plan_of(changed, "good"))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from autocompress.core.budget import Budget
 from autocompress.core.plan import Plan
-from autocompress.core.search_space import Answer, Reason, SearchSpace
+from autocompress.core.search_space import Decision, Reason, SearchSpace
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Finding, Standing, Verdict
 from autocompress.run.diagnosis import binding_budget, diagnose, relaxed_budgets
@@ -20,7 +20,7 @@ MISSED = Verdict(
         Finding(Budget("max_accuracy_drop_pp", 2.0), Standing.MET, 0.5, -1.0, 1.5),
     )
 )
-UNREACHABLE = SearchSpace((), {}, (Answer("reachable", "Are they?", "yes", "", ""),))
+UNREACHABLE = SearchSpace((), {}, (Decision("reachable", "Are they?", "yes", "", ""),))
 
 
 def test_budgets_are_relaxed_to_the_bounds_of_what_was_measured_and_no_further() -> None:

@@ -7,14 +7,16 @@ import pytest
 
 from autocompress.core.artifact import Artifact
 from autocompress.core.budget import Budget
+from autocompress.core.device import Device
 from autocompress.core.machine import Fingerprint
 from autocompress.core.profile import DeviceProfile, Profile
 from autocompress.core.source import Array
 from autocompress.core.task import Task
+from autocompress.core.tools import Tools
 from autocompress.core.verdict import Finding, Standing, Status
-from autocompress.devices import LocalDevice
 from autocompress.errors import DataError, DeviceError
-from autocompress.run.gate import Check, check, measure
+from autocompress.run import gate
+from autocompress.run.gate import Check, check, measure, measurer_of, tools_without_techniques
 from autocompress.runtimes import OnnxRuntime
 from autocompress.testing.fakes import MACHINE, FakeDevice
 from autocompress.testing.networks import CLASSES, Exported, Exports, labelled
@@ -48,7 +50,11 @@ def profile_of(brief: Profile, budgets: dict[str, float | str], **more: Any) -> 
 def checked(
     profile: Profile, artifact: Artifact, baseline: Artifact | None = None, task: Task | None = None, **more: Any
 ) -> Check:
-    return check(artifact, baseline, profile, OnnxRuntime(), more.get("device") or FakeDevice(), task)
+    return check(artifact, baseline, profile, more.get("tools") or scripted(FakeDevice()), task)
+
+
+def scripted(device: Device) -> Tools:
+    return Tools(OnnxRuntime(), device, ())
 
 
 def finding_of(found: Check, metric: str) -> Finding:
@@ -61,12 +67,13 @@ def finding_of(found: Check, metric: str) -> Finding:
 
 
 def test_budgets_that_are_all_met_pass(brief_profile: Profile, cnn: Exported, task: Task) -> None:
-    device = LocalDevice()
-    found = checked(profile_of(brief_profile, GENEROUS), cnn.artifact, task=task, device=device)
+    profile = profile_of(brief_profile, GENEROUS)
+    tools = tools_without_techniques(profile)
+    found = checked(profile, cnn.artifact, task=task, tools=tools)
     assert {f.budget.metric: f.standing for f in found.verdict.findings} == dict.fromkeys(GENEROUS, Standing.MET)
     assert found.verdict.status is Status.MET
     assert found.verdict.status.exit_code == 0
-    assert found.machine == str(device.machine())
+    assert found.machine == str(tools.device.machine())
     assert found.measurement.readings["latency_ms"].samples.ndim == 2
     assert finding_of(found, "size_mb").value == cnn.artifact.size_bytes / 1e6
     assert finding_of(found, "min_accuracy").value == 100.0
@@ -76,7 +83,8 @@ def test_a_share_of_a_baseline_that_is_not_given_is_unmeasured_and_does_not_pass
     brief_profile: Profile, cnn: Exported
 ) -> None:
     budgets: dict[str, float | str] = {"size_mb": "2x", "latency_ms": "100x", "memory_mb": 4000.0}
-    found = checked(profile_of(brief_profile, budgets), cnn.artifact, device=LocalDevice())
+    profile = profile_of(brief_profile, budgets)
+    found = checked(profile, cnn.artifact, tools=tools_without_techniques(profile))
     standings = {f.budget.metric: f.standing for f in found.verdict.findings}
     assert standings == {
         "size_mb": Standing.UNMEASURED,
@@ -91,7 +99,8 @@ def test_beside_a_baseline_shares_are_measured_in_blocks_that_alternate(
 ) -> None:
     mlp = exports(OnnxRuntime(), "mlp").artifact
     budgets: dict[str, float | str] = {"size_mb": "2x", "latency_ms": "1000x", "throughput_per_s": "0.001x"}
-    found = checked(profile_of(brief_profile, budgets), cnn.artifact, mlp, device=LocalDevice())
+    profile = profile_of(brief_profile, budgets)
+    found = checked(profile, cnn.artifact, mlp, tools=tools_without_techniques(profile))
     assert found.verdict.status is Status.MET
     assert finding_of(found, "size_mb").value == pytest.approx(cnn.artifact.size_bytes / mlp.size_bytes)
     after, before = (side["latency_ms"].samples for side in (found.measurement.readings, found.measurement.baseline))
@@ -177,30 +186,32 @@ def test_data_of_another_model_are_an_error(brief_profile: Profile, cnn: Exporte
 
 
 def test_another_machine_than_the_profiles_is_refused_before_anything_is_measured(
-    brief_profile: Profile, cnn: Exported
+    brief_profile: Profile, cnn: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = FakeDevice()
+    monkeypatch.setattr(gate, "device_of", lambda profile, runtime: device)
     elsewhere = replace(brief_profile, device=DeviceProfile(fingerprint=Fingerprint(arch="riscv64")))
     with pytest.raises(DeviceError, match="riscv64") as caught:
-        checked(elsewhere, cnn.artifact, device=device)
+        checked(elsewhere, cnn.artifact, tools=tools_without_techniques(elsewhere))
     assert caught.value.exit_code == 4
     assert device.measured == []
 
 
 def test_artifact_and_baseline_are_measured_together(brief_profile: Profile, cnn: Exported, exports: Exports) -> None:
     device, mlp = FakeDevice(), exports(OnnxRuntime(), "mlp").artifact
-    measurement, machine = measure(cnn.artifact, mlp, brief_profile, device, None)
+    tools = scripted(device)
+    measurement = measure(cnn.artifact, measurer_of(brief_profile, tools, None, mlp))
     assert device.measured == [(mlp.hash, cnn.artifact.hash)]
     assert measurement.readings["size_mb"].value == cnn.artifact.size_bytes / 1e6
     assert measurement.baseline["size_mb"].value == mlp.size_bytes / 1e6
     assert measurement.conditions is not None
     assert measurement.conditions.artifact_hash == cnn.artifact.hash
-    assert machine == str(MACHINE)
+    assert checked(brief_profile, cnn.artifact, mlp, tools=tools).machine == str(MACHINE)
 
 
 def test_a_check_is_json_with_artifact_status_and_findings(brief_profile: Profile, cnn: Exported) -> None:
-    few = FakeDevice(blocks=2)
-    found = checked(profile_of(brief_profile, {"latency_ms": 20.0, "size_mb": 1.0}), cnn.artifact, device=few)
+    few = scripted(FakeDevice(blocks=2))
+    found = checked(profile_of(brief_profile, {"latency_ms": 20.0, "size_mb": 1.0}), cnn.artifact, tools=few)
     data = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert data["artifact_sha256"] == cnn.artifact.hash
     assert data["status"] == "undecided"

@@ -37,19 +37,19 @@ def trial(number: int, plan: Plan, size: float = 2.5, latency: float | None = 4.
     return Trial(number, plan, Outcome.MEASURED, Measurement(readings, baseline), seconds={"build": 3.0})
 
 
-def test_a_structure_is_predicted_by_itself_and_other_plans_by_their_rung() -> None:
+def test_a_structure_is_predicted_by_itself_and_other_plans_by_their_recipe() -> None:
     assert QUANTIZED.predicted(INT8_PLAN) == (0.4, 0.26)
     assert [DEPTH.predicted(plan) for plan in (SHORT, SHORTER)] == [(0.3, 0.2), (0.2, 0.1)]
     assert replace(DEPTH, predictions=()).predicted(SHORT) == (0.2, 0.1)
 
 
-def test_each_rung_and_structure_has_the_row_of_its_first_trial() -> None:
+def test_each_recipe_and_structure_has_the_row_of_its_first_trial() -> None:
     rows = predictions(SEARCH_SPACE, [trial(1, INT8_PLAN), trial(2, SHORT), trial(3, SHORT), trial(4, SHORTER)], "p50")
     assert [(row.number, row.recipe) for row in rows] == [(1, "int8_static"), (2, "depth"), (4, "depth")]
     assert rows[0] == Predicted(1, "int8_static", 0.4, pytest.approx(0.4), 0.26, 0.25, None, None)
 
 
-def test_what_was_not_measured_is_empty_and_what_no_rung_holds_is_left_out() -> None:
+def test_what_was_not_measured_is_empty_and_what_no_recipe_holds_is_left_out() -> None:
     unmeasured = Trial(2, SHORT, Outcome.FAILED)
     rows = predictions(SEARCH_SPACE, [trial(1, INT8_PLAN, latency=None), unmeasured, trial(3, Plan())], "p50")
     assert [(row.number, row.latency) for row in rows] == [(1, None)]

@@ -4,8 +4,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -15,11 +18,13 @@ from optuna.trial import FrozenTrial, TrialState
 from autocompress.core.budget import Budget
 from autocompress.core.measurement import Conditions, Measurement, Reading
 from autocompress.core.plan import Plan, Stage, Step
-from autocompress.core.record import Record
+from autocompress.core.record import SCHEMA, ConfirmationNote, Record, RunInputs
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Finding, Standing, Verdict
 from autocompress.errors import RecordError
-from autocompress.run.record_store import open_record
+from autocompress.run import record_store
+from autocompress.run.record_store import CLAIMS, GRACE_S, open_record
+from autocompress.system.workers import Worker
 from autocompress.testing.fakes import empty_record
 from autocompress.testing.python_processes import child_environment
 
@@ -78,9 +83,33 @@ def stored(path: Path) -> list[FrozenTrial]:
     return study.trials
 
 
+def claims(path: Path) -> list[dict[str, Any]]:
+    """The rows of the claims, as they stand in the database."""
+    with closing(sqlite3.connect(path)) as database:
+        database.row_factory = sqlite3.Row
+        return [dict(row) for row in database.execute(f"select * from {CLAIMS.name}")]
+
+
+def change_claim(path: Path, **values: object) -> None:
+    """Write into the only claim."""
+    assert len(claims(path)) == 1
+    columns = ", ".join(f"{name} = ?" for name in values)
+    with closing(sqlite3.connect(path, timeout=60)) as database, database:
+        database.execute(f"update {CLAIMS.name} set {columns}", list(values.values()))
+
+
+def freeze(path: Path) -> None:
+    """What stands in the database after the only worker was held up for long, as by a lid that was closed."""
+    change_claim(path, heartbeat=time.time() - GRACE_S - 1)
+
+
+def note(record: Record, key: str, value: object) -> None:
+    record.notes.amend(key, lambda _: value)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A journal without trials."""
+    """A record without trials."""
     path = tmp_path / "journal.db"
     path.write_bytes(empty_record())
     return path
@@ -115,15 +144,16 @@ def test_trials_come_in_the_order_they_were_claimed(path: Path) -> None:
     assert [trial.number for trial in record.trials()] == [0, 1, 2]
 
 
-def test_a_new_journal_has_no_trials_notes_or_looks(tmp_path: Path) -> None:
+def test_a_new_record_has_no_trials_notes_or_looks(tmp_path: Path) -> None:
     record = open_record(tmp_path / "journal.db")
     assert record.trials() == []
-    assert record.noted("baseline") is None
-    assert record.looks == 0
+    assert record.notes.read("baseline") is None
+    assert record.baseline is None
+    assert len(record.looks) == 0
     assert record.release_dead_claims() == 0
 
 
-def test_two_journals_on_one_database_see_each_others_trials(path: Path) -> None:
+def test_two_records_on_one_database_see_each_others_trials(path: Path) -> None:
     one, other = open_record(path), open_record(path)
     finished(one, plan_of(1))
     with other.claim(plan_of(2)):
@@ -189,11 +219,117 @@ def test_a_result_that_comes_after_the_claim_was_given_to_another_does_not_count
     record = open_record(path)
     with record.claim(plan_of(1)) as number:
         assert number is not None
-        # held up for longer than the grace period, as by a lid that was closed
-        record._study.tell(number, state=TrialState.FAIL)
-        taken = finished(open_record(path), plan_of(1), Outcome.STOPPED)
+        freeze(path)
+        other = open_record(path)
+        assert other.release_dead_claims() == 1
+        taken = finished(other, plan_of(1), Outcome.STOPPED)
         record.finish(Trial(number, plan_of(1), Outcome.MEASURED))
+        assert [trial.to_json() for trial in record.trials()] == [taken.to_json()]
+    # nor is the other's claim given back when this one wakes up
     assert [trial.to_json() for trial in record.trials()] == [taken.to_json()]
+    with record.claim(plan_of(1)) as again:
+        assert again is None
+
+
+def test_a_result_that_comes_after_the_claim_was_given_back_does_not_count(path: Path) -> None:
+    record = open_record(path)
+    with record.claim(plan_of(1)) as number:
+        assert number is not None
+        freeze(path)
+        assert open_record(path).release_dead_claims() == 1
+        record.finish(Trial(number, plan_of(1), Outcome.MEASURED))
+        assert record.trials() == []
+    assert claims(path) == []
+    assert finished(record, plan_of(1), Outcome.STOPPED).number == record.trials()[0].number == 1
+
+
+def test_a_worker_that_wakes_up_neither_ends_nor_gives_back_the_claim_of_the_one_that_took_its_plan(
+    path: Path, tmp_path: Path
+) -> None:
+    record = open_record(path)
+    with ExitStack() as working:
+        with record.claim(plan_of(1)) as number:
+            assert number is not None
+            freeze(path)
+            assert open_record(path).release_dead_claims() == 1
+            other = working.enter_context(worker_with_claim(path, tmp_path))
+            record.finish(Trial(number, plan_of(1), Outcome.MEASURED))
+        (claim,) = claims(path)
+        assert Worker.from_json(json.loads(claim["owner"])).pid == other.pid
+        assert not claim["ended"]
+        assert [(trial.number, trial.outcome) for trial in record.trials()] == [(claim["trial"], Outcome.CLAIMED)]
+        assert claim["trial"] != number
+
+
+def test_a_thread_that_wakes_up_does_not_give_back_the_claim_of_another_thread(path: Path) -> None:
+    record = open_record(path)
+    with ExitStack() as working:
+        with record.claim(plan_of(1)) as number:
+            freeze(path)
+            assert record.release_dead_claims() == 1
+            other = working.enter_context(record.claim(plan_of(1)))
+        assert [(claim["trial"], claim["ended"]) for claim in claims(path)] == [(other, 0)]
+        assert other not in (None, number)
+        assert [trial.number for trial in record.trials()] == [other]
+
+
+def test_leaving_a_claim_that_is_anothers_by_now_leaves_it(path: Path) -> None:
+    record, elsewhere = open_record(path), Worker("elsewhere", 7, "1")
+    with record.claim(plan_of(1)) as number:
+        assert number is not None
+        change_claim(path, owner=json.dumps(elsewhere.to_json()))
+        record.finish(Trial(number, plan_of(1), Outcome.MEASURED))
+    (left,) = claims(path)
+    assert (left["plan_hash"], json.loads(left["owner"]), left["ended"]) == (plan_of(1).hash, elsewhere.to_json(), 0)
+    assert record.trials() == []
+
+
+def test_a_heartbeat_is_written_for_as_long_as_the_claim_is_ones_own(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_store, "HEARTBEAT_S", 0.05)
+    with open_record(path).claim(plan_of(1)):
+        change_claim(path, heartbeat=0.0)
+        until(lambda: claims(path)[0]["heartbeat"] > 0.0)
+        change_claim(path, heartbeat=0.0, owner=json.dumps(Worker("elsewhere", 7, "1").to_json()))
+        time.sleep(0.5)
+        assert claims(path)[0]["heartbeat"] == 0.0
+
+
+def until(happened: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("age", "released"), [(GRACE_S - 20, 0), (GRACE_S + 1, 1)])
+def test_the_claim_of_another_host_is_released_by_the_age_of_its_heartbeat(
+    path: Path, worker: subprocess.Popen[str], age: float, released: int
+) -> None:
+    worker.kill()
+    worker.wait()
+    # nobody here can tell whether a process of another host lives
+    owner = json.dumps(Worker("elsewhere", worker.pid, "1").to_json())
+    change_claim(path, owner=owner, heartbeat=time.time() - age)
+    record = open_record(path)
+    assert record.release_dead_claims() == released
+    assert len(record.trials()) == len(claims(path)) == 1 - released
+    with record.claim(plan_of(1)) as again:
+        assert (again is not None) == bool(released)
+
+
+def test_a_claim_whose_worker_was_killed_before_it_had_a_trial_is_released(
+    path: Path, worker: subprocess.Popen[str]
+) -> None:
+    worker.kill()
+    worker.wait()
+    change_claim(path, trial=None)
+    record = open_record(path)
+    assert record.release_dead_claims() == 1
+    assert claims(path) == []
+    with record.claim(plan_of(1)) as again:
+        assert again is not None
 
 
 def test_what_a_worker_wrote_down_before_it_was_killed_stands(path: Path, worker: subprocess.Popen[str]) -> None:
@@ -215,7 +351,7 @@ TOGETHER = """
 import json, sys, threading
 from pathlib import Path
 from autocompress.run.record_store import open_record
-from autocompress.core.plan import Plan
+from autocompress.core.plan import Plan, Stage, Step
 record, plan, name = open_record(Path(sys.argv[1])), Plan.read(Path(sys.argv[2])), sys.argv[3]
 print("ready", flush=True)
 input()
@@ -223,7 +359,8 @@ looks, ends = [], threading.Event()
 def work(place):
     for number in range(5):
         looks.append(record.spend_look(f"{name} {place} {number}"))
-        record.note_first("confirmations", f"{name} {place} {number}", 1)
+        step = Step("block_dropping", Stage.STRUCTURE, {"blocks": f"{name} {place} {number}"})
+        record.keep_structure("first", Plan(((step,),)), [1.0])
     with record.claim(plan) as number:
         print(json.dumps(number), flush=True)
         # held until the test has heard of all
@@ -254,8 +391,8 @@ def test_workers_in_processes_and_threads_never_take_the_same_look_or_plan(path:
     looks = [look for process in workers for look in json.loads(process.communicate(timeout=60)[0])]
     assert sorted(looks) == list(range(1, 21))
     record = open_record(path)
-    assert record.looks == 20
-    assert len(record.noted("confirmations")) == 20
+    assert len(record.looks) == 20
+    assert len(record.notes.read("structures first")) == 20
     assert record.trials() == []
 
 
@@ -283,8 +420,8 @@ with record.claim(Plan.read(Path(sys.argv[2]))):
 """
 
 
-@pytest.fixture
-def worker(path: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+@contextmanager
+def worker_with_claim(path: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds a claim of `plan_of(1)`."""
     plan_file = tmp_path / "plan.yaml"
     plan_file.write_text(plan_of(1).to_yaml())
@@ -294,6 +431,12 @@ def worker(path: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         assert process.stdout.readline() == "claimed\n"
         yield process
         process.kill()
+
+
+@pytest.fixture
+def worker(path: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    with worker_with_claim(path, tmp_path) as process:
+        yield process
 
 
 def test_the_claim_of_a_killed_process_is_released_at_once_and_its_plan_can_be_claimed_again(
@@ -321,10 +464,8 @@ def test_the_claim_of_a_killed_process_whose_number_is_in_use_again_is_released(
     # a container that starts again gives its program the same number
     worker.kill()
     worker.wait()
-    (claimed,) = stored(path)
-    owner = {**json.loads(claimed.user_attrs["owner"]), "pid": os.getpid()}
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
-    storage.set_trial_user_attr(claimed._trial_id, "owner", json.dumps(owner))
+    (claimed,) = claims(path)
+    change_claim(path, owner=json.dumps({**json.loads(claimed["owner"]), "pid": os.getpid()}))
     assert open_record(path).release_dead_claims() == 1
 
 
@@ -356,25 +497,67 @@ def test_a_note_is_any_json_value(path: Path) -> None:
     }
     record = open_record(path)
     for key, value in notes.items():
-        record.note(key, value)
+        note(record, key, value)
     again = open_record(path)
-    assert {key: again.noted(key) for key in notes} == notes
-    assert again.noted("other") is None
+    assert {key: again.notes.read(key) for key in notes} == notes
+    assert again.notes.read("other") is None
 
 
 def test_a_note_replaces_the_one_before(path: Path) -> None:
     record = open_record(path)
-    record.note("elapsed", 1.0)
-    record.note("elapsed", 2.0)
-    assert open_record(path).noted("elapsed") == 2.0
+    note(record, "elapsed", 1.0)
+    note(record, "elapsed", 2.0)
+    assert open_record(path).notes.read("elapsed") == 2.0
 
 
 def test_what_is_no_json_is_not_noted(path: Path) -> None:
     record = open_record(path)
     for value in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match="JSON"):
-            record.note("fact", value)
-    assert record.noted("fact") is None
+            note(record, "fact", value)
+    assert record.notes.read("fact") is None
+
+
+def test_a_record_says_whose_run_it_is_once_a_run_has_begun(path: Path) -> None:
+    record = open_record(path)
+    assert (record.schema, record.identity) == (None, {})
+    inputs = RunInputs(
+        {"name": "local"}, "ab12", "a machine", ["input: float32 [1, 2]"], "accuracy", {"data": "digits"}
+    )
+    record.begin({"model": "cd"}, inputs, [{"what": "a", "time": 1.0}])
+    again = open_record(path)
+    assert (again.schema, again.identity, again.inputs) == (SCHEMA, {"model": "cd"}, inputs)
+    assert again.spend_look("b") == 2
+
+
+def test_what_is_measured_later_is_added_to_what_was_measured_later_before(path: Path) -> None:
+    record = open_record(path)
+    for name, value in (("size_mb", 1.0), ("latency_ms", 2.0), ("size_mb", 3.0)):
+        record.add_later_measurement(7, Measurement({name: Reading.one("", value)}))
+    record.add_later_measurement(8, Measurement({"size_mb": Reading.one("", 4.0)}))
+    later = open_record(path).later_measurements
+    found = {number: {name: r.value for name, r in taken.readings.items()} for number, taken in later.items()}
+    assert found == {7: {"size_mb": 3.0, "latency_ms": 2.0}, 8: {"size_mb": 4.0}}
+
+
+def test_the_first_confirmation_of_a_plan_stands_and_those_for_other_budgets_are_kept_apart(path: Path) -> None:
+    record = open_record(path)
+    first, second = (
+        ConfirmationNote(full_trial(n, plan_of(1)).measurement, Verdict((SIZE_MET,)), {"look": n}) for n in (1, 2)
+    )
+    record.add_confirmation_for_other_budgets(plan_of(1), second)
+    assert record.confirmation(plan_of(1)) is None
+    for one in (first, second):
+        record.keep_confirmation(plan_of(1), one)
+    record.add_confirmation_for_other_budgets(plan_of(1), first)
+    again = open_record(path)
+    stands = again.confirmation(plan_of(1))
+    assert stands is not None
+    assert (stands.certificate, stands.verdict) == (first.certificate, first.verdict)
+    assert stands.measurement.to_json() == first.measurement.to_json()
+    assert [one.certificate["look"] for one in again.confirmations_for_other_budgets(plan_of(1))] == [2, 1]
+    assert again.confirmed_plans == [plan_of(1).hash]
+    assert again.confirmations_for_other_budgets(plan_of(2)) == []
 
 
 def test_looks_are_counted_from_one_over_all_openings(path: Path) -> None:
@@ -382,24 +565,24 @@ def test_looks_are_counted_from_one_over_all_openings(path: Path) -> None:
     assert [record.spend_look("a"), record.spend_look("b")] == [1, 2]
     record.close()
     again = open_record(path)
-    assert again.looks == 2
+    assert len(again.looks) == 2
     assert again.spend_look("c") == 3
-    assert [look["what"] for look in again.noted("looks")] == ["a", "b", "c"]
+    assert [look["what"] for look in again.looks] == ["a", "b", "c"]
 
 
 def test_to_look_at_the_same_file_again_costs_nothing(path: Path) -> None:
     record = open_record(path)
     assert [record.spend_look(what) for what in ("a", "b", "a", "b")] == [1, 2, 1, 2]
-    assert record.looks == 2
+    assert len(record.looks) == 2
 
 
-def test_a_journal_is_busy_for_others_while_its_owner_lives(path: Path) -> None:
+def test_a_record_is_busy_for_others_while_its_owner_lives(path: Path) -> None:
     record = open_record(path)
     assert not record.busy
     record.own()
     assert not record.busy
     script = (
-        "from pathlib import Path\nfrom autocompress.core.record import Journal\n"
+        "from pathlib import Path\nfrom autocompress.run.record_store import open_record\n"
         f"print(open_record(Path({str(path)!r})).busy)"
     )
     seen = [subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()]
@@ -418,7 +601,7 @@ input()
 """
 
 
-def test_a_journal_is_busy_while_any_of_its_owners_lives(path: Path) -> None:
+def test_a_record_is_busy_while_any_of_its_owners_lives(path: Path) -> None:
     record = open_record(path)
     record.own()
     command = [sys.executable, "-c", OWN, str(path)]
@@ -436,17 +619,20 @@ def test_a_journal_is_busy_while_any_of_its_owners_lives(path: Path) -> None:
 
 def test_a_note_that_several_write_keeps_what_each_of_them_wrote_first(path: Path) -> None:
     one, other = open_record(path), open_record(path)
-    assert one.note_first("confirmations", "a", 1) == 1
-    assert other.note_first("confirmations", "b", 2) == 2
-    assert other.note_first("confirmations", "a", 3) == 1
-    assert one.noted("confirmations") == {"a": 1, "b": 2}
+    assert one.keep_structure("first", plan_of(1), [1.0]) == [1.0]
+    assert other.keep_structure("first", plan_of(2), None) is None
+    assert other.keep_structure("first", plan_of(1), [3.0]) == [1.0]
+    assert other.keep_structure("first", plan_of(2), [3.0]) is None
+    assert one.notes.read("structures first") == {plan_of(1).hash: [1.0], plan_of(2).hash: None}
+    assert [one.structure("first", plan_of(n)) for n in (1, 2, 3)] == [(True, [1.0]), (True, None), (False, None)]
+    assert one.structure("second", plan_of(1)) == (False, None)
 
 
 def test_time_that_was_spent_never_grows_less(path: Path) -> None:
     record = open_record(path)
     for seconds in (1.0, 5.0, 2.0):
         record.spend_time(seconds)
-    assert record.noted("elapsed") == 5.0
+    assert record.elapsed == 5.0
 
 
 def test_a_look_is_written_down_before_it_is_taken(path: Path) -> None:
@@ -459,10 +645,10 @@ os._exit(1)  # killed while it looked
 """
     done = subprocess.run([sys.executable, "-c", script], env=child_environment(), timeout=60, check=False)
     assert done.returncode == 1
-    assert open_record(path).looks == 1
+    assert len(open_record(path).looks) == 1
 
 
-# files that are no journal
+# files that are no record
 
 
 def _garbage(path: Path) -> None:
@@ -475,7 +661,7 @@ def _cut_off(path: Path) -> None:
 
 def _overwritten(path: Path) -> None:
     record = open_record(path)
-    record.note("fact", "x" * 100_000)
+    note(record, "fact", "x" * 100_000)
     record.close()
     content = bytearray(path.read_bytes())
     content[5000:60_000] = b"\xff" * 55_000
@@ -485,6 +671,12 @@ def _overwritten(path: Path) -> None:
 def _other_tables(path: Path) -> None:
     with sqlite3.connect(path) as database:
         database.execute("create table studies (x int)")
+
+
+def _other_tables_and_ours(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("create table studies (x int)")
+        database.execute("create table autocompress_notes (x int)")
 
 
 def _folder(path: Path) -> None:
@@ -499,9 +691,10 @@ def _folder(path: Path) -> None:
         _folder,
         _overwritten,
         _other_tables,
+        _other_tables_and_ours,
     ],
 )
-def test_a_file_that_is_no_whole_journal_is_an_error_with_its_path(
+def test_a_file_that_is_no_whole_record_is_an_error_with_its_path(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     path = tmp_path / "journal.db"
@@ -513,9 +706,25 @@ def test_a_file_that_is_no_whole_journal_is_an_error_with_its_path(
     assert caught.value.hint
 
 
-def test_a_journal_in_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_record_in_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RecordError):
         open_record(tmp_path / "missing" / "journal.db")
+
+
+def test_a_record_of_an_earlier_version_is_refused_with_what_to_do_and_stays_as_it_is(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "journal.db"
+    # trials and notes were in Optuna's own tables
+    study = optuna.create_study(storage=f"sqlite:///{path}", study_name="autocompress")
+    study.set_user_attr("elapsed", "1.0")
+    before = path.read_bytes()
+    with pytest.raises(RecordError, match="written by an earlier version of autocompress") as caught:
+        open_record(path)
+    assert caught.value.where == str(path)
+    assert "--out" in caught.value.hint
+    assert caught.value.exit_code == 2
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -529,7 +738,7 @@ def test_a_journal_in_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> 
         "run{1}",
     ],
 )
-def test_the_journal_is_the_file_that_was_named(tmp_path: Path, name: str) -> None:
+def test_the_record_is_the_file_that_was_named(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
     finished(open_record(folder / "journal.db"), plan_of(1))

@@ -91,7 +91,7 @@ def test_the_plan_of_the_answer_is_written_beside_its_file(met: Result, tmp_path
 
 def test_as_text_it_is_status_plan_and_a_line_per_budget(met: Result) -> None:
     lines = str(met).splitlines()
-    assert lines[0] == f"met: {met.plan}"
+    assert lines[0] == "met: scripted good"
     assert [line.split(":")[0].strip() for line in lines[1:]] == list(BUDGETS)
 
 
@@ -130,7 +130,7 @@ def test_a_candidate_that_disappoints_when_confirmed_is_no_answer_where_another_
 def test_without_a_confirmation_nothing_is_met(tmp_path: Path) -> None:
     # nothing is measured of the model itself that a budget limits, and the time is up before the first plan
     made = Stand(tmp_path, [Scripted("scripted", {"good": GOOD})], {"max_accuracy_drop_pp": 5.0}, TASK)
-    made.deadline = replace(made.deadline, max_seconds=1.0, spent_before=2.0)
+    made.run.deadline = replace(made.run.deadline, max_seconds=1.0, spent_before=2.0)
     result = made.result()
     assert result.plan == Plan()
     assert [finding.standing for finding in result.verdict.findings] == [Standing.MET]
@@ -161,7 +161,7 @@ def test_the_best_that_was_reached_is_the_best_of_all_candidates(tmp_path: Path)
 
 def test_an_answer_that_took_too_long_says_so(tmp_path: Path) -> None:
     made = Stand(tmp_path, [Scripted("scripted", {"slow": SLOW})], BUDGETS, TASK)
-    made.deadline = replace(made.deadline, max_seconds=1.0, spent_before=2.0)
+    made.run.deadline = replace(made.run.deadline, max_seconds=1.0, spent_before=2.0)
     result = made.result()
     assert result.out_of_time
     assert "The time was up before every plan of the search space was tried." in result.explanation
@@ -206,8 +206,12 @@ def test_every_result_is_json_without_what_json_does_not_know(tmp_path: Path, ma
     read = json.loads(text)
     assert read["status"] == str(result.status)
     assert read["plan"] == result.plan.to_json()
+    assert (read["plan_name"], read["plan_text"]) == (result.plan_name, str(result.plan))
     assert read["artifact"]["sha256"] == result.artifact.hash
     assert [trial["plan_hash"] for trial in read["trials"]] == [trial.plan.hash for trial in result.history]
+    assert [trial["name"] for trial in read["trials"]] == [
+        f"scripted {variant}" for variant in variants(trial.plan for trial in result.history)
+    ]
     assert [finding["metric"] for finding in read["verdict"]["findings"]] == list(BUDGETS)
     assert read["binding"] == (result.binding.budget.metric if result.binding else None)
     assert len(read["stages"]) == (1 if result.plan == Plan() else 2)
@@ -219,7 +223,7 @@ def test_every_result_is_json_without_what_json_does_not_know(tmp_path: Path, ma
 def test_the_stages_are_the_baseline_and_the_answer_with_times_taken_side_by_side(met: Result) -> None:
     before, after = met.stages
     assert (before.name, before.latency_ratio, before.size_ratio) == ("baseline", 1.0, 1.0)
-    assert (after.name, after.latency_ratio) == ("scripted", 0.5)
+    assert (after.name, after.latency_ratio) == ("scripted good", 0.5)
     assert (before.p50_ms, after.p50_ms, after.mean_ms, after.p95_ms) == (10.0, 5.0, 5.0, 5.0)
     assert after.size_mb == met.unwrap().size_bytes / 1e6
     assert after.size_ratio == pytest.approx(met.unwrap().size_bytes / met.baseline.size_bytes)

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Standing, Status
 from autocompress.errors import DataError
 from autocompress.run.record_store import open_record
-from autocompress.run.search import cost, evaluate
+from autocompress.run.search import evaluate
+from autocompress.system import progress
 from autocompress.system.progress import Deadline, Event
 from autocompress.testing.fakes import BASELINE_MS, FakeDevice, Scripted, Stand, Variant, ramp, task_of, variants
 
@@ -35,7 +37,7 @@ def stand(folder: Path, *techniques: Scripted, **more: object) -> Stand:
 
 
 def try_one(folder: Path, variant: Variant, **more: object) -> tuple[Trial, Stand]:
-    """The trial of one variant, made outside the journal."""
+    """The trial of one variant, made outside the record."""
     (technique,) = shelf(one=variant)
     made = stand(folder, technique, **more)
     return evaluate(made.run, technique.plan("one"), 0), made
@@ -130,7 +132,7 @@ def test_what_the_device_cannot_run_ends_the_trial_with_its_sentence(tmp_path: P
     assert set(trial.measurement.readings) == {"size_mb"}
 
 
-# climbing
+# one search space
 
 
 def test_for_effort_the_first_promising_plan_is_enough(tmp_path: Path) -> None:
@@ -140,7 +142,7 @@ def test_for_effort_the_first_promising_plan_is_enough(tmp_path: Path) -> None:
     assert made.tried() == ["large", "wrong", "good"]
 
 
-def test_for_effort_a_cheaper_rung_is_climbed_before_a_faster_one(tmp_path: Path) -> None:
+def test_for_effort_a_cheaper_recipe_is_tried_before_a_faster_one(tmp_path: Path) -> None:
     cheap = Scripted("cheap", {"slow": SLOW, "good": GOOD}, Effort.NONE)
     dear = Scripted("dear", {"fast": replace(GOOD, latency_ms=1.0)}, Effort.CALIBRATION)
     made = stand(tmp_path, cheap, dear)
@@ -214,14 +216,13 @@ def test_an_error_of_the_input_ends_the_run_and_gives_the_claim_back(tmp_path: P
 
 
 def test_an_interrupted_trial_gives_its_claim_back(tmp_path: Path) -> None:
-    made = stand(tmp_path, *shelf(good=GOOD, other=GOOD))
+    made = stand(tmp_path, *shelf(good=GOOD, other=GOOD), objective="latency")
 
     def interrupt(event: Event) -> None:
         if "latency" in event.sentence and len(made.record.trials()) == 2:
             raise KeyboardInterrupt
 
     search = made.search(interrupt)
-    search.workbench.profile = replace(made.run.profile, objective="latency")
     with pytest.raises(KeyboardInterrupt):
         list(search.contenders())
     assert made.tried() == ["good"]
@@ -248,11 +249,11 @@ def test_progress_counts_plans_and_names_the_best_so_far(tmp_path: Path) -> None
     list(made.search(events.append).contenders())
     building = [event for event in events if event.sentence.startswith("building")]
     assert [(event.done, event.total) for event in building] == [(0, 3), (1, 3), (2, 3)]
-    assert [event.best for event in building] == ["", "scripted", "scripted"]
+    assert [event.best for event in building] == ["", "scripted good", "scripted good"]
     assert {event.stage for event in events} == {"search"}
     assert building[0].seconds_left is None
     assert building[2].seconds_left is not None
-    assert any("measuring accuracy of scripted" in event.sentence for event in events)
+    assert any("measuring accuracy of scripted wrong" in event.sentence for event in events)
 
 
 # time
@@ -267,13 +268,18 @@ def test_when_the_time_is_up_nothing_more_is_tried(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("objective", ["effort", "size"])
-def test_when_the_time_runs_out_on_the_way_what_was_found_is_handed_out(tmp_path: Path, objective: str) -> None:
+def test_when_the_time_runs_out_on_the_way_what_was_found_is_handed_out(
+    tmp_path: Path, objective: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
     many = shelf(wrong=WRONG, good=GOOD, small=replace(GOOD, kilobytes=4), slow=SLOW)
-    made = stand(tmp_path, *many, objective=objective)
+    made = stand(tmp_path, *many, objective=objective, deadline=Deadline.start(1.0))
 
     def clock(event: Event) -> None:
+        nonlocal now
         if event.done == 1:
-            search.deadline = Deadline.start(1.0, spent_before=2.0)
+            now = 2.0
 
     search = made.search(clock)
     assert variants(trial.plan for trial in search.contenders()) == ["good"]
@@ -311,7 +317,7 @@ def test_time_that_is_not_limited_never_runs_out(tmp_path: Path) -> None:
 def test_the_time_spent_is_noted_after_every_trial(tmp_path: Path) -> None:
     made = stand(tmp_path, *shelf(slow=SLOW), deadline=Deadline.start(1000.0, spent_before=100.0))
     list(made.search().contenders())
-    assert 100.0 < made.record.noted("elapsed") < 200.0
+    assert 100.0 < made.record.elapsed < 200.0
 
 
 # the nearest miss
@@ -358,7 +364,7 @@ def test_another_nearest_miss_replaces_the_one_that_was_noted(tmp_path: Path) ->
     assert miss is not None
     assert variants([miss.plan]) == ["nearer"]
     assert "score" in miss.measurement.readings
-    assert str(miss.number) in open_record(again.run.workspace.journal).noted("nearest_misses")
+    assert miss.number in open_record(again.run.workspace.journal).nearest_misses
 
 
 def test_fewer_broken_budgets_are_nearer_than_a_smaller_excess(tmp_path: Path) -> None:
@@ -394,7 +400,7 @@ def test_a_nearest_miss_that_dies_while_it_is_measured_says_so(tmp_path: Path) -
     assert miss is not None
     assert miss.reason.startswith("size_mb: ")
     assert "died while it was measured." in miss.reason
-    assert made.record.noted("nearest_misses") is None
+    assert not made.record.nearest_misses
 
 
 def test_a_candidate_that_cannot_run_is_no_nearest_miss(tmp_path: Path) -> None:
@@ -430,7 +436,7 @@ def test_for_effort_the_cost_is_the_effort_first_then_latency_then_size(tmp_path
     made = stand(tmp_path, cheap, dear)
     plans = [cheap.plan("slow"), cheap.plan("fast"), dear.plan("fastest"), Plan()]
     trials = [evaluate(made.run, plan, number) for number, plan in enumerate(plans)]
-    ordered = sorted(trials, key=lambda trial: cost(trial, made.run))
+    ordered = sorted(trials, key=made.run.cost)
     assert variants(trial.plan for trial in ordered) == ["fast", "slow", "", "fastest"]
 
 
@@ -439,5 +445,5 @@ def test_what_was_not_measured_costs_most(tmp_path: Path, objective: str) -> Non
     (technique,) = shelf(good=GOOD, fails=Variant(error="no."))
     made = stand(tmp_path, technique, objective=objective)
     good, failed = (evaluate(made.run, technique.plan(name), 0) for name in ("good", "fails"))
-    assert cost(good, made.run) < cost(failed, made.run)
-    assert np.inf in cost(failed, made.run)
+    assert made.run.cost(good) < made.run.cost(failed)
+    assert np.inf in made.run.cost(failed)

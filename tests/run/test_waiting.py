@@ -1,14 +1,20 @@
+import json
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from autocompress.core.plan import Plan
 from autocompress.core.trial import Outcome, Trial
-from autocompress.run import waiting as joining
+from autocompress.run import waiting
+from autocompress.run.record_store import CLAIMS, STUDY, open_record
 from autocompress.run.waiting import await_others
 from autocompress.system.progress import Deadline, Event
+from autocompress.system.workers import Worker
 from autocompress.testing.fakes import Scripted, Stand, Variant, ramp, task_of
 from autocompress.testing.python_processes import child_environment
 
@@ -52,7 +58,7 @@ def test_a_search_waits_for_what_another_worker_has_claimed_and_then_hands_it_ou
             other.finish(Trial(number, plan, Outcome.FAILED, reason="elsewhere"))
 
         # the other comes to its end while this one sleeps
-        monkeypatch.setattr(joining, "sleep", ends)
+        monkeypatch.setattr(waiting, "sleep", ends)
         found = list(made.search(events.append).contenders())
     assert [trial.plan for trial in found] == [plan_of(made, "one")]
     assert [event.sentence for event in events if "waiting" in event.sentence] == [
@@ -68,15 +74,29 @@ def test_the_plan_of_a_worker_that_dies_meanwhile_is_taken_up(
     plan_file.write_text(plan_of(made, "two").to_yaml(), encoding="utf-8")
     command = [sys.executable, "-c", DIES_WITH_A_CLAIM, str(made.run.workspace.journal), str(plan_file)]
     assert subprocess.run(command, env=child_environment(), check=False, timeout=60).returncode == 9
-    monkeypatch.setattr(joining, "sleep", lambda seconds: pytest.fail("the dead are not waited for"))
+    monkeypatch.setattr(waiting, "sleep", lambda seconds: pytest.fail("the dead are not waited for"))
     assert len(list(made.search().contenders())) == 2
     assert sorted(made.tried()) == ["one", "two"]
 
 
+def test_the_plan_of_a_worker_that_was_killed_before_its_claim_had_a_trial_is_taken_up(made: Stand) -> None:
+    dead = Worker(Worker.me().host, 2**22 + 1, "1")
+    row = (STUDY, plan_of(made, "one").hash, json.dumps(dead.to_json()), time.time(), False)
+    with closing(sqlite3.connect(made.run.workspace.journal)) as database, database:
+        columns = "study, plan_hash, owner, heartbeat, ended"
+        database.execute(f"insert into {CLAIMS.name} ({columns}) values (?, ?, ?, ?, ?)", row)
+    # without a limit it would be proposed again for ever
+    made.run.deadline = Deadline.start(60.0)
+    search = made.search()
+    assert len(list(search.contenders())) == 2
+    assert not search.out_of_time
+    assert made.tried() == ["one", "two"]
+
+
 def test_the_deadline_ends_the_wait_and_says_that_time_was_up(made: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joining, "POLL_S", 0.01)
+    monkeypatch.setattr(waiting, "POLL_S", 0.01)
     with open_record(made.run.workspace.journal).claim(plan_of(made, "two")):
-        made.deadline = Deadline.start(3.0)
+        made.run.deadline = Deadline.start(3.0)
         search = made.search()
         list(search.contenders())
     assert search.out_of_time

@@ -5,9 +5,10 @@ from typing import ClassVar
 import onnx
 import pytest
 
+from autocompress.core.profile import Profile, RuntimeProfile
 from autocompress.core.runtime import Runtime
-from autocompress.errors import ArtifactError, RuntimeFailureError
-from autocompress.runtimes import RUNTIMES, OnnxRuntime
+from autocompress.errors import ArtifactError, ProfileError, RuntimeFailureError
+from autocompress.runtimes import RUNTIMES, OnnxRuntime, runtime_of
 from autocompress.testing.networks import Exported
 from autocompress.testing.runtime_suite import RuntimeSuite
 
@@ -47,6 +48,29 @@ class TestOnnxRuntime(RuntimeSuite):
             assert OnnxRuntime().read(path).size_bytes == whole
 
 
-def test_every_runtime_that_ships_inherits_the_suite() -> None:
-    tested = {suite.runtime for suite in RuntimeSuite.__subclasses__()}
-    assert tested == set(RUNTIMES)
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("onnxruntim", "Did you mean 'onnxruntime'?"), ("tflite", "Known: onnxruntime."), ("", "Known: onnxruntime.")],
+)
+def test_a_runtime_that_is_not_known_is_refused_with_the_profile_and_a_hint(name: str, hint: str) -> None:
+    profile = Profile("phone", runtime=RuntimeProfile(name=name))
+    with pytest.raises(ProfileError, match=f"there is no runtime named '{name}'") as caught:
+        runtime_of(profile)
+    assert caught.value.where == "profile phone: runtime.name"
+    assert caught.value.hint == hint
+    assert caught.value.exit_code == 2
+
+
+def test_a_profile_that_says_nothing_has_a_runtime() -> None:
+    assert isinstance(runtime_of(Profile("here")), OnnxRuntime)
+
+
+def test_every_runtime_has_a_name_and_a_suffix_of_its_own() -> None:
+    assert len({runtime.name for runtime in RUNTIMES}) == len({runtime.suffix for runtime in RUNTIMES}) == len(RUNTIMES)
+
+
+def test_every_runtime_inherits_the_suite() -> None:
+    suites = {suite.runtime: suite for suite in RuntimeSuite.__subclasses__() if suite.__module__ == __name__}
+    for runtime in RUNTIMES:
+        assert suites[runtime].__name__.startswith("Test"), runtime
+    assert set(suites) == set(RUNTIMES)

@@ -21,7 +21,7 @@ from autocompress.testing.strategy_suite import (
     SEARCH_SPACE,
     STATIC,
     StrategySuite,
-    climbed,
+    proposals,
     recipe_of,
     trial,
 )
@@ -34,23 +34,22 @@ RECOVERIES = tuple(
     for steps in (100, 300)
 )
 DROPPED = replace(recipe_of(Effort.CALIBRATION, ("dynamic", Stage.PRECISION, ())), structures=CUTS, nested=True)
-CUT_LADDER = SearchSpace((DROPPED,), {})
+OF_CUTS = SearchSpace((DROPPED,), {})
 TRAINED = replace(DROPPED, effort=Effort.TRAINING, structures=CUTS[3:6], nested=False, rounds=(RECOVERIES[:1],))
 LONGER = replace(TRAINED, rounds=(RECOVERIES[:1], RECOVERIES[1:]), promotes=2)
-TRAINING_LADDER = SearchSpace((DROPPED, TRAINED, LONGER), {})
 STRUCTURAL = [name for name, metric in METRICS.items() if metric.structural]
 
 
-class TestBoundary(StrategySuite):
+class TestBisection(StrategySuite):
     strategy: ClassVar[type[Strategy]] = Bisection
 
-    def test_it_climbs_from_the_cheapest_rung_and_from_the_most_promising_settings(self) -> None:
-        assert climbed(Bisection(), SEARCH_SPACE) == list(PLANS)
+    def test_it_begins_with_the_cheapest_recipe_and_with_the_most_promising_settings(self) -> None:
+        assert proposals(Bisection(), SEARCH_SPACE) == list(PLANS)
 
     @pytest.mark.parametrize("metric", STRUCTURAL)
     def test_what_has_the_structure_of_a_plan_that_broke_size_or_time_is_skipped(self, metric: str) -> None:
         broken = next(STATIC.plans())
-        proposed = climbed(Bisection(), SEARCH_SPACE, [trial(broken, Outcome.STOPPED, metric)])
+        proposed = proposals(Bisection(), SEARCH_SPACE, [trial(broken, Outcome.STOPPED, metric)])
         skipped = set(STATIC.plans()) - set(proposed) - {broken}
         assert skipped == {plan for plan in STATIC.plans() if same_types(plan, broken)} - {broken}
         assert skipped
@@ -59,16 +58,16 @@ class TestBoundary(StrategySuite):
     @pytest.mark.parametrize("metric", sorted(ACCURACY_METRICS))
     def test_what_broke_accuracy_rules_out_nothing_but_itself(self, metric: str) -> None:
         for broken in PLANS:
-            proposed = climbed(Bisection(), SEARCH_SPACE, [trial(broken, Outcome.STOPPED, metric)])
+            proposed = proposals(Bisection(), SEARCH_SPACE, [trial(broken, Outcome.STOPPED, metric)])
             assert proposed == [plan for plan in PLANS if plan != broken]
 
-    def test_what_broke_a_budget_on_one_rung_says_nothing_of_another(self) -> None:
+    def test_what_broke_a_budget_in_one_recipe_says_nothing_of_another(self) -> None:
         dead = [trial(plan, Outcome.STOPPED, "latency_ms") for plan in DYNAMIC.plans()]
-        assert climbed(Bisection(), SEARCH_SPACE, dead) == [*STATIC.plans(), *PACKED.plans()]
+        assert proposals(Bisection(), SEARCH_SPACE, dead) == [*STATIC.plans(), *PACKED.plans()]
 
     def test_every_step_of_a_plan_counts_for_its_structure(self) -> None:
         broken = next(PACKED.plans())
-        proposed = climbed(Bisection(), SEARCH_SPACE, [trial(broken, Outcome.STOPPED, "size_mb")])
+        proposed = proposals(Bisection(), SEARCH_SPACE, [trial(broken, Outcome.STOPPED, "size_mb")])
         left = [plan for plan in PACKED.plans() if plan in proposed]
         assert [p for p in left if same_types(p, broken)] == [
             plan for plan in PACKED.plans() if same_types(plan, broken) and plan.finish[1] != broken.finish[1]
@@ -77,23 +76,23 @@ class TestBoundary(StrategySuite):
     @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.REFUSED])
     def test_what_has_the_structure_of_a_plan_that_could_not_be_made_is_skipped(self, outcome: Outcome) -> None:
         broken = next(STATIC.plans())
-        proposed = climbed(Bisection(), SEARCH_SPACE, [trial(broken, outcome)])
+        proposed = proposals(Bisection(), SEARCH_SPACE, [trial(broken, outcome)])
         assert not any(same_types(plan, broken) for plan in proposed if plan in set(STATIC.plans()))
         assert len(proposed) == len(PLANS) - 2
 
     @pytest.mark.parametrize("outcome", [Outcome.MEASURED, Outcome.CLAIMED])
     def test_what_was_measured_or_is_under_way_rules_out_nothing_but_itself(self, outcome: Outcome) -> None:
         first = next(STATIC.plans())
-        assert len(climbed(Bisection(), SEARCH_SPACE, [trial(first, outcome)])) == len(PLANS) - 1
+        assert len(proposals(Bisection(), SEARCH_SPACE, [trial(first, outcome)])) == len(PLANS) - 1
 
-    def test_whatever_came_before_the_plans_left_are_proposed_in_the_ladders_order(self) -> None:
+    def test_whatever_came_before_the_plans_left_are_proposed_in_the_search_spaces_order(self) -> None:
         draw = random.Random(0)
         for _ in range(30):
             history = [
                 trial(plan, draw.choice(ENDED), draw.choice([*METRICS, "", "no metric"]), number)
                 for number, plan in enumerate(draw.sample(PLANS, draw.randrange(len(PLANS))))
             ]
-            proposed = climbed(Bisection(), SEARCH_SPACE, history)
+            proposed = proposals(Bisection(), SEARCH_SPACE, history)
             places = [PLANS.index(plan) for plan in proposed]
             assert all(one < other for one, other in pairwise(places))
             assert not {one.plan for one in history} & set(proposed)
@@ -117,7 +116,7 @@ def boundary_found(search_space: SearchSpace, least: int) -> list[Plan]:
     return [one.plan for one in history]
 
 
-class TestBoundaryOfCuts:
+class TestBisectionOfCuts:
     """Recipes that leave less and less of the network."""
 
     @pytest.mark.parametrize("likely", [None, *range(len(CUTS))])
@@ -137,25 +136,25 @@ class TestBoundaryOfCuts:
             assert len(proposed) == min(2, least + 1)
 
     def test_where_no_cut_fits_one_look_at_the_most_that_can_go_settles_it(self) -> None:
-        assert [place_of(plan) for plan in boundary_found(CUT_LADDER, len(CUTS))] == [len(CUTS) - 1]
+        assert [place_of(plan) for plan in boundary_found(OF_CUTS, len(CUTS))] == [len(CUTS) - 1]
 
     def test_what_just_fits_is_left_no_room_by_noise_and_does_not_count(self) -> None:
         tight = Verdict((Finding(Budget("latency_ms", 1.0), Standing.MET, 0.99),))
-        following = Bisection().propose(CUT_LADDER, [Trial(0, plan_at(4), Outcome.MEASURED, verdict=tight)])
+        following = Bisection().propose(OF_CUTS, [Trial(0, plan_at(4), Outcome.MEASURED, verdict=tight)])
         assert following is not None
         assert place_of(following) > 4
 
     def test_a_cut_that_could_not_be_made_or_is_undecided_does_not_fit(self) -> None:
         undecided = Verdict((Finding(Budget("latency_ms", 1.0), Standing.UNDECIDED, 0.9),))
         for seen in (trial(plan_at(4), Outcome.FAILED), Trial(0, plan_at(4), Outcome.MEASURED, verdict=undecided)):
-            following = Bisection().propose(CUT_LADDER, [seen])
+            following = Bisection().propose(OF_CUTS, [seen])
             assert following is not None
             assert place_of(following) > 4
 
     def test_while_another_worker_measures_a_cut_there_is_something_to_do(self) -> None:
-        first = Bisection().propose(CUT_LADDER, [])
+        first = Bisection().propose(OF_CUTS, [])
         assert first is not None
-        second = Bisection().propose(CUT_LADDER, [trial(first, Outcome.CLAIMED)])
+        second = Bisection().propose(OF_CUTS, [trial(first, Outcome.CLAIMED)])
         assert second is not None
         assert second != first
 
@@ -169,10 +168,10 @@ def scored(number: int, plan: Plan, score: float) -> Trial:
     return Trial(number, plan, Outcome.STOPPED, measurement, FITS, stopped_by="max_accuracy_drop_pp")
 
 
-class TestBoundaryOfTraining:
+class TestBisectionOfTraining:
     """Of those that were trained a little, the best go on."""
 
-    def test_the_best_of_the_first_round_go_on_in_their_order(self) -> None:
+    def test_the_best_of_the_first_rung_go_on_in_their_order(self) -> None:
         first = list(TRAINED.plans())
         history = [
             scored(place, plan, score) for place, (plan, score) in enumerate(zip(first, (0.5, 0.9, 0.7), strict=True))
@@ -199,20 +198,22 @@ class TestBoundaryOfTraining:
 class TestRandom(StrategySuite):
     strategy: ClassVar[type[Strategy]] = Random
 
-    def test_its_order_is_not_that_of_the_ladder_and_depends_on_the_seed(self) -> None:
-        orders = [climbed(Random(seed), SEARCH_SPACE) for seed in range(3)]
+    def test_its_order_is_not_that_of_the_search_space_and_depends_on_the_seed(self) -> None:
+        orders = [proposals(Random(seed), SEARCH_SPACE) for seed in range(3)]
         assert list(PLANS) not in orders
         assert len({tuple(plan.hash for plan in order) for order in orders}) == 3
 
     def test_it_rules_out_nothing(self) -> None:
         broken = next(STATIC.plans())
-        assert len(climbed(Random(), SEARCH_SPACE, [trial(broken, Outcome.STOPPED, "size_mb")])) == len(PLANS) - 1
+        assert len(proposals(Random(), SEARCH_SPACE, [trial(broken, Outcome.STOPPED, "size_mb")])) == len(PLANS) - 1
 
 
 def same_types(plan: Plan, other: Plan) -> bool:
     return plan.finish[0].settings["types"] == other.finish[0].settings["types"]
 
 
-def test_every_strategy_has_a_suite() -> None:
-    suites = {suite.strategy for suite in StrategySuite.__subclasses__()}
-    assert suites == set(STRATEGIES)
+def test_every_strategy_inherits_the_suite() -> None:
+    suites = {suite.strategy: suite for suite in StrategySuite.__subclasses__() if suite.__module__ == __name__}
+    for strategy in STRATEGIES:
+        assert suites[strategy].__name__.startswith("Test"), strategy
+    assert set(suites) == set(STRATEGIES)

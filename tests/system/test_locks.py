@@ -75,8 +75,8 @@ def test_a_measurement_that_waits_goes_before_the_next_step(log: list[str]) -> N
     measurer, worker = Other("measuring", log), Other("working", log)
     with working():
         measurer.start()
-        while locks._lock(locks._turn.gate, locks.SHARED):
-            locks._lock(locks._turn.gate, locks.FREE)
+        while locks._lock(locks._locks.gate, locks.SHARED):
+            locks._lock(locks._locks.gate, locks.FREE)
         # it has announced itself: who works may end the step, but begins no other
         worker.start()
         assert not worker.has_turn.wait(0.1)

@@ -16,13 +16,13 @@ LEAVE = """
 import os, sys
 from pathlib import Path
 from autocompress.system.scratch import scratch
-from autocompress.system.workspace import write_whole
+from autocompress.system.workspace import write_atomically
 with scratch("meter") as folder:
     (folder / "0.npz").write_text("x")
     def die(target):
         target.write_text("half")
         os.kill(os.getpid(), 9)
-    write_whole(Path(sys.argv[1]) / "module.pt", die)
+    write_atomically(Path(sys.argv[1]) / "module.pt", die)
 """
 WAIT = """
 from autocompress.system.scratch import scratch

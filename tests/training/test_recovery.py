@@ -92,6 +92,31 @@ def test_a_recovery_that_was_broken_off_goes_on_to_the_same_weights(
     assert all(torch.equal(found[name], whole_run[name]) for name in whole_run)
 
 
+def test_dropout_draws_the_same_whatever_was_drawn_before_and_after_a_resumption(
+    teacher: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dropping() -> nn.Module:
+        torch.manual_seed(3)
+        return nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.3), nn.ReLU(), nn.Linear(8, 2))
+
+    wanted = recover(dropping(), teacher, TASK, EXAMPLE, SCHEDULE, Files(tmp_path / "whole.pt")).state_dict()
+    monkeypatch.setattr(recovery, "CHECKPOINT_SECONDS", 0.0)
+
+    def stop_in_the_middle(step: int, _steps: int, _left: float) -> None:
+        if step == 25:
+            raise KeyboardInterrupt
+
+    broken = Files(tmp_path / "broken.pt")
+    with pytest.raises(KeyboardInterrupt):
+        recover(dropping(), teacher, TASK, EXAMPLE, SCHEDULE, broken, stop_in_the_middle)
+    student = dropping()
+    torch.manual_seed(9)
+    before = torch.random.get_rng_state()
+    found = recover(student, teacher, TASK, EXAMPLE, SCHEDULE, broken).state_dict()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_the_teacher_and_the_original_stay_as_they_are(teacher: nn.Module, tmp_path: Path) -> None:
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     student = with_own_weights(with_shared_weights(teacher))
@@ -135,7 +160,7 @@ def test_answers_that_were_kept_teach_the_same_as_fresh_ones(teacher: nn.Module,
     assert all(torch.equal(fresh[name], kept[name]) and torch.equal(fresh[name], again[name]) for name in fresh)
 
 
-def test_of_the_averages_on_the_way_the_one_that_does_best_on_the_selecting_data_is_kept(
+def test_of_the_averages_on_the_way_the_one_that_does_best_on_the_validation_data_is_kept(
     teacher: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged: list[tuple[float, torch.Tensor]] = []
@@ -198,6 +223,19 @@ def test_batch_norm_statistics_become_those_of_the_data() -> None:
     np.testing.assert_allclose(module[0].running_mean.numpy(), inputs[0].mean(0), atol=0.02)
     assert module[0].momentum == 0.1
     assert not module.training
+
+
+def test_batch_norm_statistics_do_not_depend_on_chance() -> None:
+    module = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(6))
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        reestimate_batch_norm(module, whole("train", TASK.train), EXAMPLE, batch=64)
+        found.append(module[1].running_var.clone())
+    assert torch.equal(*found)
+    inputs, _ = TASK.train.read(range(ITEMS))
+    # of what comes in where nothing is left out, as in use
+    np.testing.assert_allclose(found[0].numpy(), inputs[0].var(0), rtol=0.1)
 
 
 def _truncated(path: Path) -> None:

@@ -1,1 +1,4 @@
-"""The measuring program: numpy and the runtime only, started by its file path, alone on the device."""
+"""The measuring program, started by its file path in a process of its own.
+
+It imports only numpy and the runtime.
+"""

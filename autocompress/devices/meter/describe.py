@@ -1,4 +1,7 @@
-"""What this machine is. Standard library only; started by its file path, prints one JSON object."""
+"""Describes this machine: started by its file path, it prints one JSON object.
+
+It uses the standard library only.
+"""
 
 import json
 import os

@@ -1,7 +1,8 @@
-"""Times artifacts in a process of its own, one at a time. Reads one JSON command a line, answers one JSON line each.
+"""The measuring program: loads artifacts in a process of its own and times their calls.
 
-Started with the number of the parent process and the file of a backend, which loads artifacts of one runtime: a class
-`Backend(threads, options)` with `version` and `load(artifact)`, which gives what calls it (see `backends/`).
+It reads one JSON command per line and answers each with one JSON line. Started with the number of the parent process
+and the file of a backend, which loads artifacts of one runtime: a class `Backend(threads, options)` with `version` and
+`load(artifact)`, which returns a function that runs it (see `backends/`).
 
 Commands: `open` (artifact, inputs, threads, options), `load` (artifact, inputs, padding), `block` (calls, discard), and
 end of input, which ends the program. Between commands it blocks on its input and uses no CPU, so that another
@@ -21,21 +22,24 @@ from collections.abc import Callable
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
-# the control kernel sorts so many numbers and adds up so many others, 4 MB of them, so often
+# the control kernel: how many numbers it sorts, how many others it adds up (4 MB), and how many times
 CONTROL_SIZE = 4096
 CONTROL_SUM = 1 << 19
 CONTROL_CALLS = 5
-# calls after loading anew that do not count: they find their memory first
+# calls after reloading that do not count: the first ones still allocate memory
 FIRST_CALLS = 3
 # where Linux shows the energy counters of the processor's packages, for Intel and AMD alike
 POWER = "/sys/class/powercap"
 
 
 def die_with_parent() -> None:
-    """End with the process that started this one, however that ends (Linux; elsewhere end of input does it)."""
+    """Make this process end when its parent process does, however that ends.
+
+    On Linux by a signal of the kernel; elsewhere the end of input has this effect.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        # the parent may have gone before the call above; in a container it may well be process 1
+        # the parent may have ended before the call above; in a container it may well be process 1
         if len(sys.argv) > 1 and os.getppid() != int(sys.argv[1]):
             sys.exit(1)
 
@@ -67,9 +71,10 @@ def _hwm_mb() -> float:
 
 
 def energy_counters(folder: str = POWER) -> list[tuple[str, int]]:
-    """Files with the energy that each package has used, in uJ, and where they begin anew; only those that can be read.
+    """Readable energy counter files of the processor packages, each with its largest value, in uJ.
 
-    Running Average Power Limit counters: Linux, Documentation/power/powercap/powercap.rst.
+    They count the energy that a package has used and begin again at 0 after that value. Running Average Power Limit
+    counters: Linux, Documentation/power/powercap/powercap.rst.
     """
     found = []
     for zone in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
@@ -84,14 +89,14 @@ def energy_counters(folder: str = POWER) -> list[tuple[str, int]]:
             with open(counter, encoding="ascii") as file:
                 int(file.read())
         except (OSError, ValueError):
-            # not for this user to read, mostly: then there is nothing to measure energy with
+            # mostly because this user may not read them: then energy cannot be measured
             continue
         found.append((counter, limit))
     return found
 
 
 def read_energy(counters: list[tuple[str, int]]) -> list[int]:
-    """What the counters show, in uJ."""
+    """The present values of the counters, in uJ."""
     shown = []
     for path, _ in counters:
         with open(path, encoding="ascii") as file:
@@ -100,12 +105,12 @@ def read_energy(counters: list[tuple[str, int]]) -> list[int]:
 
 
 def energy_between(before: list[int], after: list[int], counters: list[tuple[str, int]]) -> int:
-    """Energy used in uJ, over counters that begin anew at most once in between."""
+    """The energy used between two readings, in uJ; counters may begin again at 0 once in between."""
     return sum((late - early) % (limit + 1) for early, late, (_, limit) in zip(before, after, counters, strict=True))
 
 
 class Meter:
-    """Artifacts, loaded one after the other and timed."""
+    """Loads artifacts, one at a time, and times them."""
 
     def __init__(self, backend: Any) -> None:
         import numpy
@@ -117,7 +122,7 @@ class Meter:
         self.empty_mb = 0.0
         self.padding = b""
         self.counters = energy_counters()
-        # one core's work, inside its cache and beyond: what slows it slows the artifact, and it is always the same
+        # work for one core, inside its cache and beyond, always the same: what slows it slows the artifact as well
         random = numpy.random.default_rng(0)
         self.control = random.random(CONTROL_SIZE)
         self.numbers = random.random(CONTROL_SUM)
@@ -136,18 +141,18 @@ class Meter:
         return {"finite": bool(finite), "version": self.loader.version, "seconds": seconds}
 
     def read(self, inputs: str) -> None:
-        """The arrays that it is called with."""
+        """Read the input arrays for the artifact from a file."""
         with self.numpy.load(inputs, allow_pickle=False) as file:
             self.feed = {name.removeprefix("input "): file[name] for name in file.files}
 
     def begin(self, artifact: str) -> list[Any]:
-        """Load the artifact; the outputs of its first call."""
+        """Load the artifact and return the outputs of its first call."""
         self.call = self.loader.load(artifact)
         outputs: list[Any] = self.call(self.feed)
         return outputs
 
     def load(self, artifact: str, inputs: str, padding: int) -> dict[str, Any]:
-        """Load an artifact and its inputs instead, behind `padding` bytes, so that they come to lie elsewhere."""
+        """Load another artifact and its inputs, after allocating `padding` bytes so that it lies elsewhere."""
         start = time.monotonic()
         self.call = None
         gc.collect()
@@ -181,7 +186,7 @@ class Meter:
         }
 
     def control_ms(self) -> float:
-        """The median time of sorting and adding up the same numbers, in ms.
+        """The control kernel's time: the median time of sorting and adding up the same numbers, in ms.
 
         Of 300 blocks of ResNet-20 beside a neighbour, nine in ten of the slowed ones were slow in both, two in ten of
         the others; products of matrices showed three in ten.
@@ -196,7 +201,7 @@ class Meter:
 
 
 def backend_in(path: str) -> Any:
-    """The class `Backend` in a file."""
+    """The class `Backend` defined in a file."""
     spec = importlib.util.spec_from_file_location("backend", path)
     assert spec is not None
     assert spec.loader is not None
@@ -207,7 +212,7 @@ def backend_in(path: str) -> Any:
 
 def main() -> None:
     """Answer commands until the input ends."""
-    # Ctrl-C reaches all processes of a terminal: the parent alone decides, or it would take this end for a failure
+    # Ctrl-C reaches all processes of a terminal: only the parent reacts, or it would take this end for a failure
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.SIG_IGN)
     die_with_parent()
@@ -224,7 +229,7 @@ def main() -> None:
         command = json.loads(line)
         try:
             reply = commands[command.pop("do")](**command)
-        except Exception as error:  # noqa: BLE001 - the parent must hear of every failure, with its words
+        except Exception as error:  # noqa: BLE001 - the parent must be told of every failure, with its message
             reply = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(reply) + "\n")
         answers.flush()

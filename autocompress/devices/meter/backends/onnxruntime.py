@@ -1,4 +1,4 @@
-"""ONNX Runtime for the measuring program, which loads this file by its path."""
+"""The ONNX Runtime backend of the measuring program, which loads this file by its path."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +10,7 @@ Feed = dict[str, Any]
 
 
 class Backend:
-    """Sessions of one runtime with given threads and options; `version` is the runtime's."""
+    """Loads artifacts in ONNX Runtime with given threads and options; `version` is the runtime's."""
 
     version: str = onnxruntime.__version__
 
@@ -25,9 +25,9 @@ class Backend:
             self._settings.add_session_config_entry(key, value)
 
     def load(self, artifact: str) -> Callable[[Feed], list[Any]]:
-        """What calls the artifact: arrays by input name in, a list of output arrays out.
+        """Load an artifact and return a function that runs it: arrays by input name in, a list of arrays out.
 
-        Whoever lets go of it frees the artifact.
+        The artifact is freed when the function is deleted.
         """
         session = onnxruntime.InferenceSession(artifact, self._settings, providers=["CPUExecutionProvider"])
         return partial(session.run, None)

@@ -264,6 +264,6 @@ class SearchSpace:
         return {
             "recipes": [recipe.to_json() for recipe in self.recipes],
             "refusals": {name: reason.to_json() for name, reason in self.refusals.items()},
-            "path": [answer.to_json() for answer in self.decisions],
+            "decisions": [decision.to_json() for decision in self.decisions],
             "warnings": list(self.warnings),
         }

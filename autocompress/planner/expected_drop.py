@@ -5,11 +5,12 @@ These figures are shown only: they order nothing and decide nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 
 from autocompress.core.facts import Family
 from autocompress.core.plan import Effort
 from autocompress.core.search_space import ExpectedDrop
+from autocompress.core.technique import ArtifactTechnique, Technique
 
 QUANTIZED: dict[Family, ExpectedDrop] = {
     Family.CNN: ExpectedDrop(0.0, 2.0, "Krishnamoorthi, Quantizing deep convolutional networks, 2018: within 2 points"),
@@ -25,13 +26,14 @@ RECOVERED: dict[Family, ExpectedDrop] = {
 }
 
 
-def expected_drop(family: Family, techniques: Collection[str], effort: Effort) -> ExpectedDrop | None:
+def expected_drop(family: Family, techniques: Sequence[Technique], effort: Effort) -> ExpectedDrop | None:
     """The expected loss in points of accuracy for a plan of these techniques; None where no source says.
 
     Nothing is known of structure that is cut and not trained: it costs anything from nothing to all.
     """
     if effort is Effort.TRAINING:
         return RECOVERED.get(family)
-    if all(name.startswith("int8") for name in techniques):
+    # what leaves one byte of a weight
+    if all(isinstance(one, ArtifactTechnique) and one.value_bytes == 1 for one in techniques):
         return QUANTIZED.get(family)
     return None

@@ -76,7 +76,11 @@ def build_search_space(situation: Situation, techniques: Sequence[Technique], fo
     # recipes that train stay in the order of their rungs
     recipes.sort(key=lambda recipe: recipe.effort)
     family = situation.facts.family
-    recipes = [replace(one, expected_drop=expected_drop(family, one.techniques, one.effort)) for one in recipes]
+    known = {technique.name: technique for technique in taken}
+    recipes = [
+        replace(one, expected_drop=expected_drop(family, [known[name] for name in one.techniques], one.effort))
+        for one in recipes
+    ]
     return SearchSpace(tuple(recipes), refusals, tuple(decisions), tuple(warnings))
 
 

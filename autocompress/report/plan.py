@@ -31,7 +31,7 @@ def print_preflight(console: Console, facts: Facts, probes: Probes) -> None:
     without = [layer.name for layer in rest if layer.kind in (Kind.NORM, Kind.OTHER)]
     if without:
         tree.add(Text(f"no int8 for {_some(without)}: they stay in float", style="dim"))
-    if probes.parts:
+    if any(parts.names or parts.left_alone for parts in probes.parts.values()):
         tree.add(", ".join(map(str, probes.parts.values())))
     reasons: dict[str, list[str]] = {}
     for parts in probes.parts.values():
@@ -65,7 +65,7 @@ def print_probes(console: Console, probes: Probes) -> None:
         tree.add(f"a layer costs at least {1000 * probes.microbenchmarks.layer_ms:.3g} us a call, however thin it is")
     if probes.channel_multiple is not None:
         tree.add(f"widths pay in steps of {probes.channel_multiple}")
-    elif probes.parts:
+    elif any(parts.names for parts in probes.parts.values()):
         tree.add("which widths pay was not measured: no time was left")
     if probes.operators:
         slowest = sorted(probes.operators.items(), key=lambda one: -one[1])[:MOST_NAMED]

@@ -76,8 +76,9 @@ def answer_from(
     if best is not None:
         return Answer(best.plan, best.artifact, best.measurement, best.verdict, best.certificate)
     nearest = nearest_miss()
-    if nearest is not None:
-        artifact = run.artifacts.find(nearest.plan) or run.baseline
+    artifact = run.artifacts.find(nearest.plan) if nearest is not None else None
+    # a file that somebody removed meanwhile is no answer, and another one is not shipped under its name
+    if nearest is not None and artifact is not None:
         return Answer(nearest.plan, artifact, nearest.measurement, nearest.verdict)
     return Answer(Plan(), run.baseline, baseline, judge_by(run.profile, baseline))
 

@@ -61,16 +61,15 @@ def confirm_in_order(
     Returns all confirmations, those `so_far` included. `confirmed` returns None for a plan that cannot be confirmed.
     """
     confirmations = list(so_far)
-    if is_answered(confirmations):
-        return confirmations
-    for plan in plans:
-        if len(confirmations) >= MAX_LOOKS:
+    remaining = iter(plans)
+    # asked before the next plan is taken: a search builds and measures to hand one out
+    while len(confirmations) < MAX_LOOKS and not is_answered(confirmations):
+        plan = next(remaining, None)
+        if plan is None:
             break
         found = confirmed(plan)
         if found is not None:
             confirmations.append(found)
-        if is_answered(confirmations):
-            break
     return confirmations
 
 

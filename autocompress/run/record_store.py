@@ -99,12 +99,13 @@ def open_record(location: Path | str, study: str = STUDY) -> Record:
                 where=str(location),
                 hint="Choose another folder with --out, or run it again with this version.",
             )
-        # Optuna treats the URL as a format template, so braces are doubled
-        storage = RDBStorage(url.replace("{", "{{").replace("}", "}}"), engine_kwargs={"connect_args": arguments})
-        found = optuna.create_study(storage=storage, study_name=study, load_if_exists=True)
+        # tables of our own first: a database that holds Optuna's alone is one of an earlier version
         with engine.begin() as connection:
             for table in TABLES.sorted_tables:
                 connection.execute(CreateTable(table, if_not_exists=True))
+        # Optuna treats the URL as a format template, so braces are doubled
+        storage = RDBStorage(url.replace("{", "{{").replace("}", "}}"), engine_kwargs={"connect_args": arguments})
+        found = optuna.create_study(storage=storage, study_name=study, load_if_exists=True)
         database = _Database(engine, study)
         with database.alone():
             pass

@@ -151,7 +151,9 @@ def test_a_plan_is_found_on_the_rung_of_its_techniques() -> None:
 
 def test_a_ladder_is_written_with_reasons_refusals_and_its_path() -> None:
     refusal = Reason("dynamic int8 slows convolutions.", "dynamic-needs-matmuls", "convolution share 0.99")
-    answer = Decision("int8-pays", "Does int8 pay here?", "yes", "0.4", "int8 is tried.", {"no": "it is not."}, "a probe")
+    answer = Decision(
+        "int8-pays", "Does int8 pay here?", "yes", "0.4", "int8 is tried.", {"no": "it is not."}, "a probe"
+    )
     written = SearchSpace((RUNG,), {"int8_dynamic": refusal}, (answer,), ("too few items",)).to_json()
     assert written["recipes"] == [
         {
@@ -167,7 +169,7 @@ def test_a_ladder_is_written_with_reasons_refusals_and_its_path() -> None:
         }
     ]
     assert written["refusals"]["int8_dynamic"]["rule"] == "dynamic-needs-matmuls"
-    assert written["path"][0] == {
+    assert written["decisions"][0] == {
         "rule": "int8-pays",
         "question": "Does int8 pay here?",
         "answer": "yes",

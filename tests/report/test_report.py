@@ -267,7 +267,7 @@ def test_result_json_has_these_keys_and_says_what_the_result_says(real: Result) 
     assert data["schema"] == SCHEMA == 2
     assert data["status"] == real.status
     assert data == json.loads(json.dumps(real.to_json()))
-    assert set(data["search_space"]) == {"recipes", "refusals", "path", "warnings"}
+    assert set(data["search_space"]) == {"recipes", "refusals", "decisions", "warnings"}
     assert set(data["trials"][0]) == {"number", "name", "plan", "plan_hash", "outcome", "reason", "seconds"}
     assert set(data["search_space"]["refusals"]) == set(real.search_space.refusals)
 

@@ -60,7 +60,8 @@ class Distillation(ModelTechnique):
         """Refused where no structure that fits needs it."""
         if probes.training is not None:
             return None
-        found = f"{len(probes.paths)} pruning paths"
+        count = len(probes.paths)
+        found = f"{count} pruning path{'s' if count != 1 else ''}"
         if not probes.paths:
             return Reason("nothing can go from the network, so nothing has to be won back.", "recovery", found)
         return Reason("no structure that keeps the size and time budgets is known (yet).", "recovery", found)

@@ -10,7 +10,7 @@ from autocompress.errors import PlanError
 from autocompress.techniques import Distillation
 from autocompress.testing.recovery_technique_suite import RecoveryTechniqueSuite
 
-BRIEF: Mapping[str, Setting] = {"steps": 8, "batch": 16, "seed": 0, "learning_rate": 0.05, "optimizer": "sgd"}
+BRIEF: Mapping[str, Setting] = {"steps": 20, "batch": 16, "seed": 0, "learning_rate": 0.05, "optimizer": "sgd"}
 
 
 class TestDistillation(RecoveryTechniqueSuite):

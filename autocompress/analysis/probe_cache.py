@@ -57,8 +57,8 @@ def read(key: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and "date" in found else None
 
 
-def write(key: str, content: Mapping[str, Any], said: Callable[[str], None]) -> None:
-    """Store what was measured; a failure to write is only reported to `said`, as the cache is optional."""
+def write(key: str, content: Mapping[str, Any], tell: Callable[[str], None]) -> None:
+    """Store what was measured; a failure to write is only reported to `tell`, as the cache is optional."""
     place = folder()
     if place is None:
         return
@@ -66,4 +66,4 @@ def write(key: str, content: Mapping[str, Any], said: Callable[[str], None]) -> 
         make_folder(place)
         write_json(place / f"{key}.json", {"date": datetime.datetime.now(datetime.UTC).date().isoformat(), **content})
     except UsageError as error:
-        said(f"probes are not kept: {error}")
+        tell(f"probes are not kept: {error}")

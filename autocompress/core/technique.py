@@ -136,5 +136,5 @@ class ArtifactTechnique(Technique):
 
 def with_remarks(name: str, remarks: Sequence[tuple[str, bool]]) -> str:
     """A name, followed in brackets by those remarks whose condition is true."""
-    said = ", ".join(remark for remark, holds in remarks if holds)
-    return f"{name} ({said})" if said else name
+    sentences = ", ".join(remark for remark, holds in remarks if holds)
+    return f"{name} ({sentences})" if sentences else name

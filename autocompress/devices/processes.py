@@ -150,5 +150,5 @@ class MeterProcess:
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        said = f" Its last words: {lines[-1][:300]}" if lines else ""
-        return RuntimeFailureError(f"the measuring process died ({how}).{said}", where=str(self._artifact))
+        sentences = f" Its last words: {lines[-1][:300]}" if lines else ""
+        return RuntimeFailureError(f"the measuring process died ({how}).{sentences}", where=str(self._artifact))

@@ -57,15 +57,15 @@ def cells(one: Graded) -> tuple[str, ...]:
 
 def remarks(check: Check) -> list[str]:
     """Sentences on budgets that did not pass, with causes and the user's messages, and prediction flips."""
-    said = []
+    sentences = []
     for one in check.graded:
         if one.grade is Grade.PASSED:
             continue
-        said.append(f"{one.finding.budget.metric}: {one.finding.sentence}.")
-        said += [text for text in (one.why, one.rule.message) if text]
+        sentences.append(f"{one.finding.budget.metric}: {one.finding.sentence}.")
+        sentences += [text for text in (one.why, one.rule.message) if text]
     if check.prediction_flips is not None:
-        said.append(f"answers: {check.prediction_flips}")
-    return [*said, *check.notes]
+        sentences.append(f"answers: {check.prediction_flips}")
+    return [*sentences, *check.notes]
 
 
 def checks_json(checks: Sequence[Check]) -> dict[str, Any]:

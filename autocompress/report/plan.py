@@ -123,7 +123,7 @@ def _share(value: float | None) -> str:
 
 def print_facts(console: Console, facts: Facts) -> None:
     """Print the facts of the model in one paragraph."""
-    said = [
+    sentences = [
         f"[bold]{facts.family}[/bold]: {escape(facts.evidence)}",
         f"{facts.parameters:,} parameters ({facts.nonzero / max(facts.parameters, 1):.1%} non-zero, "
         f"{facts.quantizable:.0%} in layers with int8 kernels)",
@@ -131,10 +131,10 @@ def print_facts(console: Console, facts: Facts) -> None:
     ]
     kinds = ", ".join(f"{share:.0%} {kind}" for kind, share in facts.convolution.items())
     if len(facts.convolution) > 1:
-        said.append(f"convolutions: {kinds}")
+        sentences.append(f"convolutions: {kinds}")
     if facts.repeats:
-        said.append(", ".join(f"{len(one.names)} x {escape(one.type)}" for one in facts.repeats[:MOST_REPEATS]))
-    console.print("; ".join(said), soft_wrap=True)
+        sentences.append(", ".join(f"{len(one.names)} x {escape(one.type)}" for one in facts.repeats[:MOST_REPEATS]))
+    console.print("; ".join(sentences), soft_wrap=True)
 
 
 def print_layers(console: Console, facts: Facts) -> None:

@@ -153,15 +153,15 @@ def _describe_data(run: Run) -> str:
 def _explain(name: str, answer: Answer, history: History) -> list[str]:
     if answer.is_met:
         return [f"{name} keeps every budget on data and runs that took no part in choosing it."]
-    said = []
+    sentences = []
     binding = binding_budget(answer.verdict, history.search_space)
     if binding is not None:
-        said.append(f"{binding.budget.metric} stands in the way: {binding.sentence}.")
+        sentences.append(f"{binding.budget.metric} stands in the way: {binding.sentence}.")
     if binding is not None and binding.needed:
-        said.append(f"About {binding.needed} more holdout items would decide at the observed rates.")
+        sentences.append(f"About {binding.needed} more holdout items would decide at the observed rates.")
     if answer.status is Status.NOT_MET:
-        said += diagnose(answer.verdict, history.trials, history.search_space)
+        sentences += diagnose(answer.verdict, history.trials, history.search_space)
     if answer.certificate is None and history.trials:
         whose = "those of the nearest miss, on" if answer.status is Status.NOT_MET else "from"
-        said.append(f"The figures are {whose} the validation data; nothing was certified.")
-    return said
+        sentences.append(f"The figures are {whose} the validation data; nothing was certified.")
+    return sentences

@@ -23,23 +23,23 @@ def diagnose(verdict: Verdict, history: Sequence[Trial], search_space: SearchSpa
     if search_space.out_of_reach:
         verdict = verdict.structural
     broken = [finding for finding in verdict.findings if finding.standing is Standing.EXCEEDED]
-    said = [sentence for finding in broken if (sentence := _best(finding, history))]
+    sentences = [sentence for finding in broken if (sentence := _best(finding, history))]
     if search_space.out_of_reach:
-        said.append(
+        sentences.append(
             "Nothing that this version can cut reaches the budgets on size and time; nothing was trained, and the "
             "nearest miss is the smallest structure as it was cut."
         )
     relaxed = relaxed_budgets(verdict)
     if relaxed:
-        said.append(f"The nearest miss would keep {', '.join(map(str, relaxed))}.")
+        sentences.append(f"The nearest miss would keep {', '.join(map(str, relaxed))}.")
     refused = search_space.refusals.items()
     wanting = [f"{name} ({reason.sentence.rstrip('.')})" for name, reason in refused if reason.rule in WANTING]
     if wanting:
-        said.append(f"Refused, and may open the way: {'; '.join(wanting)}.")
+        sentences.append(f"Refused, and may open the way: {'; '.join(wanting)}.")
     missing = [name for name, reason in refused if reason.sentence == NOT_AVAILABLE]
     if missing:
-        said.append(f"Not available in this version, and usual here: {', '.join(missing)}.")
-    return said
+        sentences.append(f"Not available in this version, and usual here: {', '.join(missing)}.")
+    return sentences
 
 
 def binding_budget(verdict: Verdict, search_space: SearchSpace) -> Finding | None:

@@ -28,13 +28,13 @@ class PredictionFlips:
     worst_lost: int = 0
 
     def __str__(self) -> str:
-        said = [f"{self.lost} of {self.items:,} items lost, {self.gained} won"]
+        sentences = [f"{self.lost} of {self.items:,} items lost, {self.gained} won"]
         if self.agreement is not None:
-            said.append(f"{self.agreement:.2%} answered as by the original")
+            sentences.append(f"{self.agreement:.2%} answered as by the original")
         if self.worst_class is not None:
             share = 100 * self.worst_lost / self.worst_items
-            said.append(f"class {self.worst_class} lost most, {share:.1f} points of {self.worst_items:,} items")
-        return "; ".join(said)
+            sentences.append(f"class {self.worst_class} lost most, {share:.1f} points of {self.worst_items:,} items")
+        return "; ".join(sentences)
 
     def to_json(self) -> Mapping[str, Any]:
         """The prediction flips as a JSON object."""

@@ -338,10 +338,10 @@ class StructureTechniqueSuite(ModelTechniqueSuite):
 
     def test_the_steps_of_its_moves_are_described_in_a_few_words(self, model: str) -> None:
         _, space = self.looked_at(model)
-        said = []
+        sentences = []
         for moves in walk(space):
             settings: list[Mapping[str, Setting]] = [step.settings for step in space.steps(moves, ())]
-            said.append(self.technique().describe(settings))
-        assert all(said)
+            sentences.append(self.technique().describe(settings))
+        assert all(sentences)
         # removing more is described differently from removing less
-        assert len(set(said)) == len(said)
+        assert len(set(sentences)) == len(sentences)

@@ -156,7 +156,7 @@ def test_time_that_is_left_goes_into_smaller_structures_and_the_best_so_far_is_r
 
     budgets = {**BUDGETS, "size_mb": "0.22x"}
     result = autocompress(
-        trained, BRIEF, task, budgets=budgets, objective="size", max_time=45, out=tmp_path / "run", progress=look
+        trained, BRIEF, task, budgets=budgets, objective="size", max_time=90, out=tmp_path / "run", progress=look
     )
     assert result.status is Status.MET, str(result)
     assert set(ready) == {"undecided"}

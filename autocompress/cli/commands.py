@@ -286,7 +286,7 @@ def check(
     budgets: Mapping[str, str] | None = None,
 ) -> None:
     """Judge files against the budgets; anything that could not be measured is not met."""
-    from autocompress.core.budget import Budget
+    from autocompress.core.budget import parse_budgets
     from autocompress.core.profile import load_profile
     from autocompress.data.data_spec import load_data
     from autocompress.report.gate import print_checks
@@ -294,7 +294,7 @@ def check(
     from autocompress.run import gate
     from autocompress.system.workspace import read_json
 
-    asked = [Budget.parse(metric, value) for metric, value in (budgets or {}).items()]
+    asked = parse_budgets(budgets)
     targets = [load_profile(name).with_budgets(asked) for name in profile or ["local"]]
     # before anything is measured for the others
     tools = [gate.tools_without_techniques(target) for target in targets]

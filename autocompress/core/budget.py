@@ -124,6 +124,15 @@ class Budget:
         return Budget(metric, limit, relative)
 
 
+def parse_budgets(budgets: Mapping[str, float | str] | None) -> list[Budget]:
+    """The budgets of a call or command line, by metric; none where nothing was given.
+
+    Raises:
+        ProfileError: when one of them is not a budget; see `Budget.parse`.
+    """
+    return [Budget.parse(metric, value) for metric, value in (budgets or {}).items()]
+
+
 @dataclass(frozen=True)
 class GateRule:
     """How the CI gate treats a budget: its severity, undecided results, and a message.

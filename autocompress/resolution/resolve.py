@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autocompress.core.budget import ACCURACY_METRICS, Budget
+from autocompress.core.budget import ACCURACY_METRICS, Budget, parse_budgets
 from autocompress.core.plan import Plan
 from autocompress.core.search_space import SearchSpace
 from autocompress.core.trial import Trial
@@ -43,7 +43,7 @@ def resolve_run(
 ) -> Result:
     """See `autocompress.api.resolve`; writes the answer's artifact and plan, but not the report's files."""
     deadline = Deadline.start(MAX_SECONDS)
-    asked = [Budget.parse(metric, value) for metric, value in (budgets or {}).items()]
+    asked = parse_budgets(budgets)
     stored = open_stored(Path(folder))
     try:
         profile = declared(stored.profile, budgets, objective)

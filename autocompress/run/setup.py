@@ -13,7 +13,7 @@ import numpy as np
 
 from autocompress import techniques
 from autocompress.core.artifact import Artifact, TensorSpec
-from autocompress.core.budget import Budget
+from autocompress.core.budget import parse_budgets
 from autocompress.core.device import require_described
 from autocompress.core.layer_patterns import require_layers
 from autocompress.core.profile import Profile, load_profile
@@ -55,7 +55,7 @@ def declared(
     Raises:
         ProfileError: when there is no such profile, or something declared is not allowed.
     """
-    asked = [Budget.parse(metric, value) for metric, value in (budgets or {}).items()]
+    asked = parse_budgets(budgets)
     target = load_profile(profile).with_budgets(asked).with_objective(objective)
     return target.with_layers(ignore, keep_float)
 

@@ -25,7 +25,9 @@ MULTIPLES = (4, 8, 16)
 # share of the time expected from the saved MACs that a narrower width really has to save
 WORTH = 0.5
 COPIES = 4
+# most seconds of measuring for each width, and their share of the profile's limit for a measurement
 SECONDS_EACH = 0.5
+SHARE_EACH = 0.2
 
 Finish = Callable[[Artifact, Example, Path], Artifact]
 
@@ -53,7 +55,8 @@ def probe_multiple(facts: Facts, finish: Finish, runtime: Runtime, device: Devic
                     for width in wanted
                 ]
             quiet = replace(profile, budgets=())
-            measured = device.measure(artifacts, quiet, example, SECONDS_EACH * len(artifacts))
+            each = min(SECONDS_EACH, SHARE_EACH * profile.protocol.max_seconds)
+            measured = device.measure(artifacts, quiet, example, each * len(artifacts))
         except (ModelError, TechniqueError, ArtifactError, RuntimeFailureError):
             # a microbenchmark that cannot be built or run gives no information: the largest multiple is safe
             return MULTIPLES[-1]

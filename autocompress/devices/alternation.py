@@ -30,6 +30,7 @@ MOST_WARM_UP_SECONDS = 3.0
 # a block counts as disturbed when the control kernel, a fixed piece of work right before and after it, took longer than
 # DRIFT times what it took around the calmest tenth of the blocks
 DRIFT, CALMEST = 1.1, 10
+# factor by which a measurement on a disturbed machine may exceed its time, where budgets are judged by it
 PATIENCE = 2.0
 # a 95 % interval of the median, to know when the profile's precision is reached
 PRECISION_ALPHA = 0.025
@@ -125,10 +126,11 @@ def alternate(meters: Sequence[Meter], max_seconds: float, profile: Profile, cal
     Ends when the intervals are as narrow as the profile's precision and clear of its latency budgets. Where they
     are narrow but a budget lies inside, it goes on to `max_seconds` without looking again: looking after every
     block and stopping at the first favourable interval would favour whatever chance brings. A machine that is
-    disturbed for longer is given as much time again to calm down; `calm_ms` is the control kernel's time on the
-    undisturbed machine.
+    disturbed for longer is given as much time again to calm down, where budgets are judged by the measurement;
+    `calm_ms` is the control kernel's time on the undisturbed machine.
     """
     to_the_end = False
+    most_seconds = max_seconds * (PATIENCE if profile.budgets else 1)
     least = LEAST_CALLS.get(profile.protocol.statistic, 2)
     loading = sum(meter.load_seconds for meter in meters)
     every = max(1, math.ceil(loading * MIN_ROUNDS / (LOADING_SHARE * max_seconds)))
@@ -150,7 +152,7 @@ def alternate(meters: Sequence[Meter], max_seconds: float, profile: Profile, cal
             rounds.blocks[i].append(holders[i].block(calls[i], discard=max(1, calls[i] // 10)))
         spent = time.monotonic() - start
         calm = len(rounds.calm)
-        if spent > PATIENCE * max_seconds or (spent > max_seconds and calm >= min(MIN_ROUNDS, number // 2)):
+        if spent > most_seconds or (spent > max_seconds and calm >= min(MIN_ROUNDS, number // 2)):
             break
         if to_the_end or calm < MIN_ROUNDS:
             continue

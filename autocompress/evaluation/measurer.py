@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import zstandard
 
 from autocompress.core.artifact import BYTES_PER_MB, Artifact
@@ -45,14 +47,24 @@ class Measurer:
         Raises:
             DeviceError, RuntimeFailureError: see `Device.measure`.
         """
+        return self._timed(artifact, self.profile, max_seconds)
+
+    def estimate_time(self, artifact: Artifact, max_seconds: float) -> Measurement:
+        """Measure latency and memory like `time`, but without going on until the budgets are decided.
+
+        Raises:
+            DeviceError, RuntimeFailureError: see `Device.measure`.
+        """
+        return self._timed(artifact, replace(self.profile, budgets=()), max_seconds)
+
+    def _timed(self, artifact: Artifact, profile: Profile, max_seconds: float | None) -> Measurement:
         if self.baseline is None:
-            (only,) = self._device.measure([artifact], self.profile, self._example, max_seconds)
+            (only,) = self._device.measure([artifact], profile, self._example, max_seconds)
             return only
         if artifact.hash == self.baseline.hash:
-            (only,) = self._device.measure([artifact], self.profile, self._example, max_seconds)
+            (only,) = self._device.measure([artifact], profile, self._example, max_seconds)
             return Measurement(only.readings, only.readings, only.conditions, unchanged=True)
-        both = [self.baseline, artifact]
-        before, after = self._device.measure(both, self.profile, self._example, max_seconds)
+        before, after = self._device.measure([self.baseline, artifact], profile, self._example, max_seconds)
         return Measurement(after.readings, before.readings, after.conditions)
 
     def score(self, artifact: Artifact, split: Split) -> Measurement:

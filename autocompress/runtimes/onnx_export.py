@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import gc
 import traceback
 from collections.abc import Iterator, Sequence
@@ -66,6 +67,7 @@ def _export(module: nn.Module, example: Example, output_names: tuple[str, ...], 
             quiet("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch.fx.experimental.symbolic_shapes"),
             _tracking(module, entered),
             _uncollected(),
+            _signatures_kept(),
         ):
             flat.eval()
             program = torch.onnx.export(
@@ -198,6 +200,30 @@ def _uncollected() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+@contextlib.contextmanager
+def _signatures_kept() -> Iterator[None]:
+    """Keep the signatures of the exporter's operators from one export to the next.
+
+    The exporter asks for all of them each time, and onnxscript parses their source code for it: a third of a small
+    network's export.
+    """
+    # imported here: programs that only load files need not wait for it
+    import onnxscript
+
+    parsed = onnxscript.TracedOnnxFunction.function_ir
+    onnxscript.TracedOnnxFunction.function_ir = _kept(parsed)
+    try:
+        yield
+    finally:
+        onnxscript.TracedOnnxFunction.function_ir = parsed
+
+
+@functools.cache
+def _kept(signature: property) -> property:
+    assert signature.fget is not None
+    return property(functools.cache(signature.fget))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -112,7 +112,7 @@ class StructureMeasurer:
         with scratch("structure") as folder:
             try:
                 artifact = self.finished(run.builder.exported(plan.rounds), run.example, folder)
-                latency = run.measurer.time(artifact, min(MEASURE_SECONDS, run.profile.protocol.max_seconds))
+                latency = run.measurer.estimate_time(artifact, min(MEASURE_SECONDS, run.profile.protocol.max_seconds))
             except (TechniqueError, ModelError, ArtifactError, RuntimeFailureError):
                 # a structure that cannot be built tells nothing about time; the search meets it again and says why
                 return None

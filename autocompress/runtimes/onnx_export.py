@@ -8,6 +8,7 @@ import functools
 import gc
 import traceback
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import onnx
 import torch
@@ -212,12 +213,13 @@ def _signatures_kept() -> Iterator[None]:
     # imported here: programs that only load files need not wait for it
     import onnxscript
 
-    parsed = onnxscript.TracedOnnxFunction.function_ir
-    onnxscript.TracedOnnxFunction.function_ir = _kept(parsed)
+    operators: Any = onnxscript.TracedOnnxFunction
+    parsed = operators.function_ir
+    operators.function_ir = _kept(parsed)
     try:
         yield
     finally:
-        onnxscript.TracedOnnxFunction.function_ir = parsed
+        operators.function_ir = parsed
 
 
 @functools.cache

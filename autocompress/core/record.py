@@ -21,7 +21,7 @@ from autocompress.core.trial import Trial
 from autocompress.core.verdict import Verdict
 from autocompress.system.workers import Worker
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,6 @@ class RunInputs:
         machine: fingerprint of the machine that measured.
         machine_name: name of that machine for people.
         example: specs of the example inputs, as text.
-        score: name of the task's score, empty without data.
         named: the texts that named model, data and profile, and the folder that relative paths start from.
     """
 
@@ -41,7 +40,6 @@ class RunInputs:
     machine: str
     machine_name: str
     example: Sequence[str]
-    score: str
     named: Mapping[str, str] = field(default_factory=dict)
 
 

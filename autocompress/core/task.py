@@ -131,16 +131,6 @@ class Task:
             found["label"] = np.asarray(targets).astype(np.float64)
         return found
 
-    @property
-    def score_name(self) -> str:
-        """The name of the score; for a callable, where it is defined."""
-        if isinstance(self.score, str):
-            return self.score
-        if isinstance(self.score, Aggregate):
-            return self.score.name
-        kind = self.score if hasattr(self.score, "__qualname__") else type(self.score)
-        return f"{kind.__module__}.{kind.__qualname__}"
-
     def value(self, scores: NDArray[np.float64]) -> float:
         """The score of all items: the mean of their `scores`, or what the aggregate computes from them."""
         return float(scores.mean()) if self.aggregate is None else self.aggregate.value(scores)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autocompress.core.artifact import Artifact, TensorSpec
+from autocompress.core.code_hash import code_hash
 from autocompress.core.device import Device, require_described
 from autocompress.core.facts import Facts
 from autocompress.core.measurement import Measurement
@@ -240,5 +241,5 @@ def _difference(run: StoredRun, task: Task | None) -> str:
     noted = run.record.identity["data"].split(",")
     if not hashes or noted[: len(hashes)] != hashes:
         return "other items" if noted != [""] else "it had none"
-    score = task.score_name if task is not None else ""
-    return f"scored by {score}" if score != run.record.inputs.score else ""
+    changed = task is not None and code_hash(task.score) != run.record.identity["score"]
+    return "the score computes something else" if changed else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from autocompress import techniques
 from autocompress.core.artifact import Artifact, TensorSpec
 from autocompress.core.budget import parse_budgets
+from autocompress.core.code_hash import code_hash
 from autocompress.core.device import require_described
 from autocompress.core.layer_patterns import require_layers
 from autocompress.core.profile import Profile, load_profile
@@ -111,7 +113,7 @@ def open_run(
         names = {"data": data, **(named or {})} if isinstance(data, str) else dict(named or {})
         workspace.make()
         with folder_lock(workspace.root):
-            identity = identity_of(profile, task, builder.baseline)
+            identity = identity_of(profile, task, builder.baseline, tools)
             given = inputs_of(profile, task, builder, tools, names)
             record = record_in(workspace, identity, given, resume=resume)
             workspace.sweep()
@@ -198,13 +200,15 @@ def inputs_of(
         machine.fingerprint,
         str(machine),
         [str(spec) for spec in specs],
-        task.score_name if task else "",
         {"folder": str(Path.cwd()), **names},
     )
 
 
-def identity_of(profile: Profile, task: Task | None, baseline: Artifact) -> dict[str, str]:
-    """The identity of a run: hashes of the inputs that must be equal to resume it."""
+def identity_of(profile: Profile, task: Task | None, baseline: Artifact, tools: Tools) -> dict[str, str]:
+    """The identity of a run: hashes of the inputs that must be equal to resume it, machine and versions included.
+
+    Of score, loss and augmentation the code counts, not the name.
+    """
     splits: Sequence[Any] = (task.validation, task.holdout, task.calibration) if task else ()
     declared = json.dumps(
         [str(profile.device), str(profile.runtime), str(profile.protocol), profile.confidence]
@@ -216,6 +220,13 @@ def identity_of(profile: Profile, task: Task | None, baseline: Artifact) -> dict
         "profile": hashlib.sha256(declared.encode()).hexdigest()[:16],
         "budgets": "; ".join(map(str, profile.budgets)),
         "objective": profile.objective.name,
+        "score": code_hash(task.score) if task else "",
+        "loss": code_hash(task.loss) if task else "",
+        "augmentation": code_hash(task.augment) if task else "",
+        "machine": tools.device.machine().fingerprint,
+        "versions": json.dumps(
+            {**tools.runtime.versions, "python": platform.python_version(), "numpy": np.__version__}
+        ),
     }
 
 

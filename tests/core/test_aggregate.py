@@ -53,7 +53,7 @@ def test_an_aggregate_of_ones_own_is_a_score() -> None:
     records = task.scores(np.array([[1.0], [5.0]]), np.array([1.0, 2.0]))
     assert records.shape == (2, 1)
     assert task.value(records) == -3.0
-    assert (task.score_name, task.score_is_rate, task.chooses_classes) == ("worst", False, False)
+    assert (task.score_is_rate, task.chooses_classes) == (False, False)
 
 
 @pytest.mark.parametrize(

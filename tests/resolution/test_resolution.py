@@ -65,7 +65,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finish(folder: Path, items: str = "all") -> Path:
     stand = Stand(folder, [scripted()], BUDGETS, TASK, objective="latency", items=items)
     run = stand.run
-    identity = identity_of(run.profile, run.task, run.baseline)
+    identity = identity_of(run.profile, run.task, run.baseline, run.tools)
     stand.record.begin(identity, inputs_of(run.profile, run.task, run.builder, run.tools, {}))
     result = stand.result()
     write_files(result)
@@ -283,7 +283,10 @@ def test_scores_of_another_version_of_the_runtime_are_not_believed(
 
 @pytest.mark.parametrize(
     ("task", "word"),
-    [(task_of(ramp(300), ramp(999)), "other items"), (replace(TASK, score="negative_error"), "negative_error")],
+    [
+        (task_of(ramp(300), ramp(999)), "other items"),
+        (replace(TASK, score="negative_error"), "the score computes something else"),
+    ],
 )
 def test_other_data_than_the_run_s_are_refused(task: Task, word: str, folder: Path, resolve: Resolve) -> None:
     with pytest.raises(DataError, match=word):

@@ -521,9 +521,7 @@ def test_what_is_no_json_is_not_noted(path: Path) -> None:
 def test_a_record_says_whose_run_it_is_once_a_run_has_begun(path: Path) -> None:
     record = open_record(path)
     assert (record.schema, record.identity) == (None, {})
-    inputs = RunInputs(
-        {"name": "local"}, "ab12", "a machine", ["input: float32 [1, 2]"], "accuracy", {"data": "digits"}
-    )
+    inputs = RunInputs({"name": "local"}, "ab12", "a machine", ["input: float32 [1, 2]"], {"data": "digits"})
     record.begin({"model": "cd"}, inputs, [{"what": "a", "time": 1.0}])
     again = open_record(path)
     assert (again.schema, again.identity, again.inputs) == (SCHEMA, {"model": "cd"}, inputs)

@@ -1,5 +1,7 @@
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +28,7 @@ def run(tmp_path: Path) -> Run:
 
 def opened(run: Run, *, resume: bool) -> Record:
     """The run's record as `open_run` opens it."""
-    identity = identity_of(run.profile, run.task, run.baseline)
+    identity = identity_of(run.profile, run.task, run.baseline, run.tools)
     inputs = inputs_of(run.profile, run.task, run.builder, run.tools, {})
     return record_in(run.workspace, identity, inputs, resume=resume)
 
@@ -68,3 +70,32 @@ def test_the_owner_of_a_run_that_was_killed_is_forgotten(run: Run) -> None:
     joined = opened(run, resume=True)
     assert set(joined.owners) == {Worker.me().key}
     opened(run, resume=False)
+
+
+@pytest.mark.parametrize(
+    ("changed", "part"),
+    [
+        ({"score": lambda outputs, targets: (outputs.argmax(1) == targets) * 0.5}, "score"),
+        ({"score": "top5"}, "score"),
+        ({"loss": lambda outputs, targets: outputs.sum()}, "loss"),
+        ({"augment": lambda images: images + 1}, "augmentation"),
+    ],
+)
+def test_a_run_is_not_resumed_with_another_score_loss_or_augmentation(
+    run: Run, changed: dict[str, Any], part: str
+) -> None:
+    opened(run, resume=False).close()
+    assert run.task is not None
+    other = replace(run, task=replace(run.task, **changed))
+    with pytest.raises(RecordError, match=f"begun with other inputs: {part} changed"):
+        opened(other, resume=True)
+    opened(run, resume=True)
+
+
+@pytest.mark.parametrize("part", ["machine", "versions"])
+def test_a_run_is_not_resumed_on_another_machine_or_with_other_versions(run: Run, part: str) -> None:
+    first = opened(run, resume=False)
+    first.notes.amend("identity", lambda identity: {**identity, part: "another"})
+    first.close()
+    with pytest.raises(RecordError, match=f"begun with other inputs: {part} changed"):
+        opened(run, resume=True)

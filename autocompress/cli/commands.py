@@ -31,6 +31,7 @@ from autocompress.cli.options import (
     OutDir,
     ProfileSpec,
     Resume,
+    Verbose,
     Weights,
     takes_budgets,
 )
@@ -112,7 +113,7 @@ def run(
             ),
             progress=progress,
         )
-    print_search_space(console, result.search_space, path=False)
+    print_search_space(console, result.search_space)
     print_result(console, Summary.of(result))
     raise typer.Exit(result.status.exit_code)
 
@@ -131,12 +132,19 @@ def plan(
     ignore: Ignore = None,
     keep_float: KeepFloat = None,
     objective: Objective = None,
+    verbose: Verbose = False,
     as_json: AsJson = False,
     budgets: Mapping[str, str] | None = None,
 ) -> None:
-    """Explain what would be tried, what not and why: decision tree, search space and refusals."""
+    """Explain what would be tried and what it is expected to give, what was refused, and why."""
     from autocompress.api import explain
-    from autocompress.report.plan import print_facts, print_preflight, print_probes, print_search_space
+    from autocompress.report.plan import (
+        print_decisions,
+        print_facts,
+        print_preflight,
+        print_probes,
+        print_search_space,
+    )
     from autocompress.report.terminal import TerminalProgress
 
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
@@ -163,10 +171,14 @@ def plan(
         }
         typer.echo(json.dumps(answer, indent=2))
         return
-    print_facts(console, planned.facts)
+    print_search_space(console, planned.search_space)
     print_preflight(console, planned.facts, planned.probes)
+    if not verbose:
+        console.print("--verbose shows the facts, the probes and the decision tree behind this.", style="dim")
+        return
+    print_facts(console, planned.facts)
     print_probes(console, planned.probes)
-    print_search_space(console, planned.search_space, path=True)
+    print_decisions(console, planned.search_space)
 
 
 @app.command()

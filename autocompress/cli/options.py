@@ -50,6 +50,7 @@ KeepFloat = Annotated[
 MaxTime = Annotated[str | None, typer.Option("--max-time", help="90s, 20m, 2h; over all resumptions.", metavar="TIME")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Also print the facts, the probes and the decision tree.")]
 
 
 def takes_budgets(command: Callable[..., Any]) -> Callable[..., Any]:

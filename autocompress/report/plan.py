@@ -12,7 +12,8 @@ from rich.tree import Tree
 
 from autocompress.core.facts import Facts, Kind
 from autocompress.core.probes import Probe, Probes
-from autocompress.core.search_space import SearchSpace
+from autocompress.core.search_space import Recipe, SearchSpace
+from autocompress.report.wording import compact, duration
 
 MOST_REPEATS = 4
 MOST_NAMED = 3
@@ -85,36 +86,63 @@ def _probed(probe: Probe) -> str:
     return f"{probe.ratio:.2f}x the float latency ({low:.2f} to {high:.2f}){size}, {whose}"
 
 
-def print_search_space(console: Console, search_space: SearchSpace, *, path: bool) -> None:
-    """Print the recipes and refusals as a tree; `path` adds the questions of the decision tree."""
-    if path:
-        tree = Tree("[bold]Decision tree[/bold]")
-        for answer in search_space.decisions:
-            chosen = f"[green]{escape(answer.answer)}[/green]"
-            branch = tree.add(f"{escape(answer.question)} {chosen}  [dim]{escape(answer.found)}[/dim]")
-            branch.add(escape(answer.sentence))
-            # the opposite of yes or no says nothing new
-            if set(answer.others) - {"yes", "no"}:
-                branch.add(Text(f"not taken: {', '.join(answer.others)}", style="dim"))
-        console.print(tree)
-    tree = Tree("[bold]Search space, cheapest effort first[/bold]")
+def print_search_space(console: Console, search_space: SearchSpace) -> None:
+    """Print what would be tried and what it is expected to give, and what was refused and why."""
+    console.print(
+        "[bold]To try, cheapest effort first[/bold]" if search_space.recipes else "[bold]Nothing to try[/bold]"
+    )
     for number, recipe in enumerate(search_space.recipes, start=1):
-        plans = sum(1 for _ in recipe.plans())
-        branch = tree.add(
-            f"{number}. [bold]{recipe.name}[/bold]  effort {recipe.effort.name.lower()}, {plans} plans, "
-            f"size about {_share(recipe.predicted_size)}, latency about {_share(recipe.predicted_latency)}"
-        )
-        branch.add(Text(f"{recipe.reason.sentence} {recipe.reason.fact}".strip(), style="dim"))
-        if path and recipe.expected_drop:
-            branch.add(Text(f"usually loses {recipe.expected_drop} ({recipe.expected_drop.source})", style="dim"))
-    if not search_space.recipes:
-        tree.add("nothing to try")
+        _print_item(console, f"{number}. ", Text.assemble((recipe.name, "bold"), f": {_expected(recipe)}"))
+    if search_space.refusals:
+        console.print("[bold]Refused[/bold]")
     for name, reason in search_space.refusals.items():
-        fact = f" ({reason.fact})" if reason.fact else ""
-        tree.add(f"[red]refused[/red] {name}: {escape(reason.sentence)}[dim]{escape(fact)}[/dim]")
-    console.print(tree)
+        fact = (f" ({reason.fact})", "dim") if reason.fact else ""
+        _print_item(console, "", Text.assemble((name, "red"), f": {reason.sentence}", fact))
     for warning in search_space.warnings:
         console.print(f"[yellow]note[/yellow] {escape(warning)}", soft_wrap=True)
+
+
+def _print_item(console: Console, lead: str, text: Text) -> None:
+    """Print an item of a list, its further lines indented."""
+    grid = Table.grid()
+    grid.add_row(f"  {lead}", text)
+    console.print(grid)
+
+
+def _expected(recipe: Recipe) -> str:
+    """The number of a recipe's plans, and what they are expected to take and to give."""
+    count = sum(1 for _ in recipe.plans())
+    parts = [
+        f"{count} plan{'s' if count > 1 else ''}",
+        f"size about {_share(recipe.predicted_size)}",
+        f"latency about {_share(recipe.predicted_latency)}",
+    ]
+    if recipe.predicted_seconds:
+        parts.append(f"about {duration(recipe.predicted_seconds)} of training{' each' if count > 1 else ''}")
+    if recipe.expected_drop:
+        parts.append(f"usually loses {recipe.expected_drop}")
+    return ", ".join(parts)
+
+
+def print_decisions(console: Console, search_space: SearchSpace) -> None:
+    """Print the questions of the decision tree with their answers, and the reason of each recipe."""
+    tree = Tree("[bold]Decision tree[/bold]")
+    for answer in search_space.decisions:
+        chosen = f"[green]{escape(answer.answer)}[/green]"
+        branch = tree.add(f"{escape(answer.question)} {chosen}  [dim]{escape(answer.found)}[/dim]")
+        branch.add(escape(answer.sentence))
+        # the opposite of yes or no says nothing new
+        if set(answer.others) - {"yes", "no"}:
+            branch.add(Text(f"not taken: {', '.join(answer.others)}", style="dim"))
+    console.print(tree)
+    tree = Tree("[bold]Why these are tried[/bold]")
+    for recipe in search_space.recipes:
+        branch = tree.add(f"[bold]{recipe.name}[/bold]  effort {recipe.effort.name.lower()}")
+        branch.add(Text(f"{recipe.reason.sentence} {recipe.reason.fact}".strip(), style="dim"))
+        if recipe.expected_drop:
+            branch.add(Text(f"{recipe.expected_drop}: {recipe.expected_drop.source}", style="dim"))
+    if search_space.recipes:
+        console.print(tree)
 
 
 def _share(value: float | None) -> str:
@@ -138,17 +166,19 @@ def print_facts(console: Console, facts: Facts) -> None:
 
 
 def print_layers(console: Console, facts: Facts) -> None:
-    """Print a line per layer."""
-    headings = ("layer", "type", "input", "output", "parameters", "MACs", "near 0", "spread", "rank")
-    table = Table(*headings, box=None, pad_edge=False)
+    """Print a line per layer; long names are folded, never cut."""
+    headings = ("layer", "type", "output", "parameters", "MACs", "near 0", "spread", "rank")
+    table = Table(*headings, box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for layer in facts.layers:
-        shapes = ("x".join(map(str, shape)) for shape in (layer.input_shape, layer.output_shape))
         weights = facts.weights.get(layer.name)
         spread = ("", "", "")
         if weights is not None:
             rank = "" if weights.rank is None else f"{weights.rank:.0%}"
             spread = (f"{weights.near_zero:.0%}", f"{weights.channel_spread:.1f}x", rank)
-        table.add_row(layer.name, layer.type, *shapes, f"{layer.parameters:,}", f"{layer.macs:,}", *spread)
-    for column in table.columns[4:]:
-        column.justify = "right"
+        shape = "x".join(map(str, layer.output_shape))
+        table.add_row(layer.name, layer.type, shape, compact(layer.parameters), compact(layer.macs), *spread)
+    for column in table.columns:
+        column.overflow = "fold"
+    for column in table.columns[3:]:
+        column.justify, column.no_wrap = "right", True
     console.print(table)

@@ -205,7 +205,7 @@ def inputs_of(
 
 
 def identity_of(profile: Profile, task: Task | None, baseline: Artifact, tools: Tools) -> dict[str, str]:
-    """The identity of a run: hashes of the inputs that must be equal to resume it, machine and versions included.
+    """The identity of a run: hashes of what must be equal to resume it.
 
     Of score, loss and augmentation the code counts, not the name.
     """

@@ -45,9 +45,18 @@ class BlockDropping(StructureTechnique):
         return BlockMoves(self.name, network)
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
-        """Refused where no block's output has the shape of its input."""
-        if probes.parts_of(self.name).names:
+        """Refused where no block gives back the shape it takes, or the network needs each of them."""
+        parts = probes.parts_of(self.name)
+        if parts.names:
             return None
+        if parts.left_alone:
+            count = len(parts.left_alone)
+            return Reason(
+                "the blocks that repeat and give back the shape they take hand on more than that: the network does not "
+                "run without any of them.",
+                "blocks",
+                f"{count} block{'s' if count > 1 else ''}, none can be left out",
+            )
         return Reason(
             "there is no block that could go: none repeats and gives back the shape it takes.", "blocks", "0 blocks"
         )

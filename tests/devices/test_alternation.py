@@ -177,10 +177,23 @@ def test_a_machine_that_was_calmer_before_is_given_time_to_calm_down() -> None:
         return time.monotonic() < calm_from
 
     meter = Scripted(lambda number: 1.5 if disturbed() else 1.0, lambda number: 2.0 if disturbed() else 1.0)
-    patient = replace(profile(), protocol=Protocol(precision=1e-9))
+    patient = replace(profile(), protocol=Protocol(precision=1e-9), budgets=(Budget("latency_ms", 1.0),))
     assert (alternate([meter], 0.25, patient, calm_ms=1.0).of(0)[-1] == 1.0).all()
     hurried = Scripted(lambda number: 1.5, lambda number: 2.0)
     rounds = alternate([hurried], 0.2, patient, calm_ms=1.0)
     # it never did: then all rounds count
     assert rounds.dropped == 0
     assert (rounds.of(0) == 1.5).all()
+
+
+def test_without_budgets_nothing_waits_for_a_disturbed_machine() -> None:
+    # 5 ms a block: what is never calm ends with its time where it is an estimate, and goes on where it judges
+    def slow(number: int) -> float:
+        time.sleep(0.005)
+        return 1.0
+
+    estimate = replace(profile(), protocol=Protocol(precision=1e-9), budgets=())
+    judged = replace(estimate, budgets=(Budget("latency_ms", 2.0),))
+    disturbed = [Scripted(slow, lambda number: 2.0) for _ in range(2)]
+    once, twice = (alternate([m], 0.2, p, calm_ms=1.0) for m, p in zip(disturbed, (estimate, judged), strict=True))
+    assert len(once.blocks[0]) < len(twice.blocks[0])

@@ -2,13 +2,15 @@ from dataclasses import replace
 
 import numpy as np
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
 from autocompress.analysis.inspection import inspect_module
 from autocompress.core.facts import Facts
+from autocompress.core.plan import Effort
 from autocompress.core.probes import Parts, Probes
 from autocompress.core.runtime import Example
-from autocompress.report.plan import print_preflight, print_probes
+from autocompress.core.search_space import Reason, Recipe, SearchSpace
+from autocompress.report.plan import print_layers, print_preflight, print_probes, print_search_space
 
 
 def facts_of(module: nn.Module) -> Facts:
@@ -52,3 +54,38 @@ def test_probes_tell_where_the_time_goes() -> None:
     with console.capture() as captured:
         print_probes(console, probes)
     assert "the model's time: 80% Conv, 10% Add, 6% Relu" in captured.get()
+
+
+def test_layers_have_their_whole_names_at_80_columns() -> None:
+    class Deep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder_with_a_long_name = nn.ModuleDict({"another_long_part_of_it": nn.Linear(8, 4000)})
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.encoder_with_a_long_name["another_long_part_of_it"](x)
+
+    console = Console(width=80, highlight=False)
+    with console.capture() as captured:
+        print_layers(console, facts_of(Deep()))
+    printed = captured.get()
+    first = "".join(line.split(" ")[0] for line in printed.splitlines()[1:])
+    assert first == "encoder_with_a_long_name.another_long_part_of_it"
+    assert "…" not in printed
+    assert "36.0k" in printed
+    assert "32.0k" in printed
+
+
+def test_the_search_space_says_in_a_few_lines_what_is_tried_and_what_is_refused() -> None:
+    recipe = Recipe("int8_static", Effort.CALIBRATION, (), Reason("it pays.", "probes"), 0.45, 0.26)
+    refusals = {"float16": Reason("half of the bytes stay.", "target", "0.15x is asked")}
+    console = Console(width=80, highlight=False)
+    with console.capture() as captured:
+        print_search_space(console, SearchSpace((recipe,), refusals, warnings=("the budgets are tight.",)))
+    assert captured.get().splitlines() == [
+        "To try, cheapest effort first",
+        "  1. int8_static: 1 plan, size about 0.26x, latency about 0.45x",
+        "Refused",
+        "  float16: half of the bytes stay. (0.15x is asked)",
+        "note the budgets are tight.",
+    ]

@@ -23,7 +23,7 @@ from autocompress.core.verdict import Status
 from autocompress.report import write_files
 from autocompress.report.frame import COLUMNS, trials_frame
 from autocompress.report.html import html_report
-from autocompress.report.wording import duration
+from autocompress.report.wording import compact, duration
 from autocompress.run.result import SCHEMA, Result
 from autocompress.system.workspace import RESULT_FILES
 from autocompress.testing.fakes import FakeDevice, Scripted, Stand, Variant, ramp, task_of
@@ -330,3 +330,19 @@ def test_an_undecided_result_is_written_like_any_other(tmp_path: Path) -> None:
 )
 def test_a_duration_is_written_in_two_units_at_most(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1.00k"),
+        (999_400, "999k"),
+        (999_600, "1.00M"),
+        (118_013_952, "118M"),
+        (1_814_073_344, "1.81G"),
+    ],
+)
+def test_counts_are_written_with_three_digits_and_a_unit(count: int, text: str) -> None:
+    assert compact(count) == text

@@ -56,6 +56,10 @@ class DataError(AutocompressError):
     """Data that cannot be read or does not fit the model."""
 
 
+class FreeDimensionError(DataError):
+    """An input whose size neither the file, nor the profile, nor the data give: it cannot be timed."""
+
+
 class ArtifactError(AutocompressError):
     """A file that is not the artifact it should be."""
 

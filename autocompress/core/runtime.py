@@ -43,14 +43,15 @@ class Example:
     @property
     def batch(self) -> int:
         """Number of items in the batch."""
-        return next(len(array) for array in self.arrays.values())
+        return next((len(array) for array in self.arrays.values() if array.ndim), 1)
 
     def with_batch(self, size: int) -> Example:
         """The example with `size` items: the first ones, repeated as often as needed."""
         take = np.arange(size) % self.batch
+        # a single number has no batch
         if isinstance(self.inputs, dict):
-            return Example({name: array[take] for name, array in self.inputs.items()})
-        return Example(tuple(array[take] for array in self.inputs))
+            return Example({name: array[take] if array.ndim else array for name, array in self.inputs.items()})
+        return Example(tuple(array[take] if array.ndim else array for array in self.inputs))
 
     def as_split(self, name: str = "example") -> Split:
         """The items as calibration data, with placeholder targets."""

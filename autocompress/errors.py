@@ -6,7 +6,8 @@ Exit codes follow the command line's promise: 1 not met, 2 usage or input, 3 und
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -54,6 +55,10 @@ class ExportError(ModelError):
 
 class DataError(AutocompressError):
     """Data that cannot be read or does not fit the model."""
+
+
+class FreeDimensionError(DataError):
+    """An input whose size neither the file, nor the profile, nor the data give: it cannot be timed."""
 
 
 class ArtifactError(AutocompressError):
@@ -110,6 +115,32 @@ class UndecidedError(AutocompressError):
     """Raised by `Result.unwrap` when the answer is "undecided"."""
 
     exit_code = 3
+
+
+# these end a run wherever they are raised; any other error of a trial ends that trial
+ENDS_THE_RUN = (DeviceError, RecordError, InterruptedRunError, UsageError, ProfileError)
+
+
+def sentence_of(error: Exception) -> str:
+    """An error as a sentence: one of this package as it is, any other with its type before its first line."""
+    if isinstance(error, AutocompressError):
+        return str(error)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ": ".join([type(error).__name__, *(line[:300] for line in lines[:1])])
+
+
+@contextmanager
+def raised_as(kind: type[AutocompressError], where: str) -> Iterator[None]:
+    """The boundary to code of others: what it raises becomes an error of this `kind`, with its type in the message.
+
+    Errors of this package pass as they are. The original error is the cause, so that its traceback is not lost.
+    """
+    try:
+        yield
+    except AutocompressError:
+        raise
+    except Exception as error:
+        raise kind(f"{sentence_of(error)}", where=where) from error
 
 
 def nearest(word: str, known: Iterable[str], otherwise: str = "") -> str:

@@ -16,9 +16,8 @@ from autocompress.core.artifact import Artifact
 from autocompress.core.device import Device
 from autocompress.core.facts import Facts, LayerFact
 from autocompress.core.profile import Profile
-from autocompress.core.runtime import Example, Runtime
-from autocompress.errors import ArtifactError, ModelError, RuntimeFailureError, TechniqueError
-from autocompress.system.locks import working
+from autocompress.core.runtime import Example, Runtime, exported
+from autocompress.errors import ENDS_THE_RUN, AutocompressError, RuntimeFailureError, raised_as
 from autocompress.system.scratch import scratch
 
 MULTIPLES = (4, 8, 16)
@@ -49,15 +48,17 @@ def probe_multiple(facts: Facts, finish: Finish, runtime: Runtime, device: Devic
     example = Example((inputs[:1],))
     with scratch("multiple") as folder:
         try:
-            with working():
-                artifacts = [
-                    finish(_exported(layer, width, runtime, example, folder / str(width)), example, folder / str(width))
-                    for width in wanted
-                ]
+            artifacts = [
+                finish(_exported(layer, width, runtime, example, folder / str(width)), example, folder / str(width))
+                for width in wanted
+            ]
             quiet = replace(profile, budgets=())
             each = min(SECONDS_EACH, SHARE_EACH * profile.protocol.max_seconds)
-            measured = device.measure(artifacts, quiet, example, each * len(artifacts))
-        except (ModelError, TechniqueError, ArtifactError, RuntimeFailureError):
+            with raised_as(RuntimeFailureError, "device"):
+                measured = device.measure(artifacts, quiet, example, each * len(artifacts))
+        except ENDS_THE_RUN:
+            raise
+        except AutocompressError:
             # a microbenchmark that cannot be built or run gives no information: the largest multiple is safe
             return MULTIPLES[-1]
     times = (float(np.median(one.readings["latency_ms"].block_statistic("p50"))) for one in measured)
@@ -85,7 +86,7 @@ def _width(channels: int, multiple: int) -> int:
 
 def _exported(layer: LayerFact, width: int, runtime: Runtime, example: Example, folder: Path) -> Artifact:
     folder.mkdir()
-    return runtime.export(_microbenchmark(layer, width).eval(), example, folder / "float.onnx")
+    return exported(runtime, _microbenchmark(layer, width).eval(), example, folder / "float.onnx")
 
 
 def _microbenchmark(layer: LayerFact, width: int) -> nn.Module:

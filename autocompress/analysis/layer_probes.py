@@ -21,10 +21,9 @@ from autocompress.core.artifact import Artifact
 from autocompress.core.facts import Facts
 from autocompress.core.plan import Setting
 from autocompress.core.probes import MicrobenchmarkProbe, Probe, Probes
-from autocompress.core.runtime import Example, Runtime
+from autocompress.core.runtime import Example, Runtime, exported
 from autocompress.core.technique import ArtifactTechnique, Context
-from autocompress.errors import ModelError, RuntimeFailureError
-from autocompress.system.locks import working
+from autocompress.errors import AutocompressError, ModelError
 from autocompress.system.scratch import scratch
 
 PROBE_SECONDS = 0.3
@@ -83,8 +82,7 @@ def _run(
     split = Example(dict(items)).as_split("random values")
     with scratch("probe") as folder:
         try:
-            with working():
-                baseline = measurer.tools.runtime.export(module, example, folder / "float.onnx")
+            baseline = exported(measurer.tools.runtime, module, example, folder / "float.onnx")
         except ModelError as error:
             failed = [(technique.name, settings) for technique in measurer.techniques for settings in technique.probed]
             return tuple(Probe(name, settings, None, failure=error.message) for name, settings in failed), None
@@ -107,8 +105,7 @@ def _thin(microbenchmarks: Sequence[Microbenchmark], runtime: Runtime, context: 
     """The exported microbenchmarks with hardly any channels; None where they cannot be exported."""
     module, _ = build(microbenchmarks, THIN)
     try:
-        with working():
-            return runtime.export(module, context.example, context.folder / "thin.onnx")
+        return exported(runtime, module, context.example, context.folder / "thin.onnx")
     except ModelError:
         return None
 
@@ -120,7 +117,7 @@ def _summary(
 
     None where they could not be measured.
     """
-    if isinstance(pair, RuntimeFailureError):
+    if isinstance(pair, AutocompressError):
         return None
     times = [float(np.median(one.readings["latency_ms"].block_statistic("p50"))) for one in pair]
     count = sum(microbenchmark.length * microbenchmark.copies for microbenchmark in microbenchmarks)

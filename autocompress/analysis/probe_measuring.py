@@ -15,15 +15,14 @@ from autocompress.core.plan import Setting
 from autocompress.core.probes import Probe
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import Example
-from autocompress.core.technique import ArtifactTechnique, Context
+from autocompress.core.technique import ArtifactTechnique, Context, applied
 from autocompress.core.tools import Tools
-from autocompress.errors import RuntimeFailureError, TechniqueError
+from autocompress.errors import ENDS_THE_RUN, AutocompressError, RuntimeFailureError, raised_as
 from autocompress.statistics.bounds import median_bounds
-from autocompress.system.locks import working
 
 PROBE_ALPHA = 0.05
 # measurements of the baseline and an artifact, alternating, or the error when there are none
-Pair = tuple[Measurement, Measurement] | RuntimeFailureError
+Pair = tuple[Measurement, Measurement] | AutocompressError
 # a probe with the artifact that it is about, None where that could not be made
 Tried = tuple[Probe, Artifact | None]
 
@@ -52,7 +51,9 @@ class ProbeMeasurer:
             return {}
         try:
             before, *after = self._measure([baseline, *artifacts], example, seconds)
-        except RuntimeFailureError:
+        except ENDS_THE_RUN:
+            raise
+        except AutocompressError:
             # an artifact that fails in the runtime must not cost the others their measurements
             return {one: self._pair(baseline, one, example, seconds) for one in artifacts}
         return {artifact: (before, one) for artifact, one in zip(artifacts, after, strict=True)}
@@ -60,14 +61,17 @@ class ProbeMeasurer:
     def _pair(self, baseline: Artifact, artifact: Artifact, example: Example, seconds: float) -> Pair:
         try:
             before, after = self._measure([baseline, artifact], example, seconds)
-        except RuntimeFailureError as error:
+        except ENDS_THE_RUN:
+            raise
+        except AutocompressError as error:
             return error
         return before, after
 
     def _measure(self, artifacts: Sequence[Artifact], example: Example, seconds: float) -> Sequence[Measurement]:
         # the budgets are for the model, not for the probe: no need to measure until they are decided
         profile = replace(self.profile, budgets=())
-        return self.tools.device.measure(list(artifacts), profile, example, seconds * (len(artifacts) - 1))
+        with raised_as(RuntimeFailureError, "device"):
+            return self.tools.device.measure(list(artifacts), profile, example, seconds * (len(artifacts) - 1))
 
 
 def tried(
@@ -87,10 +91,11 @@ def tried(
         folder.mkdir()
         inside = Context(context.task, context.example, context.calibration, folder)
         try:
-            with working():
-                artifact = technique.apply(baseline, {**others, **settings}, inside)
+            artifact = applied(technique, baseline, {**others, **settings}, inside)
             found.append((Probe(technique.name, settings, None), artifact))
-        except (TechniqueError, RuntimeFailureError) as error:
+        except ENDS_THE_RUN:
+            raise
+        except AutocompressError as error:
             found.append((Probe(technique.name, settings, None, failure=error.message), None))
     return found
 
@@ -101,7 +106,7 @@ def with_figures(found: Sequence[Tried], pairs: Mapping[Artifact, Pair], baselin
 
 
 def _compared(probe: Probe, pair: Pair, artifact: Artifact, baseline: Artifact) -> Probe:
-    if isinstance(pair, RuntimeFailureError):
+    if isinstance(pair, AutocompressError):
         return replace(probe, failure=pair.message)
     before, after = (side.readings["latency_ms"].block_statistic("p50") for side in pair)
     ratios = after / before

@@ -23,6 +23,7 @@ from autocompress.cli.options import (
     DataSpec,
     Download,
     Ignore,
+    InputShape,
     InputSpec,
     KeepFloat,
     MaxTime,
@@ -35,13 +36,14 @@ from autocompress.cli.options import (
     Weights,
     takes_budgets,
 )
-from autocompress.errors import AutocompressError, InterruptedRunError, TerminatedRunError, UsageError
+from autocompress.errors import AutocompressError, InterruptedRunError, TerminatedRunError, UndecidedError, UsageError
 from autocompress.system.interruption import Interruption, interruptible
 from autocompress.system.workspace import DEFAULT_FOLDER, Workspace
 
 if TYPE_CHECKING:
     import torch
 
+    from autocompress.core.artifact import TensorSpec
     from autocompress.core.task import Task
 
 app = typer.Typer(
@@ -253,6 +255,7 @@ def measure(
     artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An ONNX file.")],
     profile: ProfileSpec = "local",
     baseline: Annotated[Path | None, typer.Option("--baseline", help="Measure beside it.", metavar="ARTIFACT")] = None,
+    input_: InputShape = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a file's size, latency with interval, and memory in the profile's runtime on this device."""
@@ -260,16 +263,19 @@ def measure(
     from autocompress.report.measurement import measured_json, print_measurement
     from autocompress.run import gate
 
-    target = load_profile(profile)
+    target = load_profile(profile).with_inputs(_shapes(input_))
     tools = gate.tools_without_techniques(target)
     found = tools.runtime.read(artifact)
     before = tools.runtime.read(baseline) if baseline else None
-    measurement = gate.measure(found, gate.measurer_of(target, tools, None, before))
+    gauge = gate.Gauge.of(target, tools, None, found, before)
+    measurement = gauge.measure(found)
     machine = str(tools.device.machine())
     if as_json:
-        typer.echo(json.dumps(measured_json(measurement, target, machine), indent=2))
+        typer.echo(json.dumps(measured_json(measurement, target, machine, gauge.unsized), indent=2))
     else:
-        print_measurement(Console(highlight=False), measurement, target, machine)
+        print_measurement(Console(highlight=False), measurement, target, machine, gauge.unsized)
+    if gauge.unsized:
+        raise typer.Exit(UndecidedError.exit_code)
 
 
 @app.command()
@@ -285,6 +291,7 @@ def check(
     ] = None,
     data: DataSpec = None,
     data_dir: DataDir = None,
+    input_: InputShape = None,
     certificate: Annotated[
         Path | None,
         typer.Option("--certificate", help="certificate.json of the run; must be of this file.", metavar="FILE"),
@@ -307,7 +314,8 @@ def check(
     from autocompress.system.workspace import read_json
 
     asked = parse_budgets(budgets)
-    targets = [load_profile(name).with_budgets(asked) for name in profile or ["local"]]
+    shapes = _shapes(input_)
+    targets = [load_profile(name).with_budgets(asked).with_inputs(shapes) for name in profile or ["local"]]
     # before anything is measured for the others
     tools = [gate.tools_without_techniques(target) for target in targets]
     task = load_data(data, data_dir=data_dir) if data else None
@@ -399,6 +407,14 @@ def _specs(texts: list[str] | None) -> Any:
     from autocompress.core.artifact import TensorSpec
 
     return tuple(TensorSpec.parse(text, "input" if i == 0 else f"input_{i}") for i, text in enumerate(texts))
+
+
+def _shapes(texts: list[str] | None) -> tuple[TensorSpec, ...]:
+    """The shapes that a file is timed at; a dtype that is not given is the file's."""
+    from autocompress.core.artifact import TensorSpec
+
+    names = ("input" if i == 0 else f"input_{i}" for i in range(len(texts or ())))
+    return tuple(TensorSpec.parse(text, name, default_dtype="") for text, name in zip(texts or (), names, strict=True))
 
 
 def _named(**options: Any) -> dict[str, str]:

@@ -35,6 +35,10 @@ InputSpec = Annotated[
     list[str] | None,
     typer.Option("--input", help="Input spec where no data give one: 1x3x32x32:float32.", metavar="SPEC"),
 ]
+InputShape = Annotated[
+    list[str] | None,
+    typer.Option("--input", help="Shape that the file is timed at: input_ids=1x128; may be repeated.", metavar="SPEC"),
+]
 OutDir = Annotated[Path, typer.Option("--out", help="Folder of the run.", metavar="DIR")]
 Objective = Annotated[
     str | None, typer.Option("--objective", help="effort, latency, size, accuracy or serving_cost.", metavar="NAME")

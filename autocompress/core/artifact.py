@@ -3,39 +3,74 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
-from autocompress.errors import ArtifactError, UsageError
+from autocompress.errors import ArtifactError, FreeDimensionError, UsageError
 from autocompress.system.workspace import make_folder, write_atomically
 
 DTYPES = ("float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool")
 BYTES_PER_MB = 1_000_000
+UNNAMED = re.compile(r"input(_[0-9]+)?")
+# the size that advice gives a free dimension for an example
+ADVISED_SIZE = 128
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, dtype and shape of an input or output; None stands for a free dimension."""
+    """Name, dtype and shape of an input or output; None stands for a free dimension.
+
+    `axes` are the names that a file gives its dimensions, empty where it gives none. An empty `dtype` was left open: it
+    is the one that the model takes.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | None, ...]
+    axes: tuple[str, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
-        return f"{self.name}={'x'.join('?' if size is None else str(size) for size in self.shape)}:{self.dtype}"
+        sizes = "x".join("?" if size is None else str(size) for size in self.shape)
+        return f"{self.name}={sizes}{':' if self.dtype else ''}{self.dtype}"
+
+    @property
+    def has_no_name(self) -> bool:
+        """True for the names that inputs without one get by their place: `input`, `input_1`, ..."""
+        return UNNAMED.fullmatch(self.name) is not None
+
+    @property
+    def free_axes(self) -> tuple[int, ...]:
+        """Places of the free dimensions beside the first one, which is the batch."""
+        return tuple(place for place, size in enumerate(self.shape) if size is None and place > 0)
+
+    def axis(self, place: int) -> str:
+        """The name of a dimension; empty where it has none."""
+        return self.axes[place] if place < len(self.axes) else ""
 
     def with_batch(self, batch: int) -> tuple[int, ...]:
-        """The shape with a free first dimension set to `batch` and other free dimensions to 1."""
-        sizes: list[int] = []
-        for place, size in enumerate(self.shape):
-            sizes.append(size if size is not None else batch if place == 0 else 1)
-        return tuple(sizes)
+        """The shape with a free first dimension set to `batch`.
+
+        Raises:
+            FreeDimensionError: when another dimension is free, whose size nobody knows here.
+        """
+        if self.free_axes:
+            names = ", ".join(self.axis(place) or f"dimension {place + 1}" for place in self.free_axes)
+            sizes = (size or (ADVISED_SIZE if place else 1) for place, size in enumerate(self.shape))
+            one = len(self.free_axes) == 1
+            raise FreeDimensionError(
+                f"input {self.name} has {'a free dimension' if one else 'free dimensions'} ({names}): give its shape "
+                f"with inputs: in the profile, --input {self.name}={'x'.join(map(str, sizes))}, or --data"
+            )
+        return tuple(batch if size is None else size for size in self.shape)
 
     @staticmethod
-    def parse(text: str, default_name: str = "input", where: str = "--input") -> TensorSpec:
+    def parse(
+        text: str, default_name: str = "input", where: str = "--input", default_dtype: str = "float32"
+    ) -> TensorSpec:
         """A spec from `1x3x32x32:float32` or `ids=1x128:int64`; the dtype defaults to float32.
 
         Raises:
@@ -43,15 +78,14 @@ class TensorSpec:
         """
         name, _, rest = text.rpartition("=")
         shape_text, _, dtype = rest.partition(":")
-        dtype = dtype or "float32"
         sizes = shape_text.split("x")
-        if dtype not in DTYPES or not all(size.isdecimal() and int(size) > 0 for size in sizes):
+        if dtype not in ("", *DTYPES) or not all(size.isdecimal() and int(size) > 0 for size in sizes):
             raise UsageError(
                 f"{text!r} is not an input spec.",
                 where=where,
                 hint=f"Write 1x3x32x32:float32, with one of {', '.join(DTYPES)}.",
             )
-        return TensorSpec(name or default_name, dtype, tuple(int(size) for size in sizes))
+        return TensorSpec(name or default_name, dtype or default_dtype, tuple(int(size) for size in sizes))
 
 
 @dataclass(frozen=True)

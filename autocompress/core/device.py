@@ -57,6 +57,7 @@ class Device(ABC):
 
         Raises:
             DeviceError: when the measuring process cannot be started.
+            FreeDimensionError: when there is no example, and an input has a free dimension beside the batch.
             RuntimeFailureError: when it dies, or the artifact fails in it.
         """
 

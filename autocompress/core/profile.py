@@ -17,6 +17,7 @@ from autocompress.core.artifact import TensorSpec
 from autocompress.core.budget import METRICS, Budget, GateRule, merge
 from autocompress.core.machine import Fingerprint, Machine
 from autocompress.core.objective import EFFORT, OBJECTIVES, Objective
+from autocompress.core.profile_inputs import parse_inputs
 from autocompress.errors import AutocompressError, ProfileError, nearest
 
 Statistic = Literal["p50", "mean", "p90", "p95", "p99"]
@@ -70,7 +71,8 @@ class Protocol:
 class Profile:
     """Everything that is declared about the target.
 
-    Layers of the model that are in `ignore` are left alone, those in `keep_float` are not quantized; see
+    `inputs` are the shapes that the model is called with where nothing else says so, and that a file is timed at by the
+    gate. Layers of the model that are in `ignore` are left alone, those in `keep_float` are not quantized; see
     `autocompress.core.layer_patterns` for how they are named.
     """
 
@@ -110,6 +112,10 @@ class Profile:
         in_scores = any(budget.metric == "max_score_drop" for budget in budgets)
         kept = [b for b in self.budgets if not (in_scores and b.metric == "max_accuracy_drop_pp")]
         return replace(self, budgets=merge(kept, budgets))
+
+    def with_inputs(self, inputs: Sequence[TensorSpec]) -> Profile:
+        """The profile with the shapes of these inputs replaced; the others stay."""
+        return replace(self, inputs=tuple({spec.name: spec for spec in (*self.inputs, *inputs)}.values()))
 
     def with_objective(self, objective: str | None) -> Profile:
         """The profile with another objective.
@@ -216,7 +222,7 @@ class _ProfileFile(_File):
     budgets: dict[str, Any] = Field(default_factory=dict)
     objective: str = EFFORT.name
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    inputs: tuple[str, ...] = ()
+    inputs: Any = ()
     sources: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     keep_float: tuple[str, ...] = ()
@@ -338,10 +344,7 @@ def _from_file(file: _ProfileFile) -> Profile:
         rules=rules,
         objective=_objective(file.objective),
         confidence=file.confidence,
-        inputs=tuple(
-            TensorSpec.parse(text, "input" if i == 0 else f"input_{i}", where=f"inputs.{i}")
-            for i, text in enumerate(file.inputs)
-        ),
+        inputs=parse_inputs(file.inputs),
         description=file.description,
         sources=file.sources,
         ignore=file.ignore,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from autocompress.core.facts import Facts
@@ -17,7 +17,7 @@ from autocompress.core.measurement import Measurement
 from autocompress.core.plan import Plan
 from autocompress.core.probes import Probes
 from autocompress.core.record_stores import NoteStore, TrialStore
-from autocompress.core.trial import Trial
+from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Verdict
 from autocompress.system.workers import Worker
 
@@ -77,8 +77,16 @@ class Record:
     # trials
 
     def trials(self) -> list[Trial]:
-        """See `TrialStore.trials`."""
-        return self.trial_store.trials()
+        """See `TrialStore.trials`; a trial that failed after it had ended counts as failed, with that reason."""
+        later = self.notes.read("failed_later") or {}
+        return [
+            replace(trial, outcome=Outcome.FAILED, reason=later[trial.plan.hash]) if trial.plan.hash in later else trial
+            for trial in self.trial_store.trials()
+        ]
+
+    def fail_later(self, plan: Plan, reason: str) -> None:
+        """Note that a plan failed after its trial had ended: when it was confirmed, or measured to the end."""
+        self._write_first("failed_later", plan.hash, reason)
 
     def claim(self, plan: Plan) -> AbstractContextManager[int | None]:
         """See `TrialStore.claim`."""

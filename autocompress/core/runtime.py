@@ -12,7 +12,8 @@ import numpy as np
 
 from autocompress.core.artifact import Artifact, TensorSpec
 from autocompress.core.source import Array, ArraySource, Inputs, Split, whole
-from autocompress.errors import DataError
+from autocompress.errors import DataError, ExportError, raised_as
+from autocompress.system.locks import working
 
 if TYPE_CHECKING:
     import torch
@@ -43,14 +44,15 @@ class Example:
     @property
     def batch(self) -> int:
         """Number of items in the batch."""
-        return next(len(array) for array in self.arrays.values())
+        return next((len(array) for array in self.arrays.values() if array.ndim), 1)
 
     def with_batch(self, size: int) -> Example:
         """The example with `size` items: the first ones, repeated as often as needed."""
         take = np.arange(size) % self.batch
+        # a single number has no batch
         if isinstance(self.inputs, dict):
-            return Example({name: array[take] for name, array in self.inputs.items()})
-        return Example(tuple(array[take] for array in self.inputs))
+            return Example({name: array[take] if array.ndim else array for name, array in self.inputs.items()})
+        return Example(tuple(array[take] if array.ndim else array for array in self.inputs))
 
     def as_split(self, name: str = "example") -> Split:
         """The items as calibration data, with placeholder targets."""
@@ -148,6 +150,19 @@ class Runtime(ABC):
     @abstractmethod
     def versions(self) -> Mapping[str, str]:
         """Versions of the libraries that measurements depend on, by name."""
+
+
+def exported(
+    runtime: Runtime, module: torch.nn.Module, example: Example, destination: Path, keep_float: Sequence[str] = ()
+) -> Artifact:
+    """The module's artifact at `destination`; no measurement runs beside the export.
+
+    Raises:
+        ModelError: when the module fails on the example.
+        ExportError: whatever else the runtime and the libraries that it uses raise.
+    """
+    with working(), raised_as(ExportError, "model"):
+        return runtime.export(module, example, destination, keep_float)
 
 
 def align(inputs: Inputs, specs: Sequence[TensorSpec], where: str = "data") -> dict[str, Array]:

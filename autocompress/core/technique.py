@@ -18,6 +18,8 @@ from autocompress.core.runtime import Example
 from autocompress.core.search_space import Choice, Reason, SettingSpace
 from autocompress.core.source import Split
 from autocompress.core.task import Task
+from autocompress.errors import TechniqueError, raised_as
+from autocompress.system.locks import working
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +42,18 @@ class Context:
     on_step: Callable[[int, int, float], None] = lambda step, steps, seconds_left: None
     shared: Path | None = None
     ignore: tuple[str, ...] = ()
+
+
+def applied(
+    technique: ArtifactTechnique, artifact: Artifact, settings: Mapping[str, Setting], context: Context
+) -> Artifact:
+    """What a technique makes of an artifact; no measurement runs beside it.
+
+    Raises:
+        TechniqueError: whatever else the technique and the libraries that it uses raise.
+    """
+    with working(), raised_as(TechniqueError, technique.name):
+        return technique.apply(artifact, settings, context)
 
 
 class Technique(ABC):

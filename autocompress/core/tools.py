@@ -10,9 +10,8 @@ from autocompress.core.device import Device
 from autocompress.core.plan import Effort, Plan, Setting, Step
 from autocompress.core.runtime import Runtime
 from autocompress.core.search_space import check_settings
-from autocompress.core.technique import ArtifactTechnique, Context, Technique
+from autocompress.core.technique import ArtifactTechnique, Context, Technique, applied
 from autocompress.errors import PlanError
-from autocompress.system.locks import working
 from autocompress.system.workspace import make_folder
 
 
@@ -68,8 +67,7 @@ class Tools:
                 raise PlanError(f"cannot change {artifact.format} files.", where=step.technique)
             inside = context.folder / str(place)
             make_folder(inside)
-            with working():
-                artifact = technique.apply(artifact, step.settings, replace(context, folder=inside))
+            artifact = applied(technique, artifact, step.settings, replace(context, folder=inside))
         return artifact
 
     def require_possible(self, plan: Plan) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,11 @@ from autocompress.core.artifact import Artifact, TensorSpec
 from autocompress.core.runtime import Example, align
 from autocompress.core.source import Array, Inputs, to_array
 from autocompress.core.task import Task
+from autocompress.data.module import call
 from autocompress.errors import DataError, ModelError, RuntimeFailureError
+
+# what inputs of an open dtype are tried as: images and features, then token ids and their masks
+OPEN_DTYPES = ("float32", "int64")
 
 
 def as_task(data: Any) -> Task | None:
@@ -50,7 +55,7 @@ def example_for(model: Any, task: Task | None, inputs: Any, specs: Sequence[Tens
         read, _ = next(iter(part.first(2).batches(2)))
         return Example(_as_model_takes(read))
     if specs:
-        return made_up(specs)
+        return _made_up_as_taken(model, specs)
     for attribute in ("example_input_array", "dummy_inputs"):
         own = getattr(model, attribute, None)
         if own is not None:
@@ -65,7 +70,11 @@ def example_for(model: Any, task: Task | None, inputs: Any, specs: Sequence[Tens
 def made_up_arrays(specs: Sequence[TensorSpec], batch: int) -> dict[str, Array]:
     """One batch of generated inputs that fit the specs.
 
-    Floats are normally distributed; whole numbers are ones, an index that every embedding table has.
+    Floats are normally distributed; whole numbers are ones: tables of tokens have that index, and a mask of ones hides
+    nothing.
+
+    Raises:
+        FreeDimensionError: when a dimension beside the batch is free.
     """
     generator = np.random.default_rng(0)
     arrays: dict[str, Array] = {}
@@ -82,6 +91,7 @@ def feed_of(artifact: Artifact, example: Example | None, batch: int) -> dict[str
 
     Raises:
         RuntimeFailureError: when it takes batches of another size only.
+        FreeDimensionError: when there is no example, and a dimension beside the batch is free.
         DataError: when the example does not fit its inputs.
     """
     if artifact.fixed_batch not in (None, batch):
@@ -98,8 +108,31 @@ def feed_of(artifact: Artifact, example: Example | None, batch: int) -> dict[str
 def made_up(specs: Sequence[TensorSpec]) -> Example:
     """Example inputs generated from specs, for a model that nothing else is known of."""
     arrays = made_up_arrays(specs, batch=1)
-    named = any(name != "input" and not name.startswith("input_") for name in arrays)
-    return Example(arrays if named else tuple(arrays.values()))
+    return Example(tuple(arrays.values()) if all(spec.has_no_name for spec in specs) else arrays)
+
+
+def _made_up_as_taken(model: Any, specs: Sequence[TensorSpec]) -> Example:
+    """Example inputs of specs, in which open dtypes are the first of `OPEN_DTYPES` that the model takes.
+
+    Raises:
+        ModelError: when the model takes none of them.
+    """
+    failures = []
+    for dtype in OPEN_DTYPES:
+        example = made_up([spec if spec.dtype else replace(spec, dtype=dtype) for spec in specs])
+        if all(spec.dtype for spec in specs):
+            return example
+        try:
+            call(model, example)
+        except ModelError as error:
+            failures.append(error)
+            continue
+        return example
+    raise ModelError(
+        failures[0].message,
+        where=failures[0].where,
+        hint=f"State what it takes, for example inputs: {{{specs[0].name}: 1x128:int64}} in the profile.",
+    )
 
 
 def _given(inputs: Any) -> Example:

@@ -124,7 +124,13 @@ class MeterProcess:
             process.stdin.flush()
         except BrokenPipeError:
             raise self._death() from None
-        reply: dict[str, Any] = json.loads(self._read_line(process, timeout))
+        line = self._read_line(process, timeout)
+        try:
+            reply: dict[str, Any] = json.loads(line)
+        except ValueError:
+            raise RuntimeFailureError(
+                f"the measuring process answered {line[:100]!r}, which is no JSON.", where=str(self._artifact)
+            ) from None
         if "error" in reply:
             raise RuntimeFailureError(f"fails in the runtime: {reply['error']}", where=str(self._artifact))
         return reply

@@ -14,13 +14,14 @@ import torch
 from autocompress.core.artifact import Artifact
 from autocompress.core.plan import Plan, Stage, Step
 from autocompress.core.profile import Profile
-from autocompress.core.runtime import Example
+from autocompress.core.runtime import Example, exported
 from autocompress.core.task import Task
 from autocompress.core.technique import Context, ModelTechnique
 from autocompress.core.tools import Tools
-from autocompress.errors import ArtifactError
+from autocompress.errors import ArtifactError, TechniqueError, raised_as
 from autocompress.pruning.blocks import with_own_weights, with_shared_weights
-from autocompress.system.locks import folder_lock, working
+from autocompress.system.locks import folder_lock
+from autocompress.system.scratch import scratch
 from autocompress.system.workspace import Workspace, make_folder, write_atomically
 from autocompress.training.checkpoints import load_checkpoint
 
@@ -93,8 +94,7 @@ class Builder(Artifacts):
             ModelError: when it cannot be exported.
         """
         began = time.monotonic()
-        with working():
-            self._baseline = self._export(self.module, folder / self._name)
+        self._baseline = self._export(self.module, folder / self._name)
         self.export_seconds = time.monotonic() - began
 
     def keep_baseline(self) -> None:
@@ -102,7 +102,7 @@ class Builder(Artifacts):
         self._baseline = self.baseline.copy_to(self._folder(Plan()) / self._name)
 
     def _export(self, module: torch.nn.Module, path: Path) -> Artifact:
-        return self._tools.runtime.export(module, self.example, path, self._profile.in_float)
+        return exported(self._tools.runtime, module, self.example, path, self._profile.in_float)
 
     def _folder(self, plan: Plan) -> Path:
         folder = self._workspace.checkpoints / plan.hash
@@ -112,7 +112,11 @@ class Builder(Artifacts):
     def find(self, plan: Plan) -> Artifact | None:
         """See `Artifacts.find`."""
         path = self._workspace.checkpoints / plan.hash / self._name
-        return self._tools.runtime.read(path) if path.exists() else None
+        if path.exists():
+            # a damaged file is none; it can be built again
+            with suppress(ArtifactError):
+                return self._tools.runtime.read(path)
+        return None
 
     def build(self, plan: Plan) -> Artifact:
         """See `Artifacts.build`."""
@@ -158,8 +162,9 @@ class Builder(Artifacts):
                 with suppress(ArtifactError):
                     return self._tools.runtime.read(path)
             module = self._module(rounds)
-            with working():
-                return self._export(module, path)
+            # an export whose outputs turn out to differ must not be found by the next plan with these rounds
+            with scratch("export") as folder:
+                return self._export(module, folder / path.name).copy_to(path)
 
     def untrained(self, structure: Sequence[Step]) -> torch.nn.Module:
         """The module after the steps of a structure, without training.
@@ -206,4 +211,5 @@ class Builder(Artifacts):
     def _apply(self, module: torch.nn.Module, step: Step, folder: Path) -> torch.nn.Module:
         technique = self._tools.technique(step.technique)
         assert isinstance(technique, ModelTechnique)
-        return technique.apply(module, step.settings, self._context(folder))
+        with raised_as(TechniqueError, step.technique):
+            return technique.apply(module, step.settings, self._context(folder))

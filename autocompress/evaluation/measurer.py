@@ -21,7 +21,7 @@ DOWNLOAD_LEVEL = 19
 class Measurer:
     """Measures artifacts on one device, as one profile says, beside the baseline where there is one.
 
-    `example` gives the inputs that calls are timed with; None makes them up from the artifact's input spec.
+    `example` gives the inputs that calls are timed with; None makes them up where the artifact says their sizes.
     """
 
     def __init__(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
+import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 
 from autocompress.core.artifact import Artifact
@@ -14,11 +17,11 @@ from autocompress.core.runtime import Example
 from autocompress.core.task import Task
 from autocompress.core.tools import Tools
 from autocompress.core.trial import Trial
-from autocompress.errors import PlanError
+from autocompress.errors import AutocompressError, PlanError, UsageError, sentence_of
 from autocompress.evaluation.builder import Artifacts, Builder
 from autocompress.evaluation.measurer import Measurer
 from autocompress.system.progress import Deadline, Event, Progress, silent
-from autocompress.system.workspace import Workspace
+from autocompress.system.workspace import FAILURES, Workspace, append_text
 
 
 @dataclass(eq=False)
@@ -68,6 +71,20 @@ class Run:
     def tell(self, stage: str, sentence: str) -> None:
         """Pass a sentence about the present work to the progress callback."""
         self.progress(Event(stage, sentence))
+
+    def failed(self, doing: str, error: Exception) -> str:
+        """Write a failure that the run survives to `failures.log`, with its traceback; returns it as a sentence.
+
+        The sentence names the file where the error is not one that this package raised by itself.
+        """
+        told = "".join(traceback.format_exception(error))
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        # what cannot be written here is no reason to end the run
+        with suppress(UsageError):
+            append_text(self.workspace.path(FAILURES), f"{now} {doing}\n{told}\n")
+        own = isinstance(error, AutocompressError) and error.__cause__ is None
+        sentence = sentence_of(error)
+        return sentence if own else f"{sentence.rstrip('.')} (traceback in {FAILURES})"
 
     def name_of(self, plan: Plan) -> str:
         """See `Tools.name_of`."""

@@ -46,7 +46,9 @@ def trials_frame(trials: Sequence[Trial], names: Mapping[str, str] = MappingProx
     needed = ["size_ratio", "latency_ratio"]
     if bool(frame["score"].notna().any()) or not any(trial.outcome is Outcome.MEASURED for trial in trials):
         needed.append("score")
-    values = frame[needed].to_numpy(dtype=np.float64)
+    values = frame[needed].to_numpy(dtype=np.float64, copy=True)
+    # what failed in the end is no file to choose, whatever was measured before
+    values[np.array([trial.outcome is Outcome.FAILED for trial in trials], dtype=np.bool_)] = np.nan
     # higher is better for a score, lower for the others
     frame["pareto"] = undominated(values * [1.0, 1.0, -1.0][: len(needed)])
     return frame

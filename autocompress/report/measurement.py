@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from autocompress.core.measurement import STATISTICS, Measurement, Reading
@@ -13,19 +14,24 @@ from autocompress.core.profile import Profile
 from autocompress.report.wording import bound_text
 from autocompress.statistics.bounds import median_bounds
 
+TIMED = (
+    "memory_mb", "energy_mj", "latency_ms", "latency_interval_ms", "blocks", "throughput_per_s", "conditions",
+)  # fmt: skip
 
-def measured_json(measurement: Measurement, profile: Profile, machine: str) -> dict[str, Any]:
+
+def measured_json(measurement: Measurement, profile: Profile, machine: str, unsized: str = "") -> dict[str, Any]:
     """The measurement as a JSON object: statistics with intervals, and the conditions.
 
-    Each bound is one-sided at the profile's confidence.
+    Each bound is one-sided at the profile's confidence. What is timed is null where `unsized` says why it could not be.
     """
     readings = measurement.readings
+    size = {"schema": 1, "machine": machine, "size_mb": readings["size_mb"].value}
+    if unsized:
+        return {**size, **dict.fromkeys(TIMED), "unmeasured": unsized}
     latency = readings["latency_ms"]
     low, high = _bounds(latency, profile)
     found: dict[str, Any] = {
-        "schema": 1,
-        "machine": machine,
-        "size_mb": readings["size_mb"].value,
+        **size,
         "memory_mb": readings["memory_mb"].value,
         "energy_mj": float(np.median(readings["energy_mj"].samples)) if "energy_mj" in readings else None,
         "latency_ms": {name: latency.statistic(name) for name in STATISTICS},
@@ -53,9 +59,15 @@ def _finite(bounds: tuple[float, float]) -> dict[str, float | None]:
     return {"low": low, "high": high}
 
 
-def print_measurement(console: Console, measurement: Measurement, profile: Profile, machine: str) -> None:
-    """Print the measurement as a table."""
-    found = measured_json(measurement, profile, machine)
+def print_measurement(
+    console: Console, measurement: Measurement, profile: Profile, machine: str, unsized: str = ""
+) -> None:
+    """Print the measurement as a table, or the size alone with what has to be given for the rest."""
+    found = measured_json(measurement, profile, machine, unsized)
+    if unsized:
+        console.print(f"size  {found['size_mb']:.3f} MB")
+        console.print(f"latency and memory were not measured: {escape(unsized)}", soft_wrap=True)
+        return
     statistic = profile.protocol.statistic
     interval = found["latency_interval_ms"]
     table = Table(box=None, pad_edge=False, show_header=False)

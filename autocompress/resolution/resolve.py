@@ -13,7 +13,7 @@ from autocompress.core.plan import Plan
 from autocompress.core.search_space import SearchSpace
 from autocompress.core.trial import Trial
 from autocompress.core.verdict import Standing, Status
-from autocompress.errors import UsageError
+from autocompress.errors import ENDS_THE_RUN, UsageError
 from autocompress.evaluation.measurer import Measurer
 from autocompress.evaluation.run import Run
 from autocompress.resolution.reconfirm import confirm_stored, has_holdout_scores
@@ -105,8 +105,17 @@ def _answer(shortlist: Shortlist, stored: StoredRun, without_data: str) -> Resul
             yield trial.plan
 
     def confirmed(plan: Plan) -> Confirmation | None:
-        artifact = shortlist.artifact(by_plan[plan.hash])
-        return None if artifact is None else confirm_stored(run, plan, artifact, quiet=shortlist.quiet)
+        trial = by_plan[plan.hash]
+        artifact = shortlist.artifact(trial)
+        if artifact is None:
+            return None
+        try:
+            return confirm_stored(run, plan, artifact, quiet=shortlist.quiet)
+        except ENDS_THE_RUN:
+            raise
+        except Exception as error:  # noqa: BLE001 - the next file may do
+            shortlist.leave_out(trial, run.failed(f"confirming {plan}", error))
+            return None
 
     confirmations = confirm_in_order(plans(), confirmed)
     answer = answer_from(run, confirmations, shortlist.nearest_miss, stored.measured)

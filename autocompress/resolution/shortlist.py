@@ -11,7 +11,7 @@ from autocompress.core.measurement import Measurement
 from autocompress.core.plan import Plan
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Standing
-from autocompress.errors import PlanError, RuntimeFailureError
+from autocompress.errors import ENDS_THE_RUN, PlanError
 from autocompress.evaluation.run import Run
 from autocompress.resolution.stored_run import StoredArtifacts
 from autocompress.run.search import distance, measurements, nearest_miss
@@ -42,7 +42,7 @@ class Shortlist:
             try:
                 self.run.cost(trial)
             except PlanError as error:
-                self._leave_out(trial, str(error))
+                self.leave_out(trial, str(error))
                 continue
             self.trials[trial.number] = self._judged(trial)
 
@@ -137,8 +137,10 @@ class Shortlist:
             self.run.tell("search", f"measuring {WORDS[name]} of {self.run.name_of(trial.plan)}, as stored")
             try:
                 taken = self._measurements(artifact)[name]()
-            except RuntimeFailureError as error:
-                self._leave_out(trial, str(error))
+            except ENDS_THE_RUN:
+                raise
+            except Exception as error:  # noqa: BLE001 - the other files are still there
+                self.leave_out(trial, self.run.failed(f"measuring {trial.plan}", error))
                 return
             # kept for later budgets
             self.run.record.add_later_measurement(trial.number, taken)
@@ -159,6 +161,7 @@ class Shortlist:
         left = self.run.deadline.left
         return bool(took) and left is not None and max(took) > left
 
-    def _leave_out(self, trial: Trial, why: str) -> None:
+    def leave_out(self, trial: Trial, why: str) -> None:
+        """Leave a trial out of the answer, with the reason."""
         self.artifacts.leave_out(trial, why)
         self.trials.pop(trial.number, None)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from autocompress.core.plan import Plan
 from autocompress.core.trial import Trial
+from autocompress.errors import ENDS_THE_RUN
 from autocompress.evaluation.run import Run
 from autocompress.run.answer import Answer, History, answer_from, write_up
 from autocompress.run.confirm import MAX_LOOKS, Confirmation, confirm_in_order, confirm_once, is_answered
@@ -38,7 +39,9 @@ def search_and_confirm(
         reached = [] if run.objective.first_answer_ends else search.reached()
         if reached:
             with folder_lock(run.workspace.root):
-                keep(_answer_so_far(run, planned, reached[0]))
+                so_far = _answer_so_far(run, planned, reached[0])
+                if so_far is not None:
+                    keep(so_far)
         further = _further(search, planned, confirmations, reached)
         if further is None:
             break
@@ -49,10 +52,30 @@ def search_and_confirm(
 def confirm_contenders(
     search: Search, planned: Planned, so_far: Sequence[Confirmation], *, last: bool
 ) -> list[Confirmation]:
-    """Confirm the search's contenders until one is met or no further look at the holdout makes sense."""
+    """Confirm the search's contenders until one is met or no further look at the holdout makes sense.
+
+    Where one fails now its trial counts as failed, and the next one follows.
+
+    Raises:
+        AutocompressError: when the unchanged model fails, or for one of `ENDS_THE_RUN`.
+    """
+    run = search.run
+
+    def confirmed(plan: Plan) -> Confirmation | None:
+        try:
+            return confirm_once(run, plan)
+        except ENDS_THE_RUN:
+            raise
+        except Exception as error:
+            if plan == Plan():
+                raise
+            reason = run.failed(f"confirming {plan}", error)
+            run.record.fail_later(plan, f"it could not be confirmed: {reason}")
+            return None
+
     known = {confirmation.plan.hash for confirmation in so_far}
     plans = [Plan()] if planned.fits else (trial.plan for trial in search.contenders(known, last=last))
-    return confirm_in_order(plans, lambda plan: confirm_once(search.run, plan), so_far)
+    return confirm_in_order(plans, confirmed, so_far)
 
 
 def _further(
@@ -80,9 +103,14 @@ def _further(
     return with_structure(run, planned, seconds)
 
 
-def _answer_so_far(run: Run, planned: Planned, best: Trial) -> Result:
-    """The intermediate result with this trial as the answer; undecided, since nothing was confirmed."""
-    artifact = run.artifacts.find(best.plan) or run.artifacts.build(best.plan)
+def _answer_so_far(run: Run, planned: Planned, best: Trial) -> Result | None:
+    """The intermediate result with this trial as the answer; undecided, since nothing was confirmed.
+
+    None where its file is gone.
+    """
+    artifact = run.artifacts.find(best.plan)
+    if artifact is None:
+        return None
     answer = Answer(best.plan, artifact, best.measurement, best.verdict)
     warnings = planned.search_space.warnings
     notes = [*warnings, "The run goes on: this is the best answer so far, and it is not confirmed yet."]

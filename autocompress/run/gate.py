@@ -6,7 +6,7 @@ Missing evidence never passes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -20,8 +20,9 @@ from autocompress.core.task import Task
 from autocompress.core.tools import Tools
 from autocompress.core.verdict import Finding, Standing, Verdict
 from autocompress.data.example_inputs import example_for, feed_of
+from autocompress.data.input_shapes import timed_example
 from autocompress.devices import device_of
-from autocompress.errors import ArtifactError, AutocompressError, UsageError
+from autocompress.errors import ArtifactError, AutocompressError, FreeDimensionError, UsageError
 from autocompress.evaluation.measurer import Measurer
 from autocompress.runtimes import runtime_of
 from autocompress.statistics.judging import decide_again, judge_by, look_until_clear
@@ -30,6 +31,8 @@ from autocompress.statistics.prediction_flips import PredictionFlips, prediction
 SCHEMA = 3
 # how many tensors or operators are named when a budget is broken
 NAMED = 3
+# metrics that are taken while calls are timed
+TIMED = (*TIME_METRICS, "memory_mb")
 
 
 class Grade(StrEnum):
@@ -143,22 +146,47 @@ def tools_without_techniques(profile: Profile) -> Tools:
     return Tools(runtime, device, ())
 
 
-def measurer_of(profile: Profile, tools: Tools, task: Task | None, baseline: Artifact | None) -> Measurer:
-    """A measurer of files on the profile's device, beside the baseline where there is one."""
-    return Measurer(tools.device, profile, task, _example(task), baseline)
+@dataclass(frozen=True, eq=False)
+class Gauge:
+    """Measures a file on the profile's device, at the shapes that profile, data and file itself give.
 
-
-def measure(artifact: Artifact, measurer: Measurer) -> Measurement:
-    """Measure size, latency and memory of an artifact.
-
-    Raises:
-        RuntimeFailureError: when the artifact fails in the runtime.
+    `unsized` says why nothing can be timed: a free dimension whose size none of them gives; else it is empty.
     """
-    return measurer.time(artifact).with_(measurer.size(artifact))
 
+    measurer: Measurer
+    example: Example | None
+    unsized: str = ""
 
-def _example(task: Task | None) -> Example | None:
-    return example_for(None, task, None, ()) if task is not None else None
+    @staticmethod
+    def of(profile: Profile, tools: Tools, task: Task | None, artifact: Artifact, baseline: Artifact | None) -> Gauge:
+        """A gauge of the artifact, beside the baseline where there is one.
+
+        Raises:
+            UsageError: when a shape in the profile's inputs does not fit the file.
+            DataError: when the data do not fit it.
+        """
+        data = example_for(None, task, None, ()) if task is not None else None
+        example, unsized = None, ""
+        try:
+            example = timed_example(artifact, profile.inputs, data, profile.protocol.batch, baseline)
+        except FreeDimensionError as error:
+            unsized = error.message
+        return Gauge(Measurer(tools.device, profile, task, example, baseline), example, unsized)
+
+    def measure(self, artifact: Artifact) -> Measurement:
+        """Measure the artifact's size and, where its inputs have sizes, latency, memory and energy.
+
+        Raises:
+            RuntimeFailureError: when the artifact fails in the runtime.
+        """
+        timed = Measurement() if self.unsized else self.measurer.time(artifact)
+        return timed.with_(self.measurer.size(artifact))
+
+    def explain(self, finding: Finding) -> Finding:
+        """The finding, with the reason where it is one on what could not be timed."""
+        if not self.unsized or finding.standing is not Standing.UNMEASURED or finding.budget.metric not in TIMED:
+            return finding
+        return replace(finding, sentence=f"{finding.budget.metric.split('_')[0]} was not measured: {self.unsized}")
 
 
 def check(
@@ -178,14 +206,14 @@ def check(
         DataError: when the data do not fit the artifact.
         DeviceError, RuntimeFailureError: when it cannot be measured.
     """
-    measurer = measurer_of(profile, tools, task, baseline)
+    gauge = Gauge.of(profile, tools, task, artifact, baseline)
     machine = tools.device.machine()
-    measurement = measure(artifact, measurer)
+    measurement = gauge.measure(artifact)
     level = profile.alpha
     if task is not None and task.test is not None:
         split = task.everything
         scores, level = look_until_clear(
-            profile, len(split), profile.alpha, lambda count: measurer.score(artifact, split.first(count))
+            profile, len(split), profile.alpha, lambda count: gauge.measurer.score(artifact, split.first(count))
         )
         measurement = measurement.with_(scores)
     verdict = judge_by(profile, measurement, level)
@@ -194,7 +222,8 @@ def check(
         stale = certified.stale(tools.runtime, machine.fingerprint)
         notes = [stale] if stale else []
         verdict = verdict if stale else Verdict(tuple(_or_certified(one, certified) for one in verdict.findings))
-    spots = _HotSpots.of(verdict, artifact, profile, tools, task)
+    verdict = Verdict(tuple(map(gauge.explain, verdict.findings)))
+    spots = _HotSpots.of(verdict, artifact, profile, tools, gauge.example)
     graded = tuple(
         Graded(finding, rule, grade_of(finding, rule), _why(finding, spots, measurement))
         for finding in verdict.findings
@@ -272,11 +301,11 @@ class _HotSpots:
     size: str = ""
 
     @staticmethod
-    def of(verdict: Verdict, artifact: Artifact, profile: Profile, tools: Tools, task: Task | None) -> _HotSpots:
+    def of(verdict: Verdict, artifact: Artifact, profile: Profile, tools: Tools, example: Example | None) -> _HotSpots:
         broken = [f.budget for f in verdict.findings if f.standing is Standing.EXCEEDED and f.budget.structural]
         time = size = ""
         if any(budget.metric in TIME_METRICS for budget in broken):
-            inputs = feed_of(artifact, _example(task), profile.protocol.batch)
+            inputs = feed_of(artifact, example, profile.protocol.batch)
             slowest = tools.device.slowest_operators(artifact, profile, inputs)
             named = [f"{kind} {name} {share:.0%}" for name, kind, share in slowest[:NAMED]]
             time = f"slowest operators: {', '.join(named)}"

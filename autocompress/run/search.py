@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from autocompress.core.artifact import Artifact
 from autocompress.core.measurement import Measurement
@@ -16,7 +17,7 @@ from autocompress.core.search_space import SearchSpace
 from autocompress.core.strategy import Strategy
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Standing, Status
-from autocompress.errors import ArtifactError, RuntimeFailureError, TechniqueError
+from autocompress.errors import ENDS_THE_RUN
 from autocompress.evaluation.run import Run
 from autocompress.run.waiting import await_others
 from autocompress.statistics.judging import forecast, judge_by
@@ -79,7 +80,8 @@ class Search:
 
         Then changes of structure cannot provide what it lacks.
         """
-        unchanged = (trial for trial in self.run.record.trials() if not trial.plan.rounds)
+        trials = self.run.record.trials()
+        unchanged = (trial for trial in trials if not trial.plan.rounds and trial.outcome is not Outcome.FAILED)
         return any(trial.verdict.structural.status is Status.MET for trial in unchanged)
 
     def expected(self, trial: Trial) -> bool:
@@ -160,8 +162,12 @@ class Search:
             for name, take in measurements(run, artifact):
                 if name not in measurement.readings:
                     measurement = measurement.with_(take())
-        except RuntimeFailureError as error:
-            return replace(trial, reason=f"{trial.reason} {error}")
+        except ENDS_THE_RUN:
+            raise
+        except Exception as error:  # noqa: BLE001 - the next nearest miss is measured instead
+            reason = run.failed(f"measuring {trial.plan} to the end", error)
+            run.record.fail_later(trial.plan, reason)
+            return replace(trial, outcome=Outcome.FAILED, reason=reason)
         full = replace(trial, measurement=measurement, verdict=judge_by(run.profile, measurement))
         return run.record.keep_nearest_miss(full)
 
@@ -183,15 +189,21 @@ def measurements(
 def evaluate(run: Run, plan: Plan, number: int, tell: Callable[[str], None] = lambda doing: None) -> Trial:
     """Build a plan and measure it, the cheapest measurement first, until a budget is broken.
 
-    When a technique or the runtime cannot do its part, the trial ends with that reason, not the run.
+    Whatever goes wrong ends the trial with that reason, not the run.
+
+    Raises:
+        AutocompressError: one of `ENDS_THE_RUN`, such as an error of the device itself.
     """
     seconds: dict[str, float] = {}
     clock = time.monotonic()
     tell("building")
     try:
         artifact = run.artifacts.build(plan)
-    except (TechniqueError, ArtifactError) as error:
-        return Trial(number, plan, Outcome.FAILED, reason=str(error), seconds={"build": time.monotonic() - clock})
+    except ENDS_THE_RUN:
+        raise
+    except Exception as error:  # noqa: BLE001 - one bad trial must not end the run; the log keeps the traceback
+        reason = run.failed(f"trial {number}, building {plan}", error)
+        return Trial(number, plan, Outcome.FAILED, reason=reason, seconds={"build": time.monotonic() - clock})
     seconds["build"] = time.monotonic() - clock
     trial = Trial(number, plan, Outcome.MEASURED, artifact_hash=artifact.hash, seconds=seconds)
     names = {"size_mb": "size", "latency_ms": "latency", "score": "accuracy"}
@@ -200,8 +212,11 @@ def evaluate(run: Run, plan: Plan, number: int, tell: Callable[[str], None] = la
         tell(f"measuring {names[name]} of")
         try:
             measurement = trial.measurement.with_(take())
-        except RuntimeFailureError as error:
-            return replace(trial, outcome=Outcome.FAILED, reason=str(error))
+        except ENDS_THE_RUN:
+            raise
+        except Exception as error:  # noqa: BLE001 - as above
+            reason = run.failed(f"trial {number}, measuring {names[name]} of {plan}", error)
+            return replace(trial, outcome=Outcome.FAILED, reason=reason)
         seconds[names[name]] = time.monotonic() - clock
         trial = replace(trial, measurement=measurement, verdict=judge_by(run.profile, measurement))
         broken = next((f for f in trial.verdict.findings if f.standing is Standing.EXCEEDED), None)
@@ -243,5 +258,9 @@ def nearest_miss(
     closest: dict[str, list[Trial]] = {}
     for trial in trials:
         closest.setdefault(trial.plan.kind, []).append(trial)
-    full = [measured_to_the_end(trial) for alike in closest.values() for trial in sorted(alike, key=near)[:NEAREST]]
+    full: list[Trial] = []
+    for alike in closest.values():
+        every = (measured_to_the_end(trial) for trial in sorted(alike, key=near))
+        # one that fails now is no answer, and the next one is measured in its place
+        full += islice((trial for trial in every if trial.outcome is not Outcome.FAILED), NEAREST)
     return min(full, key=near, default=None)

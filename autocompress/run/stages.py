@@ -22,7 +22,9 @@ from autocompress.core.probes import Probes
 from autocompress.core.profitable_settings import time_matters
 from autocompress.core.search_space import SearchSpace
 from autocompress.core.technique import ArtifactTechnique, Technique
+from autocompress.core.verdict import Verdict
 from autocompress.data.example_inputs import feed_of
+from autocompress.errors import ENDS_THE_RUN, AutocompressError, RuntimeFailureError, raised_as
 from autocompress.evaluation.run import Run
 from autocompress.planner.rules import Situation
 from autocompress.planner.structure_recipes import fastest
@@ -108,7 +110,14 @@ def _operators(run: Run) -> dict[str, float]:
     """The share of the model's time by operator type; empty where the runtime does not tell."""
     inputs = feed_of(run.baseline, run.example, run.profile.protocol.batch)
     shares: dict[str, float] = {}
-    for _, type_, share in run.tools.device.slowest_operators(run.baseline, run.profile, inputs):
+    try:
+        with raised_as(RuntimeFailureError, "device"):
+            profiled = run.tools.device.slowest_operators(run.baseline, run.profile, inputs)
+    except RuntimeFailureError as error:
+        # it is only a help for predictions, and the model itself has been measured
+        run.failed("timing the operators of the model", error)
+        return shares
+    for _, type_, share in profiled:
         shares[type_] = shares.get(type_, 0.0) + share
     return shares
 
@@ -140,10 +149,23 @@ def with_structure(run: Run, planned: Planned, seconds: float | None) -> Planned
         probes = _latest(run, planned)
         if run.record.structure_attempts < attempt:
             if measurer is not None:
-                probes = find_paths(measurer, probes, judge_by(run.profile, planned.baseline), seconds)
+                probes = _with_paths(run, measurer, probes, judge_by(run.profile, planned.baseline), seconds)
             run.record.probes = probes
             run.record.structure_attempts = attempt
     return plan_space(run, planned.baseline, planned.facts, probes, attempt)
+
+
+def _with_paths(
+    run: Run, measurer: StructureMeasurer, probes: Probes, verdict: Verdict, seconds: float | None
+) -> Probes:
+    """The probes with pruning paths, or as they are where torch or a technique fails over the whole network."""
+    try:
+        return find_paths(measurer, probes, verdict, seconds)
+    except ENDS_THE_RUN:
+        raise
+    except (AutocompressError, RuntimeError, MemoryError) as error:
+        run.tell("probes", f"structure is left as it is: {run.failed('looking for structures', error)}")
+        return probes
 
 
 def with_training(

@@ -98,8 +98,10 @@ def describe(model: onnx.ModelProto, path: Path) -> Artifact:
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     tensor = value.type.tensor_type
     dtype = str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
-    sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
-    return TensorSpec(value.name, dtype, tuple(sizes))
+    dims = tensor.shape.dim
+    # some exporters write -1 for a size that is free
+    sizes = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None for dim in dims]
+    return TensorSpec(value.name, dtype, tuple(sizes), tuple(dim.dim_param for dim in dims))
 
 
 def compact(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from autocompress.core.budget import METRICS
@@ -13,13 +14,16 @@ from autocompress.core.trial import Outcome, Trial
 # a structure is trained only when its size and latency stay below this share of their limits: the artifact is measured
 # again when all training is done, and noise of a hundredth could then break a limit that it only just kept
 ROOM = 0.97
+# so many failures of the same structure, or along one path, are no accident
+MOST_FAILURES = 3
 
 
 class Bisection(Strategy):
     """A strategy that tries the cheapest recipe first, and in it the most promising settings first.
 
     Size and latency follow from structural settings alone, so a plan that shares them with a trial that broke a
-    structural budget is not tried. The same holds for one that failed or was refused there. Where the structures of a
+    structural budget is not tried. The same holds for one that was refused there; one that failed, of whatever cause,
+    rules out nothing but itself, up to `MOST_FAILURES` of them. Where the structures of a
     recipe leave less and less of the network, the least change that keeps the structural budgets is found by bisection,
     before anything is trained: the boundary of what fits. Recipes that train take the trials of the round before in the
     order of their scores, and only the best of them (successive halving: Jamieson and Talwalkar, "Non-stochastic
@@ -37,7 +41,10 @@ class Bisection(Strategy):
 
 
 def _next(recipe: Recipe, history: Sequence[Trial], tried: set[str]) -> Plan | None:
-    dead = {recipe.fixed_by(t.plan) for t in history if _ruled_out(t) and recipe.holds(t.plan)}
+    mine = [trial for trial in history if recipe.holds(trial.plan)]
+    failed = Counter(recipe.fixed_by(trial.plan) for trial in mine if trial.outcome is Outcome.FAILED)
+    dead = {recipe.fixed_by(trial.plan) for trial in mine if _ruled_out(trial) and trial.outcome is not Outcome.FAILED}
+    dead |= {structure for structure, count in failed.items() if count >= MOST_FAILURES}
     plans = list(recipe.plans())
     if recipe.promotes is not None:
         plans = _promoted(plans, recipe.promotes, history)
@@ -67,9 +74,15 @@ def _promise(trial: Trial) -> tuple[float, float]:
 
 
 def _halve(recipe: Recipe, history: Sequence[Trial], tried: set[str]) -> Plan | None:
-    """The next plan in the bisection for the least change that fits, None when that has been found."""
+    """The next plan in the bisection for the least change that fits, None when that has been found.
+
+    A structure that failed tells nothing about the others; after `MOST_FAILURES` of them no more are tried.
+    """
     known = {place: trial for trial in history if (place := recipe.place(trial.plan)) is not None}
-    ended = {place: trial for place, trial in known.items() if trial.outcome is not Outcome.CLAIMED}
+    untold = (Outcome.CLAIMED, Outcome.FAILED)
+    ended = {place: trial for place, trial in known.items() if trial.outcome not in untold}
+    if sum(trial.outcome is Outcome.FAILED for trial in known.values()) >= MOST_FAILURES:
+        return None
     last = len(recipe.structures) - 1
     fitting = [place for place, trial in ended.items() if fits_with_room(trial)]
     fits = min(fitting, default=last + 1)
@@ -80,7 +93,7 @@ def _halve(recipe: Recipe, history: Sequence[Trial], tried: set[str]) -> Plan | 
     inside = range(too_little + 1, min(fits, last + 1))
     wanted = _wanted(recipe, len(fitting), len(missing), inside)
     by_place = {recipe.place(plan): plan for plan in recipe.plans()}
-    # a plan that another worker has claimed is replaced by the nearest one inside the same bounds
+    # a plan that another worker has claimed, or that failed, is replaced by the nearest one inside the same bounds
     for place in sorted(inside, key=lambda place: abs(place - wanted)):
         if by_place[place].hash not in tried:
             return by_place[place]

@@ -9,14 +9,15 @@ from dataclasses import replace
 from autocompress.analysis.channel_multiple import MULTIPLES
 from autocompress.analysis.divergence import Divergence
 from autocompress.analysis.inspection import inspect_module
-from autocompress.core.moves import Moves, Network
-from autocompress.core.plan import Step
+from autocompress.core.moves import Moves, MoveSpace, Network
+from autocompress.core.plan import Plan, Step
 from autocompress.core.probes import SMALLEST, Parts, Probes, PruningPath, TrainingProbe
 from autocompress.core.profitable_settings import time_matters
 from autocompress.core.search_space import SearchSpace
 from autocompress.core.technique import StructureTechnique
 from autocompress.core.trial import Trial
 from autocompress.core.verdict import Verdict
+from autocompress.errors import ENDS_THE_RUN, AutocompressError, TechniqueError, raised_as
 from autocompress.planner.target import target_of
 from autocompress.strategies import fits_with_room
 from autocompress.structure.latency_model import LatencyModel, work_of
@@ -31,7 +32,7 @@ from autocompress.structure.measuring import (
 )
 from autocompress.structure.path import GreedySearch, options_of, path_of
 from autocompress.structure.size_model import SizeModel
-from autocompress.structure.space import PruningSpace
+from autocompress.structure.space import NoMoves, PruningSpace
 from autocompress.system.time_limit import TimeLimit
 from autocompress.training.cost import measure_training, with_bracket
 
@@ -133,12 +134,23 @@ def _space(measurer: StructureMeasurer, probes: Probes, limit: TimeLimit) -> tup
         limit.is_over,
     )
     techniques = _structure_techniques(measurer)
-    space = PruningSpace(network, {technique.name: technique.moves(network) for technique in techniques})
+    space = PruningSpace(network, {technique.name: _moves(measurer, technique, network) for technique in techniques})
     parts = {
         technique.name: Parts(technique.parts, tuple(moves.names), dict(moves.left_alone))
         for technique, moves in zip(techniques, space.spaces.values(), strict=True)
     }
     return space, replace(probes, parts=parts, channel_multiple=multiple)
+
+
+def _moves(measurer: StructureMeasurer, technique: StructureTechnique, network: Network) -> MoveSpace:
+    """The technique's moves in the network; none where it fails, with the reason."""
+    try:
+        with raised_as(TechniqueError, technique.name):
+            return technique.moves(network)
+    except ENDS_THE_RUN:
+        raise
+    except AutocompressError as error:
+        return NoMoves(measurer.run.failed(f"looking for moves of {technique.name}", error))
 
 
 def _predictor(
@@ -222,12 +234,22 @@ def time_training(
 ) -> TrainingProbe | None:
     """Time training on the most promising structure that fits, and open a first bracket of all structures.
 
-    Steps are timed with at most `most_items` items where that is given.
+    Steps are timed with at most `most_items` items where that is given. None where none of them can be trained.
     """
     run = measurer.run
     if not structures or run.task is None:
         return None
     measurer.tell("timing a few steps of training")
-    student = run.builder.untrained(structures[0])
-    training = measure_training(student, run.builder.module, run.task, run.example, most_items)
-    return training and with_bracket(training, structures)
+    for place, structure in enumerate(structures):
+        try:
+            with raised_as(TechniqueError, "training"):
+                student = run.builder.untrained(structure)
+                training = measure_training(student, run.builder.module, run.task, run.example, most_items)
+        except ENDS_THE_RUN:
+            raise
+        except AutocompressError as error:
+            # a structure that cannot be made or trained is not: the next one may be
+            run.failed(f"timing training of {Plan((structure,))}", error)
+            continue
+        return training and with_bracket(training, structures[place:])
+    return None

@@ -21,7 +21,7 @@ from autocompress.core.probes import Structure
 from autocompress.core.runtime import Example
 from autocompress.core.source import Split
 from autocompress.core.technique import ArtifactTechnique, Context
-from autocompress.errors import ArtifactError, ModelError, RuntimeFailureError, TechniqueError
+from autocompress.errors import ENDS_THE_RUN
 from autocompress.evaluation.run import Run
 from autocompress.planner.target import Target
 from autocompress.structure.space import PruningSpace
@@ -113,8 +113,11 @@ class StructureMeasurer:
             try:
                 artifact = self.finished(run.builder.exported(plan.rounds), run.example, folder)
                 latency = run.measurer.estimate_time(artifact, min(MEASURE_SECONDS, run.profile.protocol.max_seconds))
-            except (TechniqueError, ModelError, ArtifactError, RuntimeFailureError):
-                # a structure that cannot be built tells nothing about time; the search meets it again and says why
+            except ENDS_THE_RUN:
+                raise
+            except Exception as error:  # noqa: BLE001 - the search meets it again and says why
+                # a structure that cannot be built tells nothing about time
+                run.failed(f"measuring the structure {plan}", error)
                 return None
             ratios = latency.latency_ratios(run.profile.protocol.statistic)
             return [float(np.median(ratios)), artifact.size_bytes / run.baseline.size_bytes]

@@ -2,18 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import nn
 
 from autocompress.core.facts import LayerFact
 from autocompress.core.moves import Kept, Move, Moves, MoveSpace, Network
 from autocompress.core.plan import Step
-from autocompress.errors import TechniqueError
+from autocompress.errors import ModelError, TechniqueError, raised_as
 
 ALL = Kept(1.0, 1.0)
+
+
+class NoMoves(MoveSpace):
+    """The empty space of a technique that failed on the network; `reason` says how."""
+
+    rebuilds: ClassVar[bool] = False
+    names: Sequence[str] = ()
+
+    def __init__(self, reason: str) -> None:
+        self.left_alone = {"all of them": reason}
+
+    def options(self, taken: Moves, gone: Collection[str]) -> Iterator[Move]:
+        """See `MoveSpace.options`."""
+        return iter(())
+
+    def kept(self, move: Move) -> Mapping[str, Kept]:
+        """See `MoveSpace.kept`."""
+        return {}
+
+    def steps(self, moves: Moves, gone: Collection[str]) -> tuple[Step, ...]:
+        """See `MoveSpace.steps`."""
+        return ()
+
+    def applied(self, module: nn.Module, moves: Moves) -> AbstractContextManager[nn.Module]:
+        """See `MoveSpace.applied`."""
+        return nullcontext(module)
+
+    def samples(self) -> Iterator[Moves]:
+        """See `MoveSpace.samples`."""
+        return iter(())
+
+    def smallest(self) -> Moves:
+        """See `MoveSpace.smallest`."""
+        return Moves()
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +91,7 @@ class PruningSpace:
             yield from self.spaces[name].options(taken.by(name), self._gone(others))
 
     def look(self, moves: Moves, seen: Callable[[nn.Module], float]) -> float:
-        """The value of `seen` for the untrained network with these moves; infinite where they cannot be made."""
+        """The value of `seen` for the untrained network with these moves; infinite where it cannot be had."""
         # hooks would be lost in a copy, so techniques that only hook the module come last
         order = sorted(self.spaces, key=lambda name: not self.spaces[name].rebuilds)
         with ExitStack() as stack:
@@ -64,10 +99,12 @@ class PruningSpace:
             try:
                 for name in order:
                     if mine := moves.by(name):
-                        module = stack.enter_context(self.spaces[name].applied(module, mine))
-            except TechniqueError:
+                        with raised_as(TechniqueError, name):
+                            module = stack.enter_context(self.spaces[name].applied(module, mine))
+                return seen(module)
+            except (TechniqueError, ModelError, RuntimeError, MemoryError):
+                # the last two are what torch raises where the parts that are left do not fit together
                 return float("inf")
-            return seen(module)
 
     def smallest(self) -> Moves:
         """The moves that leave the smallest network: the smallest by each technique, taken together."""

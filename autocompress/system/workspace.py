@@ -15,6 +15,8 @@ from autocompress.system.workers import Worker, left_by_the_dead
 
 JOURNAL_FILES = ("journal.db", "journal.db-journal", "journal.db-wal", "journal.db-shm")
 DEFAULT_FOLDER = Path("runs/latest")
+# failures that a run survived, with their tracebacks
+FAILURES = "failures.log"
 RESULT_FILES = (
     "result.json",
     "plan.yaml",
@@ -23,6 +25,7 @@ RESULT_FILES = (
     "certificate.json",
     "report.html",
     "trials.csv",
+    FAILURES,
 )
 
 

@@ -20,10 +20,10 @@ from autocompress.core.measurement import Measurement
 from autocompress.core.profile import DeviceProfile, Profile, Protocol
 from autocompress.core.runtime import Example, align
 from autocompress.devices import device_of
-from autocompress.errors import DataError, DeviceError, RuntimeFailureError
+from autocompress.errors import DataError, DeviceError, FreeDimensionError, RuntimeFailureError
 from autocompress.runtimes import OnnxRuntime
 from autocompress.runtimes.onnx_file import save_model
-from autocompress.testing.networks import Exported, Exports, labelled, onnx_model
+from autocompress.testing.networks import Exported, Exports, labelled, onnx_model, token_model
 
 
 def heavy_artifact(path: Path, width: int = 1024, layers: int = 6) -> Artifact:
@@ -192,6 +192,11 @@ class DeviceSuite:
     ) -> None:
         (measurement,) = self.connected().measure([transformer.artifact], brief_profile)
         assert measurement.readings["latency_ms"].samples.size > 0
+
+    def test_a_length_that_nothing_gives_is_not_measured(self, tmp_path: Path, brief_profile: Profile) -> None:
+        artifact = save_model(token_model(), tmp_path / "tokens.onnx")
+        with pytest.raises(FreeDimensionError, match="free dimension \\(sequence\\)"):
+            self.connected().measure([artifact], brief_profile)
 
     def test_the_example_is_what_is_fed(self, transformer: Exported, brief_profile: Profile) -> None:
         inputs, _ = labelled("transformer", 2)

@@ -60,7 +60,7 @@ BASELINE_KB = 40
 class Variant:
     """What a scripted technique makes of the model: items easier than `wrong_below` are answered wrong.
 
-    `error` is raised by the technique, `dies` by the device.
+    `error` and `raises` are raised by the technique, the latter as it is; `dies` says that the device fails on it.
     """
 
     kilobytes: int = 20
@@ -68,6 +68,7 @@ class Variant:
     wrong_below: float = 0.0
     error: str = ""
     dies: bool = False
+    raises: BaseException | None = None
 
 
 class Answers(nn.Module):
@@ -201,6 +202,8 @@ class Scripted(ArtifactTechnique):
         variant = self.variants[str(settings["variant"])]
         if variant.error:
             raise TechniqueError(variant.error, where=self.name)
+        if variant.raises is not None:
+            raise variant.raises
         return answering(context.folder / "scripted.onnx", variant)
 
     def plan(self, variant: str) -> Plan:

@@ -229,3 +229,27 @@ def onnx_model(
         [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def token_model(sequence: int | str = "sequence", batch: int | str = "batch") -> onnx.ModelProto:
+    """A handmade graph on token ids and their mask, whose two sizes are free unless given as numbers."""
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["embedded"]),
+        helper.make_node("Cast", ["attention_mask"], ["as_float"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["as_float", "last"], ["kept"]),
+        helper.make_node("Mul", ["embedded", "kept"], ["seen"]),
+        helper.make_node("ReduceMean", ["seen", "over"], ["mean"], keepdims=0),
+        helper.make_node("MatMul", ["mean", "head"], ["logits"]),
+    ]
+    generator = np.random.default_rng(0)
+    weights: dict[str, Array] = {
+        "table": generator.standard_normal((VOCABULARY, 8)).astype(np.float32),
+        "head": generator.standard_normal((8, 2)).astype(np.float32),
+        "last": np.array([-1]),
+        "over": np.array([1]),
+    }
+    model = onnx_model(nodes, {}, {"logits": (batch, 2)}, weights)
+    int64 = onnx.TensorProto.INT64
+    for name in ("input_ids", "attention_mask"):
+        model.graph.input.append(helper.make_tensor_value_info(name, int64, [batch, sequence]))
+    return model

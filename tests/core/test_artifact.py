@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autocompress.core.artifact import DTYPES, Artifact, TensorSpec, describe_specs, require_file
-from autocompress.errors import ArtifactError, AutocompressError, UsageError
+from autocompress.errors import ArtifactError, AutocompressError, FreeDimensionError, UsageError
 
 IMAGE = TensorSpec("input", "float32", (None, 3, 32, 32))
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters=":="), min_size=1, max_size=10)
@@ -69,9 +69,23 @@ def test_whatever_is_written_gives_a_sound_spec_or_an_error_of_ours(text: str) -
     assert all(size is not None and size > 0 for size in spec.shape)
 
 
-def test_a_batch_fills_the_free_first_dimension_and_ones_the_others() -> None:
+def test_a_free_dimension_beside_the_batch_has_no_size_by_itself() -> None:
+    spec = TensorSpec("pixels", "float32", (None, 3, None, None), ("batch", "", "height", ""))
+    assert spec.free_axes == (2, 3)
+    with pytest.raises(FreeDimensionError) as caught:
+        spec.with_batch(1)
+    said = "free dimensions (height, dimension 4): give its shape with inputs: in the profile, "
+    assert f"{said}--input pixels=1x3x128x128" in caught.value.message
+
+
+def test_an_open_dtype_survives_its_text() -> None:
+    spec = TensorSpec.parse("ids=1x8", default_dtype="")
+    assert (spec.dtype, str(spec)) == ("", "ids=1x8")
+
+
+def test_a_batch_fills_the_free_first_dimension() -> None:
     assert IMAGE.with_batch(8) == (8, 3, 32, 32)
-    assert TensorSpec("ids", "int64", (None, None)).with_batch(8) == (8, 1)
+    assert TensorSpec("ids", "int64", (None, 7)).with_batch(8) == (8, 7)
     assert TensorSpec("fixed", "float32", (2, 3)).with_batch(8) == (2, 3)
 
 

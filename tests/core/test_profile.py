@@ -380,6 +380,37 @@ def test_an_input_spec_that_cannot_be_read_is_refused_by_the_file(spec: str) -> 
     assert caught.value.where.startswith("mine.yaml")
 
 
+def test_shapes_by_name_leave_the_dtype_open() -> None:
+    profile = profile_of(inputs={"ids": [1, 8], "mask": "1x8:bool", "image": "1x3"})
+    ids, mask, image = profile.inputs
+    assert ids == TensorSpec("ids", "", (1, 8))
+    assert mask == TensorSpec("mask", "bool", (1, 8))
+    assert image == TensorSpec("image", "", (1, 3))
+    other, more = TensorSpec("ids", "", (1, 16)), TensorSpec("more", "", (1,))
+    assert profile.with_inputs([other, more]).inputs == (other, mask, image, more)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ({"ids": [[1, 8], [1, 16]]}, "one shape for each input"),
+        ({"ids": ["1x8", "1x16"]}, "one shape for each input"),
+        ({"ids": [1, 0]}, "is no shape"),
+        ({"ids": [1, True]}, "is no shape"),
+        ({"ids": []}, "is no shape"),
+        ({"ids": "other=1x8"}, "is no shape"),
+        ({"ids": "1xn"}, "is not an input spec"),
+        ("1x8", "are no shapes by name"),
+        ([[1, 8]], "are no shapes by name"),
+    ],
+)
+def test_shapes_that_are_none_are_refused_by_the_file(inputs: Any, said: str) -> None:
+    with pytest.raises(ProfileError, match=said) as caught:
+        profile_of(inputs=inputs)
+    assert caught.value.where.startswith("mine.yaml: inputs")
+    assert caught.value.hint
+
+
 @pytest.mark.parametrize("data", [None, [], "local", 3])
 def test_what_has_no_keys_is_no_profile(data: Any) -> None:
     with pytest.raises(ProfileError, match="is not a profile") as caught:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import onnx
 import pytest
 import yaml
 
+from autocompress.testing.networks import token_model
 from autocompress.testing.python_processes import child_environment
 
 ROOT = Path(__file__).parents[2]
@@ -103,3 +105,15 @@ def test_the_gitlab_job_runs_as_written(shop: Path) -> None:
 def test_the_github_workflow_gives_the_action_inputs_that_it_has(action: Mapping[str, Any]) -> None:
     steps = read("examples/ci/github-workflow.yml")["jobs"]["budgets"]["steps"]
     assert set(steps[-1]["with"]) <= set(action["inputs"])
+
+
+def test_the_action_passes_shapes_on(shop: Path, action: Mapping[str, Any]) -> None:
+    onnx.save(token_model(), shop / "tokens.onnx")
+    limits = "budgets: {size_mb: 1, latency_ms: {limit: 5000, on_undecided: warn}}"
+    (shop / "tokens.yaml").write_text(f"name: t\nprotocol: {{max_seconds: 0.3}}\n{limits}\n", encoding="utf-8")
+    script = action["runs"]["steps"][-1]["run"]
+    given = inputs_of(action, artifact="tokens.onnx", profile="tokens.yaml")
+    assert run(script, shop, **given).returncode == 3
+    shapes = "input_ids=1x16\nattention_mask=1x16\n"
+    done = run(script, shop, **inputs_of(action, artifact="tokens.onnx", profile="tokens.yaml", input=shapes))
+    assert done.returncode == 0, done.stdout + done.stderr

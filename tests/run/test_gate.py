@@ -16,7 +16,7 @@ from autocompress.core.tools import Tools
 from autocompress.core.verdict import Finding, Standing, Status
 from autocompress.errors import DataError, DeviceError
 from autocompress.run import gate
-from autocompress.run.gate import Check, check, measure, measurer_of, tools_without_techniques
+from autocompress.run.gate import Check, Gauge, check, tools_without_techniques
 from autocompress.runtimes import OnnxRuntime
 from autocompress.testing.fakes import MACHINE, FakeDevice
 from autocompress.testing.networks import CLASSES, Exported, Exports, labelled
@@ -200,7 +200,7 @@ def test_another_machine_than_the_profiles_is_refused_before_anything_is_measure
 def test_artifact_and_baseline_are_measured_together(brief_profile: Profile, cnn: Exported, exports: Exports) -> None:
     device, mlp = FakeDevice(), exports(OnnxRuntime(), "mlp").artifact
     tools = scripted(device)
-    measurement = measure(cnn.artifact, measurer_of(brief_profile, tools, None, mlp))
+    measurement = Gauge.of(brief_profile, tools, None, cnn.artifact, mlp).measure(cnn.artifact)
     assert device.measured == [(mlp.hash, cnn.artifact.hash)]
     assert measurement.readings["size_mb"].value == cnn.artifact.size_bytes / 1e6
     assert measurement.baseline["size_mb"].value == mlp.size_bytes / 1e6

@@ -204,15 +204,19 @@ def test_a_technique_that_fails_ends_its_trial_and_not_the_run(tmp_path: Path) -
     assert [trial.outcome for trial in made.record.trials()] == [Outcome.FAILED, Outcome.FAILED, Outcome.MEASURED]
 
 
-def test_an_error_of_the_input_ends_the_run_and_gives_the_claim_back(tmp_path: Path) -> None:
+def test_a_score_that_fails_on_one_file_ends_its_trial(tmp_path: Path) -> None:
     def score(outputs: object, targets: object) -> object:
         raise ValueError("a bug of the user")
 
     task = replace(TASK, score=score)
     made = stand(tmp_path, *shelf(good=GOOD), task=task)
+    assert list(made.search().contenders()) == []
+    (trial,) = made.record.trials()
+    assert trial.outcome is Outcome.FAILED
+    assert "a bug of the user" in trial.reason
+    # the unchanged model is scored first, and there it ends the run
     with pytest.raises(DataError, match="a bug of the user"):
-        list(made.search().contenders())
-    assert made.record.trials() == []
+        made.planned()
 
 
 def test_an_interrupted_trial_gives_its_claim_back(tmp_path: Path) -> None:
@@ -392,15 +396,14 @@ def test_the_nearest_miss_is_nearest_by_all_budgets_once_they_are_measured(tmp_p
     assert variants([miss.plan]) == ["close"]
 
 
-def test_a_nearest_miss_that_dies_while_it_is_measured_says_so(tmp_path: Path) -> None:
+def test_a_nearest_miss_that_dies_while_it_is_measured_is_none_and_says_so(tmp_path: Path) -> None:
     made = stand(tmp_path, *shelf(large=replace(LARGE, dies=True)))
     search = made.search()
     list(search.contenders())
-    miss = search.nearest_miss()
-    assert miss is not None
-    assert miss.reason.startswith("size_mb: ")
-    assert "died while it was measured." in miss.reason
-    assert not made.record.nearest_misses
+    assert search.nearest_miss() is None
+    (trial,) = made.record.trials()
+    assert trial.outcome is Outcome.FAILED
+    assert "died while it was measured." in trial.reason
 
 
 def test_a_candidate_that_cannot_run_is_no_nearest_miss(tmp_path: Path) -> None:

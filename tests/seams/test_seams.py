@@ -21,8 +21,10 @@ from autocompress.data.data_spec import load_data
 from autocompress.errors import PlanError, ProfileError
 from autocompress.planner.tree import require_reachable
 from autocompress.run.result import Result
+from autocompress.runtimes import OnnxRuntime
 from autocompress.testing.fakes import Scripted, Variant
 from seams.toy_device import ToyDevice
+from seams.toy_faults import ToyFaults
 from seams.toy_packing import ToyPacking
 from seams.toy_runtime import ToyRuntime
 from seams.toy_structure import ToyLowRank
@@ -160,3 +162,40 @@ def test_a_technique_that_no_recipe_reaches_is_an_error_at_the_start() -> None:
     with pytest.raises(PlanError, match="twice"):
         require_reachable([scripted, scripted])
     require_reachable([technique() for technique in techniques.TECHNIQUES])
+
+
+class Crashing(OnnxRuntime):
+    """ONNX Runtime whose measuring process is killed by one of the files."""
+
+    meter_backend = Path(__file__).with_name("crashing_backend.py")
+
+
+def test_every_failure_ends_its_trial_and_the_run_answers_with_another_plan(
+    module: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(techniques, "TECHNIQUES", (ToyFaults,))
+    monkeypatch.setattr(runtimes, "RUNTIMES", (Crashing,))
+    budgets = {"size_mb": "0.6x", "max_accuracy_drop_pp": 30.0}
+    result = autocompress(module, BRIEF, load_data("digits"), budgets=budgets, out=tmp_path)
+    assert result.met, str(result)
+    assert result.plan_name == "fault none"
+    frame = result.trials
+    reasons = dict(zip(frame["name"], frame["reason"], strict=True))
+    for fault, said in {
+        "session": "InvalidProtobuf",
+        "inference": "InferenceError: the shapes contradict each other",
+        "checker": "ValidationError",
+        "memory": "MemoryError",
+        "torch": "RuntimeError: mat1 and mat2 shapes cannot be multiplied",
+        "defect": "AttributeError",
+        "refused": "model.onnx",
+        "nan": "not finite",
+        "crash": "the measuring process died (signal 9)",
+        "shape": "classes",
+    }.items():
+        assert said in reasons[f"fault {fault}"], reasons[f"fault {fault}"]
+    assert list(frame["outcome"]) == ["failed"] * 10 + ["measured"]
+    table = (tmp_path / "trials.csv").read_text(encoding="utf-8")
+    assert "InferenceError: the shapes contradict each other" in table
+    assert "the measuring process died (signal 9)" in report_of(result)
+    assert "no_such_attribute" in (tmp_path / "failures.log").read_text(encoding="utf-8")

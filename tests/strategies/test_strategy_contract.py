@@ -13,6 +13,7 @@ from autocompress.core.strategy import Strategy
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Finding, Standing, Verdict
 from autocompress.strategies import STRATEGIES, Bisection, Random
+from autocompress.strategies.bisection import MOST_FAILURES
 from autocompress.testing.strategy_suite import (
     DYNAMIC,
     ENDED,
@@ -73,15 +74,14 @@ class TestBisection(StrategySuite):
             plan for plan in PACKED.plans() if same_types(plan, broken) and plan.finish[1] != broken.finish[1]
         ]
 
-    @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.REFUSED])
-    def test_what_has_the_structure_of_a_plan_that_could_not_be_made_is_skipped(self, outcome: Outcome) -> None:
+    def test_what_has_the_structure_of_a_plan_that_was_refused_is_skipped(self) -> None:
         broken = next(STATIC.plans())
-        proposed = proposals(Bisection(), SEARCH_SPACE, [trial(broken, outcome)])
+        proposed = proposals(Bisection(), SEARCH_SPACE, [trial(broken, Outcome.REFUSED)])
         assert not any(same_types(plan, broken) for plan in proposed if plan in set(STATIC.plans()))
         assert len(proposed) == len(PLANS) - 2
 
-    @pytest.mark.parametrize("outcome", [Outcome.MEASURED, Outcome.CLAIMED])
-    def test_what_was_measured_or_is_under_way_rules_out_nothing_but_itself(self, outcome: Outcome) -> None:
+    @pytest.mark.parametrize("outcome", [Outcome.MEASURED, Outcome.CLAIMED, Outcome.FAILED])
+    def test_what_was_measured_is_under_way_or_failed_rules_out_nothing_but_itself(self, outcome: Outcome) -> None:
         first = next(STATIC.plans())
         assert len(proposals(Bisection(), SEARCH_SPACE, [trial(first, outcome)])) == len(PLANS) - 1
 
@@ -150,6 +150,18 @@ class TestBisectionOfCuts:
             following = Bisection().propose(OF_CUTS, [seen])
             assert following is not None
             assert place_of(following) > 4
+
+    def test_the_most_that_can_go_failing_rules_out_no_smaller_cut(self) -> None:
+        failed = trial(plan_at(len(CUTS) - 1), Outcome.FAILED)
+        following = Bisection().propose(OF_CUTS, [failed])
+        assert following is not None
+        assert place_of(following) == len(CUTS) - 2
+
+    def test_many_failures_along_one_path_are_no_accident(self) -> None:
+        history: list[Trial] = []
+        while (plan := Bisection().propose(OF_CUTS, history)) is not None:
+            history.append(trial(plan, Outcome.FAILED, number=len(history)))
+        assert len(history) == MOST_FAILURES
 
     def test_while_another_worker_measures_a_cut_there_is_something_to_do(self) -> None:
         first = Bisection().propose(OF_CUTS, [])

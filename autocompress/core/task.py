@@ -45,9 +45,14 @@ class Task:
 
     def __post_init__(self) -> None:
         for field in ("test", "train", "val"):
-            source = as_source(getattr(self, field))
+            where = f"{self.name}: {field}"
+            try:
+                source = as_source(getattr(self, field), trains=field == "train")
+            except DataError as error:
+                # the same loader may be right for one field and wrong for another
+                raise DataError(error.message, where=where, hint=error.hint) from error
             if source is not None and len(source) == 0:
-                raise DataError("is empty.", where=f"{self.name}: {field}")
+                raise DataError("is empty.", where=where)
             object.__setattr__(self, field, source)
         known = (*SCORES, *AGGREGATES)
         if isinstance(self.score, str) and self.score not in known:

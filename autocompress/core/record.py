@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from autocompress.core.data_check import DataCheck
 from autocompress.core.facts import Facts
 from autocompress.core.measurement import Measurement
 from autocompress.core.plan import Plan
@@ -107,10 +108,18 @@ class Record:
         """Hashes of model, data and profile, budgets and objective; empty before a run has begun."""
         return self.notes.read("identity") or {}
 
-    def begin(self, identity: Mapping[str, str], inputs: RunInputs, looks: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Store the run's identity and inputs, with the looks that earlier runs took at the same data."""
+    def begin(
+        self,
+        identity: Mapping[str, str],
+        inputs: RunInputs,
+        looks: Sequence[Mapping[str, Any]] = (),
+        data_check: DataCheck | None = None,
+    ) -> None:
+        """Store the run's identity and inputs, with the looks that earlier runs took at the same holdout."""
         self._write("identity", dict(identity))
         self._write("looks", list(looks))
+        if data_check is not None:
+            self._write("data_check", data_check.to_json())
         self.inputs = inputs
         self._write("schema", SCHEMA)
 
@@ -122,6 +131,12 @@ class Record:
     @inputs.setter
     def inputs(self, inputs: RunInputs) -> None:
         self._write("inputs", asdict(inputs))
+
+    @property
+    def data_check(self) -> DataCheck | None:
+        """What the check of the data found when the run began; None without data."""
+        found = self.notes.read("data_check")
+        return None if found is None else DataCheck.from_json(found)
 
     # facts found before the search
 

@@ -115,13 +115,14 @@ def write_up(run: Run, answer: Answer, history: History) -> Result:
         facts=history.facts,
         search_space=history.search_space,
         profile=run.profile,
-        explanation=[*history.notes, *_explain(name, answer, history)],
+        explanation=[*history.notes, *run.data_check.sentences, *_explain(name, answer, history)],
         machine=str(run.machine),
         data=_describe_data(run),
         score_is_rate=(run.task is not None and run.task.score_is_rate) or _is_rate(answer.measurement),
         seconds=run.deadline.spent,
         out_of_time=history.out_of_time,
         folder=run.workspace.root,
+        data_check=run.data_check,
     )
 
 

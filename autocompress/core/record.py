@@ -6,7 +6,6 @@ package reads and writes.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
@@ -256,22 +255,24 @@ class Record:
 
     @property
     def looks(self) -> Sequence[Mapping[str, Any]]:
-        """All looks at the holdout so far: the file's identification and the time of each."""
+        """All looks at the holdout so far: `what` identifies the file, with the `time` and the folder of the `run`."""
         found: Sequence[Mapping[str, Any]] = self.notes.read("looks") or []
         return found
 
-    def spend_look(self, what: str) -> int:
-        """Store a look at the holdout before it is taken, and return its number, from 1.
+    def spend_look(self, taken: Mapping[str, Any], known: Sequence[Mapping[str, Any]] = ()) -> int:
+        """Store a look at the holdout before it is taken, and return its number in this record, from 1.
 
-        `what` identifies the file: to look at the same file again tells nothing new and costs nothing.
+        `what` in it identifies the file: to look at the same file again tells nothing new and costs nothing. `known`
+        are looks from elsewhere, which are stored first.
         """
 
         def add(looks: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
-            looks = looks or []
-            known = any(look["what"] == what for look in looks)
-            return looks if known else [*looks, {"what": what, "time": time.time()}]
+            stored = {look["what"]: look for look in looks or []}
+            for look in (*known, taken):
+                stored.setdefault(look["what"], dict(look))
+            return list(stored.values())
 
-        return [look["what"] for look in self.notes.amend("looks", add)].index(what) + 1
+        return [look["what"] for look in self.notes.amend("looks", add)].index(taken["what"]) + 1
 
     # time and workers
 

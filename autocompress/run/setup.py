@@ -32,6 +32,7 @@ from autocompress.evaluation.builder import Builder
 from autocompress.evaluation.measurer import Measurer
 from autocompress.evaluation.run import Run
 from autocompress.planner.tree import require_reachable
+from autocompress.run.looks import looks_elsewhere
 from autocompress.run.record_store import open_record
 from autocompress.runtimes import runtime_of
 from autocompress.system.locks import folder_lock
@@ -164,7 +165,7 @@ def record_in(
 ) -> Record:
     """The run's record: the existing one when resuming, else a new one.
 
-    A new one inherits the looks at the same holdout.
+    A new one inherits the looks at the same holdout: those of the user's ledger and of earlier runs in the folder.
 
     Raises:
         RecordError: when another run is at work in the folder, or the one to resume was begun with other inputs.
@@ -174,12 +175,12 @@ def record_in(
         _require_same_run(earlier.identity, identity, workspace.root)
         earlier.own()
         return earlier
-    looks = _looks_so_far(workspace, check)
+    looks = {one["what"]: one for one in (*looks_elsewhere(check.holdout_hash), *_looks_so_far(workspace, check))}
     workspace.open(resume=resume)
     # it gets its name only when it holds the run's identity, so that a start that is killed leaves no partial record
     unborn = workspace.root / f".{workspace.journal.name}{Worker.me().tag}"
     record = open_record(unborn)
-    record.begin(identity, inputs, looks, check)
+    record.begin(identity, inputs, list(looks.values()), check)
     record.own()
     record.close()
     unborn.rename(workspace.journal)

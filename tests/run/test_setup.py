@@ -37,16 +37,16 @@ def opened(run: Run, *, resume: bool, check: DataCheck = CHECK) -> Record:
 
 def test_a_new_run_goes_on_counting_the_looks_at_the_same_data(run: Run) -> None:
     first = opened(run, resume=False)
-    first.spend_look("a")
+    first.spend_look({"what": "a"})
     first.close()
     second = opened(run, resume=False)
-    assert second.spend_look("b") == 2
+    assert second.spend_look({"what": "b"}) == 2
     assert not list(run.workspace.root.glob(".journal*"))
 
 
 def test_looks_are_counted_on_when_the_model_was_trained_on_other_items(run: Run) -> None:
     first = opened(run, resume=False)
-    first.spend_look("a")
+    first.spend_look({"what": "a"})
     first.close()
     more = replace(TASK, train=items_of(ramp(50)))
     run.task = more
@@ -56,7 +56,7 @@ def test_looks_are_counted_on_when_the_model_was_trained_on_other_items(run: Run
 
 def test_looks_at_other_items_do_not_count(run: Run) -> None:
     first = opened(run, resume=False)
-    first.spend_look("a")
+    first.spend_look({"what": "a"})
     first.close()
     assert len(opened(run, resume=False, check=examine(task_of(ramp(40), ramp(101)))).looks) == 0
 
@@ -73,7 +73,7 @@ def test_a_resumed_run_confirms_on_the_items_of_the_first(run: Run) -> None:
 @pytest.mark.parametrize("resume", [True, False])
 def test_looks_are_counted_on_after_a_start_that_was_killed(run: Run, resume: bool) -> None:
     first = opened(run, resume=False)
-    first.spend_look("a")
+    first.spend_look({"what": "a"})
     first.close()
     # killed when the old journal was moved aside and the new one not there yet
     run.workspace.open(resume=False)

@@ -12,6 +12,7 @@ from autocompress import api
 from autocompress.core.budget import Budget
 from autocompress.core.profile import Profile, Protocol
 from autocompress.core.tools import Tools
+from autocompress.report import html
 from autocompress.resolution import stored_run
 from autocompress.run import setup
 from autocompress.run.result import Result
@@ -25,6 +26,8 @@ class Runs:
 
     def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:
         self.root, self.variants = root, {"good": Variant()}
+        # drawing takes half of the time of such a run
+        patch.setattr(html, "picture", lambda result, frame: "")
         for module in (setup, stored_run):
             patch.setattr(module, "tools_of", lambda profile: self.tools())
 

@@ -20,3 +20,5 @@ __all__ = ["brief_profile", "exports"]
 
 # probes of another test, or of this machine's user, are not this test's
 os.environ["AUTOCOMPRESS_CACHE"] = "off"
+# looks of another test are not this test's, and none is one of this user's
+os.environ["AUTOCOMPRESS_STATE"] = "off"

@@ -6,12 +6,12 @@ package reads and writes.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from autocompress.core.data_check import DataCheck
 from autocompress.core.facts import Facts
 from autocompress.core.measurement import Measurement
 from autocompress.core.plan import Plan
@@ -113,10 +113,18 @@ class Record:
         """Hashes of model, data and profile, budgets and objective; empty before a run has begun."""
         return self.notes.read("identity") or {}
 
-    def begin(self, identity: Mapping[str, str], inputs: RunInputs, looks: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Store the run's identity and inputs, with the looks that earlier runs took at the same data."""
+    def begin(
+        self,
+        identity: Mapping[str, str],
+        inputs: RunInputs,
+        looks: Sequence[Mapping[str, Any]] = (),
+        data_check: DataCheck | None = None,
+    ) -> None:
+        """Store the run's identity and inputs, with the looks that earlier runs took at the same holdout."""
         self._write("identity", dict(identity))
         self._write("looks", list(looks))
+        if data_check is not None:
+            self._write("data_check", data_check.to_json())
         self.inputs = inputs
         self._write("schema", SCHEMA)
 
@@ -128,6 +136,12 @@ class Record:
     @inputs.setter
     def inputs(self, inputs: RunInputs) -> None:
         self._write("inputs", asdict(inputs))
+
+    @property
+    def data_check(self) -> DataCheck | None:
+        """What the check of the data found when the run began; None without data."""
+        found = self.notes.read("data_check")
+        return None if found is None else DataCheck.from_json(found)
 
     # facts found before the search
 
@@ -247,22 +261,24 @@ class Record:
 
     @property
     def looks(self) -> Sequence[Mapping[str, Any]]:
-        """All looks at the holdout so far: the file's identification and the time of each."""
+        """All looks at the holdout so far: `what` identifies the file, with the `time` and the folder of the `run`."""
         found: Sequence[Mapping[str, Any]] = self.notes.read("looks") or []
         return found
 
-    def spend_look(self, what: str) -> int:
-        """Store a look at the holdout before it is taken, and return its number, from 1.
+    def spend_look(self, taken: Mapping[str, Any], known: Sequence[Mapping[str, Any]] = ()) -> int:
+        """Store a look at the holdout before it is taken, and return its number in this record, from 1.
 
-        `what` identifies the file: to look at the same file again tells nothing new and costs nothing.
+        `what` in it identifies the file: to look at the same file again tells nothing new and costs nothing. `known`
+        are looks from elsewhere, which are stored first.
         """
 
         def add(looks: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
-            looks = looks or []
-            known = any(look["what"] == what for look in looks)
-            return looks if known else [*looks, {"what": what, "time": time.time()}]
+            stored = {look["what"]: look for look in looks or []}
+            for look in (*known, taken):
+                stored.setdefault(look["what"], dict(look))
+            return list(stored.values())
 
-        return [look["what"] for look in self.notes.amend("looks", add)].index(what) + 1
+        return [look["what"] for look in self.notes.amend("looks", add)].index(taken["what"]) + 1
 
     # time and workers
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -11,12 +11,15 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from autocompress.core.loader_items import drawn_items, draws_lists
 from autocompress.errors import DataError
 
 Array = NDArray[Any]
 Inputs = tuple[Array, ...] | dict[str, Array]
 
 TARGET_KEYS = ("labels", "label", "targets", "target", "y")
+# items asked of a dataset at once that gives a batch for a list of indices
+CHUNK = 64
 
 
 @runtime_checkable
@@ -123,14 +126,15 @@ def to_array(value: Any) -> Array:
     return array
 
 
-def as_source(data: Any) -> Source | None:
+def as_source(data: Any, *, trains: bool = False) -> Source | None:
     """A source from `(inputs, targets)` arrays, a Dataset, a DataLoader, or a source.
 
-    A DataLoader's dataset is read in order, without its shuffling, through its collate function; a loader
-    over an iterable dataset is read once into memory.
+    A DataLoader's items are those that its samplers draw in every pass (`drawn_items`), in the dataset's order, through
+    its collate function; a loader over an iterable dataset is read into memory. For judging every item counts once and
+    every pass must draw the same ones; `trains` allows an item more often, and samples drawn uniformly at random.
 
     Raises:
-        DataError: when the object is none of these.
+        DataError: when the object is none of these, or it is not clear which items belong to it.
     """
     if data is None or (isinstance(data, Source) and not hasattr(data, "__getitem__")):
         return data
@@ -144,12 +148,8 @@ def as_source(data: Any) -> Source | None:
 
     if isinstance(data, DataLoader):
         if isinstance(data.dataset, IterableDataset):
-            return _materialize(data)
-        if data.batch_size is None and data.batch_sampler is None:
-            # its items are already batches, or single items that were never collated
-            _, target = split_batch(next(iter(data), ()))
-            return _materialize(data) if target.ndim else DatasetSource(_sampled(data), default_collate)
-        return DatasetSource(_sampled(data), data.collate_fn)
+            return _streamed(data, trains=trains)
+        return _drawn_through(data, trains=trains)
     listed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
     if listed and not isinstance(data, str | bytes | Mapping) and not _is_empty_pair(data):
         return DatasetSource(data, default_collate)
@@ -160,21 +160,57 @@ def as_source(data: Any) -> Source | None:
     )
 
 
-def _sampled(loader: Any) -> Any:
-    """The loader's dataset, or the subset of it that its sampler draws from."""
-    from torch.utils.data import RandomSampler, SequentialSampler, Subset, SubsetRandomSampler
+def _drawn_through(loader: Any, *, trains: bool) -> Source:
+    """The items that a loader over a map-style dataset draws."""
+    from torch.utils.data import Subset, default_collate
 
-    sampler = loader.sampler
-    if isinstance(sampler, SubsetRandomSampler):
-        return Subset(loader.dataset, sorted(int(index) for index in sampler.indices))
-    known = isinstance(sampler, SequentialSampler | RandomSampler) or loader.batch_size is None
-    if not known or (isinstance(sampler, RandomSampler) and sampler.replacement):
+    dataset, collate = loader.dataset, loader.collate_fn
+    items = drawn_items(loader, trains=trains)
+    if not items:
+        raise DataError("draws no items.", where="data", hint="Check its sampler and drop_last.")
+    whole_set = hasattr(dataset, "__len__") and items == list(range(len(dataset)))
+    part = dataset if whole_set else Subset(dataset, items)
+    if loader.batch_sampler is not None:
+        return DatasetSource(part, collate)
+    # it does not batch: its items are batches already, or single items that its collate function converts one by one
+    if draws_lists(loader):
+        keys: list[Any] = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+    else:
+        keys = list(items)
+    _, target = split_batch(collate(dataset[keys[0]]))
+    if target.ndim:
+        return _joined(split_batch(collate(dataset[key])) for key in keys)
+    return DatasetSource(part, lambda found: default_collate([collate(item) for item in found]))
+
+
+def _streamed(loader: Any, *, trains: bool) -> ArraySource:
+    """The items of a loader over an iterable dataset, read into memory.
+
+    For judging the first batch is read again: a stream in another order would confirm on other items in every run. A
+    stream that can be read only once cannot be told.
+    """
+    batches = [split_batch(batch) for batch in loader]
+    again = None if trains or not batches else next(iter(loader), None)
+    if again is not None and not equal_batches(batches[0], split_batch(again)):
         raise DataError(
-            f"comes through a {type(sampler).__name__}, so it is not clear which items belong to it.",
+            "is a stream that gives other items, or another order, each time it is read.",
             where="data",
-            hint="Give a Dataset, for a part of one torch.utils.data.Subset.",
+            hint="Give test and validation items in a fixed order: without shuffling and random transforms.",
         )
-    return loader.dataset
+    return _joined(batches)
+
+
+def equal_batches(one: tuple[Inputs, Array], other: tuple[Inputs, Array]) -> bool:
+    """True when two batches hold the same inputs and targets, byte for byte."""
+    left, right = [*_arrays(one[0]), one[1]], [*_arrays(other[0]), other[1]]
+    return len(left) == len(right) and all(
+        a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+        for a, b in zip(left, right, strict=True)
+    )
+
+
+def _arrays(inputs: Inputs) -> list[Array]:
+    return list(inputs.values()) if isinstance(inputs, dict) else list(inputs)
 
 
 def _is_empty_pair(data: Any) -> bool:
@@ -185,8 +221,8 @@ def _array_like(value: Any) -> bool:
     return hasattr(value, "shape") or (isinstance(value, list) and bool(value) and not isinstance(value[0], tuple))
 
 
-def _materialize(loader: Any) -> ArraySource:
-    batches = [split_batch(batch) for batch in loader]
+def _joined(read: Iterable[tuple[Inputs, Array]]) -> ArraySource:
+    batches = list(read)
     if not batches:
         raise DataError("is empty.", where="data")
     targets = np.concatenate([target for _, target in batches])
@@ -216,10 +252,11 @@ class Split:
 
     def first(self, count: int) -> Split:
         """The first `count` items in an order fixed by a hash of the index, which breaks any sorting by class."""
-        return Split(self.name, self.source, np.sort(self._mixed[:count]))
+        return Split(self.name, self.source, np.sort(self.mixed[:count]))
 
     @cached_property
-    def _mixed(self) -> NDArray[np.int64]:
+    def mixed(self) -> NDArray[np.int64]:
+        """The items' indices in an order fixed by a hash of the index."""
         return self.indices[np.argsort([_mix(int(index)) for index in self.indices])]
 
     def without(self, indices: NDArray[np.int64]) -> Split:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -33,6 +33,7 @@ class Task:
             all items together is an `Aggregate`, or one by name: `macro_f1`, `spearman`, `negative_perplexity`.
         loss: `loss(outputs, targets)` on tensors, for training.
         augment: a function on a batch of input tensors, for training.
+        left_out: indices of test items that must not confirm, as a run finds them: they occur elsewhere as well.
     """
 
     test: Any = None
@@ -42,12 +43,18 @@ class Task:
     loss: Loss | None = None
     augment: Augment | None = None
     name: str = "data"
+    left_out: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         for field in ("test", "train", "val"):
-            source = as_source(getattr(self, field))
+            where = f"{self.name}: {field}"
+            try:
+                source = as_source(getattr(self, field), trains=field == "train")
+            except DataError as error:
+                # the same loader may be right for one field and wrong for another
+                raise DataError(error.message, where=where, hint=error.hint) from error
             if source is not None and len(source) == 0:
-                raise DataError("is empty.", where=f"{self.name}: {field}")
+                raise DataError("is empty.", where=where)
             object.__setattr__(self, field, source)
         known = (*SCORES, *AGGREGATES)
         if isinstance(self.score, str) and self.score not in known:
@@ -66,7 +73,13 @@ class Task:
 
     @property
     def holdout(self) -> Split | None:
-        """The holdout split, used only for confirmation: `test`, or two thirds of it when there is no `val`."""
+        """The holdout split, used only for confirmation: what was set aside, without the items that are left out."""
+        aside = self.set_aside
+        return aside.without(np.asarray(self.left_out, dtype=np.int64)) if aside and self.left_out else aside
+
+    @property
+    def set_aside(self) -> Split | None:
+        """The items set aside for confirmation: `test`, or two thirds of it when there is no `val`."""
         if self.test is None:
             return None
         if self.val is not None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 import traceback
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from autocompress.core.artifact import Artifact
+from autocompress.core.data_check import DataCheck
 from autocompress.core.machine import Machine
 from autocompress.core.objective import Objective, PlanCost
 from autocompress.core.plan import Plan
@@ -28,7 +29,8 @@ from autocompress.system.workspace import FAILURES, Workspace, append_text
 class Run:
     """One model with its data on one device, its folder and its record.
 
-    `artifacts` builds the files of plans, or finds them in a finished run; `measurer` measures them.
+    `artifacts` builds the files of plans, or finds them in a finished run; `measurer` measures them. `data_check` is
+    what was found in the data when the run began.
     """
 
     profile: Profile
@@ -41,6 +43,7 @@ class Run:
     record: Record
     deadline: Deadline
     progress: Progress = silent
+    data_check: DataCheck = field(default_factory=DataCheck)
 
     @property
     def baseline(self) -> Artifact:

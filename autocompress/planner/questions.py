@@ -45,9 +45,10 @@ def _accuracy_cannot_be_shown(s: Situation) -> tuple[bool, str]:
     holdout = s.task.holdout if s.task else None
     if limit is None or holdout is None:
         return False, "no limit on the accuracy drop" if limit is None else "no data"
-    level = last_level(s.profile, len(holdout), spend(s.profile.alpha, 1))
+    level = last_level(s.profile, len(holdout), spend(s.profile.alpha, s.looks + 1))
     least = 100 * smallest_drop_shown(len(holdout), level)
-    return limit < least, f"{len(holdout)} holdout items can show a drop of {least:.2f} pp at best"
+    after = f" after {s.looks} looks" if s.looks else ""
+    return limit < least, f"{len(holdout)} holdout items can show a drop of {least:.2f} pp at best{after}"
 
 
 def _asks_accuracy_without_data(s: Situation) -> tuple[bool, str]:

@@ -20,6 +20,7 @@ class Situation:
     """All facts that the planner decides by.
 
     `baseline` is the verdict on the unchanged model; `figures` are its measured figures, None where they are not known.
+    `looks` is the number of looks that were taken at the holdout so far.
     """
 
     facts: Facts
@@ -28,6 +29,7 @@ class Situation:
     task: Task | None
     baseline: Verdict
     figures: BaselineFigures | None = None
+    looks: int = 0
 
 
 @dataclass(frozen=True)

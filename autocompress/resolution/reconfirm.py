@@ -13,6 +13,7 @@ from autocompress.core.trial import Trial
 from autocompress.core.verdict import Standing
 from autocompress.evaluation.run import Run
 from autocompress.run.confirm import Confirmation, Look, certify, take_look
+from autocompress.run.looks import SpentLook, spend_look
 from autocompress.statistics.judging import judge_by
 
 TIMED = ("latency_ms", "memory_mb", "energy_mj")
@@ -50,9 +51,9 @@ def confirm_stored(run: Run, plan: Plan, artifact: Artifact, *, quiet: bool) -> 
     if split is not None and not quiet and (look is None or _goes_on(look, measurement, run)):
         fresh = True
         # a look that was stopped early is continued under its own number
-        number = run.record.spend_look(artifact.hash) if look is None else look.number
+        spent = spend_look(run, artifact) if look is None else look.spent
         run.tell("confirm", f"accuracy on up to {len(split)} items that took no part in the selection")
-        scores, look = take_look(run, artifact, split, number)
+        scores, look = take_look(run, artifact, split, spent)
         measurement = measurement.with_(scores)
     found = certify(run, plan, artifact, measurement, look)
     if fresh:
@@ -62,7 +63,8 @@ def confirm_stored(run: Run, plan: Plan, artifact: Artifact, *, quiet: bool) -> 
 
 def _look_of(note: ConfirmationNote) -> Look:
     certificate = note.certificate
-    return Look(certificate["look"], certificate["accuracy_error_probability"], certificate["data"])
+    spent = SpentLook(certificate["look"], certificate.get("earlier_looks", []), certificate.get("looks_warning", ""))
+    return Look(spent, certificate["accuracy_error_probability"], certificate["data"])
 
 
 def _goes_on(look: Look, measurement: Measurement, run: Run) -> bool:

@@ -18,7 +18,7 @@ from autocompress.evaluation.measurer import Measurer
 from autocompress.evaluation.run import Run
 from autocompress.resolution.reconfirm import confirm_stored, has_holdout_scores
 from autocompress.resolution.shortlist import Shortlist
-from autocompress.resolution.stored_run import StoredArtifacts, StoredRun, data_again, open_stored
+from autocompress.resolution.stored_run import StoredArtifacts, StoredRun, checked_data, open_stored
 from autocompress.run.answer import Answer, History, answer_from, write_up
 from autocompress.run.confirm import Confirmation, confirm_in_order
 from autocompress.run.result import Result
@@ -48,7 +48,7 @@ def resolve_run(
     try:
         profile = declared(stored.profile, budgets, objective)
         destination = _destination(Path(folder), out, asked, objective)
-        task, without = data_again(stored, data, data_dir)
+        task, check, without = checked_data(stored, data, data_dir)
         make_folder(destination)
         artifacts = StoredArtifacts(stored)
         run = Run(
@@ -62,6 +62,7 @@ def resolve_run(
             stored.record,
             deadline,
             progress,
+            check,
         )
         # while the run is at work nothing is measured, and only one process at a time may look at the holdout
         busy = stored.record.busy

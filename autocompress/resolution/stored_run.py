@@ -8,6 +8,7 @@ from typing import Any
 
 from autocompress.core.artifact import Artifact, TensorSpec
 from autocompress.core.code_hash import code_hash
+from autocompress.core.data_check import DataCheck
 from autocompress.core.device import Device, require_described
 from autocompress.core.facts import Facts
 from autocompress.core.measurement import Measurement
@@ -20,6 +21,7 @@ from autocompress.core.tools import Tools
 from autocompress.core.trial import Outcome, Trial
 from autocompress.data.data_spec import DEFAULT_DATA_DIR, load_data, runs_code
 from autocompress.data.example_inputs import as_task, made_up
+from autocompress.data.repeated_items import examine
 from autocompress.errors import (
     ArtifactError,
     AutocompressError,
@@ -195,6 +197,18 @@ def _trials(record: Record) -> tuple[Trial, ...]:
     return tuple(trials)
 
 
+def checked_data(run: StoredRun, data: Any, data_dir: Path | None) -> tuple[Task | None, DataCheck, str]:
+    """The run's data with what was found in them when it began, and a sentence on why they are missing.
+
+    Items that did not confirm in the run do not confirm now. See `data_again`.
+    """
+    task, without = data_again(run, data, data_dir)
+    if task is None:
+        return None, run.record.data_check or DataCheck(), without
+    check = run.record.data_check or examine(task)
+    return replace(task, left_out=check.left_out), check, without
+
+
 def data_again(run: StoredRun, data: Any, data_dir: Path | None) -> tuple[Task | None, str]:
     """The run's data, or None and a sentence on why they are missing.
 
@@ -236,7 +250,7 @@ def _load_named(spec: str, folder: Path, data_dir: Path | None, noted_dir: str |
 
 def _difference(run: StoredRun, task: Task | None) -> str:
     """A text on how a task differs from that of the run; empty when it does not."""
-    splits = [task.validation, task.holdout] if task is not None else []
+    splits = [task.validation, task.set_aside] if task is not None else []
     hashes = [split.hash for split in splits if split is not None]
     noted = run.record.identity["data"].split(",")
     if not hashes or noted[: len(hashes)] != hashes:

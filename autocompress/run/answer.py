@@ -16,6 +16,7 @@ from autocompress.core.verdict import Status, Verdict
 from autocompress.evaluation.run import Run
 from autocompress.run.confirm import Confirmation
 from autocompress.run.diagnosis import binding_budget, diagnose
+from autocompress.run.looks import look_sentences
 from autocompress.run.result import Result, StageRow, stage_row
 from autocompress.statistics.judging import judge_by
 from autocompress.system.workspace import write_text
@@ -115,13 +116,19 @@ def write_up(run: Run, answer: Answer, history: History) -> Result:
         facts=history.facts,
         search_space=history.search_space,
         profile=run.profile,
-        explanation=[*history.notes, *_explain(name, answer, history)],
+        explanation=[
+            *history.notes,
+            *run.data_check.sentences,
+            *look_sentences(answer.certificate),
+            *_explain(name, answer, history),
+        ],
         machine=str(run.machine),
         data=_describe_data(run),
         score_is_rate=(run.task is not None and run.task.score_is_rate) or _is_rate(answer.measurement),
         seconds=run.deadline.spent,
         out_of_time=history.out_of_time,
         folder=run.workspace.root,
+        data_check=run.data_check,
     )
 
 

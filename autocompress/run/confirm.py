@@ -15,6 +15,7 @@ from autocompress.core.source import Split
 from autocompress.core.verdict import Standing, Status, Verdict
 from autocompress.errors import RuntimeFailureError
 from autocompress.evaluation.run import Run
+from autocompress.run.looks import SpentLook, spend_look
 from autocompress.statistics.bootstrap import RESAMPLING_SEED
 from autocompress.statistics.bounds import spend
 from autocompress.statistics.judging import judge_by, look_until_clear
@@ -96,8 +97,8 @@ def confirm_once(run: Run, plan: Plan) -> Confirmation:
 def confirm(run: Run, plan: Plan) -> Confirmation:
     """Confirm a plan by fresh latency runs, the size of its file, and its scores on the holdout.
 
-    The look is written to the record before it is taken; the accuracy test of look k has error probability
-    `spend(alpha, k)`, so that all looks together keep the profile's confidence.
+    The look is written to the ledger and the record before it is taken; the accuracy test of look k has error
+    probability `spend(alpha, k)`, so that all looks together keep the profile's confidence.
 
     Raises:
         RuntimeFailureError: when the artifact fails in the runtime now.
@@ -108,9 +109,9 @@ def confirm(run: Run, plan: Plan) -> Confirmation:
     measurement = run.measurer.size(artifact).with_(run.measurer.time(artifact))
     look = None
     if split is not None:
-        number = run.record.spend_look(artifact.hash)
+        spent = spend_look(run, artifact)
         run.tell("confirm", f"accuracy on up to {len(split)} items that took no part in the selection")
-        scores, look = take_look(run, artifact, split, number)
+        scores, look = take_look(run, artifact, split, spent)
         measurement = measurement.with_(scores)
     return certify(run, plan, artifact, measurement, look)
 
@@ -119,27 +120,27 @@ def confirm(run: Run, plan: Plan) -> Confirmation:
 class Look:
     """A look at the holdout, the scoring of one file on it.
 
-    `number` is its place among all looks at this holdout, `level` the error probability of its bounds, `data` what was
+    `spent` is its place among all looks at this holdout, `level` the error probability of its bounds, `data` what was
     read of which split.
     """
 
-    number: int
+    spent: SpentLook
     level: float
     data: Mapping[str, Any]
 
 
-def take_look(run: Run, artifact: Artifact, split: Split, number: int) -> tuple[Measurement, Look]:
+def take_look(run: Run, artifact: Artifact, split: Split, spent: SpentLook) -> tuple[Measurement, Look]:
     """Score as many holdout items as needed to decide the accuracy budgets."""
     profile = run.profile
     scores, level = look_until_clear(
         profile,
         len(split),
-        spend(profile.alpha, number),
+        spend(profile.alpha, spent.number),
         lambda count: run.measurer.score(artifact, split.first(count)),
     )
     reading = scores.readings["score"]
     read = len(reading.samples) if reading.items is None else reading.items
-    return scores, Look(number, level, {"split": split.name, "items": len(split), "read": read, "hash": split.hash})
+    return scores, Look(spent, level, {"split": split.name, "items": len(split), "read": read, "hash": split.hash})
 
 
 def certify(run: Run, plan: Plan, artifact: Artifact, measurement: Measurement, look: Look | None) -> Confirmation:
@@ -162,7 +163,9 @@ def certify(run: Run, plan: Plan, artifact: Artifact, measurement: Measurement, 
         "artifact_sha256": artifact.hash,
         "baseline_sha256": run.baseline.hash,
         "data": dict(look.data) if look else None,
-        "look": look.number if look else 0,
+        "look": look.spent.number if look else 0,
+        "earlier_looks": [dict(one) for one in look.spent.earlier] if look else [],
+        "looks_warning": look.spent.warning if look else "",
         "accuracy_error_probability": look.level if look else None,
         "candidates_tried": len(run.record.trials()),
         "machine": str(run.machine),

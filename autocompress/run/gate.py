@@ -21,6 +21,7 @@ from autocompress.core.tools import Tools
 from autocompress.core.verdict import Finding, Standing, Verdict
 from autocompress.data.example_inputs import example_for, feed_of
 from autocompress.data.input_shapes import timed_example
+from autocompress.data.repeated_items import require_stable
 from autocompress.devices import device_of
 from autocompress.errors import ArtifactError, AutocompressError, FreeDimensionError, UsageError
 from autocompress.evaluation.measurer import Measurer
@@ -203,7 +204,7 @@ def check(
     machine and versions stands in for accuracy.
 
     Raises:
-        DataError: when the data do not fit the artifact.
+        DataError: when the data do not fit the artifact, or are others each time they are read.
         DeviceError, RuntimeFailureError: when it cannot be measured.
     """
     gauge = Gauge.of(profile, tools, task, artifact, baseline)
@@ -211,6 +212,7 @@ def check(
     measurement = gauge.measure(artifact)
     level = profile.alpha
     if task is not None and task.test is not None:
+        require_stable(task.test, f"{task.name}: test")
         split = task.everything
         scores, level = look_until_clear(
             profile, len(split), profile.alpha, lambda count: gauge.measurer.score(artifact, split.first(count))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autocompress.core.artifact import Artifact
+from autocompress.core.data_check import NAMED_IN_RESULT, DataCheck
 from autocompress.core.facts import Facts
 from autocompress.core.measurement import Measurement, Reading
 from autocompress.core.plan import Plan
@@ -53,8 +54,8 @@ class Result:
 
     `plan`, `artifact`, `verdict` and `measurement` belong to the answer: the confirmed winner, or the nearest
     miss when nothing was met (`met` tells which). `certificate` is there when the holdout was looked at.
-    `plan_name` describes the plan in a few words, `names` the plans of all trials, by their hash. `trials` is
-    `history` as a pandas frame, one row per trial.
+    `data_check` is what was found in the data when the run began. `plan_name` describes the plan in a few words,
+    `names` the plans of all trials, by their hash. `trials` is `history` as a pandas frame, one row per trial.
     """
 
     status: Status
@@ -78,6 +79,7 @@ class Result:
     seconds: float
     out_of_time: bool
     folder: Path
+    data_check: DataCheck = field(default_factory=DataCheck)
     trials: pd.DataFrame | None = field(default=None, repr=False)
 
     @property
@@ -140,6 +142,7 @@ class Result:
             "confidence": self.profile.confidence,
             "machine": self.machine,
             "data": self.data,
+            "data_check": self.data_check.to_json(NAMED_IN_RESULT),
             "score_is_rate": self.score_is_rate,
             "seconds": round(self.seconds, 3),
             "out_of_time": self.out_of_time,

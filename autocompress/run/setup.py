@@ -16,25 +16,29 @@ from autocompress import techniques
 from autocompress.core.artifact import Artifact, TensorSpec
 from autocompress.core.budget import parse_budgets
 from autocompress.core.code_hash import code_hash
+from autocompress.core.data_check import DataCheck
 from autocompress.core.device import require_described
 from autocompress.core.layer_patterns import require_layers
 from autocompress.core.profile import Profile, load_profile
 from autocompress.core.record import Record, RunInputs
 from autocompress.core.runtime import feeds
+from autocompress.core.source import whole
 from autocompress.core.task import Task
 from autocompress.core.tools import Tools
 from autocompress.data.data_spec import load_data
 from autocompress.data.example_inputs import as_task, example_for
+from autocompress.data.repeated_items import TRAIN_SECONDS, find_repeats, hashed, require_stable
 from autocompress.devices import device_of
 from autocompress.errors import ModelError, RecordError
 from autocompress.evaluation.builder import Builder
 from autocompress.evaluation.measurer import Measurer
 from autocompress.evaluation.run import Run
 from autocompress.planner.tree import require_reachable
+from autocompress.run.looks import looks_elsewhere
 from autocompress.run.record_store import open_record
 from autocompress.runtimes import runtime_of
 from autocompress.system.locks import folder_lock
-from autocompress.system.progress import Deadline, Progress, parse_duration, silent
+from autocompress.system.progress import Deadline, Event, Progress, parse_duration, silent
 from autocompress.system.scratch import scratch, sweep_scratch
 from autocompress.system.workers import Worker
 from autocompress.system.workspace import DEFAULT_FOLDER, Workspace
@@ -43,6 +47,8 @@ if TYPE_CHECKING:
     import torch
 
 CHECKING_BATCH = 256
+# share of the time left that looking for repeated items among the training items may take
+SHARE_FOR_TRAINING_ITEMS = 0.1
 
 
 def declared(
@@ -109,40 +115,59 @@ def open_run(
     with scratch("baseline") as folder:
         # errors in model or data show here, before anything in the run's folder is changed
         builder.export_baseline(folder)
-        check_data(task, builder.baseline)
+        check = check_data(task, builder.baseline, _seconds_for_training_items(deadline))
         names = {"data": data, **(named or {})} if isinstance(data, str) else dict(named or {})
         workspace.make()
         with folder_lock(workspace.root):
             identity = identity_of(profile, task, builder.baseline, tools)
             given = inputs_of(profile, task, builder, tools, names)
-            record = record_in(workspace, identity, given, resume=resume)
+            record = record_in(workspace, identity, given, check, resume=resume)
             workspace.sweep()
         builder.keep_baseline()
+    # a resumed run and other workers confirm on the items of the first one, however many training items they could read
+    check = record.data_check or check
+    for sentence in check.sentences:
+        progress(Event("data", sentence))
+    task = None if task is None else replace(task, left_out=check.left_out)
     record.release_dead_claims()
     measurer = Measurer(tools.device, profile, task, example, builder.baseline)
     deadline = replace(deadline, spent_before=record.elapsed)
-    return Run(profile, task, example, tools, workspace, builder, measurer, record, deadline, progress)
+    return Run(profile, task, example, tools, workspace, builder, measurer, record, deadline, progress, check)
 
 
-def check_data(task: Task | None, baseline: Artifact) -> None:
-    """Read all test items once, inputs and targets, to find errors before any work; nothing is scored.
+def check_data(task: Task | None, baseline: Artifact, seconds: float = TRAIN_SECONDS) -> DataCheck:
+    """Read all test and validation items, to find errors and repeated items before any work; nothing is scored.
+
+    Training items are read for about `seconds`, only to find repeated ones.
 
     Raises:
-        DataError: when shapes, dtypes or values do not fit the model, or a label is none of its classes.
+        DataError: when shapes, dtypes or values do not fit the model, a label is none of its classes, or test or
+            validation items are others each time they are read.
     """
-    if task is None or task.test is None:
-        return
+    if task is None:
+        return DataCheck()
     outputs = baseline.outputs[0].shape
-    for _, targets in feeds(task.everything, baseline, CHECKING_BATCH):
-        if task.chooses_classes and len(outputs) == 2 and outputs[1] is not None:
-            # placeholder outputs will do, since only the labels are checked
-            task.scores(np.zeros((len(targets), outputs[1]), dtype=np.float32), targets)
+    sources = hashed(task)
+    for field, source in sources.items():
+        require_stable(source, f"{task.name}: {field}")
+        for _, targets in feeds(whole(field, source), baseline, CHECKING_BATCH):
+            if task.chooses_classes and len(outputs) == 2 and outputs[1] is not None:
+                # placeholder outputs will do, since only the labels are checked
+                task.scores(np.zeros((len(targets), outputs[1]), dtype=np.float32), targets)
+    return find_repeats(task, sources, seconds)
 
 
-def record_in(workspace: Workspace, identity: Mapping[str, str], inputs: RunInputs, *, resume: bool) -> Record:
+def _seconds_for_training_items(deadline: Deadline) -> float:
+    left = deadline.left
+    return TRAIN_SECONDS if left is None else min(TRAIN_SECONDS, SHARE_FOR_TRAINING_ITEMS * left)
+
+
+def record_in(
+    workspace: Workspace, identity: Mapping[str, str], inputs: RunInputs, check: DataCheck, *, resume: bool
+) -> Record:
     """The run's record: the existing one when resuming, else a new one.
 
-    A new one inherits the looks at the same data.
+    A new one inherits the looks at the same holdout: those of the user's ledger and of earlier runs in the folder.
 
     Raises:
         RecordError: when another run is at work in the folder, or the one to resume was begun with other inputs.
@@ -152,20 +177,20 @@ def record_in(workspace: Workspace, identity: Mapping[str, str], inputs: RunInpu
         _require_same_run(earlier.identity, identity, workspace.root)
         earlier.own()
         return earlier
-    looks = _looks_so_far(workspace, identity)
+    looks = {one["what"]: one for one in (*looks_elsewhere(check.holdout_hash), *_looks_so_far(workspace, check))}
     workspace.open(resume=resume)
     # it gets its name only when it holds the run's identity, so that a start that is killed leaves no partial record
     unborn = workspace.root / f".{workspace.journal.name}{Worker.me().tag}"
     record = open_record(unborn)
-    record.begin(identity, inputs, looks)
+    record.begin(identity, inputs, list(looks.values()), check)
     record.own()
     record.close()
     unborn.rename(workspace.journal)
     return open_record(workspace.journal)
 
 
-def _looks_so_far(workspace: Workspace, identity: Mapping[str, str]) -> Sequence[Mapping[str, Any]]:
-    """Looks at the same data in earlier runs of this folder.
+def _looks_so_far(workspace: Workspace, check: DataCheck) -> Sequence[Mapping[str, Any]]:
+    """Looks at the same holdout in earlier runs of this folder, whatever they were trained on.
 
     Raises:
         RecordError: when one of them is still at work.
@@ -174,7 +199,8 @@ def _looks_so_far(workspace: Workspace, identity: Mapping[str, str]) -> Sequence
     if path is None:
         return []
     earlier = open_record(path)
-    same = earlier.identity.get("data") == identity["data"]
+    found = earlier.data_check
+    same = found is not None and found.holdout_hash == check.holdout_hash
     looks, busy = earlier.looks, earlier.busy
     earlier.close()
     if busy:
@@ -209,7 +235,7 @@ def identity_of(profile: Profile, task: Task | None, baseline: Artifact, tools: 
 
     Of score, loss and augmentation the code counts, not the name.
     """
-    splits: Sequence[Any] = (task.validation, task.holdout, task.calibration) if task else ()
+    splits: Sequence[Any] = (task.validation, task.set_aside, task.calibration) if task else ()
     declared = json.dumps(
         [str(profile.device), str(profile.runtime), str(profile.protocol), profile.confidence]
         + [str(layers) for layers in (profile.ignore, profile.keep_float) if layers]

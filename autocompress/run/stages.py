@@ -130,7 +130,9 @@ def plan_space(
     techniques: Sequence[Technique] = [t for t in run.tools.techniques if attempts or isinstance(t, ArtifactTechnique)]
     latency = baseline.readings["latency_ms"].statistic(run.profile.protocol.statistic)
     figures = BaselineFigures(latency, run.baseline.size_bytes, probes.operators)
-    situation = Situation(facts, probes, run.profile, run.task, judge_by(run.profile, baseline), figures)
+    situation = Situation(
+        facts, probes, run.profile, run.task, judge_by(run.profile, baseline), figures, len(run.record.looks)
+    )
     search_space = build_search_space(situation, techniques, run.tools.runtime.format)
     recipes = ", ".join(recipe.name for recipe in search_space.recipes) or "none"
     run.tell("space", f"to try: {recipes}; refused: {', '.join(search_space.refusals) or 'none'}")

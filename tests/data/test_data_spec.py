@@ -392,7 +392,7 @@ def test_a_callable_gives_the_task(tasks: str) -> None:
     [
         ("pair", r"tasks\.py: pair\(\) returned a tuple, not a Task\. Return a Task from it"),
         ("dta", r"tasks\.py: has no callable 'dta'\. Did you mean 'data'\?"),
-        ("broken", r"^data: has 4 inputs and 5 targets"),
+        ("broken", r"^data: test: has 4 inputs and 5 targets"),
         ("crashes", r"tasks\.py, line 18: crashes\(\) raised KeyError: 'absent'"),
     ],
 )

@@ -358,7 +358,7 @@ input()
 looks, ends = [], threading.Event()
 def work(place):
     for number in range(5):
-        looks.append(record.spend_look(f"{name} {place} {number}"))
+        looks.append(record.spend_look({"what": f"{name} {place} {number}"}))
         step = Step("block_dropping", Stage.STRUCTURE, {"blocks": f"{name} {place} {number}"})
         record.keep_structure("first", Plan(((step,),)), [1.0])
     with record.claim(plan) as number:
@@ -525,7 +525,7 @@ def test_a_record_says_whose_run_it_is_once_a_run_has_begun(path: Path) -> None:
     record.begin({"model": "cd"}, inputs, [{"what": "a", "time": 1.0}])
     again = open_record(path)
     assert (again.schema, again.identity, again.inputs) == (SCHEMA, {"model": "cd"}, inputs)
-    assert again.spend_look("b") == 2
+    assert again.spend_look({"what": "b"}) == 2
 
 
 def test_what_is_measured_later_is_added_to_what_was_measured_later_before(path: Path) -> None:
@@ -560,17 +560,17 @@ def test_the_first_confirmation_of_a_plan_stands_and_those_for_other_budgets_are
 
 def test_looks_are_counted_from_one_over_all_openings(path: Path) -> None:
     record = open_record(path)
-    assert [record.spend_look("a"), record.spend_look("b")] == [1, 2]
+    assert [record.spend_look({"what": what}) for what in "ab"] == [1, 2]
     record.close()
     again = open_record(path)
     assert len(again.looks) == 2
-    assert again.spend_look("c") == 3
+    assert again.spend_look({"what": "c"}) == 3
     assert [look["what"] for look in again.looks] == ["a", "b", "c"]
 
 
 def test_to_look_at_the_same_file_again_costs_nothing(path: Path) -> None:
     record = open_record(path)
-    assert [record.spend_look(what) for what in ("a", "b", "a", "b")] == [1, 2, 1, 2]
+    assert [record.spend_look({"what": what}) for what in ("a", "b", "a", "b")] == [1, 2, 1, 2]
     assert len(record.looks) == 2
 
 
@@ -638,7 +638,7 @@ def test_a_look_is_written_down_before_it_is_taken(path: Path) -> None:
 import os
 from pathlib import Path
 from autocompress.run.record_store import open_record
-open_record(Path({str(path)!r})).spend_look("a plan")
+open_record(Path({str(path)!r})).spend_look({{"what": "a plan"}})
 os._exit(1)  # killed while it looked
 """
     done = subprocess.run([sys.executable, "-c", script], env=child_environment(), timeout=60, check=False)

@@ -5,15 +5,18 @@ from typing import Any
 
 import pytest
 
+from autocompress.core.data_check import DataCheck, Overlap
 from autocompress.core.record import Record
+from autocompress.data.repeated_items import examine
 from autocompress.errors import RecordError
 from autocompress.evaluation.run import Run
 from autocompress.run.setup import identity_of, inputs_of, record_in
 from autocompress.system import workers as worker
 from autocompress.system.workers import Worker
-from autocompress.testing.fakes import Scripted, Stand, Variant, ramp, task_of
+from autocompress.testing.fakes import Scripted, Stand, Variant, items_of, ramp, task_of
 
 TASK = task_of(ramp(40), ramp(100))
+CHECK = examine(TASK)
 
 
 @pytest.fixture
@@ -26,26 +29,52 @@ def run(tmp_path: Path) -> Run:
     return made.run
 
 
-def opened(run: Run, *, resume: bool) -> Record:
+def opened(run: Run, *, resume: bool, check: DataCheck = CHECK) -> Record:
     """The run's record as `open_run` opens it."""
     identity = identity_of(run.profile, run.task, run.baseline, run.tools)
     inputs = inputs_of(run.profile, run.task, run.builder, run.tools, {})
-    return record_in(run.workspace, identity, inputs, resume=resume)
+    return record_in(run.workspace, identity, inputs, check, resume=resume)
 
 
 def test_a_new_run_goes_on_counting_the_looks_at_the_same_data(run: Run) -> None:
     first = opened(run, resume=False)
-    first.spend_look("a")
+    first.spend_look({"what": "a"})
     first.close()
     second = opened(run, resume=False)
-    assert second.spend_look("b") == 2
+    assert second.spend_look({"what": "b"}) == 2
     assert not list(run.workspace.root.glob(".journal*"))
+
+
+def test_looks_are_counted_on_when_the_model_was_trained_on_other_items(run: Run) -> None:
+    first = opened(run, resume=False)
+    first.spend_look({"what": "a"})
+    first.close()
+    more = replace(TASK, train=items_of(ramp(50)))
+    run.task = more
+    assert identity_of(run.profile, more, run.baseline)["data"] != identity_of(run.profile, TASK, run.baseline)["data"]
+    assert len(opened(run, resume=False, check=examine(more)).looks) == 1
+
+
+def test_looks_at_other_items_do_not_count(run: Run) -> None:
+    first = opened(run, resume=False)
+    first.spend_look({"what": "a"})
+    first.close()
+    assert len(opened(run, resume=False, check=examine(task_of(ramp(40), ramp(101)))).looks) == 0
+
+
+def test_a_resumed_run_confirms_on_the_items_of_the_first(run: Run) -> None:
+    found = replace(
+        CHECK, overlaps=(Overlap("holdout", "test", "train", "train", ((5, 17),), 0),), train=9, train_read=3
+    )
+    opened(run, resume=False, check=found).close()
+    # this one could read more training items, and found no repeated one
+    assert opened(run, resume=True).data_check == found
 
 
 @pytest.mark.parametrize("resume", [True, False])
 def test_looks_are_counted_on_after_a_start_that_was_killed(run: Run, resume: bool) -> None:
     first = opened(run, resume=False)
-    first.spend_look("a")
+    first.spend_look({"what": "a"})
     first.close()
     # killed when the old journal was moved aside and the new one not there yet
     run.workspace.open(resume=False)

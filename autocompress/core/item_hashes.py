@@ -1,0 +1,77 @@
+"""Hashes of items by content, taken while the items are read for something else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autocompress.core.source import Array, Inputs, Source
+from autocompress.errors import DataError
+
+BYTES = 16
+
+
+class HashedSource:
+    """A source that keeps a hash of each item that is read through it; it is a `Source` itself.
+
+    32 bytes are kept for an item: one hash of its inputs (values, dtypes, shapes and names), one of its target's value.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._inputs, self._targets = bytearray(BYTES * len(source)), bytearray(BYTES * len(source))
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(self, indices: Sequence[int]) -> tuple[Inputs, Array]:
+        """See `Source.read`."""
+        inputs, targets = self._source.read(indices)
+        for index, one, other in zip(indices, input_hashes(inputs), target_hashes(targets), strict=True):
+            self._inputs[BYTES * index : BYTES * (index + 1)] = one
+            self._targets[BYTES * index : BYTES * (index + 1)] = other
+        return inputs, targets
+
+    def inputs_of(self, index: int) -> bytes:
+        """The hash of the inputs of an item that was read."""
+        return bytes(self._inputs[BYTES * index : BYTES * (index + 1)])
+
+    def target_of(self, index: int) -> bytes:
+        """The hash of the target of an item that was read."""
+        return bytes(self._targets[BYTES * index : BYTES * (index + 1)])
+
+    def hash_of(self, indices: NDArray[np.int64]) -> str:
+        """The sha256 over inputs and targets of these items, in whatever order; 32 hex digits."""
+        rows = sorted(self.inputs_of(int(index)) + self.target_of(int(index)) for index in indices)
+        return hashlib.sha256(b"".join(rows)).hexdigest()[:32]
+
+
+def input_hashes(inputs: Inputs) -> list[bytes]:
+    """A hash of each item of a batch of inputs."""
+    named = inputs if isinstance(inputs, dict) else {str(place): array for place, array in enumerate(inputs)}
+    head = repr([(name, named[name].dtype.str, named[name].shape[1:]) for name in sorted(named)])
+    return _hashes(head, [named[name] for name in sorted(named)])
+
+
+def target_hashes(targets: Array) -> list[bytes]:
+    """A hash of each target of a batch; equal numbers of different dtypes hash alike."""
+    values = np.asarray(targets).astype(np.float64)
+    return _hashes(repr(values.shape[1:]), [values])
+
+
+def _hashes(head: str, arrays: Sequence[Array]) -> list[bytes]:
+    counts = {len(array) for array in arrays}
+    if len(counts) != 1:
+        raise DataError(f"gives arrays of {sorted(counts)} items in one batch.", where="data")
+    start = hashlib.blake2b(head.encode(), digest_size=BYTES)
+    rows = [np.ascontiguousarray(array) for array in arrays]
+    found = []
+    for place in range(counts.pop()):
+        digest = start.copy()
+        for array in rows:
+            digest.update(array[place : place + 1].tobytes())
+        found.append(digest.digest())
+    return found

@@ -51,9 +51,10 @@ class Device(ABC):
         """Measure latency (shape `(blocks, calls)`, ms) and memory (MB) of each artifact.
 
         Blocks of calls alternate between the artifacts, so that drift of the machine affects all of them alike;
-        each of them has a process of its own. Calls get the example's inputs (made up from the artifact's
-        input spec without one) at the profile's batch, for at most `max_seconds` (the profile's protocol by
-        default).
+        each of them has a process of its own. Readings that come in blocks number the loads that these were taken
+        under, and artifacts that are measured together share these numbers. Calls get the example's inputs (made up
+        from the artifact's input spec without one) at the profile's batch, for at most `max_seconds` (the profile's
+        protocol by default).
 
         Raises:
             DeviceError: when the measuring process cannot be started.

@@ -21,7 +21,7 @@ from autocompress.core.trial import Trial
 from autocompress.core.verdict import Verdict
 from autocompress.system.workers import Worker
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,7 @@ class LocalDevice(Device):
                         rounds.dropped,
                         rounds.loads,
                         LOADING_SEED,
+                        limit,
                     ),
                 )
                 for place, (artifact, process) in enumerate(zip(artifacts, meters, strict=True))
@@ -119,7 +120,7 @@ class LocalDevice(Device):
 def _readings(rounds: Rounds, place: int, memory_mb: float) -> dict[str, Reading]:
     energy = rounds.energy(place)
     return {
-        "latency_ms": Reading("ms", rounds.of(place)),
+        "latency_ms": rounds.latency(place),
         "memory_mb": Reading.one("MB", memory_mb),
-        **({} if energy is None else {"energy_mj": Reading("mJ", energy)}),
+        **({} if energy is None else {"energy_mj": energy}),
     }

@@ -12,12 +12,14 @@ from autocompress.core.measurement import STATISTICS, Measurement, Reading
 from autocompress.core.profile import Profile
 from autocompress.report.wording import bound_text
 from autocompress.statistics.bounds import median_bounds
+from autocompress.statistics.judging import too_few
 
 
 def measured_json(measurement: Measurement, profile: Profile, machine: str) -> dict[str, Any]:
     """The measurement as a JSON object: statistics with intervals, and the conditions.
 
-    Each bound is one-sided at the profile's confidence.
+    Each bound is one-sided at the profile's confidence and taken over the loads of the file; `note` says why there is
+    none.
     """
     readings = measurement.readings
     latency = readings["latency_ms"]
@@ -31,6 +33,7 @@ def measured_json(measurement: Measurement, profile: Profile, machine: str) -> d
         "latency_ms": {name: latency.statistic(name) for name in STATISTICS},
         "latency_interval_ms": {"statistic": profile.protocol.statistic, "low": low, "high": high},
         "blocks": list(latency.samples.shape),
+        "note": too_few(len(latency.load_statistic(profile.protocol.statistic)), measurement, profile.alpha),
         "throughput_per_s": 1000 * profile.protocol.batch / latency.statistic(profile.protocol.statistic),
         "conditions": measurement.conditions.to_json() if measurement.conditions else None,
     }
@@ -44,7 +47,7 @@ def measured_json(measurement: Measurement, profile: Profile, machine: str) -> d
 
 
 def _bounds(latency: Reading, profile: Profile) -> tuple[float | None, float | None]:
-    bounds = _finite(median_bounds(latency.block_statistic(profile.protocol.statistic), profile.alpha))
+    bounds = _finite(median_bounds(latency.load_statistic(profile.protocol.statistic), profile.alpha))
     return bounds["low"], bounds["high"]
 
 
@@ -79,4 +82,6 @@ def print_measurement(console: Console, measurement: Measurement, profile: Profi
     loads = found["conditions"]["loads"] if found["conditions"] else 1
     anew = f", loaded anew {loads - 1} times" if loads > 1 else ""
     table.add_row("measured", f"{blocks} blocks of {calls} calls{anew}, {profile.runtime.threads} thread(s), {machine}")
+    if found["note"]:
+        table.add_row("no interval", found["note"])
     console.print(table)

@@ -17,7 +17,7 @@ from autocompress.core.budget import parse_budgets
 from autocompress.core.device import require_described
 from autocompress.core.layer_patterns import require_layers
 from autocompress.core.profile import Profile, load_profile
-from autocompress.core.record import Record, RunInputs
+from autocompress.core.record import SCHEMA, Record, RunInputs
 from autocompress.core.runtime import feeds
 from autocompress.core.task import Task
 from autocompress.core.tools import Tools
@@ -147,6 +147,7 @@ def record_in(workspace: Workspace, identity: Mapping[str, str], inputs: RunInpu
     """
     if resume and workspace.journal.exists():
         earlier = open_record(workspace.journal)
+        _require_schema(earlier, workspace.root)
         _require_same_run(earlier.identity, identity, workspace.root)
         earlier.own()
         return earlier
@@ -224,6 +225,16 @@ def _require_module(model: Any) -> None:
 
     if not isinstance(model, torch.nn.Module):
         raise ModelError(f"is a {type(model).__name__}, not a torch.nn.Module.", where="model")
+
+
+def _require_schema(record: Record, folder: Path) -> None:
+    """Raise RecordError when another version of this package began the run."""
+    if record.schema != SCHEMA:
+        raise RecordError(
+            f"has schema {record.schema}, this version reads {SCHEMA}.",
+            where=str(folder),
+            hint="Leave out --resume to start afresh (the old run is kept in previous/), or choose another --out.",
+        )
 
 
 def _require_same_run(noted: Mapping[str, str], identity: Mapping[str, str], folder: Path) -> None:

@@ -18,7 +18,7 @@ from autocompress.core.measurement import Measurement, Reading, is_binary
 from autocompress.core.profile import Profile
 from autocompress.core.verdict import Finding, Standing, Verdict
 from autocompress.statistics.bootstrap import mean_bounds, replicate_bounds
-from autocompress.statistics.bounds import drop_bounds, items_needed, median_bounds, rate_bounds, spend
+from autocompress.statistics.bounds import drop_bounds, items_needed, least_values, median_bounds, rate_bounds, spend
 from autocompress.statistics.sequential import readings
 
 FLOATS = NDArray[np.float64]
@@ -35,16 +35,16 @@ def judge(
 ) -> Verdict:
     """Judge a measurement: one finding per budget.
 
-    Each bound is one-sided at `alpha`; `accuracy_alpha` replaces it for accuracy, where several looks at the
-    same items share one error probability. A budget is met only when the far bound keeps it, exceeded when the
-    near bound breaks it.
+    Each bound is one-sided at `alpha`; `accuracy_alpha` replaces it for accuracy, where several looks at the same
+    items share one error probability. Bounds on time are taken over the loads of the file. A budget is met only when
+    the far bound keeps it, exceeded when the near bound breaks it.
     """
     findings = []
     for budget in budgets:
         if budget.metric in SIZE_METRICS:
             findings.append(_exact(budget, measurement))
         elif budget.metric in TIME_METRICS:
-            findings.append(_in_blocks(budget, measurement, alpha, statistic, batch))
+            findings.append(_timed(budget, measurement, alpha, statistic, batch))
         elif budget.metric in ACCURACY_METRICS:
             findings.append(_accuracy(budget, measurement, accuracy_alpha or alpha))
     return Verdict(tuple(findings))
@@ -143,7 +143,7 @@ def _exact(budget: Budget, measurement: Measurement) -> Finding:
     return _decide(budget, value, value, value, samples=1)
 
 
-def _in_blocks(budget: Budget, measurement: Measurement, alpha: float, statistic: str, batch: int) -> Finding:
+def _timed(budget: Budget, measurement: Measurement, alpha: float, statistic: str, batch: int) -> Finding:
     metric = "latency_ms"
     if budget.metric == "energy_mj":
         # an energy counter gives the total of a block of calls
@@ -157,13 +157,23 @@ def _in_blocks(budget: Budget, measurement: Measurement, alpha: float, statistic
         return _unmeasured(budget, "the baseline was not measured")
     if budget.relative and measurement.unchanged:
         return _decide(budget, 1.0, 1.0, 1.0, samples=1, note="the baseline itself")
-    blocks = measurement.block_ratios(metric, statistic) if budget.relative else reading.block_statistic(statistic)
-    low, high = median_bounds(blocks, alpha)
-    value = float(np.median(blocks))
+    loads = measurement.load_ratios(metric, statistic) if budget.relative else reading.load_statistic(statistic)
+    low, high = median_bounds(loads, alpha)
+    value = float(np.median(loads))
     if budget.metric == "throughput_per_s":
         scale = 1.0 if budget.relative else 1000.0 * batch
         value, low, high = scale / value, _over(scale, high), _over(scale, low)
-    return _decide(budget, value, low, high, samples=len(blocks))
+    return _decide(budget, value, low, high, samples=len(loads), note=too_few(len(loads), measurement, alpha))
+
+
+def too_few(loads: int, measurement: Measurement, alpha: float) -> str:
+    """Says that so many loads of a file are too few for an interval; empty where they are enough."""
+    least = least_values(alpha)
+    if loads >= least:
+        return ""
+    seconds = measurement.conditions.max_seconds if measurement.conditions else None
+    counted = f"{loads} load{'' if loads == 1 else 's'}{'' if seconds is None else f' in {seconds:g} s'}"
+    return f"{counted} are too few for an interval, which takes {least}: raise protocol.max_seconds"
 
 
 def _over(scale: float, value: float) -> float:

@@ -169,8 +169,16 @@ class DeviceSuite:
         (measurement,) = self.connected().measure([mlp.artifact], brief_profile)
         conditions = measurement.conditions
         assert conditions is not None
-        blocks = len(measurement.readings["latency_ms"].samples) + conditions.dropped_blocks
-        assert conditions.loads == blocks > 1
+        reading = measurement.readings["latency_ms"]
+        assert conditions.loads == len(reading.samples) + conditions.dropped_blocks > 1
+        assert reading.loads is not None
+        assert (np.diff(reading.loads) > 0).all()
+
+    def test_artifacts_measured_together_share_the_numbers_of_their_loads(self, compared: list[Measurement]) -> None:
+        heavy, tiny = (measurement.readings["latency_ms"].loads for measurement in compared)
+        assert heavy is not None
+        assert tiny is not None
+        assert heavy.tolist() == tiny.tolist()
 
     def test_each_artifact_has_its_own_conditions(self, compared: list[Measurement], heavy: Artifact) -> None:
         hashes = [measurement.conditions.artifact_hash for measurement in compared if measurement.conditions]

@@ -162,7 +162,9 @@ class FakeDevice(Device):
         spread = 1.0 + sign * self.jitter * np.linspace(-1.0, 1.0, self.blocks)
         return Measurement(
             {
-                "latency_ms": Reading("ms", np.repeat(latency_ms * spread[:, None], 3, axis=1)),
+                "latency_ms": Reading(
+                    "ms", np.repeat(latency_ms * spread[:, None], 3, axis=1), loads=np.arange(self.blocks)
+                ),
                 "memory_mb": Reading.one("MB", artifact.size_bytes / 1e6),
             },
             conditions=Conditions(

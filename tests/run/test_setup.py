@@ -68,3 +68,11 @@ def test_the_owner_of_a_run_that_was_killed_is_forgotten(run: Run) -> None:
     joined = opened(run, resume=True)
     assert set(joined.owners) == {Worker.me().key}
     opened(run, resume=False)
+
+
+def test_a_run_of_another_version_is_not_resumed(run: Run) -> None:
+    first = opened(run, resume=False)
+    first.notes.amend("schema", lambda _: 2)
+    first.close()
+    with pytest.raises(RecordError, match="has schema 2, this version reads 3"):
+        opened(run, resume=True)

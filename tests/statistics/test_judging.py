@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from autocompress.core.budget import METRICS, Budget
-from autocompress.core.measurement import Measurement, Reading
+from autocompress.core.measurement import Conditions, Measurement, Reading
 from autocompress.core.profile import Profile, Protocol
 from autocompress.core.source import Array
 from autocompress.core.verdict import Finding, Standing, Status
@@ -224,6 +224,50 @@ def test_the_statistic_of_the_profile_decides() -> None:
     assert found["mean"].standing is Standing.EXCEEDED
     assert found["mean"].value == pytest.approx(2.0)
     assert found["p99"].value == pytest.approx(1.0 + 10.0 * 0.91)
+
+
+# loads
+
+
+def test_three_loads_give_no_interval_however_many_blocks_they_have() -> None:
+    reading_ = Reading("ms", blocks([1.0] * 12), loads=np.repeat([0, 1, 2], 4))
+    conditions = Conditions("", "", {}, 1, 1, "", max_seconds=15.0)
+    finding = finding_of(Budget("latency_ms", 2.0), Measurement({"latency_ms": reading_}, conditions=conditions))
+    assert (finding.standing, finding.value, finding.low, finding.high) == (Standing.UNDECIDED, 1.0, None, None)
+    assert finding.samples == 3
+    assert finding.sentence.endswith(
+        "3 loads in 15 s are too few for an interval, which takes 5: raise protocol.max_seconds"
+    )
+
+
+def test_the_ratio_of_a_load_is_the_median_of_its_blocks_ratios() -> None:
+    loads = np.repeat(np.arange(5), 3)
+    drift = np.linspace(1.0, 3.0, 15)
+    before = Reading("ms", blocks(drift), loads=loads)
+    after = Reading("ms", blocks(drift * np.tile([0.5, 0.6, 9.0], 5)), loads=loads)
+    measurement = Measurement({"latency_ms": after}, {"latency_ms": before})
+    finding = finding_of(Budget("latency_ms", 0.6, relative=True), measurement)
+    assert (finding.standing, finding.samples) == (Standing.MET, 5)
+    assert finding.value == finding.low == finding.high == pytest.approx(0.6)
+
+
+def test_intervals_over_loads_cover_where_those_over_blocks_do_not() -> None:
+    random = np.random.default_rng(3)
+    loads = np.repeat(np.arange(9), 3)
+    tries, missed = 400, {"loads": 0, "blocks": 0}
+    for _ in range(tries):
+        # a load makes the file up to 3 % faster or slower, its three blocks hardly differ
+        effects = np.repeat(random.uniform(-0.03, 0.03, 9), 3) + random.normal(0, 0.003, 27)
+        samples = blocks(100.0 * (1 + effects))
+        for unit, numbers in (("loads", loads), ("blocks", None)):
+            measurement = Measurement({"latency_ms": Reading("ms", samples, loads=numbers)})
+            finding = finding_of(Budget("latency_ms", 1.0), measurement)
+            assert finding.low is not None
+            assert finding.high is not None
+            missed[unit] += not finding.low <= 100.0 <= finding.high
+    # two bounds of one in twenty each
+    assert missed["loads"] / tries < 0.10
+    assert missed["blocks"] / tries > 0.20
 
 
 # energy

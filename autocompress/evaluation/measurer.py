@@ -41,13 +41,16 @@ class Measurer:
         """Measure size in MB and, where a budget asks for it, download size (zstd, level 19)."""
         return Measurement(self._sizes(artifact), {} if self.baseline is None else self._sizes(self.baseline))
 
-    def time(self, artifact: Artifact, max_seconds: float | None = None) -> Measurement:
+    def time(self, artifact: Artifact, max_seconds: float | None = None, alpha: float | None = None) -> Measurement:
         """Measure latency and memory in blocks that alternate with the baseline's, each in a fresh process.
+
+        It is to be judged at the error probability `alpha`, the profile's by default: lower ones take more loads.
 
         Raises:
             DeviceError, RuntimeFailureError: see `Device.measure`.
         """
-        return self._timed(artifact, self.profile, max_seconds)
+        profile = self.profile if alpha is None else self.profile.at_level(alpha)
+        return self._timed(artifact, profile, max_seconds)
 
     def estimate_time(self, artifact: Artifact, max_seconds: float) -> Measurement:
         """Measure latency and memory like `time`, but without going on until the budgets are decided.

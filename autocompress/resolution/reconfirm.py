@@ -13,6 +13,7 @@ from autocompress.core.trial import Trial
 from autocompress.core.verdict import Standing
 from autocompress.evaluation.run import Run
 from autocompress.run.confirm import Confirmation, Look, certify, take_look
+from autocompress.statistics.bounds import spend
 from autocompress.statistics.judging import judge_by
 
 TIMED = ("latency_ms", "memory_mb", "energy_mj")
@@ -32,6 +33,9 @@ def confirm_stored(run: Run, plan: Plan, artifact: Artifact, *, quiet: bool) -> 
         RuntimeFailureError: when the file fails in the runtime now.
     """
     notes = [note for note in _notes(run.record, plan) if _is_same_file(note, artifact, run)]
+    number = next((int(note.certificate["look"]) for note in notes), 0)
+    if not (number or quiet):
+        number = run.record.spend_look(artifact.hash)
     measurement = run.measurer.size(artifact)
     timed = next((note for note in notes if _time_limits(note) == _limits_on_time(run.profile.budgets)), None)
     fresh = False
@@ -40,8 +44,8 @@ def confirm_stored(run: Run, plan: Plan, artifact: Artifact, *, quiet: bool) -> 
     elif not quiet:
         fresh = True
         run.tell("confirm", f"fresh latency runs of {run.name_of(plan)}")
-        measurement = measurement.with_(run.measurer.time(artifact))
-    scored = next((note for note in notes if note.certificate["look"]), None)
+        measurement = measurement.with_(run.measurer.time(artifact, alpha=spend(run.profile.alpha, number)))
+    scored = next((note for note in notes if note.certificate["data"]), None)
     split = run.task.holdout if run.task else None
     look = None
     if scored is not None:
@@ -50,11 +54,10 @@ def confirm_stored(run: Run, plan: Plan, artifact: Artifact, *, quiet: bool) -> 
     if split is not None and not quiet and (look is None or _goes_on(look, measurement, run)):
         fresh = True
         # a look that was stopped early is continued under its own number
-        number = run.record.spend_look(artifact.hash) if look is None else look.number
         run.tell("confirm", f"accuracy on up to {len(split)} items that took no part in the selection")
         scores, look = take_look(run, artifact, split, number)
         measurement = measurement.with_(scores)
-    found = certify(run, plan, artifact, measurement, look)
+    found = certify(run, plan, artifact, measurement, number, look)
     if fresh:
         run.record.add_confirmation_for_other_budgets(plan, found.note)
     return found
@@ -76,7 +79,7 @@ def _goes_on(look: Look, measurement: Measurement, run: Run) -> bool:
 def has_holdout_scores(record: Record, trial: Trial) -> bool:
     """True when the record has holdout scores of the trial's file."""
     certificates = [note.certificate for note in _notes(record, trial.plan)]
-    return any(one["look"] and one["artifact_sha256"] == trial.artifact_hash for one in certificates)
+    return any(one["data"] and one["artifact_sha256"] == trial.artifact_hash for one in certificates)
 
 
 def _notes(record: Record, plan: Plan) -> list[ConfirmationNote]:

@@ -20,7 +20,7 @@ from autocompress.statistics.bounds import spend
 from autocompress.statistics.judging import judge_by, look_until_clear
 from autocompress.system.locks import folder_lock
 
-SCHEMA = 2
+SCHEMA = 3
 MAX_LOOKS = 4
 
 
@@ -96,31 +96,32 @@ def confirm_once(run: Run, plan: Plan) -> Confirmation:
 def confirm(run: Run, plan: Plan) -> Confirmation:
     """Confirm a plan by fresh latency runs, the size of its file, and its scores on the holdout.
 
-    The look is written to the record before it is taken; the accuracy test of look k has error probability
-    `spend(alpha, k)`, so that all looks together keep the profile's confidence.
+    The look is written to the record before it is taken; each bound of look k, on time as on accuracy, has error
+    probability `spend(alpha, k)`, so that all looks together keep the profile's confidence.
 
     Raises:
         RuntimeFailureError: when the artifact fails in the runtime now.
     """
     artifact = run.artifacts.build(plan)
     split = run.task.holdout if run.task else None
+    number = run.record.spend_look(artifact.hash)
     run.tell("confirm", f"fresh latency runs of {run.name_of(plan)}")
-    measurement = run.measurer.size(artifact).with_(run.measurer.time(artifact))
+    taken = run.measurer.time(artifact, alpha=spend(run.profile.alpha, number))
+    measurement = run.measurer.size(artifact).with_(taken)
     look = None
     if split is not None:
-        number = run.record.spend_look(artifact.hash)
         run.tell("confirm", f"accuracy on up to {len(split)} items that took no part in the selection")
         scores, look = take_look(run, artifact, split, number)
         measurement = measurement.with_(scores)
-    return certify(run, plan, artifact, measurement, look)
+    return certify(run, plan, artifact, measurement, number, look)
 
 
 @dataclass(frozen=True)
 class Look:
     """A look at the holdout, the scoring of one file on it.
 
-    `number` is its place among all looks at this holdout, `level` the error probability of its bounds, `data` what was
-    read of which split.
+    `number` is its place among all files that were looked at, `level` the error probability of its bounds, `data` what
+    was read of which split.
     """
 
     number: int
@@ -142,13 +143,19 @@ def take_look(run: Run, artifact: Artifact, split: Split, number: int) -> tuple[
     return scores, Look(number, level, {"split": split.name, "items": len(split), "read": read, "hash": split.hash})
 
 
-def certify(run: Run, plan: Plan, artifact: Artifact, measurement: Measurement, look: Look | None) -> Confirmation:
-    """Judge a measurement that took no part in the selection, its accuracy at the level of its look.
+def certify(
+    run: Run, plan: Plan, artifact: Artifact, measurement: Measurement, number: int, look: Look | None
+) -> Confirmation:
+    """Judge a measurement that took no part in the selection.
+
+    It is judged at the level of the `number`-th file looked at, its accuracy at the level at which its look ended.
+    Number 0 means that no look was taken.
 
     The bounds do not depend on the limits, so the same measurement may be judged against other budgets later.
     """
     profile = run.profile
-    verdict = judge_by(profile, measurement, look.level if look else profile.alpha)
+    level = spend(profile.alpha, max(1, number))
+    verdict = judge_by(profile.at_level(level), measurement, look.level if look else level)
     certificate = {
         "schema": SCHEMA,
         "status": str(verdict.status),
@@ -162,7 +169,8 @@ def certify(run: Run, plan: Plan, artifact: Artifact, measurement: Measurement, 
         "artifact_sha256": artifact.hash,
         "baseline_sha256": run.baseline.hash,
         "data": dict(look.data) if look else None,
-        "look": look.number if look else 0,
+        "look": number,
+        "error_probability": level,
         "accuracy_error_probability": look.level if look else None,
         "candidates_tried": len(run.record.trials()),
         "machine": str(run.machine),

@@ -191,9 +191,9 @@ def check(
     verdict = judge_by(profile, measurement, level)
     notes = []
     if certified is not None and "score" not in measurement.readings:
-        stale = certified.stale(tools.runtime, machine.fingerprint)
-        notes = [stale] if stale else []
-        verdict = verdict if stale else Verdict(tuple(_or_certified(one, certified) for one in verdict.findings))
+        void = certified.void(profile, tools.runtime, machine.fingerprint)
+        notes = [void] if void else []
+        verdict = verdict if void else Verdict(tuple(_or_certified(one, certified) for one in verdict.findings))
     spots = _HotSpots.of(verdict, artifact, profile, tools, task)
     graded = tuple(
         Graded(finding, rule, grade_of(finding, rule), _why(finding, spots, measurement))
@@ -213,6 +213,7 @@ class Certified:
     """A verified certificate of the file at hand; `where` is the file it was read from."""
 
     verdict: Verdict
+    confidence: float
     issued: str
     versions: Mapping[str, str]
     where: str
@@ -229,6 +230,7 @@ class Certified:
             issued_for, compared_with = str(content["artifact_sha256"]), str(content["baseline_sha256"])
             status, issued = content["status"], str(content["issued"])
             verdict = Verdict.from_json({"findings": content["findings"]})
+            confidence = float(content["confidence"])
             versions = {**content["versions"], "machine": content["machine_fingerprint"]}
         except (KeyError, TypeError, ValueError, AttributeError, AutocompressError):
             raise UsageError("is no certificate of this version of autocompress.", where=where) from None
@@ -246,10 +248,15 @@ class Certified:
             )
         if status != "met":
             raise UsageError(f"says {status!r} of {issued}: it certifies nothing.", where=where)
-        return Certified(verdict, issued, versions, where)
+        return Certified(verdict, confidence, issued, versions, where)
 
-    def stale(self, runtime: Runtime, fingerprint: str) -> str:
-        """A text on changes since the certificate that void its accuracy; empty when there are none."""
+    def void(self, profile: Profile, runtime: Runtime, fingerprint: str) -> str:
+        """A text on why the certificate does not show what the profile asks for; empty when it does."""
+        if self.confidence < profile.confidence:
+            return (
+                f"{self.where} was certified at {self.confidence:g}, the profile asks {profile.confidence:g}: "
+                "measure accuracy again with --data."
+            )
         now = {**runtime.versions, "machine": fingerprint}
         changed = [
             f"{name} {then}, now {now.get(name)}" for name, then in self.versions.items() if now.get(name) != then

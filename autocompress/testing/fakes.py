@@ -118,12 +118,14 @@ def answering(path: Path, variant: Variant) -> Artifact:
 class FakeDevice(Device):
     """A device that returns the latency written in a file, else the baseline's, without waiting.
 
-    Blocks differ from it by at most the share `jitter`. `measured` keeps the artifacts of every call, by hash.
+    Blocks differ from it by at most the share `jitter`. `measured` keeps the artifacts of every call, by hash, and
+    `profiles` its profile.
     """
 
     def __init__(self, blocks: int = 12, jitter: float = 0.0) -> None:
         self.blocks, self.jitter = blocks, jitter
         self.measured: list[tuple[str, ...]] = []
+        self.profiles: list[Profile] = []
 
     scheme = "fake"
 
@@ -150,6 +152,7 @@ class FakeDevice(Device):
         max_seconds: float | None = None,
     ) -> list[Measurement]:
         self.measured.append(tuple(artifact.hash for artifact in artifacts))
+        self.profiles.append(profile)
         return [self._measure(artifact, profile) for artifact in artifacts]
 
     def _measure(self, artifact: Artifact, profile: Profile) -> Measurement:

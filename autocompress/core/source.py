@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.errors import DataError
+from autocompress.system.randomness import seed_all, seeded
 
 Array = NDArray[Any]
 Inputs = tuple[Array, ...] | dict[str, Array]
@@ -66,7 +67,10 @@ class ArraySource:
 
 @dataclass(frozen=True, eq=False)
 class DatasetSource:
-    """A source over a map-style dataset with items `(input, ..., target)` or dicts that hold the target."""
+    """A source over a map-style dataset with items `(input, ..., target)` or dicts that hold the target.
+
+    What the dataset's transforms draw at random is fixed by the item's index, so that an item is always the same.
+    """
 
     dataset: Any
     collate: Callable[[list[Any]], Any]
@@ -76,7 +80,12 @@ class DatasetSource:
 
     def read(self, indices: Sequence[int]) -> tuple[Inputs, Array]:
         """See `Source.read`."""
-        return split_batch(self.collate([self.dataset[int(index)] for index in indices]))
+        items = []
+        with seeded(0):
+            for index in indices:
+                seed_all(int(index))
+                items.append(self.dataset[int(index)])
+            return split_batch(self.collate(items))
 
 
 def split_batch(batch: Any) -> tuple[Inputs, Array]:
@@ -147,7 +156,8 @@ def as_source(data: Any) -> Source | None:
             return _materialize(data)
         if data.batch_size is None and data.batch_sampler is None:
             # its items are already batches, or single items that were never collated
-            _, target = split_batch(next(iter(data), ()))
+            with seeded(0):
+                _, target = split_batch(next(iter(data), ()))
             return _materialize(data) if target.ndim else DatasetSource(_sampled(data), default_collate)
         return DatasetSource(_sampled(data), data.collate_fn)
     listed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
@@ -186,7 +196,8 @@ def _array_like(value: Any) -> bool:
 
 
 def _materialize(loader: Any) -> ArraySource:
-    batches = [split_batch(batch) for batch in loader]
+    with seeded(0):
+        batches = [split_batch(batch) for batch in loader]
     if not batches:
         raise DataError("is empty.", where="data")
     targets = np.concatenate([target for _, target in batches])
@@ -212,7 +223,11 @@ class Split:
     def batches(self, size: int) -> Iterator[tuple[Inputs, Array]]:
         """Inputs and targets, `size` items at a time, the last batch smaller."""
         for start in range(0, len(self.indices), size):
-            yield self.source.read([int(i) for i in self.indices[start : start + size]])
+            items = [int(i) for i in self.indices[start : start + size]]
+            # a source of the user's may draw at random: what is read again is then the same
+            with seeded(items[0]):
+                batch = self.source.read(items)
+            yield batch
 
     def first(self, count: int) -> Split:
         """The first `count` items in an order fixed by a hash of the index, which breaks any sorting by class."""

@@ -252,7 +252,7 @@ def measure(
     tools = gate.tools_without_techniques(target)
     found = tools.runtime.read(artifact)
     before = tools.runtime.read(baseline) if baseline else None
-    measurement = gate.measure(found, gate.measurer_of(target, tools, None, before))
+    measurement = gate.measure(found, gate.measurer_of(target, tools, None, before), also=("memory_mb",))
     machine = str(tools.device.machine())
     if as_json:
         typer.echo(json.dumps(measured_json(measurement, target, machine), indent=2))

@@ -29,6 +29,8 @@ from autocompress.statistics.judging import judge
 FLOATS = NDArray[np.float64]
 MIN_LOADS = 9
 MOST_ROUNDS = MOST_LOADS = 10_000
+# calls of the warm-up's first block
+FIRST_BLOCK = 2
 WARM_UP_SECONDS = 0.3
 MOST_WARM_UP_SECONDS = 3.0
 # a block counts as disturbed when the control kernel, a fixed piece of work right before and after it, took longer than
@@ -238,7 +240,7 @@ def _warm_up(meter: Meter, precision: float) -> float:
     start = time.monotonic()
     medians: list[float] = []
     while True:
-        size = max(2, min(50, int(50 / medians[-1]))) if medians else 2
+        size = max(2, min(50, int(50 / medians[-1]))) if medians else FIRST_BLOCK
         medians.append(float(np.median(meter.block(size, discard=1).times)))
         spent = time.monotonic() - start
         steady = len(medians) >= 4 and min(medians[-2:]) >= (1 - precision) * min(medians[-4:-2])

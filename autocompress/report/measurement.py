@@ -23,12 +23,14 @@ def measured_json(measurement: Measurement, profile: Profile, machine: str) -> d
     """
     readings = measurement.readings
     latency = readings["latency_ms"]
+    memory = readings["memory_mb"].samples
     low, high = _bounds(latency, profile)
     found: dict[str, Any] = {
         "schema": 1,
         "machine": machine,
         "size_mb": readings["size_mb"].value,
-        "memory_mb": readings["memory_mb"].value,
+        "memory_mb": float(np.median(memory)),
+        "memory_interval_mb": {"processes": len(memory), **_finite(median_bounds(memory, profile.alpha))},
         "energy_mj": float(np.median(readings["energy_mj"].samples)) if "energy_mj" in readings else None,
         "latency_ms": {name: latency.statistic(name) for name in STATISTICS},
         "latency_interval_ms": {"statistic": profile.protocol.statistic, "low": low, "high": high},
@@ -75,7 +77,9 @@ def print_measurement(console: Console, measurement: Measurement, profile: Profi
             f"{found['size_ratio']:.3f}x size",
         )
     table.add_row("throughput", f"{found['throughput_per_s']:.4g} items/s at batch {profile.protocol.batch}")
-    table.add_row("memory", f"{found['memory_mb']:.1f} MB above an empty runtime")
+    memory = found["memory_interval_mb"]
+    span = f"{bound_text(memory['low'], 4)} to {bound_text(memory['high'], 4)}, {memory['processes']} processes"
+    table.add_row("memory", f"{found['memory_mb']:.4g} MB above an empty runtime ({span})")
     if found["energy_mj"] is not None:
         table.add_row("energy", f"{found['energy_mj']:.4g} mJ a call, of the whole processor")
     blocks, calls = found["blocks"]

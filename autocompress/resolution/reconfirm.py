@@ -17,6 +17,7 @@ from autocompress.statistics.bounds import spend
 from autocompress.statistics.judging import judge_by
 
 TIMED = ("latency_ms", "memory_mb", "energy_mj")
+TIME_LIMITS = ("latency_ms", "throughput_per_s", "memory_mb")
 SCORED = ("score", "answer", "label")
 
 
@@ -99,12 +100,12 @@ def _is_same_file(note: ConfirmationNote, artifact: Artifact, run: Run) -> bool:
 
 
 def _time_limits(note: ConfirmationNote) -> set[Budget]:
-    """The limits on time that a confirmation was measured for."""
+    """The limits on time and memory that a confirmation was measured for."""
     return _limits_on_time([finding.budget for finding in note.verdict.findings])
 
 
 def _limits_on_time(budgets: Iterable[Budget]) -> set[Budget]:
-    return {budget for budget in budgets if budget.metric in ("latency_ms", "throughput_per_s")}
+    return {budget for budget in budgets if budget.metric in TIME_LIMITS}
 
 
 def _readings_of(note: ConfirmationNote, metrics: tuple[str, ...]) -> Measurement:

@@ -5,7 +5,7 @@ Missing evidence never passes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -148,13 +148,13 @@ def measurer_of(profile: Profile, tools: Tools, task: Task | None, baseline: Art
     return Measurer(tools.device, profile, task, _example(task), baseline)
 
 
-def measure(artifact: Artifact, measurer: Measurer) -> Measurement:
-    """Measure size, latency and memory of an artifact.
+def measure(artifact: Artifact, measurer: Measurer, also: Collection[str] = ()) -> Measurement:
+    """Measure size, latency and memory of an artifact; what is named in `also` as if it had a budget.
 
     Raises:
         RuntimeFailureError: when the artifact fails in the runtime.
     """
-    return measurer.time(artifact).with_(measurer.size(artifact))
+    return measurer.time(artifact, also=also).with_(measurer.size(artifact))
 
 
 def _example(task: Task | None) -> Example | None:

@@ -16,7 +16,7 @@ from autocompress.statistics.bounds import drop_bounds, items_needed, rate_bound
 from autocompress.statistics.judging import judge, last_level, look_until_clear
 
 ALPHA = 0.05
-SIZES = ("size_mb", "download_mb", "memory_mb")
+SIZES = ("size_mb", "download_mb")
 RANK = {Standing.EXCEEDED: 0, Standing.UNDECIDED: 1, Standing.MET: 2}
 
 
@@ -84,7 +84,7 @@ def test_every_metric_has_a_finding_and_is_unmeasured_without_readings(metric: s
 @pytest.mark.parametrize("metric", [name for name, metric in METRICS.items() if metric.may_be_relative])
 def test_a_share_of_a_baseline_that_was_not_measured_is_unmeasured(metric: str) -> None:
     times = {name: blocks([1.0] * 9) for name in ("latency_ms", "energy_mj")}
-    everything = measured({**{name: [1.0] for name in SIZES}, **times})
+    everything = measured({**{name: [1.0] for name in SIZES}, "memory_mb": [1.0] * 9, **times})
     assert finding_of(Budget(metric, 1e6), everything).standing is not Standing.UNMEASURED
     assert finding_of(Budget(metric, 2.0, relative=True), everything).standing is Standing.UNMEASURED
 
@@ -177,6 +177,37 @@ def test_the_sentence_holds_value_unit_and_limit() -> None:
     assert finding.sentence == "1.5 MB, at most 2 MB"
     share = finding_of(Budget("size_mb", 0.5, relative=True), measured({"size_mb": [1.5]}, {"size_mb": [2.0]}))
     assert share.sentence == "0.75x, at most 0.5x"
+
+
+# memory
+
+
+def test_memory_is_judged_by_the_interval_over_processes() -> None:
+    peaks = measured({"memory_mb": [10.0, 12.0, 11.0, 13.0, 10.5]})
+    found = {limit: finding_of(Budget("memory_mb", limit), peaks) for limit in (13.0, 12.0, 10.0, 9.9)}
+    assert [f.standing for f in found.values()] == [
+        Standing.MET,
+        Standing.UNDECIDED,
+        Standing.UNDECIDED,
+        Standing.EXCEEDED,
+    ]
+    assert {(f.value, f.low, f.high, f.samples) for f in found.values()} == {(11.0, 10.0, 13.0, 5)}
+
+
+def test_one_process_shows_nothing_about_memory() -> None:
+    finding = finding_of(Budget("memory_mb", 1000.0), measured({"memory_mb": [10.0]}))
+    assert finding.standing is Standing.UNDECIDED
+    assert finding.sentence.endswith("1 process is too few for an interval, which takes 5")
+
+
+def test_memory_relative_to_the_baseline_is_paired() -> None:
+    before = np.array([10.0, 20.0, 30.0, 40.0, 50.0])
+    finding = finding_of(
+        Budget("memory_mb", 0.5, relative=True), measured({"memory_mb": before / 2}, {"memory_mb": before})
+    )
+    assert (finding.standing, finding.low, finding.high) == (Standing.MET, 0.5, 0.5)
+    nothing = measured({"memory_mb": before}, {"memory_mb": [0.0] * 5})
+    assert finding_of(Budget("memory_mb", 0.5, relative=True), nothing).standing is Standing.UNMEASURED
 
 
 # latency
@@ -544,7 +575,8 @@ def measurements(draw: st.DrawFn, times: int = 1) -> tuple[Measurement, Measurem
     rounds = min(len(latency), len(before))
 
     def timed(values: Array, count: int) -> dict[str, object]:
-        return {name: np.tile(blocks(values[:rounds]), (count, 1)) for name in ("latency_ms", "energy_mj")}
+        found = {name: np.tile(blocks(values[:rounds]), (count, 1)) for name in ("latency_ms", "energy_mj")}
+        return {**found, "memory_mb": np.tile(values[:rounds], count)}
 
     def repeated(count: int) -> Measurement:
         return measured(

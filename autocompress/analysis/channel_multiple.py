@@ -61,7 +61,7 @@ def probe_multiple(facts: Facts, finish: Finish, runtime: Runtime, device: Devic
         except AutocompressError:
             # a microbenchmark that cannot be built or run gives no information: the largest multiple is safe
             return MULTIPLES[-1]
-    times = (float(np.median(one.readings["latency_ms"].block_statistic("p50"))) for one in measured)
+    times = (float(np.median(one.readings["latency_ms"].load_statistic("p50"))) for one in measured)
     latency = dict(zip(wanted, times, strict=True))
     for multiple, width in tried.items():
         if latency[width] <= latency[width + multiple] * (1 - WORTH * multiple / (width + multiple)):

@@ -119,7 +119,7 @@ def _summary(
     """
     if isinstance(pair, AutocompressError):
         return None
-    times = [float(np.median(one.readings["latency_ms"].block_statistic("p50"))) for one in pair]
+    times = [float(np.median(one.readings["latency_ms"].load_statistic("p50"))) for one in pair]
     count = sum(microbenchmark.length * microbenchmark.copies for microbenchmark in microbenchmarks)
     macs = sum(
         microbenchmark.length * microbenchmark.copies * microbenchmark.layer.macs for microbenchmark in microbenchmarks

@@ -108,8 +108,8 @@ def with_figures(found: Sequence[Tried], pairs: Mapping[Artifact, Pair], baselin
 def _compared(probe: Probe, pair: Pair, artifact: Artifact, baseline: Artifact) -> Probe:
     if isinstance(pair, AutocompressError):
         return replace(probe, failure=pair.message)
-    before, after = (side.readings["latency_ms"].block_statistic("p50") for side in pair)
-    ratios = after / before
+    before, after = pair
+    ratios = Measurement(after.readings, before.readings).latency_ratios("p50")
     low, high = median_bounds(ratios, PROBE_ALPHA)
     return replace(
         probe,

@@ -268,7 +268,7 @@ def measure(
     found = tools.runtime.read(artifact)
     before = tools.runtime.read(baseline) if baseline else None
     gauge = gate.Gauge.of(target, tools, None, found, before)
-    measurement = gauge.measure(found)
+    measurement = gauge.measure(found, also=("memory_mb",))
     machine = str(tools.device.machine())
     if as_json:
         typer.echo(json.dumps(measured_json(measurement, target, machine, gauge.unsized), indent=2))

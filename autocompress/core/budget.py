@@ -46,7 +46,7 @@ _METRICS = (
 )
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _METRICS}
 ACCURACY_METRICS = frozenset({"max_accuracy_drop_pp", "min_accuracy", "max_score_drop"})
-# metrics with a single reading, and metrics with one reading per block of calls
+# metrics of bytes, and metrics that are taken in blocks of calls
 SIZE_METRICS = ("size_mb", "download_mb", "memory_mb")
 TIME_METRICS = ("latency_ms", "throughput_per_s", "energy_mj")
 

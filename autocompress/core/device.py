@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 from autocompress.core.artifact import Artifact
@@ -47,13 +47,19 @@ class Device(ABC):
         profile: Profile,
         example: Example | None = None,
         max_seconds: float | None = None,
+        also: Collection[str] = (),
     ) -> list[Measurement]:
-        """Measure latency (shape `(blocks, calls)`, ms) and memory (MB) of each artifact.
+        """Measure latency (shape `(blocks, calls)`, ms) and memory (`(processes,)`, MB) of each artifact.
 
         Blocks of calls alternate between the artifacts, so that drift of the machine affects all of them alike;
-        each of them has a process of its own. Calls get the example's inputs (made up from the artifact's
-        input spec without one) at the profile's batch, for at most `max_seconds` (the profile's protocol by
-        default).
+        each of them has a process of its own. Readings that come in blocks number the loads that these were taken
+        under, and artifacts that are measured together share these numbers. Calls get the example's inputs (made up
+        from the artifact's input spec without one) at the profile's batch, for at most `max_seconds` (the profile's
+        protocol by default).
+
+        Memory is a process's peak until its first calls are done, less what it was before loading. Where it has a
+        budget or is named in `also` it is taken in as many fresh processes as an interval takes at the profile's
+        confidence, else in one; process i of one artifact stands beside process i of another.
 
         Raises:
             DeviceError: when the measuring process cannot be started.

@@ -26,11 +26,20 @@ class Reading:
     `samples` has shape `(n,)`, or `(blocks, calls)` for what is timed in blocks: calls of one block are
     correlated, so blocks are the unit of repetition. With `items` it is a score of so many items together: first its
     value, then its values on samples of the items drawn with replacement, the same draws for every model.
+
+    `loads` has shape `(blocks,)` and numbers the loading of the file that each block was taken under. A file is faster
+    or slower for as long as it stays loaded, so loads, and not blocks, are the unit of intervals. None means that every
+    sample is independent of the others.
     """
 
     unit: str
     samples: NDArray[np.float64]
     items: int | None = None
+    loads: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.loads is not None and self.loads.shape != self.samples.shape[:1]:
+            raise ValueError(f"{len(self.samples)} blocks, but load numbers of shape {self.loads.shape}")
 
     def statistic(self, name: str) -> float:
         """`mean` or a percentile (`p50`, `p90`, `p95`, `p99`) over all samples."""
@@ -47,6 +56,10 @@ class Reading:
         result = blocks.mean(axis=1) if name == "mean" else np.percentile(blocks, float(name[1:]), axis=1)
         return np.asarray(result, dtype=np.float64)
 
+    def load_statistic(self, name: str) -> NDArray[np.float64]:
+        """The statistic of each load, the median of its blocks' statistics, shape `(loads,)`."""
+        return _medians_by_load(self.block_statistic(name), self.loads)
+
     @property
     def value(self) -> float:
         """The mean of the samples, or the first sample where the reading is one score of all items together."""
@@ -58,6 +71,7 @@ class Reading:
         return {
             "unit": self.unit,
             "items": self.items,
+            "loads": None if self.loads is None else self.loads.tolist(),
             "shape": list(self.samples.shape),
             "float64_zlib_base64": base64.b64encode(packed).decode("ascii"),
         }
@@ -67,7 +81,8 @@ class Reading:
         """The reading that `to_json` wrote."""
         raw = zlib.decompress(base64.b64decode(data["float64_zlib_base64"]))
         samples = np.frombuffer(raw, dtype="<f8").reshape(data["shape"]).astype(np.float64)
-        return Reading(str(data["unit"]), samples, data.get("items"))
+        loads = None if data["loads"] is None else np.array(data["loads"], dtype=np.int64)
+        return Reading(str(data["unit"]), samples, data["items"], loads)
 
     @staticmethod
     def one(unit: str, value: float) -> Reading:
@@ -80,7 +95,7 @@ class Conditions:
     """Conditions under which a measurement was taken.
 
     `dropped_blocks` were left out because the machine was disturbed around them. `loads` is how often the file was
-    loaded for the measurement, at places in memory drawn with `loading_seed`.
+    loaded for the measurement, at places in memory drawn with `loading_seed`; `max_seconds` how long it was to last.
     """
 
     artifact_hash: str
@@ -92,6 +107,7 @@ class Conditions:
     dropped_blocks: int = 0
     loads: int = 1
     loading_seed: int = 0
+    max_seconds: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The conditions as a JSON object."""
@@ -105,6 +121,7 @@ class Conditions:
             "dropped_blocks": self.dropped_blocks,
             "loads": self.loads,
             "loading_seed": self.loading_seed,
+            "max_seconds": self.max_seconds,
         }
 
 
@@ -131,18 +148,19 @@ class Measurement:
         )
 
     def latency_ratios(self, statistic: str) -> NDArray[np.float64]:
-        """Latency ratios to the baseline, block by block; see `block_ratios`."""
-        return self.block_ratios("latency_ms", statistic)
+        """Latency ratios to the baseline, load by load; see `load_ratios`."""
+        return self.load_ratios("latency_ms", statistic)
 
-    def block_ratios(self, metric: str, statistic: str) -> NDArray[np.float64]:
-        """Ratios to the baseline of a metric that is measured in blocks, shape `(blocks,)`.
+    def load_ratios(self, metric: str, statistic: str) -> NDArray[np.float64]:
+        """Ratios to the baseline of a metric that is measured in blocks, shape `(loads,)`.
 
         Both must have been measured. Block i of one was taken right beside block i of the other, so drift of the
-        machine cancels in the ratio.
+        machine cancels in their ratio; the ratio of a load is the median of its blocks' ratios.
         """
-        after, before = (side[metric].block_statistic(statistic) for side in (self.readings, self.baseline))
-        rounds = min(len(after), len(before))
-        return np.asarray(after[:rounds] / before[:rounds], dtype=np.float64)
+        after, before = self.readings[metric], self.baseline[metric]
+        rounds = min(len(after.samples), len(before.samples))
+        ratios = after.block_statistic(statistic)[:rounds] / before.block_statistic(statistic)[:rounds]
+        return _medians_by_load(ratios, None if after.loads is None else after.loads[:rounds])
 
     def to_json(self) -> dict[str, Any]:
         """The measurement as a JSON object that holds all samples."""
@@ -163,3 +181,10 @@ class Measurement:
             Conditions(**conditions) if conditions else None,
             bool(data["unchanged"]),
         )
+
+
+def _medians_by_load(values: NDArray[np.float64], loads: NDArray[np.int64] | None) -> NDArray[np.float64]:
+    """The median of each load's values, in the order of the numbers; without numbers the values."""
+    if loads is None:
+        return np.asarray(values, dtype=np.float64)
+    return np.array([np.median(values[loads == load]) for load in np.unique(loads)], dtype=np.float64)

@@ -95,6 +95,10 @@ class Profile:
         """The error probability of one verdict, 1 - confidence."""
         return 1.0 - self.confidence
 
+    def at_level(self, alpha: float) -> Profile:
+        """The profile with another error probability of one verdict."""
+        return replace(self, confidence=1.0 - alpha)
+
     def rule(self, metric: str) -> GateRule:
         """How the CI gate treats the metric's budget."""
         return self.rules.get(metric, GateRule())

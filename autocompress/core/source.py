@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from autocompress.core.loader_items import drawn_items, draws_lists
 from autocompress.errors import DataError
+from autocompress.system.randomness import seed_all, seeded
 
 Array = NDArray[Any]
 Inputs = tuple[Array, ...] | dict[str, Array]
@@ -69,7 +70,10 @@ class ArraySource:
 
 @dataclass(frozen=True, eq=False)
 class DatasetSource:
-    """A source over a map-style dataset with items `(input, ..., target)` or dicts that hold the target."""
+    """A source over a map-style dataset with items `(input, ..., target)` or dicts that hold the target.
+
+    What the dataset's transforms draw at random is fixed by the item's index, so that an item is always the same.
+    """
 
     dataset: Any
     collate: Callable[[list[Any]], Any]
@@ -79,7 +83,12 @@ class DatasetSource:
 
     def read(self, indices: Sequence[int]) -> tuple[Inputs, Array]:
         """See `Source.read`."""
-        return split_batch(self.collate([self.dataset[int(index)] for index in indices]))
+        items = []
+        with seeded(0):
+            for index in indices:
+                seed_all(int(index))
+                items.append(self.dataset[int(index)])
+            return split_batch(self.collate(items))
 
 
 def split_batch(batch: Any) -> tuple[Inputs, Array]:
@@ -189,7 +198,9 @@ def _streamed(loader: Any, *, trains: bool) -> ArraySource:
     For judging the first batch is read again: a stream in another order would confirm on other items in every run. A
     stream that can be read only once cannot be told.
     """
-    batches = [split_batch(batch) for batch in loader]
+    with seeded(0):
+        batches = [split_batch(batch) for batch in loader]
+    # not seeded: what is drawn at random shows
     again = None if trains or not batches else next(iter(loader), None)
     if again is not None and not equal_batches(batches[0], split_batch(again)):
         raise DataError(
@@ -222,7 +233,8 @@ def _array_like(value: Any) -> bool:
 
 
 def _joined(read: Iterable[tuple[Inputs, Array]]) -> ArraySource:
-    batches = list(read)
+    with seeded(0):
+        batches = list(read)
     if not batches:
         raise DataError("is empty.", where="data")
     targets = np.concatenate([target for _, target in batches])
@@ -248,7 +260,11 @@ class Split:
     def batches(self, size: int) -> Iterator[tuple[Inputs, Array]]:
         """Inputs and targets, `size` items at a time, the last batch smaller."""
         for start in range(0, len(self.indices), size):
-            yield self.source.read([int(i) for i in self.indices[start : start + size]])
+            items = [int(i) for i in self.indices[start : start + size]]
+            # a source of the user's may draw at random: what is read again is then the same
+            with seeded(items[0]):
+                batch = self.source.read(items)
+            yield batch
 
     def first(self, count: int) -> Split:
         """The first `count` items in an order fixed by a hash of the index, which breaks any sorting by class."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +11,7 @@ from autocompress.core.runtime import Example
 from autocompress.core.source import Split
 from autocompress.core.task import Augment
 from autocompress.errors import DataError
+from autocompress.system.randomness import seeded
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +48,7 @@ class AugmentationBank:
         inputs = {name: tensor[items] for name, tensor in self._inputs.items()}
         key = view * self.per_epoch + place
         if augment is not None:
-            # augmentation draws from torch's global generator, which is restored afterwards
+            # augmentation draws from the global generators, which are restored afterwards
             with seeded(self._seed * 1_000_003 + key):
                 inputs = {name: augment(tensor) if tensor.ndim == 4 else tensor for name, tensor in inputs.items()}
         return Batch(key, inputs, torch.from_numpy(self._targets)[items])
@@ -57,14 +56,6 @@ class AugmentationBank:
     def _order(self, n: int, number: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + number)
         return torch.randperm(n, generator=generator)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's global generator inside the block, and restore its state afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 def _gather(split: Split) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -4,8 +4,8 @@ Where a file's memory happens to lie makes it up to some percent faster or slowe
 that repeated calls alone tell two identical files apart: Mytkowicz et al., "Producing wrong data without doing anything
 obviously wrong!", ASPLOS 2009; Curtsinger and Berger, "Stabilizer: statistically sound performance evaluation", ASPLOS
 2013; Kalibera and Jones, "Rigorous benchmarking in reasonable time", ISMM 2013. So a round begins with loading all
-files, each time somewhere else and by another process, and rounds are what is repeated. Rounds that other work on the
-machine disturbed are left out.
+files, each time somewhere else and by another process, and loads are what is repeated: intervals are taken over them.
+Rounds that other work on the machine disturbed are left out.
 """
 
 from __future__ import annotations
@@ -13,29 +13,36 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autocompress.core.measurement import Reading
+from autocompress.core.budget import TIME_METRICS
+from autocompress.core.measurement import Measurement, Reading
 from autocompress.core.profile import Profile
-from autocompress.statistics.bounds import median_bounds
+from autocompress.core.verdict import Standing
+from autocompress.statistics.bounds import least_values, median_bounds
+from autocompress.statistics.judging import judge
 
 FLOATS = NDArray[np.float64]
-MIN_ROUNDS = 9
+MIN_LOADS = 9
+MOST_ROUNDS = MOST_LOADS = 10_000
+# calls of the warm-up's first block
+FIRST_BLOCK = 2
 WARM_UP_SECONDS = 0.3
 MOST_WARM_UP_SECONDS = 3.0
 # a block counts as disturbed when the control kernel, a fixed piece of work right before and after it, took longer than
 # DRIFT times what it took around the calmest tenth of the blocks
 DRIFT, CALMEST = 1.1, 10
-# factor by which a measurement on a disturbed machine may exceed its time, where budgets are judged by it
+# factor by which a measurement may exceed its time where budgets are judged by it: on a disturbed machine, or for as
+# many loads as an interval takes
 PATIENCE = 2.0
 # a 95 % interval of the median, to know when the profile's precision is reached
 PRECISION_ALPHA = 0.025
-# share of the time that may go into reloading files; files that take longer to load are loaded less often
-LOADING_SHARE = 0.5
+# share of the time that blocks get at least, where loading the files takes most of it
+CALLING_SHARE = 0.5
 # most bytes of unused padding allocated before a file is loaded; their number is drawn anew each time
 MOST_PADDING = 1 << 16
 LOADING_SEED = 20_251_122
@@ -75,14 +82,21 @@ class Meter(Protocol):
 
 @dataclass(eq=False)
 class Rounds:
-    """The blocks of each artifact, one per round, and how many times the artifacts were loaded for them.
+    """The blocks of each artifact, one per round, with the number of each round's load.
 
-    `calm_ms` is the control kernel's time on this machine when nothing disturbed it, as far as that is known.
+    `calm_ms` is the control kernel's time on this machine when nothing disturbed it, as far as that is known. `least`
+    is the number of loads that an interval takes.
     """
 
     blocks: list[list[Block]]
-    loads: int = 1
+    load_of: list[int] = field(default_factory=list)
     calm_ms: float = math.inf
+    least: int = 5
+
+    @property
+    def loads(self) -> int:
+        """How many times the artifacts were loaded."""
+        return len(set(self.load_of))
 
     @property
     def dropped(self) -> int:
@@ -102,70 +116,106 @@ class Rounds:
         return list(np.flatnonzero((controls <= limit).all(axis=0)))
 
     @property
+    def calm_loads(self) -> int:
+        """The number of loads with a round that nothing disturbed."""
+        return len({self.load_of[number] for number in self.calm})
+
+    @property
+    def enough(self) -> bool:
+        """True when the calm loads alone will do: nine, or half of all, but as many as an interval takes."""
+        return self.calm_loads >= max(self.least, min(MIN_LOADS, self.loads // 2))
+
+    @property
     def kept(self) -> list[int]:
         """The numbers of the rounds that count: the calm ones, or all where a noisy machine left too few."""
-        calm, every = self.calm, len(self.blocks[0])
-        return calm if len(calm) >= min(MIN_ROUNDS, max(5, every // 2)) else list(range(every))
+        return self.calm if self.enough else list(range(len(self.blocks[0])))
 
-    def of(self, place: int) -> FLOATS:
-        """Times of an artifact's kept blocks in ms, shape `(blocks, calls)`."""
-        return np.array([self.blocks[place][number].times for number in self.kept])
+    def latency(self, place: int) -> Reading:
+        """Times of an artifact's kept blocks, shape `(blocks, calls)`."""
+        return self._reading("ms", [self.blocks[place][number].times for number in self.kept])
 
-    def energy(self, place: int) -> FLOATS | None:
-        """Energy of a call in mJ, block by block, shape `(blocks, 1)`; None where no counter can be read."""
+    def energy(self, place: int) -> Reading | None:
+        """Energy of a call, block by block, shape `(blocks, 1)`; None where no counter can be read."""
         found = [self.blocks[place][number].energy_mj for number in self.kept]
-        return None if None in found else np.array(found, dtype=np.float64)[:, None]
+        return None if None in found else self._reading("mJ", [[energy] for energy in found])
+
+    def _reading(self, unit: str, rows: Sequence[Sequence[float | None]]) -> Reading:
+        loads = np.array([self.load_of[number] for number in self.kept], dtype=np.int64)
+        return Reading(unit, np.array(rows, dtype=np.float64), loads=loads)
 
 
 def alternate(meters: Sequence[Meter], max_seconds: float, profile: Profile, calm_ms: float = math.inf) -> Rounds:
     """Measure blocks of calls that alternate between the artifacts, in alternating order.
 
-    Files are loaded anew for every round, or as often as half of the time allows. Each is loaded by the next process in
-    turn, so that a process that happens to be fast favours no artifact.
+    Files are loaded anew for every round, as long as the time allows. Each is loaded by the next process in turn, so
+    that a process that happens to be fast favours no artifact.
 
-    Ends when the intervals are as narrow as the profile's precision and clear of its latency budgets. Where they
+    Ends when the intervals are as narrow as the profile's precision and clear of its budgets on time. Where they
     are narrow but a budget lies inside, it goes on to `max_seconds` without looking again: looking after every
-    block and stopping at the first favourable interval would favour whatever chance brings. A machine that is
-    disturbed for longer is given as much time again to calm down, where budgets are judged by the measurement;
-    `calm_ms` is the control kernel's time on the undisturbed machine.
+    block and stopping at the first favourable interval would favour whatever chance brings. Where budgets are judged
+    by the measurement, a machine that is disturbed for longer is given as much time again to calm down, and files
+    that take long to load as much again to be loaded as often as an interval takes. `calm_ms` is the control kernel's
+    time on the undisturbed machine.
     """
     to_the_end = False
-    most_seconds = max_seconds * (PATIENCE if profile.budgets else 1)
-    least = LEAST_CALLS.get(profile.protocol.statistic, 2)
+    wanted = max(least_values(profile.alpha), least_values(PRECISION_ALPHA))
     loading = sum(meter.load_seconds for meter in meters)
-    every = max(1, math.ceil(loading * MIN_ROUNDS / (LOADING_SHARE * max_seconds)))
-    share = (max_seconds - loading * (MIN_ROUNDS // every)) / (MIN_ROUNDS * len(meters))
-    calls = [max(least, _block_size(_warm_up(meter, profile.protocol.precision), share)) for meter in meters]
-    rounds = Rounds([[] for _ in meters], calm_ms=calm_ms)
+    # more time than that would not lead to an interval either
+    patient = profile.limits(*TIME_METRICS) and loading * (wanted - 1) <= PATIENCE * max_seconds
+    most_seconds = max_seconds * (PATIENCE if patient else 1)
+    calls = _calls(meters, max_seconds, loading, profile)
+    rounds = Rounds([[] for _ in meters], calm_ms=calm_ms, least=wanted)
     paddings = np.random.default_rng(LOADING_SEED)
     holders = list(meters)
     start = time.monotonic()
-    for number in range(10_000):
-        if number and number % every == 0:
-            rounds.loads += 1
+    load, spent = 0, 0.0
+    for number in range(MOST_ROUNDS):
+        again = number and load + 1 < MOST_LOADS
+        if again and spent + loading <= (max_seconds if rounds.enough else most_seconds):
+            load += 1
             holders = [*holders[1:], holders[0]]
             for place, meter in enumerate(holders):
                 meter.load(place, int(paddings.integers(MOST_PADDING)))
+        rounds.load_of.append(load)
         # alternately in forward and reverse order, so that a steady drift favours no artifact
         order = range(len(meters)) if number % 2 == 0 else reversed(range(len(meters)))
         for i in order:
             rounds.blocks[i].append(holders[i].block(calls[i], discard=max(1, calls[i] // 10)))
         spent = time.monotonic() - start
-        calm = len(rounds.calm)
-        if spent > most_seconds or (spent > max_seconds and calm >= min(MIN_ROUNDS, number // 2)):
+        hopeless = rounds.enough or spent + loading > most_seconds
+        if spent > most_seconds or (spent > max_seconds and hopeless):
             break
-        if to_the_end or calm < MIN_ROUNDS:
+        if to_the_end or rounds.calm_loads < max(MIN_LOADS, wanted):
             continue
-        values = [Reading("ms", rounds.of(i)).block_statistic(profile.protocol.statistic) for i in range(len(meters))]
-        if _precise(values, profile.protocol.precision):
-            if _clear(values, profile):
+        if _precise(rounds, profile):
+            if _clear(rounds, profile):
                 break
             to_the_end = True
     return rounds
 
 
-def _precise(values: Sequence[FLOATS], precision: float) -> bool:
-    series = [*values, *(other / values[0] for other in values[1:])]
+def _calls(meters: Sequence[Meter], max_seconds: float, loading: float, profile: Profile) -> list[int]:
+    """The number of calls in a block of each artifact; runs the warm-up."""
+    least = LEAST_CALLS.get(profile.protocol.statistic, 2)
+    calling = max(max_seconds - loading * MIN_LOADS, CALLING_SHARE * max_seconds)
+    share = calling / (MIN_LOADS * len(meters))
+    return [max(least, _block_size(_warm_up(meter, profile.protocol.precision), share)) for meter in meters]
+
+
+def _compared(rounds: Rounds) -> Measurement:
+    """The last artifact's latency and energy, beside the first one's where there are several."""
+    sides = []
+    for place in (len(rounds.blocks) - 1, 0):
+        energy = rounds.energy(place)
+        sides.append({"latency_ms": rounds.latency(place), **({} if energy is None else {"energy_mj": energy})})
+    return Measurement(sides[0], sides[1] if len(rounds.blocks) > 1 else {})
+
+
+def _precise(rounds: Rounds, profile: Profile) -> bool:
+    statistic, precision = profile.protocol.statistic, profile.protocol.precision
+    first, *others = (rounds.latency(place) for place in range(len(rounds.blocks)))
+    series = [reading.load_statistic(statistic) for reading in (first, *others)]
+    series += [Measurement({"latency_ms": other}, {"latency_ms": first}).latency_ratios(statistic) for other in others]
     for numbers in series:
         low, high = median_bounds(numbers, PRECISION_ALPHA)
         if not (high - low) / 2 <= precision * float(np.median(numbers)):
@@ -173,15 +223,12 @@ def _precise(values: Sequence[FLOATS], precision: float) -> bool:
     return True
 
 
-def _clear(values: Sequence[FLOATS], profile: Profile) -> bool:
-    """True when no latency budget lies inside the interval of the last artifact."""
-    for budget in profile.budgets:
-        if budget.metric != "latency_ms" or (budget.relative and len(values) == 1):
-            continue
-        low, high = median_bounds(values[-1] / values[0] if budget.relative else values[-1], profile.alpha)
-        if low <= budget.limit <= high:
-            return False
-    return True
+def _clear(rounds: Rounds, profile: Profile) -> bool:
+    """True when no budget on time is undecided by what was measured so far."""
+    asked = [budget for budget in profile.budgets if budget.metric in TIME_METRICS]
+    protocol = profile.protocol
+    verdict = judge(asked, _compared(rounds), profile.alpha, statistic=protocol.statistic, batch=protocol.batch)
+    return all(finding.standing is not Standing.UNDECIDED for finding in verdict.findings)
 
 
 def _warm_up(meter: Meter, precision: float) -> float:
@@ -193,7 +240,7 @@ def _warm_up(meter: Meter, precision: float) -> float:
     start = time.monotonic()
     medians: list[float] = []
     while True:
-        size = max(2, min(50, int(50 / medians[-1]))) if medians else 2
+        size = max(2, min(50, int(50 / medians[-1]))) if medians else FIRST_BLOCK
         medians.append(float(np.median(meter.block(size, discard=1).times)))
         spent = time.monotonic() - start
         steady = len(medians) >= 4 and min(medians[-2:]) >= (1 - precision) * min(medians[-4:-2])

@@ -6,7 +6,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +23,10 @@ from autocompress.core.runtime import Example, Runtime, Session
 from autocompress.core.source import Array
 from autocompress.data.example_inputs import feed_of
 from autocompress.devices import meter
-from autocompress.devices.alternation import LOADING_SEED, Rounds, alternate
+from autocompress.devices.alternation import FIRST_BLOCK, LOADING_SEED, Rounds, alternate
 from autocompress.devices.processes import MeterProcess
 from autocompress.errors import DeviceError
+from autocompress.statistics.bounds import least_values
 from autocompress.system.locks import measuring
 from autocompress.system.scratch import scratch
 
@@ -64,6 +65,7 @@ class LocalDevice(Device):
         profile: Profile,
         example: Example | None = None,
         max_seconds: float | None = None,
+        also: Collection[str] = (),
     ) -> list[Measurement]:
         """See `Device.measure`."""
         limit = max_seconds or profile.protocol.max_seconds
@@ -86,9 +88,15 @@ class LocalDevice(Device):
                 meter.open(profile.runtime.threads, profile.runtime.options)
             rounds = alternate(meters, limit, profile, self._calm_ms)
             self._calm_ms = min(self._calm_ms, rounds.calmest_ms)
+            repeated = profile.limits("memory_mb") or "memory_mb" in also
+            memory = [[meter.memory_mb for meter in meters]]
+            memory += [
+                [self._memory_mb(files, place, profile) for place in range(len(files))]
+                for _ in range(1, least_values(profile.alpha) if repeated else 1)
+            ]
             return [
                 Measurement(
-                    _readings(rounds, place, process.memory_mb),
+                    _readings(rounds, place, [row[place] for row in memory]),
                     conditions=Conditions(
                         artifact.hash,
                         profile.runtime.name,
@@ -99,10 +107,18 @@ class LocalDevice(Device):
                         rounds.dropped,
                         rounds.loads,
                         LOADING_SEED,
+                        limit,
                     ),
                 )
                 for place, (artifact, process) in enumerate(zip(artifacts, meters, strict=True))
             ]
+
+    def _memory_mb(self, files: Sequence[tuple[Path, Path]], place: int, profile: Profile) -> float:
+        """The peak memory of one artifact in a fresh process."""
+        with MeterProcess(METER / "program.py", self._runtime.meter_backend, files, place) as meter:
+            meter.open(profile.runtime.threads, profile.runtime.options)
+            meter.block(FIRST_BLOCK, discard=1)
+            return meter.memory_mb
 
     def load(self, artifact: Artifact, profile: Profile) -> Session:
         """See `Device.load`."""
@@ -116,10 +132,10 @@ class LocalDevice(Device):
             return self._runtime.slowest_operators(artifact, inputs, profile.runtime.threads, profile.runtime.options)
 
 
-def _readings(rounds: Rounds, place: int, memory_mb: float) -> dict[str, Reading]:
+def _readings(rounds: Rounds, place: int, memory_mb: Sequence[float]) -> dict[str, Reading]:
     energy = rounds.energy(place)
     return {
-        "latency_ms": Reading("ms", rounds.of(place)),
-        "memory_mb": Reading.one("MB", memory_mb),
-        **({} if energy is None else {"energy_mj": Reading("mJ", energy)}),
+        "latency_ms": rounds.latency(place),
+        "memory_mb": Reading("MB", np.array(memory_mb, dtype=np.float64)),
+        **({} if energy is None else {"energy_mj": energy}),
     }

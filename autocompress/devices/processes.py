@@ -38,7 +38,6 @@ class MeterProcess:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._pending = b""
         self._call_seconds = 0.0
-        self._reloaded = False
         self.load_seconds = 0.0
         self.version = ""
         self.memory_mb = 0.0
@@ -97,8 +96,6 @@ class MeterProcess:
 
     def load(self, place: int, padding: int) -> None:
         """Load the artifact of that place after allocating `padding` bytes that are not used."""
-        # memory that the first artifact left behind would count as that of the next
-        self._reloaded = True
         self._place = place
         artifact, inputs = map(str, self._artifacts[place])
         command = {"do": "load", "artifact": artifact, "inputs": inputs, "padding": padding}
@@ -111,8 +108,8 @@ class MeterProcess:
         reply = self._ask({"do": "block", "calls": calls, "discard": discard}, allowed)
         block = Block(reply["ms"], reply["control_ms"], reply["energy_mj"])
         self._call_seconds = max(block.times) / 1000
-        if not self._reloaded:
-            self.memory_mb = float(reply["memory_mb"])
+        # later blocks are of different numbers, and memory that one artifact left behind would count as the next one's
+        self.memory_mb = self.memory_mb or float(reply["memory_mb"])
         return block
 
     def _ask(self, command: Mapping[str, Any], timeout: float) -> dict[str, Any]:

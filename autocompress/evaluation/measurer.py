@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import zstandard
@@ -41,13 +42,23 @@ class Measurer:
         """Measure size in MB and, where a budget asks for it, download size (zstd, level 19)."""
         return Measurement(self._sizes(artifact), {} if self.baseline is None else self._sizes(self.baseline))
 
-    def time(self, artifact: Artifact, max_seconds: float | None = None) -> Measurement:
-        """Measure latency and memory in blocks that alternate with the baseline's, each in a fresh process.
+    def time(
+        self,
+        artifact: Artifact,
+        max_seconds: float | None = None,
+        alpha: float | None = None,
+        also: Collection[str] = (),
+    ) -> Measurement:
+        """Measure latency in blocks that alternate with the baseline's, and memory, each in a fresh process.
+
+        It is to be judged at the error probability `alpha`, the profile's by default: lower ones take more loads. What
+        is named in `also` is measured as if it had a budget.
 
         Raises:
             DeviceError, RuntimeFailureError: see `Device.measure`.
         """
-        return self._timed(artifact, self.profile, max_seconds)
+        profile = self.profile if alpha is None else self.profile.at_level(alpha)
+        return self._timed(artifact, profile, max_seconds, also)
 
     def estimate_time(self, artifact: Artifact, max_seconds: float) -> Measurement:
         """Measure latency and memory like `time`, but without going on until the budgets are decided.
@@ -57,14 +68,18 @@ class Measurer:
         """
         return self._timed(artifact, replace(self.profile, budgets=()), max_seconds)
 
-    def _timed(self, artifact: Artifact, profile: Profile, max_seconds: float | None) -> Measurement:
+    def _timed(
+        self, artifact: Artifact, profile: Profile, max_seconds: float | None, also: Collection[str] = ()
+    ) -> Measurement:
+        def measured(*artifacts: Artifact) -> list[Measurement]:
+            return self._device.measure(artifacts, profile, self._example, max_seconds, also)
+
         if self.baseline is None:
-            (only,) = self._device.measure([artifact], profile, self._example, max_seconds)
-            return only
+            return measured(artifact)[0]
         if artifact.hash == self.baseline.hash:
-            (only,) = self._device.measure([artifact], profile, self._example, max_seconds)
+            (only,) = measured(artifact)
             return Measurement(only.readings, only.readings, only.conditions, unchanged=True)
-        before, after = self._device.measure([self.baseline, artifact], profile, self._example, max_seconds)
+        before, after = measured(self.baseline, artifact)
         return Measurement(after.readings, before.readings, after.conditions)
 
     def score(self, artifact: Artifact, split: Split) -> Measurement:

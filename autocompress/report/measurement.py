@@ -13,30 +13,36 @@ from autocompress.core.measurement import STATISTICS, Measurement, Reading
 from autocompress.core.profile import Profile
 from autocompress.report.wording import bound_text
 from autocompress.statistics.bounds import median_bounds
+from autocompress.statistics.judging import too_few
 
 TIMED = (
-    "memory_mb", "energy_mj", "latency_ms", "latency_interval_ms", "blocks", "throughput_per_s", "conditions",
+    "memory_mb", "memory_interval_mb", "energy_mj", "latency_ms", "latency_interval_ms", "blocks", "throughput_per_s",
+    "conditions",
 )  # fmt: skip
 
 
 def measured_json(measurement: Measurement, profile: Profile, machine: str, unsized: str = "") -> dict[str, Any]:
     """The measurement as a JSON object: statistics with intervals, and the conditions.
 
-    Each bound is one-sided at the profile's confidence. What is timed is null where `unsized` says why it could not be.
+    Each bound is one-sided at the profile's confidence and taken over the loads of the file; `note` says why there is
+    none. What is timed is null where `unsized` says why it could not be.
     """
     readings = measurement.readings
     size = {"schema": 1, "machine": machine, "size_mb": readings["size_mb"].value}
     if unsized:
         return {**size, **dict.fromkeys(TIMED), "unmeasured": unsized}
     latency = readings["latency_ms"]
+    memory = readings["memory_mb"].samples
     low, high = _bounds(latency, profile)
     found: dict[str, Any] = {
         **size,
-        "memory_mb": readings["memory_mb"].value,
+        "memory_mb": float(np.median(memory)),
+        "memory_interval_mb": {"processes": len(memory), **_finite(median_bounds(memory, profile.alpha))},
         "energy_mj": float(np.median(readings["energy_mj"].samples)) if "energy_mj" in readings else None,
         "latency_ms": {name: latency.statistic(name) for name in STATISTICS},
         "latency_interval_ms": {"statistic": profile.protocol.statistic, "low": low, "high": high},
         "blocks": list(latency.samples.shape),
+        "note": too_few(len(latency.load_statistic(profile.protocol.statistic)), measurement, profile.alpha),
         "throughput_per_s": 1000 * profile.protocol.batch / latency.statistic(profile.protocol.statistic),
         "conditions": measurement.conditions.to_json() if measurement.conditions else None,
     }
@@ -50,7 +56,7 @@ def measured_json(measurement: Measurement, profile: Profile, machine: str, unsi
 
 
 def _bounds(latency: Reading, profile: Profile) -> tuple[float | None, float | None]:
-    bounds = _finite(median_bounds(latency.block_statistic(profile.protocol.statistic), profile.alpha))
+    bounds = _finite(median_bounds(latency.load_statistic(profile.protocol.statistic), profile.alpha))
     return bounds["low"], bounds["high"]
 
 
@@ -84,11 +90,15 @@ def print_measurement(
             f"{found['size_ratio']:.3f}x size",
         )
     table.add_row("throughput", f"{found['throughput_per_s']:.4g} items/s at batch {profile.protocol.batch}")
-    table.add_row("memory", f"{found['memory_mb']:.1f} MB above an empty runtime")
+    memory = found["memory_interval_mb"]
+    span = f"{bound_text(memory['low'], 4)} to {bound_text(memory['high'], 4)}, {memory['processes']} processes"
+    table.add_row("memory", f"{found['memory_mb']:.4g} MB above an empty runtime ({span})")
     if found["energy_mj"] is not None:
         table.add_row("energy", f"{found['energy_mj']:.4g} mJ a call, of the whole processor")
     blocks, calls = found["blocks"]
     loads = found["conditions"]["loads"] if found["conditions"] else 1
     anew = f", loaded anew {loads - 1} times" if loads > 1 else ""
     table.add_row("measured", f"{blocks} blocks of {calls} calls{anew}, {profile.runtime.threads} thread(s), {machine}")
+    if found["note"]:
+        table.add_row("no interval", found["note"])
     console.print(table)

@@ -14,9 +14,11 @@ from autocompress.core.verdict import Standing
 from autocompress.evaluation.run import Run
 from autocompress.run.confirm import Confirmation, Look, certify, take_look
 from autocompress.run.looks import SpentLook, spend_look
+from autocompress.statistics.bounds import spend
 from autocompress.statistics.judging import judge_by
 
 TIMED = ("latency_ms", "memory_mb", "energy_mj")
+TIME_LIMITS = ("latency_ms", "throughput_per_s", "memory_mb")
 SCORED = ("score", "answer", "label")
 
 
@@ -33,6 +35,9 @@ def confirm_stored(run: Run, plan: Plan, artifact: Artifact, *, quiet: bool) -> 
         RuntimeFailureError: when the file fails in the runtime now.
     """
     notes = [note for note in _notes(run.record, plan) if _is_same_file(note, artifact, run)]
+    spent = next((_spent_look_of(note) for note in notes), SpentLook(0, (), ""))
+    if not (spent.number or quiet):
+        spent = spend_look(run, artifact)
     measurement = run.measurer.size(artifact)
     timed = next((note for note in notes if _time_limits(note) == _limits_on_time(run.profile.budgets)), None)
     fresh = False
@@ -41,8 +46,8 @@ def confirm_stored(run: Run, plan: Plan, artifact: Artifact, *, quiet: bool) -> 
     elif not quiet:
         fresh = True
         run.tell("confirm", f"fresh latency runs of {run.name_of(plan)}")
-        measurement = measurement.with_(run.measurer.time(artifact))
-    scored = next((note for note in notes if note.certificate["look"]), None)
+        measurement = measurement.with_(run.measurer.time(artifact, alpha=spend(run.profile.alpha, spent.number)))
+    scored = next((note for note in notes if note.certificate["data"]), None)
     split = run.task.holdout if run.task else None
     look = None
     if scored is not None:
@@ -51,20 +56,22 @@ def confirm_stored(run: Run, plan: Plan, artifact: Artifact, *, quiet: bool) -> 
     if split is not None and not quiet and (look is None or _goes_on(look, measurement, run)):
         fresh = True
         # a look that was stopped early is continued under its own number
-        spent = spend_look(run, artifact) if look is None else look.spent
         run.tell("confirm", f"accuracy on up to {len(split)} items that took no part in the selection")
         scores, look = take_look(run, artifact, split, spent)
         measurement = measurement.with_(scores)
-    found = certify(run, plan, artifact, measurement, look)
+    found = certify(run, plan, artifact, measurement, spent, look)
     if fresh:
         run.record.add_confirmation_for_other_budgets(plan, found.note)
     return found
 
 
-def _look_of(note: ConfirmationNote) -> Look:
+def _spent_look_of(note: ConfirmationNote) -> SpentLook:
     certificate = note.certificate
-    spent = SpentLook(certificate["look"], certificate.get("earlier_looks", []), certificate.get("looks_warning", ""))
-    return Look(spent, certificate["accuracy_error_probability"], certificate["data"])
+    return SpentLook(certificate["look"], certificate["earlier_looks"], certificate["looks_warning"])
+
+
+def _look_of(note: ConfirmationNote) -> Look:
+    return Look(note.certificate["accuracy_error_probability"], note.certificate["data"])
 
 
 def _goes_on(look: Look, measurement: Measurement, run: Run) -> bool:
@@ -78,7 +85,7 @@ def _goes_on(look: Look, measurement: Measurement, run: Run) -> bool:
 def has_holdout_scores(record: Record, trial: Trial) -> bool:
     """True when the record has holdout scores of the trial's file."""
     certificates = [note.certificate for note in _notes(record, trial.plan)]
-    return any(one["look"] and one["artifact_sha256"] == trial.artifact_hash for one in certificates)
+    return any(one["data"] and one["artifact_sha256"] == trial.artifact_hash for one in certificates)
 
 
 def _notes(record: Record, plan: Plan) -> list[ConfirmationNote]:
@@ -98,12 +105,12 @@ def _is_same_file(note: ConfirmationNote, artifact: Artifact, run: Run) -> bool:
 
 
 def _time_limits(note: ConfirmationNote) -> set[Budget]:
-    """The limits on time that a confirmation was measured for."""
+    """The limits on time and memory that a confirmation was measured for."""
     return _limits_on_time([finding.budget for finding in note.verdict.findings])
 
 
 def _limits_on_time(budgets: Iterable[Budget]) -> set[Budget]:
-    return {budget for budget in budgets if budget.metric in ("latency_ms", "throughput_per_s")}
+    return {budget for budget in budgets if budget.metric in TIME_LIMITS}
 
 
 def _readings_of(note: ConfirmationNote, metrics: tuple[str, ...]) -> Measurement:

@@ -15,6 +15,7 @@ from autocompress.errors import ENDS_THE_RUN, PlanError
 from autocompress.evaluation.run import Run
 from autocompress.resolution.stored_run import StoredArtifacts
 from autocompress.run.search import distance, measurements, nearest_miss
+from autocompress.statistics.bounds import least_values
 from autocompress.statistics.judging import judge_by
 
 # no measurement for the selection begins after so many seconds, so that a minute suffices with the confirmation
@@ -78,7 +79,12 @@ class Shortlist:
             and task is not None
             and task.validation is not None,
         }
-        return [name for name, asked in wanted.items() if asked and name not in trial.measurement.readings]
+        lacks = {name for name in wanted if name not in trial.measurement.readings}
+        memory = trial.measurement.readings.get("memory_mb")
+        if profile.limits("memory_mb") and (memory is None or len(memory.samples) < least_values(profile.alpha)):
+            # without a budget it is taken once, which is too few to judge it; it is taken together with latency
+            lacks.add("latency_ms")
+        return [name for name, asked in wanted.items() if asked and name in lacks]
 
     def artifact(self, trial: Trial) -> Artifact | None:
         """The trial's file; a trial whose file is missing or changed is left out."""

@@ -21,7 +21,7 @@ from autocompress.statistics.bounds import spend
 from autocompress.statistics.judging import judge_by, look_until_clear
 from autocompress.system.locks import folder_lock
 
-SCHEMA = 2
+SCHEMA = 3
 MAX_LOOKS = 4
 
 
@@ -97,34 +97,33 @@ def confirm_once(run: Run, plan: Plan) -> Confirmation:
 def confirm(run: Run, plan: Plan) -> Confirmation:
     """Confirm a plan by fresh latency runs, the size of its file, and its scores on the holdout.
 
-    The look is written to the ledger and the record before it is taken; the accuracy test of look k has error
-    probability `spend(alpha, k)`, so that all looks together keep the profile's confidence.
+    The look is written to the ledger and the record before it is taken; each bound of look k, on time as on accuracy,
+    has error probability `spend(alpha, k)`, so that all looks together keep the profile's confidence.
 
     Raises:
         RuntimeFailureError: when the artifact fails in the runtime now.
     """
     artifact = run.artifacts.build(plan)
     split = run.task.holdout if run.task else None
+    spent = spend_look(run, artifact)
     run.tell("confirm", f"fresh latency runs of {run.name_of(plan)}")
-    measurement = run.measurer.size(artifact).with_(run.measurer.time(artifact))
+    taken = run.measurer.time(artifact, alpha=spend(run.profile.alpha, spent.number))
+    measurement = run.measurer.size(artifact).with_(taken)
     look = None
     if split is not None:
-        spent = spend_look(run, artifact)
         run.tell("confirm", f"accuracy on up to {len(split)} items that took no part in the selection")
         scores, look = take_look(run, artifact, split, spent)
         measurement = measurement.with_(scores)
-    return certify(run, plan, artifact, measurement, look)
+    return certify(run, plan, artifact, measurement, spent, look)
 
 
 @dataclass(frozen=True)
 class Look:
     """A look at the holdout, the scoring of one file on it.
 
-    `spent` is its place among all looks at this holdout, `level` the error probability of its bounds, `data` what was
-    read of which split.
+    `level` is the error probability of its bounds, `data` what was read of which split.
     """
 
-    spent: SpentLook
     level: float
     data: Mapping[str, Any]
 
@@ -140,16 +139,22 @@ def take_look(run: Run, artifact: Artifact, split: Split, spent: SpentLook) -> t
     )
     reading = scores.readings["score"]
     read = len(reading.samples) if reading.items is None else reading.items
-    return scores, Look(spent, level, {"split": split.name, "items": len(split), "read": read, "hash": split.hash})
+    return scores, Look(level, {"split": split.name, "items": len(split), "read": read, "hash": split.hash})
 
 
-def certify(run: Run, plan: Plan, artifact: Artifact, measurement: Measurement, look: Look | None) -> Confirmation:
-    """Judge a measurement that took no part in the selection, its accuracy at the level of its look.
+def certify(
+    run: Run, plan: Plan, artifact: Artifact, measurement: Measurement, spent: SpentLook, look: Look | None
+) -> Confirmation:
+    """Judge a measurement that took no part in the selection.
+
+    It is judged at the level of the look that was spent on it, its accuracy at the level at which that look ended.
+    Number 0 means that none was.
 
     The bounds do not depend on the limits, so the same measurement may be judged against other budgets later.
     """
     profile = run.profile
-    verdict = judge_by(profile, measurement, look.level if look else profile.alpha)
+    level = spend(profile.alpha, max(1, spent.number))
+    verdict = judge_by(profile.at_level(level), measurement, look.level if look else level)
     certificate = {
         "schema": SCHEMA,
         "status": str(verdict.status),
@@ -163,9 +168,10 @@ def certify(run: Run, plan: Plan, artifact: Artifact, measurement: Measurement, 
         "artifact_sha256": artifact.hash,
         "baseline_sha256": run.baseline.hash,
         "data": dict(look.data) if look else None,
-        "look": look.spent.number if look else 0,
-        "earlier_looks": [dict(one) for one in look.spent.earlier] if look else [],
-        "looks_warning": look.spent.warning if look else "",
+        "look": spent.number,
+        "earlier_looks": [dict(one) for one in spent.earlier],
+        "looks_warning": spent.warning,
+        "error_probability": level,
         "accuracy_error_probability": look.level if look else None,
         "candidates_tried": len(run.record.trials()),
         "machine": str(run.machine),

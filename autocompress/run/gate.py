@@ -5,7 +5,7 @@ Missing evidence never passes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -174,13 +174,15 @@ class Gauge:
             unsized = error.message
         return Gauge(Measurer(tools.device, profile, task, example, baseline), example, unsized)
 
-    def measure(self, artifact: Artifact) -> Measurement:
+    def measure(self, artifact: Artifact, also: Collection[str] = ()) -> Measurement:
         """Measure the artifact's size and, where its inputs have sizes, latency, memory and energy.
+
+        What is named in `also` is measured as if it had a budget.
 
         Raises:
             RuntimeFailureError: when the artifact fails in the runtime.
         """
-        timed = Measurement() if self.unsized else self.measurer.time(artifact)
+        timed = Measurement() if self.unsized else self.measurer.time(artifact, also=also)
         return timed.with_(self.measurer.size(artifact))
 
     def explain(self, finding: Finding) -> Finding:
@@ -221,9 +223,9 @@ def check(
     verdict = judge_by(profile, measurement, level)
     notes = []
     if certified is not None and "score" not in measurement.readings:
-        stale = certified.stale(tools.runtime, machine.fingerprint)
-        notes = [stale] if stale else []
-        verdict = verdict if stale else Verdict(tuple(_or_certified(one, certified) for one in verdict.findings))
+        void = certified.void(profile, tools.runtime, machine.fingerprint)
+        notes = [void] if void else []
+        verdict = verdict if void else Verdict(tuple(_or_certified(one, certified) for one in verdict.findings))
     verdict = Verdict(tuple(map(gauge.explain, verdict.findings)))
     spots = _HotSpots.of(verdict, artifact, profile, tools, gauge.example)
     graded = tuple(
@@ -244,6 +246,7 @@ class Certified:
     """A verified certificate of the file at hand; `where` is the file it was read from."""
 
     verdict: Verdict
+    confidence: float
     issued: str
     versions: Mapping[str, str]
     where: str
@@ -260,6 +263,7 @@ class Certified:
             issued_for, compared_with = str(content["artifact_sha256"]), str(content["baseline_sha256"])
             status, issued = content["status"], str(content["issued"])
             verdict = Verdict.from_json({"findings": content["findings"]})
+            confidence = float(content["confidence"])
             versions = {**content["versions"], "machine": content["machine_fingerprint"]}
         except (KeyError, TypeError, ValueError, AttributeError, AutocompressError):
             raise UsageError("is no certificate of this version of autocompress.", where=where) from None
@@ -277,10 +281,15 @@ class Certified:
             )
         if status != "met":
             raise UsageError(f"says {status!r} of {issued}: it certifies nothing.", where=where)
-        return Certified(verdict, issued, versions, where)
+        return Certified(verdict, confidence, issued, versions, where)
 
-    def stale(self, runtime: Runtime, fingerprint: str) -> str:
-        """A text on changes since the certificate that void its accuracy; empty when there are none."""
+    def void(self, profile: Profile, runtime: Runtime, fingerprint: str) -> str:
+        """A text on why the certificate does not show what the profile asks for; empty when it does."""
+        if self.confidence < profile.confidence:
+            return (
+                f"{self.where} was certified at {self.confidence:g}, the profile asks {profile.confidence:g}: "
+                "measure accuracy again with --data."
+            )
         now = {**runtime.versions, "machine": fingerprint}
         changed = [
             f"{name} {then}, now {now.get(name)}" for name, then in self.versions.items() if now.get(name) != then

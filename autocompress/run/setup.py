@@ -20,7 +20,7 @@ from autocompress.core.data_check import DataCheck
 from autocompress.core.device import require_described
 from autocompress.core.layer_patterns import require_layers
 from autocompress.core.profile import Profile, load_profile
-from autocompress.core.record import Record, RunInputs
+from autocompress.core.record import SCHEMA, Record, RunInputs
 from autocompress.core.runtime import feeds
 from autocompress.core.source import whole
 from autocompress.core.task import Task
@@ -174,6 +174,7 @@ def record_in(
     """
     if resume and workspace.journal.exists():
         earlier = open_record(workspace.journal)
+        _require_schema(earlier, workspace.root)
         _require_same_run(earlier.identity, identity, workspace.root)
         earlier.own()
         return earlier
@@ -261,6 +262,16 @@ def _require_module(model: Any) -> None:
 
     if not isinstance(model, torch.nn.Module):
         raise ModelError(f"is a {type(model).__name__}, not a torch.nn.Module.", where="model")
+
+
+def _require_schema(record: Record, folder: Path) -> None:
+    """Raise RecordError when another version of this package began the run."""
+    if record.schema != SCHEMA:
+        raise RecordError(
+            f"has schema {record.schema}, this version reads {SCHEMA}.",
+            where=str(folder),
+            hint="Leave out --resume to start afresh (the old run is kept in previous/), or choose another --out.",
+        )
 
 
 def _require_same_run(noted: Mapping[str, str], identity: Mapping[str, str], folder: Path) -> None:

@@ -101,7 +101,7 @@ def median_bounds(values: FLOATS, alpha: float) -> tuple[float, float]:
 
     The r-th smallest of n independent values lies below the median with probability P(Bin(n, 1/2) >= r):
     David and Nagaraja, Order Statistics (2003), section 7.1. Infinite when n is too small for alpha
-    (fewer than 5 values at alpha = 0.05).
+    (fewer than 5 values at alpha = 0.05, see `least_values`).
     """
     ordered = np.sort(values)
     n = len(ordered)
@@ -112,6 +112,11 @@ def median_bounds(values: FLOATS, alpha: float) -> tuple[float, float]:
     if n == 0 or rank < 0:
         return -math.inf, math.inf
     return float(ordered[rank]), float(ordered[n - 1 - rank])
+
+
+def least_values(alpha: float) -> int:
+    """The least number of values with which `median_bounds` gives finite bounds: 5 at 0.05, 7 at 0.01."""
+    return max(1, math.ceil(-math.log2(alpha)))
 
 
 def spend(alpha: float, look: int) -> float:

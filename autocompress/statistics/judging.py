@@ -13,15 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from autocompress.core.budget import ACCURACY_METRICS, SIZE_METRICS, TIME_METRICS, Budget, Direction
+from autocompress.core.budget import ACCURACY_METRICS, TIME_METRICS, Budget, Direction
 from autocompress.core.measurement import Measurement, Reading, is_binary
 from autocompress.core.profile import Profile
 from autocompress.core.verdict import Finding, Standing, Verdict
 from autocompress.statistics.bootstrap import mean_bounds, replicate_bounds
-from autocompress.statistics.bounds import drop_bounds, items_needed, median_bounds, rate_bounds, spend
+from autocompress.statistics.bounds import drop_bounds, items_needed, least_values, median_bounds, rate_bounds, spend
 from autocompress.statistics.sequential import readings
 
 FLOATS = NDArray[np.float64]
+# what a single reading tells exactly
+EXACT = ("size_mb", "download_mb")
 
 
 def judge(
@@ -35,16 +37,16 @@ def judge(
 ) -> Verdict:
     """Judge a measurement: one finding per budget.
 
-    Each bound is one-sided at `alpha`; `accuracy_alpha` replaces it for accuracy, where several looks at the
-    same items share one error probability. A budget is met only when the far bound keeps it, exceeded when the
-    near bound breaks it.
+    Each bound is one-sided at `alpha`; `accuracy_alpha` replaces it for accuracy, where several looks at the same
+    items share one error probability. Bounds on time are taken over the loads of the file, those on memory over
+    processes. A budget is met only when the far bound keeps it, exceeded when the near bound breaks it.
     """
     findings = []
     for budget in budgets:
-        if budget.metric in SIZE_METRICS:
+        if budget.metric in EXACT:
             findings.append(_exact(budget, measurement))
-        elif budget.metric in TIME_METRICS:
-            findings.append(_in_blocks(budget, measurement, alpha, statistic, batch))
+        elif budget.metric == "memory_mb" or budget.metric in TIME_METRICS:
+            findings.append(_repeated(budget, measurement, alpha, statistic, batch))
         elif budget.metric in ACCURACY_METRICS:
             findings.append(_accuracy(budget, measurement, accuracy_alpha or alpha))
     return Verdict(tuple(findings))
@@ -143,11 +145,11 @@ def _exact(budget: Budget, measurement: Measurement) -> Finding:
     return _decide(budget, value, value, value, samples=1)
 
 
-def _in_blocks(budget: Budget, measurement: Measurement, alpha: float, statistic: str, batch: int) -> Finding:
+def _repeated(budget: Budget, measurement: Measurement, alpha: float, statistic: str, batch: int) -> Finding:
     metric = "latency_ms"
-    if budget.metric == "energy_mj":
-        # an energy counter gives the total of a block of calls
-        metric, statistic = "energy_mj", "mean"
+    if budget.metric in ("energy_mj", "memory_mb"):
+        # an energy counter gives the total of a block of calls, a process has one peak
+        metric, statistic = budget.metric, "mean"
     reading, baseline = measurement.readings.get(metric), measurement.baseline.get(metric)
     if reading is None:
         no_counter = metric == "energy_mj" and "latency_ms" in measurement.readings
@@ -157,13 +159,33 @@ def _in_blocks(budget: Budget, measurement: Measurement, alpha: float, statistic
         return _unmeasured(budget, "the baseline was not measured")
     if budget.relative and measurement.unchanged:
         return _decide(budget, 1.0, 1.0, 1.0, samples=1, note="the baseline itself")
-    blocks = measurement.block_ratios(metric, statistic) if budget.relative else reading.block_statistic(statistic)
-    low, high = median_bounds(blocks, alpha)
-    value = float(np.median(blocks))
+    if budget.relative and baseline is not None and (baseline.samples <= 0).any():
+        return _unmeasured(budget, "the baseline's is 0")
+    loads = measurement.load_ratios(metric, statistic) if budget.relative else reading.load_statistic(statistic)
+    low, high = median_bounds(loads, alpha)
+    value = float(np.median(loads))
     if budget.metric == "throughput_per_s":
         scale = 1.0 if budget.relative else 1000.0 * batch
         value, low, high = scale / value, _over(scale, high), _over(scale, low)
-    return _decide(budget, value, low, high, samples=len(blocks))
+    few = _too_few_processes if metric == "memory_mb" else too_few
+    return _decide(budget, value, low, high, samples=len(loads), note=few(len(loads), measurement, alpha))
+
+
+def _too_few_processes(processes: int, measurement: Measurement, alpha: float) -> str:
+    least = least_values(alpha)
+    counted = "1 process is" if processes == 1 else f"{processes} processes are"
+    return "" if processes >= least else f"{counted} too few for an interval, which takes {least}"
+
+
+def too_few(loads: int, measurement: Measurement, alpha: float) -> str:
+    """Says that so many loads of a file are too few for an interval; empty where they are enough."""
+    least = least_values(alpha)
+    if loads >= least:
+        return ""
+    seconds = measurement.conditions.max_seconds if measurement.conditions else None
+    within = "" if seconds is None else f" in {seconds:g} s"
+    counted = f"1 load{within} is" if loads == 1 else f"{loads} loads{within} are"
+    return f"{counted} too few for an interval, which takes {least}: raise protocol.max_seconds"
 
 
 def _over(scale: float, value: float) -> float:

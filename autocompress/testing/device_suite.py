@@ -14,6 +14,7 @@ import pytest
 from onnx import helper
 
 from autocompress.core.artifact import Artifact
+from autocompress.core.budget import Budget
 from autocompress.core.device import Device, require_described
 from autocompress.core.machine import Fingerprint
 from autocompress.core.measurement import Measurement
@@ -148,10 +149,27 @@ class DeviceSuite:
     def test_more_weights_take_more_memory(self, compared: list[Measurement]) -> None:
         heavy, tiny = (measurement.readings["memory_mb"] for measurement in compared)
         assert heavy.unit == tiny.unit == "MB"
+        # no budget asks for it, so one process does
         assert heavy.samples.shape == tiny.samples.shape == (1,)
         assert tiny.value > 0
         # the weights alone are 25 MB
         assert heavy.value > tiny.value + 15
+
+    @pytest.mark.parametrize(("confidence", "processes"), [(0.95, 5), (0.99, 7)])
+    def test_memory_with_a_budget_is_taken_in_as_many_processes_as_an_interval_takes(
+        self, mlp: Exported, brief_profile: Profile, confidence: float, processes: int
+    ) -> None:
+        limited = replace(brief_profile, budgets=(Budget("memory_mb", 1.0),), confidence=confidence)
+        (measurement,) = self.connected().measure([mlp.artifact], limited)
+        peaks = measurement.readings["memory_mb"].samples
+        assert peaks.shape == (processes,)
+        assert (peaks > 0).all()
+        # each process did the same
+        assert peaks.max() < 2 * peaks.min()
+
+    def test_memory_is_repeated_where_it_is_asked_for(self, mlp: Exported, brief_profile: Profile) -> None:
+        (measurement,) = self.connected().measure([mlp.artifact], brief_profile, also=("memory_mb",))
+        assert measurement.readings["memory_mb"].samples.shape == (5,)
 
     def test_conditions_say_what_was_measured_and_how(self, mlp: Exported) -> None:
         device = self.connected()
@@ -169,8 +187,16 @@ class DeviceSuite:
         (measurement,) = self.connected().measure([mlp.artifact], brief_profile)
         conditions = measurement.conditions
         assert conditions is not None
-        blocks = len(measurement.readings["latency_ms"].samples) + conditions.dropped_blocks
-        assert conditions.loads == blocks > 1
+        reading = measurement.readings["latency_ms"]
+        assert conditions.loads == len(reading.samples) + conditions.dropped_blocks > 1
+        assert reading.loads is not None
+        assert (np.diff(reading.loads) > 0).all()
+
+    def test_artifacts_measured_together_share_the_numbers_of_their_loads(self, compared: list[Measurement]) -> None:
+        heavy, tiny = (measurement.readings["latency_ms"].loads for measurement in compared)
+        assert heavy is not None
+        assert tiny is not None
+        assert heavy.tolist() == tiny.tolist()
 
     def test_each_artifact_has_its_own_conditions(self, compared: list[Measurement], heavy: Artifact) -> None:
         hashes = [measurement.conditions.artifact_hash for measurement in compared if measurement.conditions]

@@ -5,7 +5,7 @@ The files are real ONNX files, scored in the real runtime; only the times and th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -46,6 +46,7 @@ from autocompress.run.search import Search
 from autocompress.run.stages import Planned, find_facts, measure_baseline, plan_space, take_probes
 from autocompress.runtimes import OnnxRuntime
 from autocompress.runtimes.onnx_file import save_model
+from autocompress.statistics.bounds import least_values
 from autocompress.strategies import Bisection
 from autocompress.system.progress import Deadline, Progress, silent
 from autocompress.system.workspace import Workspace
@@ -119,12 +120,14 @@ def answering(path: Path, variant: Variant) -> Artifact:
 class FakeDevice(Device):
     """A device that returns the latency written in a file, else the baseline's, without waiting.
 
-    Blocks differ from it by at most the share `jitter`. `measured` keeps the artifacts of every call, by hash.
+    Blocks differ from it by at most the share `jitter`. `measured` keeps the artifacts of every call, by hash, and
+    `profiles` its profile.
     """
 
     def __init__(self, blocks: int = 12, jitter: float = 0.0) -> None:
         self.blocks, self.jitter = blocks, jitter
         self.measured: list[tuple[str, ...]] = []
+        self.profiles: list[Profile] = []
 
     scheme = "fake"
 
@@ -149,11 +152,13 @@ class FakeDevice(Device):
         profile: Profile,
         example: Example | None = None,
         max_seconds: float | None = None,
+        also: Collection[str] = (),
     ) -> list[Measurement]:
         self.measured.append(tuple(artifact.hash for artifact in artifacts))
-        return [self._measure(artifact, profile) for artifact in artifacts]
+        self.profiles.append(profile)
+        return [self._measure(artifact, profile, also) for artifact in artifacts]
 
-    def _measure(self, artifact: Artifact, profile: Profile) -> Measurement:
+    def _measure(self, artifact: Artifact, profile: Profile, also: Collection[str]) -> Measurement:
         written = {entry.key: entry.value for entry in onnx.load(artifact.path).metadata_props}
         if written.get("dies") == "True":
             raise RuntimeFailureError("died while it was measured.", where=artifact.entry)
@@ -161,10 +166,14 @@ class FakeDevice(Device):
         # the baseline's blocks are slow where the candidate's are fast, so that their ratio varies too
         sign = 1.0 if "latency_ms" in written else -1.0
         spread = 1.0 + sign * self.jitter * np.linspace(-1.0, 1.0, self.blocks)
+        repeated = profile.limits("memory_mb") or "memory_mb" in also
+        processes = least_values(profile.alpha) if repeated else 1
         return Measurement(
             {
-                "latency_ms": Reading("ms", np.repeat(latency_ms * spread[:, None], 3, axis=1)),
-                "memory_mb": Reading.one("MB", artifact.size_bytes / 1e6),
+                "latency_ms": Reading(
+                    "ms", np.repeat(latency_ms * spread[:, None], 3, axis=1), loads=np.arange(self.blocks)
+                ),
+                "memory_mb": Reading("MB", np.full(processes, artifact.size_bytes / 1e6)),
             },
             conditions=Conditions(
                 artifact.hash, "onnxruntime", {}, profile.runtime.threads, profile.protocol.batch, str(MACHINE)

@@ -24,12 +24,13 @@ from torch.nn import functional
 from autocompress.core.runtime import Example
 from autocompress.core.source import Split, whole
 from autocompress.core.task import Task
-from autocompress.data.augmentation_bank import AugmentationBank, seeded
+from autocompress.data.augmentation_bank import AugmentationBank
 from autocompress.data.module import call_by, flatten_outputs, inference_mode_of
 from autocompress.devices.meter.describe import describe
 from autocompress.errors import TechniqueError
 from autocompress.pruning.blocks import with_own_weights, with_shared_weights
 from autocompress.system.locks import working
+from autocompress.system.randomness import seeded
 from autocompress.training.checkpoints import Average, RecoveryState, load_checkpoint
 from autocompress.training.feature_matching import FeatureMatching
 from autocompress.training.teacher_cache import TeacherCache
@@ -171,13 +172,13 @@ def _train(state: RecoveryState, lesson: Lesson, checkpoint: Path, on_step: Call
     split = None if validation is None else validation.first(JUDGING_ITEMS)
     student.train()
     while state.step < schedule.steps:
-        # seeded by the step, so that dropout draws the same numbers after a resumption
+        # seeded by the step, so that dropout and whatever else draws gets the same numbers after a resumption
         with working(), seeded(schedule.seed * 1_000_003 + state.step):
             loss = _step(state, lesson)
         if not math.isfinite(loss):
             raise TechniqueError(f"the loss is no longer finite at step {state.step}.", where="recovery")
         if split is not None and (state.step % interval == 0 or state.step == schedule.steps):
-            with state.average.inside(student):
+            with state.average.inside(student), seeded(schedule.seed):
                 score = score_module(student, split, lesson.task, by_name=lesson.bank.by_name, place=lesson.place)
             state.best.consider(score, state.average.state)
             student.train()

@@ -1,3 +1,4 @@
+import random
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -511,3 +512,26 @@ def test_feeds_name_the_part_whose_data_do_not_fit() -> None:
     with pytest.raises(DataError) as caught:
         list(feeds(part, artifact_taking(None, 4), 5))
     assert caught.value.where == "data (test, validation third)"
+
+
+class Noisy:
+    """Items with whatever the global generators give."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        if index >= len(self):
+            raise IndexError
+        return np.array([random.random(), np.random.random(), float(torch.rand(()))]), index
+
+
+def test_an_item_of_random_transforms_is_always_the_same_and_the_users_generators_stay() -> None:
+    split = whole("train", as_source(Noisy()))
+    assert split.hash == split.hash
+    random.seed(1)
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.random.get_rng_state().tolist()
+    (alone, _), (among, _) = split.source.read([7]), split.source.read([3, 7])
+    np.testing.assert_array_equal(alone[0][0], among[0][1])
+    assert len(np.unique(np.concatenate([inputs[0] for inputs, _ in split.batches(4)]))) == 30
+    assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.random.get_rng_state().tolist())

@@ -104,6 +104,7 @@ def certificate(**changed: object) -> Prepare:
             "artifact_sha256": runtime.read(shop / "model.onnx").hash,
             "baseline_sha256": runtime.read(shop / "baseline.onnx").hash,
             "status": "met",
+            "confidence": 0.95,
             "issued": "2026-01-01T00:00:00+00:00",
             "findings": [],
             "versions": dict(runtime.versions),
@@ -211,6 +212,16 @@ def test_a_stale_certificate_leaves_accuracy_unmeasured_and_says_so(shop: Path) 
     done = gate(shop, *CERTIFIED, arguments=USUAL[:3])
     assert done.code == 3
     assert "stale" in done.out
+
+
+def test_a_certificate_of_less_confidence_leaves_accuracy_unmeasured_and_says_so(shop: Path) -> None:
+    certificate(confidence=0.6)(shop)
+    done = gate(shop, *CERTIFIED, "--json", "check.json", arguments=USUAL[:3])
+    assert done.code == 3
+    (only,) = json.loads((shop / "check.json").read_text(encoding="utf-8"))["checks"]
+    assert only["notes"] == [
+        "certificate.json was certified at 0.6, the profile asks 0.95: measure accuracy again with --data."
+    ]
 
 
 @pytest.mark.parametrize("jump", [-1e6, 1e6])

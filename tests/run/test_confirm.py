@@ -14,7 +14,7 @@ from autocompress.core.verdict import Standing, Status
 from autocompress.errors import DataError, RuntimeFailureError
 from autocompress.run.confirm import MAX_LOOKS, Confirmation, confirm, confirm_once
 from autocompress.run.record_store import open_record
-from autocompress.statistics.bounds import drop_bounds, spend
+from autocompress.statistics.bounds import drop_bounds, median_bounds, spend
 from autocompress.system.progress import Event
 from autocompress.testing.fakes import MACHINE, FakeDevice, Scripted, Stand, Variant, items_of, ramp, task_of, variants
 
@@ -128,11 +128,11 @@ def test_a_certificate_of_few_blocks_is_json_too(tmp_path: Path) -> None:
     assert json.loads(json.dumps(dict(found.certificate), allow_nan=False))["status"] == "undecided"
 
 
-def test_an_artifact_that_dies_when_it_is_confirmed_is_an_error_and_no_look(tmp_path: Path) -> None:
+def test_an_artifact_that_dies_when_it_is_confirmed_is_an_error_and_a_look(tmp_path: Path) -> None:
     made = stand(tmp_path, {"dies": Variant(dies=True)})
     with pytest.raises(RuntimeFailureError, match="died while it was measured"):
         confirmed(made, "dies")
-    assert len(made.record.looks) == 0
+    assert len(made.record.looks) == 1
 
 
 # looks
@@ -152,6 +152,23 @@ def test_each_look_at_another_file_spends_less_error_probability_than_the_one_be
     assert lost > 0
     assert [drop_of(c).high for c in found] == [100 * drop_bounds(lost, 0, 1000, alpha)[1] for alpha in spent]
     assert [drop_of(c).high for c in found] == sorted(drop_of(c).high for c in found)
+
+
+def test_times_share_the_error_probability_of_the_looks(tmp_path: Path) -> None:
+    names = ("one", "two", "three")
+    device = FakeDevice(blocks=9, jitter=0.1)
+    made = stand(tmp_path, {name: Variant(kilobytes=20 + i) for i, name in enumerate(names)}, device=device)
+    found = [confirmed(made, name) for name in names]
+    levels = [confirmation.certificate["error_probability"] for confirmation in found]
+    assert levels == pytest.approx([spend(ALPHA, look) for look in (1, 2, 3)])
+    # the same times are judged more strictly: of nine loads all are needed, and then no more than that
+    bounds = [confirmation.verdict.of("latency_ms") for confirmation in found]
+    assert [median_bounds(b.measurement.latency_ratios("p50"), a) for b, a in zip(found, levels, strict=True)] == [
+        (finding.low, finding.high) for finding in bounds if finding
+    ]
+    assert bounds[0].high < bounds[1].high == bounds[2].high
+    # and the device is asked to measure as much as that level takes
+    assert [profile.alpha for profile in device.profiles[-3:]] == pytest.approx(levels)
 
 
 def test_to_confirm_the_same_file_again_spends_nothing(tmp_path: Path) -> None:
@@ -180,11 +197,11 @@ def test_a_look_counts_before_it_is_taken(tmp_path: Path) -> None:
     assert len(made.record.looks) == 1
 
 
-def test_without_data_nothing_is_looked_at(tmp_path: Path) -> None:
+def test_without_data_only_times_are_looked_at(tmp_path: Path) -> None:
     made = stand(tmp_path, {"good": GOOD}, task=None)
     found = confirmed(made, "good")
-    assert len(made.record.looks) == 0
-    assert found.certificate["look"] == 0
+    assert len(made.record.looks) == found.certificate["look"] == 1
+    assert found.certificate["error_probability"] == pytest.approx(spend(ALPHA, 1))
     assert found.certificate["data"] is None
     assert found.certificate["accuracy_error_probability"] is None
     assert found.verdict.status is Status.UNDECIDED

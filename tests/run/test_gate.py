@@ -16,7 +16,7 @@ from autocompress.core.tools import Tools
 from autocompress.core.verdict import Finding, Standing, Status
 from autocompress.errors import DataError, DeviceError
 from autocompress.run import gate
-from autocompress.run.gate import Check, Gauge, check, tools_without_techniques
+from autocompress.run.gate import Certified, Check, Gauge, check, tools_without_techniques
 from autocompress.runtimes import OnnxRuntime
 from autocompress.testing.fakes import MACHINE, FakeDevice
 from autocompress.testing.networks import CLASSES, Exported, Exports, labelled
@@ -217,3 +217,29 @@ def test_a_check_is_json_with_artifact_status_and_findings(brief_profile: Profil
     assert data["status"] == "undecided"
     assert [finding["standing"] for finding in data["findings"]] == ["undecided", "met"]
     assert data["findings"][0]["low"] is None
+
+
+@pytest.mark.parametrize(
+    ("made_at", "asked", "serves"), [(0.6, 0.99, False), (0.95, 0.99, False), (0.95, 0.95, True), (0.99, 0.95, True)]
+)
+def test_a_certificate_serves_profiles_of_its_confidence_and_below(
+    cnn: Exported, brief_profile: Profile, made_at: float, asked: float, serves: bool
+) -> None:
+    runtime = OnnxRuntime()
+    drop = Finding(Budget("max_accuracy_drop_pp", 1.0), Standing.MET, 0.1, 0.0, 0.2, samples=300)
+    content = {
+        "artifact_sha256": cnn.artifact.hash,
+        "baseline_sha256": "",
+        "status": "met",
+        "confidence": made_at,
+        "issued": "2026-01-01",
+        "findings": [drop.to_json()],
+        "versions": dict(runtime.versions),
+        "machine_fingerprint": MACHINE.fingerprint,
+    }
+    certified = Certified.verify(content, "certificate.json", cnn.artifact, None)
+    profile = profile_of(brief_profile, {"max_accuracy_drop_pp": 1.0}, confidence=asked)
+    found = check(cnn.artifact, None, profile, scripted(FakeDevice()), None, certified)
+    assert finding_of(found, "max_accuracy_drop_pp").standing is (Standing.MET if serves else Standing.UNMEASURED)
+    told = f"certificate.json was certified at {made_at:g}, the profile asks {asked:g}: measure accuracy again"
+    assert [told in note for note in found.notes] == ([] if serves else [True])

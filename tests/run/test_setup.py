@@ -128,3 +128,11 @@ def test_a_run_is_not_resumed_on_another_machine_or_with_other_versions(run: Run
     first.close()
     with pytest.raises(RecordError, match=f"begun with other inputs: {part} changed"):
         opened(run, resume=True)
+
+
+def test_a_run_of_another_version_is_not_resumed(run: Run) -> None:
+    first = opened(run, resume=False)
+    first.notes.amend("schema", lambda _: 2)
+    first.close()
+    with pytest.raises(RecordError, match="has schema 2, this version reads 3"):
+        opened(run, resume=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -39,8 +39,9 @@ class ToyDevice(Device):
         profile: Profile,
         example: Example | None = None,
         max_seconds: float | None = None,
+        also: Collection[str] = (),
     ) -> list[Measurement]:
-        return self._here.measure(artifacts, profile, example, max_seconds)
+        return self._here.measure(artifacts, profile, example, max_seconds, also)
 
     def load(self, artifact: Artifact, profile: Profile) -> Session:
         return self._here.load(artifact, profile)

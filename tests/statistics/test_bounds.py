@@ -11,6 +11,7 @@ from scipy import optimize, stats
 from autocompress.statistics.bounds import (
     drop_bounds,
     items_needed,
+    least_values,
     median_bounds,
     rate_bounds,
     smallest_drop_shown,
@@ -279,6 +280,13 @@ def test_all_looks_together_spend_no_more_than_alpha(alpha: float, looks: int) -
 def test_the_first_look_gets_most_and_the_second_a_quarter_of_that() -> None:
     assert spend(0.05, 1) == pytest.approx(0.030396, abs=1e-6)
     assert spend(0.05, 2) == pytest.approx(0.007599, abs=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.05, 1 - 0.95, 0.0304, 0.025, 0.01, 1 / 128, 0.0019])
+def test_the_least_number_of_values_is_the_least_with_bounds(alpha: float) -> None:
+    least = least_values(alpha)
+    assert np.isfinite(median_bounds(np.ones(least), alpha)).all()
+    assert not np.isfinite(median_bounds(np.ones(least - 1), alpha)).any()
 
 
 @pytest.mark.parametrize("look", [0, -1])

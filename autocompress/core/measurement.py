@@ -25,12 +25,14 @@ class Reading:
 
     `samples` has shape `(n,)`, or `(blocks, calls)` for what is timed in blocks: calls of one block are
     correlated, so blocks are the unit of repetition. With `items` it is a score of so many items together: first its
-    value, then its values on samples of the items drawn with replacement, the same draws for every model.
+    value, then its values on samples of the items drawn with replacement, the same draws for every model. `bounds` are
+    the least and the greatest value that a sample can have, None where they are not known.
     """
 
     unit: str
     samples: NDArray[np.float64]
     items: int | None = None
+    bounds: tuple[float, float] | None = None
 
     def statistic(self, name: str) -> float:
         """`mean` or a percentile (`p50`, `p90`, `p95`, `p99`) over all samples."""
@@ -58,6 +60,7 @@ class Reading:
         return {
             "unit": self.unit,
             "items": self.items,
+            "bounds": None if self.bounds is None else list(self.bounds),
             "shape": list(self.samples.shape),
             "float64_zlib_base64": base64.b64encode(packed).decode("ascii"),
         }
@@ -67,7 +70,9 @@ class Reading:
         """The reading that `to_json` wrote."""
         raw = zlib.decompress(base64.b64decode(data["float64_zlib_base64"]))
         samples = np.frombuffer(raw, dtype="<f8").reshape(data["shape"]).astype(np.float64)
-        return Reading(str(data["unit"]), samples, data.get("items"))
+        bounds = data.get("bounds")
+        known = None if bounds is None else (float(bounds[0]), float(bounds[1]))
+        return Reading(str(data["unit"]), samples, data.get("items"), known)
 
     @staticmethod
     def one(unit: str, value: float) -> Reading:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.core.aggregate import AGGREGATES, Aggregate, first_output
+from autocompress.core.score_bounds import RATE, Bounds, as_bounds
 from autocompress.core.source import Array, Split, as_source, third, to_array, whole
 from autocompress.errors import DataError
 
@@ -31,6 +32,10 @@ class Task:
         score: `score(outputs, targets) -> (n,)`, higher is better; by name (`top1`, `top5`, `negative_error`,
             `token_accuracy`) or a callable on numpy arrays. `outputs` is one array, or a tuple for several. A score of
             all items together is an `Aggregate`, or one by name: `macro_f1`, `spearman`, `negative_perplexity`.
+        score_bounds: the least and the greatest value that a callable score or `negative_error` gives an item, such as
+            `(0, 1)`. Scores in known bounds are read until the answer is clear and judged by bounds that hold for every
+            distribution; without them all items are read and the bounds are asymptotic. Those of `top1`, `top5` and
+            `token_accuracy` are known.
         loss: `loss(outputs, targets)` on tensors, for training.
         augment: a function on a batch of input tensors, for training.
     """
@@ -42,6 +47,7 @@ class Task:
     loss: Loss | None = None
     augment: Augment | None = None
     name: str = "data"
+    score_bounds: Bounds | None = None
 
     def __post_init__(self) -> None:
         for field in ("test", "train", "val"):
@@ -54,6 +60,15 @@ class Task:
             raise DataError(
                 f"there is no score named {self.score!r}.", where="score", hint=f"Known: {', '.join(known)}."
             )
+        if self.score_bounds is not None:
+            if self.aggregate is not None:
+                raise DataError(
+                    f"cannot be given for {self.score_name}: no item has a score of its own.",
+                    where="score_bounds",
+                    hint="Leave them out.",
+                )
+            fixed = SCORE_BOUNDS.get(self.score) if isinstance(self.score, str) else None
+            object.__setattr__(self, "score_bounds", as_bounds(self.score_bounds, self.score_name, fixed))
 
     @property
     def validation(self) -> Split | None:
@@ -122,6 +137,12 @@ class Task:
         if not np.isfinite(result).all():
             raise DataError("returned values that are not finite.", where="score")
         return result
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """The least and the greatest value of an item's score, None where they are not known."""
+        fixed = SCORE_BOUNDS.get(self.score) if isinstance(self.score, str) else None
+        return self.score_bounds or fixed
 
     def columns(self, outputs: Any, targets: Array) -> dict[str, NDArray[np.float64]]:
         """The `score` of each item and, in classification, its predicted class `answer` and its `label`."""
@@ -223,3 +244,4 @@ SCORES: Mapping[str, Score] = {
     "negative_error": negative_error,
     "token_accuracy": token_accuracy,
 }
+SCORE_BOUNDS: Mapping[str, Bounds] = dict.fromkeys(("top1", "top5", "token_accuracy"), RATE)

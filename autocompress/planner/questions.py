@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
+
 from autocompress.core.budget import ACCURACY_METRICS, SIZE_METRICS, TIME_METRICS
 from autocompress.core.facts import Family
 from autocompress.core.plan import Effort
+from autocompress.core.profile import Profile
+from autocompress.core.task import Task
 from autocompress.core.technique import Technique
 from autocompress.core.verdict import Status
 from autocompress.planner.rules import Branch, Effect, Rule, Situation, needs, otherwise, yes_or_no
 from autocompress.planner.target import target_of
+from autocompress.statistics.betting import bounded_mean_bounds
 from autocompress.statistics.bounds import smallest_drop_shown, spend
 from autocompress.statistics.judging import last_level
 
@@ -45,9 +50,19 @@ def _accuracy_cannot_be_shown(s: Situation) -> tuple[bool, str]:
     holdout = s.task.holdout if s.task else None
     if limit is None or holdout is None:
         return False, "no limit on the accuracy drop" if limit is None else "no data"
-    level = last_level(s.profile, len(holdout), spend(s.profile.alpha, 1))
-    least = 100 * smallest_drop_shown(len(holdout), level)
+    if s.task is None or s.task.aggregate is not None:
+        return False, "figures of all items together have no smallest drop that can be shown"
+    least = 100 * _smallest_drop_shown(s.profile, s.task, len(holdout))
     return limit < least, f"{len(holdout)} holdout items can show a drop of {least:.2f} pp at best"
+
+
+def _smallest_drop_shown(profile: Profile, task: Task, items: int) -> float:
+    """The upper bound of the drop when no item's score changed."""
+    alpha = spend(profile.alpha, 1)
+    if task.score == "token_accuracy":
+        return bounded_mean_bounds(np.zeros(items), -1.0, 1.0, alpha)[1]
+    # a function's scores may be right or wrong, which shows smaller drops
+    return smallest_drop_shown(items, last_level(profile, items, alpha))
 
 
 def _asks_accuracy_without_data(s: Situation) -> tuple[bool, str]:

@@ -325,7 +325,8 @@ RULES: tuple[Rule, ...] = (
         Effect(warn=True),
         "no candidate can be confirmed, however good; give more test items or a wider budget.",
         "nothing speaks against it.",
-        "Tango, Statistics in Medicine 17 (1998): the bound without a changed answer is z^2/(n+z^2)",
+        "Tango, Statistics in Medicine 17 (1998): the bound without a changed answer is z^2/(n+z^2); "
+        "for shares of tokens Waudby-Smith and Ramdas, JRSS B 86 (2024)",
     ),
     yes_or_no(
         "beyond",

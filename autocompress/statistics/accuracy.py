@@ -117,11 +117,11 @@ def _drop(budget: Budget, baseline: FLOATS, score: FLOATS, known: Bounds | None,
         reach = known[1] - known[0]
         low, high = bounded_mean_bounds(drops, -reach, reach, alpha)
         needed = _beyond(n, items_for_bounded_mean(drops, -reach, reach, limit, alpha))
-        note = f"mean over {n} items"
+        note = f"mean over {n:,} items"
     else:
         low, high = mean_bounds(drops, alpha) if drops.any() else _unchanged_bounds(score, alpha)
         needed = _further_items(value - budget.limit, scale * float(drops.std()) / math.sqrt(n), n, alpha)
-        note = f"mean over {n} items"
+        note = f"mean over {n:,} items"
     note = note if known is not None else f"{note}; {NO_RANGE}"
     return decide_with_need(budget, value, scale * low, scale * high, n, note, needed)
 
@@ -169,4 +169,5 @@ def _aggregate(budget: Budget, reading: Reading, measurement: Measurement, alpha
     value = float(drawn[0])
     error = float(drawn[1:].std()) if np.isfinite(drawn).all() else math.inf
     needed = _further_items(value - budget.limit, error, items, alpha)
-    return decide_with_need(budget, value, low, high, items, f"{reading.unit} over {items} items; {ASYMPTOTIC}", needed)
+    note = f"{reading.unit} over {items:,} items; {ASYMPTOTIC}"
+    return decide_with_need(budget, value, low, high, items, note, needed)

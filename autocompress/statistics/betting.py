@@ -47,7 +47,8 @@ def bounded_mean_bounds(values: FLOATS, low: float, high: float, alpha: float) -
 def items_for_bounded_mean(values: FLOATS, low: float, high: float, limit: float, alpha: float) -> int | None:
     """Total number of items at which the bounds would clear `limit`.
 
-    They are taken to be like the `n` at hand, shape `(n,)`. None without items, when the mean lies at the limit, or when more than 100 million items would be needed.
+    They are taken to be like the `n` at hand, shape `(n,)`. None without items, when the mean lies at the limit, or
+    when more than 100 million items would be needed.
 
     Raises:
         ValueError: as `bounded_mean_bounds`.

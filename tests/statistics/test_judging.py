@@ -670,7 +670,7 @@ def rare_total_losses(seed: int, items: int = 1_000, share: float = 0.008) -> tu
     """Scores before and after: a share of the items loses all of 0.85, the others next to nothing."""
     random = np.random.default_rng(seed)
     before = np.full(items, 0.85)
-    after = before + random.normal(0, 0.001, items)
+    after = before + random.normal(0, 0.001, items).round(4)
     return before, np.where(random.random(items) < share, 0.0, after)
 
 
@@ -717,7 +717,7 @@ def test_scores_without_bounds_are_read_to_the_end_and_the_bound_is_called_asymp
     assert (taken[-1], level) == (10_000, ALPHA)
     assert len(taken) == 2
     finding = finding_of(SCORE_DROP.budgets[0], measurement)
-    assert "mean over 10000 items; the bound is asymptotic: the score's range is not known" in finding.sentence
+    assert "mean over 10,000 items; the bound is asymptotic: the score's range is not known" in finding.sentence
 
 
 def test_figures_of_all_items_together_are_read_to_the_end_and_called_asymptotic() -> None:
@@ -730,7 +730,7 @@ def test_figures_of_all_items_together_are_read_to_the_end_and_called_asymptotic
     measurement, level = look_until_clear(SCORE_DROP, 5_000, ALPHA, take)
     assert (taken, level) == ([250, 5_000], ALPHA)
     sentence = finding_of(SCORE_DROP.budgets[0], measurement).sentence
-    assert "macro_f1 over 5000 items; the bound is asymptotic" in sentence
+    assert "macro_f1 over 5,000 items; the bound is asymptotic" in sentence
 
 
 def test_wider_bounds_of_the_score_give_wider_bounds_of_the_drop() -> None:

@@ -11,6 +11,7 @@ from autocompress.core.budget import ACCURACY_METRICS, SIZE_METRICS, TIME_METRIC
 from autocompress.core.facts import Family
 from autocompress.core.plan import Effort
 from autocompress.core.profile import Profile
+from autocompress.core.score_bounds import RATE, Bounds, is_within
 from autocompress.core.task import Task
 from autocompress.core.technique import Technique
 from autocompress.core.verdict import Status
@@ -46,23 +47,27 @@ def _has_no_training_data(s: Situation) -> tuple[bool, str]:
 
 
 def _accuracy_cannot_be_shown(s: Situation) -> tuple[bool, str]:
-    limit = _allowed_drop(s)
+    asked = next((b for b in s.profile.budgets if b.metric in ("max_accuracy_drop_pp", "max_score_drop")), None)
     holdout = s.task.holdout if s.task else None
-    if limit is None or holdout is None:
-        return False, "no limit on the accuracy drop" if limit is None else "no data"
-    if s.task is None or s.task.aggregate is not None:
-        return False, "figures of all items together have no smallest drop that can be shown"
-    least = 100 * _smallest_drop_shown(s.profile, s.task, len(holdout))
-    return limit < least, f"{len(holdout)} holdout items can show a drop of {least:.2f} pp at best"
+    if asked is None or s.task is None or holdout is None:
+        return False, "no limit on the accuracy drop" if asked is None else "no data"
+    in_points = asked.metric == "max_accuracy_drop_pp"
+    bounds = s.task.bounds or (RATE if in_points else None)
+    if bounds is None or s.task.aggregate is not None:
+        return False, "the score has no bounds, so no drop is the smallest that can be shown"
+    least = (100 if in_points else 1) * _smallest_drop_shown(s.profile, s.task, bounds, len(holdout))
+    shown = f"{least:.2f}" if in_points else f"{least:.2g}"
+    return asked.limit < least, f"{len(holdout)} holdout items can show a drop of {shown} {asked.unit} at best"
 
 
-def _smallest_drop_shown(profile: Profile, task: Task, items: int) -> float:
+def _smallest_drop_shown(profile: Profile, task: Task, bounds: Bounds, items: int) -> float:
     """The upper bound of the drop when no item's score changed."""
     alpha = spend(profile.alpha, 1)
-    if task.score == "token_accuracy":
-        return bounded_mean_bounds(np.zeros(items), -1.0, 1.0, alpha)[1]
-    # a function's scores may be right or wrong, which shows smaller drops
-    return smallest_drop_shown(items, last_level(profile, items, alpha))
+    if task.score != "token_accuracy" and is_within(bounds, RATE):
+        # a function's scores may be right or wrong, which shows smaller drops
+        return smallest_drop_shown(items, last_level(profile, items, alpha))
+    reach = bounds[1] - bounds[0]
+    return bounded_mean_bounds(np.zeros(items), -reach, reach, alpha)[1]
 
 
 def _asks_accuracy_without_data(s: Situation) -> tuple[bool, str]:

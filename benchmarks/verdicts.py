@@ -1,12 +1,14 @@
 """How often an accuracy gate is wrong: simulated gates whose true drop is known.
 
-    python benchmarks/verdicts.py [--gates 4000]
+    python benchmarks/verdicts.py [--gates 4000] [--score-gates 200]
 
 Each item of a candidate is lost, won or unchanged, independently, at stated rates. A false pass is "met" where the
 true drop lies at the limit of one point; power is "met" where nothing is lost in truth. Three gates: this package's on
 all items at once, the same read in chunks that end when the answer is clear, and the point estimate (observed drop <=
 limit). Then the best of 30 candidates that all lose one point: a third of the items selects, up to four are
-confirmed on the rest. Writes benchmarks/results/verdicts.json. A minute on two cores.
+confirmed on the rest. Then scores that are neither right nor wrong (`score_kinds.py`): met where the true drop lies
+at the limit and where nothing is lost, and the widths of bounds. Writes benchmarks/results/verdicts.json. Some minutes
+on two cores.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from score_kinds import compare_widths, replay_kinds
 
 from autocompress.run.confirm import MAX_LOOKS
 from autocompress.statistics.bounds import drop_bounds, spend
@@ -106,7 +109,9 @@ def best_of_many(random: np.random.Generator, gates: int, n: int, changed: float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gates", type=int, default=4000)
-    gates = parser.parse_args().gates
+    parser.add_argument("--score-gates", type=int, default=200)
+    given = parser.parse_args()
+    gates, score_gates = given.gates, given.score_gates
     random = np.random.default_rng(0)
     error = 3 * math.sqrt(ALPHA * (1 - ALPHA) / gates)
     print(f"false passes may be {ALPHA:.3f}, within {error:.3f} by chance\n")
@@ -131,9 +136,18 @@ def main() -> None:
             row = best_of_many(random, gates, n, changed)
             many.append(row)
             print(f"| {n:,} | {changed:.0%} | {row['confirmed']:.3f} | {row['point_estimate']:.3f} |")
-    RESULTS.write_text(
-        json.dumps({"gates": gates, "alpha": ALPHA, "single": rows, "best_of_many": many}, indent=2) + "\n"
-    )
+    error = 3 * math.sqrt(ALPHA * (1 - ALPHA) / score_gates)
+    print(f"\n{score_gates} gates for each kind of score: {ALPHA:.3f}, within {error:.3f} by chance\n")
+    content = {
+        "gates": gates,
+        "alpha": ALPHA,
+        "single": rows,
+        "best_of_many": many,
+        "score_gates": score_gates,
+        "score_kinds": replay_kinds(score_gates),
+        "widths_pp": compare_widths(),
+    }
+    RESULTS.write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ def data() -> Task:
         test=(images[1000:], masks[1000:]),
         train=(images[:1000], masks[:1000]),
         score=overlap,
+        score_bounds=(0, 1),
         loss=nn.functional.binary_cross_entropy_with_logits,
         name="digit masks",
     )

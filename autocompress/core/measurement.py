@@ -25,7 +25,8 @@ class Reading:
 
     `samples` has shape `(n,)`, or `(blocks, calls)` for what is timed in blocks: calls of one block are
     correlated, so blocks are the unit of repetition. With `items` it is a score of so many items together: first its
-    value, then its values on samples of the items drawn with replacement, the same draws for every model.
+    value, then its values on samples of the items drawn with replacement, the same draws for every model. `bounds` are
+    the least and the greatest value that a sample can have, None where they are not known.
 
     `loads` has shape `(blocks,)` and numbers the loading of the file that each block was taken under. A file is faster
     or slower for as long as it stays loaded, so loads, and not blocks, are the unit of intervals. None means that every
@@ -36,6 +37,7 @@ class Reading:
     samples: NDArray[np.float64]
     items: int | None = None
     loads: NDArray[np.int64] | None = None
+    bounds: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.loads is not None and self.loads.shape != self.samples.shape[:1]:
@@ -72,6 +74,7 @@ class Reading:
             "unit": self.unit,
             "items": self.items,
             "loads": None if self.loads is None else self.loads.tolist(),
+            "bounds": None if self.bounds is None else list(self.bounds),
             "shape": list(self.samples.shape),
             "float64_zlib_base64": base64.b64encode(packed).decode("ascii"),
         }
@@ -82,7 +85,9 @@ class Reading:
         raw = zlib.decompress(base64.b64decode(data["float64_zlib_base64"]))
         samples = np.frombuffer(raw, dtype="<f8").reshape(data["shape"]).astype(np.float64)
         loads = None if data["loads"] is None else np.array(data["loads"], dtype=np.int64)
-        return Reading(str(data["unit"]), samples, data["items"], loads)
+        bounds = data["bounds"]
+        known = None if bounds is None else (float(bounds[0]), float(bounds[1]))
+        return Reading(str(data["unit"]), samples, data["items"], loads, known)
 
     @staticmethod
     def one(unit: str, value: float) -> Reading:

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.core.aggregate import AGGREGATES, Aggregate, first_output
+from autocompress.core.code_hash import code_hash
+from autocompress.core.score_bounds import RATE, Bounds, as_bounds
 from autocompress.core.source import Array, Split, as_source, third, to_array, whole
 from autocompress.errors import DataError
 
@@ -31,6 +33,10 @@ class Task:
         score: `score(outputs, targets) -> (n,)`, higher is better; by name (`top1`, `top5`, `negative_error`,
             `token_accuracy`) or a callable on numpy arrays. `outputs` is one array, or a tuple for several. A score of
             all items together is an `Aggregate`, or one by name: `macro_f1`, `spearman`, `negative_perplexity`.
+        score_bounds: the least and the greatest value that a callable score or `negative_error` gives an item, such as
+            `(0, 1)`. Scores in known bounds are read until the answer is clear and judged by bounds that hold for every
+            distribution; without them all items are read and the bounds are asymptotic. Those of `top1`, `top5` and
+            `token_accuracy` are known.
         loss: `loss(outputs, targets)` on tensors, for training.
         augment: a function on a batch of input tensors, for training.
         left_out: indices of test items that must not confirm, as a run finds them: they occur elsewhere as well.
@@ -43,6 +49,7 @@ class Task:
     loss: Loss | None = None
     augment: Augment | None = None
     name: str = "data"
+    score_bounds: Bounds | None = None
     left_out: Sequence[int] = ()
 
     def __post_init__(self) -> None:
@@ -61,6 +68,15 @@ class Task:
             raise DataError(
                 f"there is no score named {self.score!r}.", where="score", hint=f"Known: {', '.join(known)}."
             )
+        if self.score_bounds is not None:
+            if self.aggregate is not None:
+                raise DataError(
+                    f"cannot be given for {self.score_name}: no item has a score of its own.",
+                    where="score_bounds",
+                    hint="Leave them out.",
+                )
+            fixed = SCORE_BOUNDS.get(self.score) if isinstance(self.score, str) else None
+            object.__setattr__(self, "score_bounds", as_bounds(self.score_bounds, self.score_name, fixed))
 
     @property
     def validation(self) -> Split | None:
@@ -136,6 +152,12 @@ class Task:
             raise DataError("returned values that are not finite.", where="score")
         return result
 
+    @property
+    def bounds(self) -> Bounds | None:
+        """The least and the greatest value of an item's score, None where they are not known."""
+        fixed = SCORE_BOUNDS.get(self.score) if isinstance(self.score, str) else None
+        return self.score_bounds or fixed
+
     def columns(self, outputs: Any, targets: Array) -> dict[str, NDArray[np.float64]]:
         """The `score` of each item and, in classification, its predicted class `answer` and its `label`."""
         found = {"score": self.scores(outputs, targets)}
@@ -143,6 +165,21 @@ class Task:
             found["answer"] = first_output(outputs).argmax(1).astype(np.float64)
             found["label"] = np.asarray(targets).astype(np.float64)
         return found
+
+    @property
+    def score_name(self) -> str:
+        """The name of the score; for a callable, where it is defined."""
+        if isinstance(self.score, str):
+            return self.score
+        if isinstance(self.score, Aggregate):
+            return self.score.name
+        kind = self.score if hasattr(self.score, "__qualname__") else type(self.score)
+        return f"{kind.__module__}.{kind.__qualname__}"
+
+    @property
+    def score_code(self) -> str:
+        """A hash of what the score computes, and of its bounds."""
+        return code_hash((self.score, self.bounds))
 
     def value(self, scores: NDArray[np.float64]) -> float:
         """The score of all items: the mean of their `scores`, or what the aggregate computes from them."""
@@ -226,3 +263,4 @@ SCORES: Mapping[str, Score] = {
     "negative_error": negative_error,
     "token_accuracy": token_accuracy,
 }
+SCORE_BOUNDS: Mapping[str, Bounds] = dict.fromkeys(("top1", "top5", "token_accuracy"), RATE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from autocompress.core.device import Device
 from autocompress.core.measurement import Measurement, Reading
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import feeds
+from autocompress.core.score_bounds import RATE, Bounds, require_inside
 from autocompress.core.source import Split
 from autocompress.core.task import Task
 from autocompress.errors import RuntimeFailureError
@@ -61,7 +62,7 @@ class Scorer:
         `answer` is the predicted class and `label` the right one.
 
         Raises:
-            DataError: when the data do not fit the artifact or its outputs.
+            DataError: when the data do not fit the artifact or its outputs, or a score lies outside of its bounds.
             RuntimeFailureError: when outputs are not finite.
         """
         sheet = self._sheets.setdefault((artifact.hash, split.name), _Sheet())
@@ -72,10 +73,18 @@ class Scorer:
         units = {"score": "score", "answer": "class", "label": "class"}
         found = {name: Reading(units[name], rows[places]) for name, rows in sheet.columns.items()}
         aggregate = self.task.aggregate
-        if aggregate is not None:
+        if aggregate is None:
+            found["score"] = replace(found["score"], bounds=self._bounds(found["score"].samples))
+        else:
             drawn = replicates(found["score"].samples, aggregate.value)
             found["score"] = Reading(aggregate.name, drawn, len(split))
         return found
+
+    def _bounds(self, scores: NDArray[np.float64]) -> Bounds | None:
+        """The bounds of a score: the task's, else 0 and 1 where a budget in points says that it is a rate."""
+        if self.task.bounds is not None or not self.profile.limits("max_accuracy_drop_pp", "min_accuracy"):
+            return self.task.bounds
+        return RATE if len(scores) and scores.min() >= 0 and scores.max() <= 1 else None
 
     def _scored(self, artifact: Artifact, split: Split) -> dict[str, NDArray[np.float64]]:
         session = self.device.load(artifact, self.profile)
@@ -92,4 +101,7 @@ class Scorer:
             given = outputs[0] if len(outputs) == 1 else outputs
             for name, rows in self.task.columns(given, targets).items():
                 found.setdefault(name, []).append(rows)
-        return {name: np.concatenate(rows) for name, rows in found.items()} or {"score": np.zeros(0)}
+        scored = {name: np.concatenate(rows) for name, rows in found.items()} or {"score": np.zeros(0)}
+        if self.task.bounds is not None:
+            require_inside(scored["score"], split.indices, self.task.bounds)
+        return scored

@@ -5,13 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
+
 from autocompress.core.budget import ACCURACY_METRICS, SIZE_METRICS, TIME_METRICS
 from autocompress.core.facts import Family
 from autocompress.core.plan import Effort
+from autocompress.core.profile import Profile
+from autocompress.core.score_bounds import RATE, Bounds, is_within
+from autocompress.core.task import Task
 from autocompress.core.technique import Technique
 from autocompress.core.verdict import Status
 from autocompress.planner.rules import Branch, Effect, Rule, Situation, needs, otherwise, yes_or_no
 from autocompress.planner.target import target_of
+from autocompress.statistics.betting import bounded_mean_bounds
 from autocompress.statistics.bounds import smallest_drop_shown, spend
 from autocompress.statistics.judging import last_level
 
@@ -41,14 +47,28 @@ def _has_no_training_data(s: Situation) -> tuple[bool, str]:
 
 
 def _accuracy_cannot_be_shown(s: Situation) -> tuple[bool, str]:
-    limit = _allowed_drop(s)
+    asked = next((b for b in s.profile.budgets if b.metric in ("max_accuracy_drop_pp", "max_score_drop")), None)
     holdout = s.task.holdout if s.task else None
-    if limit is None or holdout is None:
-        return False, "no limit on the accuracy drop" if limit is None else "no data"
-    level = last_level(s.profile, len(holdout), spend(s.profile.alpha, s.looks + 1))
-    least = 100 * smallest_drop_shown(len(holdout), level)
+    if asked is None or s.task is None or holdout is None:
+        return False, "no limit on the accuracy drop" if asked is None else "no data"
+    in_points = asked.metric == "max_accuracy_drop_pp"
+    bounds = s.task.bounds or (RATE if in_points else None)
+    if bounds is None or s.task.aggregate is not None:
+        return False, "the score has no bounds, so no drop is the smallest that can be shown"
+    least = (100 if in_points else 1) * _smallest_drop_shown(s.profile, s.task, bounds, len(holdout), s.looks)
+    shown = f"{least:.2f}" if in_points else f"{least:.2g}"
     after = f" after {s.looks} looks" if s.looks else ""
-    return limit < least, f"{len(holdout)} holdout items can show a drop of {least:.2f} pp at best{after}"
+    return asked.limit < least, f"{len(holdout)} holdout items can show a drop of {shown} {asked.unit} at best{after}"
+
+
+def _smallest_drop_shown(profile: Profile, task: Task, bounds: Bounds, items: int, looks: int) -> float:
+    """The upper bound of the drop when no item's score changed, at the level left after so many looks."""
+    alpha = spend(profile.alpha, looks + 1)
+    if task.score != "token_accuracy" and is_within(bounds, RATE):
+        # a function's scores may be right or wrong, which shows smaller drops
+        return smallest_drop_shown(items, last_level(profile, items, alpha))
+    reach = bounds[1] - bounds[0]
+    return bounded_mean_bounds(np.zeros(items), -reach, reach, alpha)[1]
 
 
 def _asks_accuracy_without_data(s: Situation) -> tuple[bool, str]:
@@ -311,7 +331,8 @@ RULES: tuple[Rule, ...] = (
         Effect(warn=True),
         "no candidate can be confirmed, however good; give more test items or a wider budget.",
         "nothing speaks against it.",
-        "Tango, Statistics in Medicine 17 (1998): the bound without a changed answer is z^2/(n+z^2)",
+        "Tango, Statistics in Medicine 17 (1998): the bound without a changed answer is z^2/(n+z^2); "
+        "for shares of tokens Waudby-Smith and Ramdas, JRSS B 86 (2024)",
     ),
     yes_or_no(
         "beyond",

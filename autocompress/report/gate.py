@@ -13,6 +13,7 @@ from rich.text import Text
 
 from autocompress.report.wording import bound_text
 from autocompress.run.gate import SCHEMA, Check, Grade, Graded, margin, worst
+from autocompress.statistics.accuracy import ASYMPTOTIC
 
 COLOURS = {Grade.PASSED: "green", Grade.WARNING: "yellow", Grade.FAILED: "red"}
 HEADINGS = ("budget", "limit", "value", "interval", "margin", "verdict")
@@ -56,10 +57,13 @@ def cells(one: Graded) -> tuple[str, ...]:
 
 
 def remarks(check: Check) -> list[str]:
-    """Sentences on budgets that did not pass, with causes and the user's messages, and prediction flips."""
+    """Sentences on budgets that did not pass, with causes and the user's messages, and prediction flips.
+
+    Budgets that passed by an asymptotic bound are among them.
+    """
     sentences = []
     for one in check.graded:
-        if one.grade is Grade.PASSED:
+        if one.grade is Grade.PASSED and ASYMPTOTIC not in one.finding.sentence:
             continue
         sentences.append(f"{one.finding.budget.metric}: {one.finding.sentence}.")
         sentences += [text for text in (one.why, one.rule.message) if text]

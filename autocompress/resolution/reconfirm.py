@@ -14,6 +14,7 @@ from autocompress.core.verdict import Standing
 from autocompress.evaluation.run import Run
 from autocompress.run.confirm import Confirmation, Look, certify, take_look
 from autocompress.run.looks import SpentLook, spend_look
+from autocompress.statistics.accuracy import ScoreKind, score_kind
 from autocompress.statistics.bounds import spend
 from autocompress.statistics.judging import judge_by
 
@@ -75,9 +76,15 @@ def _look_of(note: ConfirmationNote) -> Look:
 
 
 def _goes_on(look: Look, measurement: Measurement, run: Run) -> bool:
-    """True when a look did not read all items and leaves an accuracy budget undecided."""
+    """True when a look did not read all items and leaves an accuracy budget undecided.
+
+    Bounds that hold only when everything is read decide nothing earlier.
+    """
     if look.data["read"] == look.data["items"]:
         return False
+    asked = [budget for budget in run.profile.budgets if budget.metric in ACCURACY_METRICS]
+    if any(score_kind(budget, measurement) is ScoreKind.OPEN for budget in asked):
+        return True
     findings = judge_by(run.profile, measurement, look.level).findings
     return any(f.standing is Standing.UNDECIDED for f in findings if f.budget.metric in ACCURACY_METRICS)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from autocompress.core.artifact import Artifact, TensorSpec
-from autocompress.core.code_hash import code_hash
 from autocompress.core.data_check import DataCheck
 from autocompress.core.device import Device, require_described
 from autocompress.core.facts import Facts
@@ -255,5 +254,5 @@ def _difference(run: StoredRun, task: Task | None) -> str:
     noted = run.record.identity["data"].split(",")
     if not hashes or noted[: len(hashes)] != hashes:
         return "other items" if noted != [""] else "it had none"
-    changed = task is not None and code_hash(task.score) != run.record.identity["score"]
+    changed = task is not None and task.score_code != run.record.identity["score"]
     return "the score computes something else" if changed else ""

@@ -247,7 +247,7 @@ def identity_of(profile: Profile, task: Task | None, baseline: Artifact, tools: 
         "profile": hashlib.sha256(declared.encode()).hexdigest()[:16],
         "budgets": "; ".join(map(str, profile.budgets)),
         "objective": profile.objective.name,
-        "score": code_hash(task.score) if task else "",
+        "score": task.score_code if task else "",
         "loss": code_hash(task.loss) if task else "",
         "augmentation": code_hash(task.augment) if task else "",
         "machine": tools.device.machine().fingerprint,

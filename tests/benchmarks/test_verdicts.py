@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -20,7 +22,10 @@ def verdicts() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        # the script imports what lies beside it
+        patch.syspath_prepend(FILE.parent)
+        spec.loader.exec_module(module)
     return module
 
 
@@ -48,3 +53,18 @@ def test_what_loses_nothing_passes_with_enough_items_and_few_are_read(verdicts: 
     row = verdicts.one_setting(np.random.default_rng(3), GATES, 10_000, 0.01, 0.0)
     assert row["in_chunks"] > 0.99
     assert row["items_read"] < 3_000
+
+
+@pytest.mark.parametrize("name", ["rare total losses", "token accuracy", "PSNR-like"])
+def test_kinds_of_scores_seldom_pass_at_the_limit_and_pass_where_nothing_is_lost(
+    verdicts: ModuleType, name: str
+) -> None:
+    kinds = importlib.import_module("score_kinds")
+    kind = replace(kinds.KINDS[name], items=1_000, limit=2 * kinds.KINDS[name].limit)
+    at_limit, none = (
+        kinds.replayed(kind, np.random.default_rng(4), gates, drop, kind.limit)
+        for gates, drop in ((30, kind.limit), (5, 0.0))
+    )
+    assert at_limit["passed"] <= verdicts.ALPHA + 4 * math.sqrt(verdicts.ALPHA * (1 - verdicts.ALPHA) / 30)
+    assert none["passed"] == 1.0
+    assert (none["items_read"] < kind.items) == (kind.bounds is not None)

@@ -286,3 +286,41 @@ def test_outputs_of_another_shape_than_the_targets_are_refused(
 ) -> None:
     with pytest.raises(DataError):
         scores(score, np.zeros(outputs), np.zeros(targets, dtype=int))
+
+
+# bounds of a score
+
+
+def test_named_scores_have_the_bounds_that_they_have() -> None:
+    assert {name: Task(score=name).bounds for name in SCORES} == {
+        "top1": (0.0, 1.0),
+        "top5": (0.0, 1.0),
+        "token_accuracy": (0.0, 1.0),
+        "negative_error": None,
+    }
+    assert Task(score="macro_f1").bounds is None
+    assert Task(score="top1", score_bounds=(0, 1)).bounds == (0.0, 1.0)
+
+
+def test_a_function_has_the_bounds_that_are_declared() -> None:
+    assert Task(score=first).bounds is None
+    assert Task(score=first, score_bounds=[0, 40]).bounds == (0.0, 40.0)
+    assert Task(score="negative_error", score_bounds=(-2, 0)).bounds == (-2.0, 0.0)
+
+
+def first(outputs: Any, targets: np.ndarray) -> np.ndarray:
+    return np.asarray(outputs[:, 0])
+
+
+@pytest.mark.parametrize("bounds", [(1, 0), (0, 0), (0, float("inf")), (float("nan"), 1), (0,), 1, "ab", (0, 1, 2)])
+def test_bounds_that_are_none_are_refused(bounds: Any) -> None:
+    with pytest.raises(DataError, match="two finite numbers") as caught:
+        Task(score=first, score_bounds=bounds)
+    assert "score_bounds" in str(caught.value)
+
+
+def test_bounds_that_contradict_a_named_score_are_refused() -> None:
+    with pytest.raises(DataError, match="token_accuracy gives values from 0 to 1"):
+        Task(score="token_accuracy", score_bounds=(0, 100))
+    with pytest.raises(DataError, match="no item has a score of its own"):
+        Task(score="spearman", score_bounds=(-1, 1))

@@ -37,6 +37,7 @@ from autocompress.testing.networks import labelled, labelled_source, small_model
 
 ONNX = frozenset({"onnx"})
 DROP = Budget("max_accuracy_drop_pp", 1.0)
+LOSS = Budget("max_score_drop", 0.1)
 
 
 def share(metric: str, limit: float) -> Budget:
@@ -212,6 +213,13 @@ CASES: Sequence[tuple[str, str, str, Situation]] = (
     ("unmeasured", "no", "max_accuracy_drop_pp", situation()),
     ("unmeasured", "no", "no accuracy budget", situation(task=None, budgets=(SIZE,))),
     ("resolution", "yes", "holdout items can show a drop of", situation(task=Task(test=many(300)))),
+    ("resolution", "yes", "1001 holdout items can show a drop of 0.43 pp",
+     situation(task=Task(test=many(1500), score="token_accuracy"), budgets=(Budget("max_accuracy_drop_pp", 0.4),))),
+    ("resolution", "yes", "1001 holdout items can show a drop of 0.17 score",
+     situation(task=Task(test=many(1500), score="negative_error", score_bounds=(-40, 0)), budgets=(LOSS,))),
+    ("resolution", "no", "no drop is the smallest",
+     situation(task=Task(test=many(1500), score="negative_error"), budgets=(LOSS,))),
+    ("resolution", "no", "no drop is the smallest", situation(task=Task(test=many(300), score="macro_f1"))),
     ("resolution", "no", "no data", situation(task=None)),
     ("resolution", "no", "holdout items can show a drop of", situation()),
     ("resolution", "no", "no limit on the accuracy drop", situation(task=Task(test=many(3)), budgets=(SIZE,))),

@@ -22,6 +22,16 @@ def artifact(tmp_path: Path) -> Artifact:
     return model_in(tmp_path)
 
 
+# what is said beside the tables
+
+
+def test_a_budget_that_passed_by_an_asymptotic_bound_says_so(artifact: Artifact) -> None:
+    plain = graded(metric="max_score_drop", sentence="0.5; mean over 300 items")
+    asymptotic = graded(metric="max_score_drop", sentence="0.5; mean over 300 items; the bound is asymptotic")
+    assert remarks(check_of(artifact, plain)) == []
+    assert remarks(check_of(artifact, asymptotic)) == [f"max_score_drop: {asymptotic.finding.sentence}."]
+
+
 # grades
 
 

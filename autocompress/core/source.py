@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from autocompress.core.targets import Targets, arrays_in, joined, mapped, rows_in
 from autocompress.errors import DataError
 
 Array = NDArray[Any]
@@ -27,10 +28,10 @@ class Source(Protocol):
         """Number of items."""
         ...
 
-    def read(self, indices: Sequence[int]) -> tuple[Inputs, Array]:
+    def read(self, indices: Sequence[int]) -> tuple[Inputs, Targets]:
         """Inputs and targets of these items, each with leading axis `len(indices)`.
 
-        Inputs are in the order of the model's arguments, or by name.
+        Inputs are in the order of the model's arguments, or by name; targets are one array, or a tuple or dict of them.
         """
         ...
 
@@ -40,28 +41,30 @@ class ArraySource:
     """A source of arrays in memory; `transform` turns a batch of inputs into what the model takes."""
 
     inputs: Inputs
-    targets: Array
+    targets: Targets
     transform: Callable[[Array], Array] | None = None
 
     def __post_init__(self) -> None:
         arrays = self.inputs.values() if isinstance(self.inputs, dict) else self.inputs
-        for array in (*arrays, self.targets):
+        for array in (*arrays, *arrays_in(self.targets).values()):
             if array.ndim == 0:
                 raise DataError("is a single number, not an array with a row per item.", where="data")
-        for array in arrays:
-            if len(array) != len(self.targets):
-                raise DataError(f"has {len(array)} inputs and {len(self.targets)} targets.", where="data")
+        for targets in arrays_in(self.targets).values():
+            for array in arrays:
+                if len(array) != len(targets):
+                    raise DataError(f"has {len(array)} inputs and {len(targets)} targets.", where="data")
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return rows_in(self.targets)
 
-    def read(self, indices: Sequence[int]) -> tuple[Inputs, Array]:
+    def read(self, indices: Sequence[int]) -> tuple[Inputs, Targets]:
         """See `Source.read`."""
         index = np.asarray(indices, dtype=np.int64)
         change = self.transform or (lambda array: array)
+        targets = mapped(lambda array: array[index], self.targets)
         if isinstance(self.inputs, dict):
-            return {name: change(array[index]) for name, array in self.inputs.items()}, self.targets[index]
-        return tuple(change(array[index]) for array in self.inputs), self.targets[index]
+            return {name: change(array[index]) for name, array in self.inputs.items()}, targets
+        return tuple(change(array[index]) for array in self.inputs), targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +77,12 @@ class DatasetSource:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def read(self, indices: Sequence[int]) -> tuple[Inputs, Array]:
+    def read(self, indices: Sequence[int]) -> tuple[Inputs, Targets]:
         """See `Source.read`."""
         return split_batch(self.collate([self.dataset[int(index)] for index in indices]))
 
 
-def split_batch(batch: Any) -> tuple[Inputs, Array]:
+def split_batch(batch: Any) -> tuple[Inputs, Targets]:
     """Inputs and targets of a collated batch.
 
     The batch is `(input, ..., target)`, `({name: input}, target)`, or a dict.
@@ -95,13 +98,39 @@ def split_batch(batch: Any) -> tuple[Inputs, Array]:
                 where="data",
                 hint=f"Name the target one of {', '.join(TARGET_KEYS)}.",
             )
-        return {str(k): to_array(v) for k, v in batch.items() if k != key}, to_array(batch[key])
+        return _with_targets({str(k): to_array(v) for k, v in batch.items() if k != key}, batch[key])
     if not isinstance(batch, Sequence) or len(batch) < 2:
         raise DataError("items have no target.", where="data", hint="Each item is (input, ..., target) or a dict.")
     *inputs, target = batch
     if len(inputs) == 1 and isinstance(inputs[0], Mapping):
-        return {str(k): to_array(v) for k, v in inputs[0].items()}, to_array(target)
-    return tuple(to_array(value) for value in inputs), to_array(target)
+        return _with_targets({str(k): to_array(v) for k, v in inputs[0].items()}, target)
+    return _with_targets(tuple(to_array(value) for value in inputs), target)
+
+
+def _with_targets(inputs: Inputs, target: Any) -> tuple[Inputs, Targets]:
+    first = next(iter(inputs.values() if isinstance(inputs, dict) else inputs), None)
+    return inputs, _to_targets(target, None if first is None or first.ndim == 0 else len(first))
+
+
+def _to_targets(value: Any, items: int | None) -> Targets:
+    """One array, or those of several heads: a dict of arrays, or a tuple or list of them with a row per item each."""
+    if isinstance(value, Mapping):
+        if not value:
+            raise DataError("has an empty dict as targets.", where="data", hint="Give an array for each of them.")
+        return {str(name): to_array(array) for name, array in value.items()}
+    if _are_heads(value, items):
+        return tuple(to_array(array) for array in value)
+    return to_array(value)
+
+
+def _are_heads(value: Any, items: int | None) -> bool:
+    # a list with an array for each item is one target, like any list of numbers
+    return (
+        isinstance(value, tuple | list)
+        and len(value) > 0
+        and items is not None
+        and all(len(getattr(array, "shape", ())) > 0 and len(array) == items for array in value)
+    )
 
 
 def to_array(value: Any) -> Array:
@@ -126,20 +155,22 @@ def to_array(value: Any) -> Array:
 def as_source(data: Any) -> Source | None:
     """A source from `(inputs, targets)` arrays, a Dataset, a DataLoader, or a source.
 
-    A DataLoader's dataset is read in order, without its shuffling, through its collate function; a loader
-    over an iterable dataset is read once into memory.
+    Inputs and targets may both be several arrays in a tuple or dict. A DataLoader's dataset is read in order, without
+    its shuffling, through its collate function; a loader over an iterable dataset is read once into memory.
 
     Raises:
         DataError: when the object is none of these.
     """
     if data is None or (isinstance(data, Source) and not hasattr(data, "__getitem__")):
         return data
-    if isinstance(data, tuple | list) and len(data) == 2 and _array_like(data[1]):
+    if isinstance(data, tuple | list) and len(data) == 2 and (_array_like(data[1]) or _are_arrays(*data)):
         inputs, targets = data
+        if isinstance(targets, list):
+            targets = to_array(targets)
         if isinstance(inputs, Mapping):
-            return ArraySource({str(k): to_array(v) for k, v in inputs.items()}, to_array(targets))
+            return ArraySource(*_with_targets({str(k): to_array(v) for k, v in inputs.items()}, targets))
         parts = inputs if isinstance(inputs, tuple) else (inputs,)
-        return ArraySource(tuple(to_array(part) for part in parts), to_array(targets))
+        return ArraySource(*_with_targets(tuple(to_array(part) for part in parts), targets))
     from torch.utils.data import DataLoader, IterableDataset, default_collate
 
     if isinstance(data, DataLoader):
@@ -148,7 +179,8 @@ def as_source(data: Any) -> Source | None:
         if data.batch_size is None and data.batch_sampler is None:
             # its items are already batches, or single items that were never collated
             _, target = split_batch(next(iter(data), ()))
-            return _materialize(data) if target.ndim else DatasetSource(_sampled(data), default_collate)
+            one = next(iter(arrays_in(target).values()))
+            return _materialize(data) if one.ndim else DatasetSource(_sampled(data), default_collate)
         return DatasetSource(_sampled(data), data.collate_fn)
     listed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
     if listed and not isinstance(data, str | bytes | Mapping) and not _is_empty_pair(data):
@@ -185,17 +217,31 @@ def _array_like(value: Any) -> bool:
     return hasattr(value, "shape") or (isinstance(value, list) and bool(value) and not isinstance(value[0], tuple))
 
 
+def _are_arrays(inputs: Any, targets: Any) -> bool:
+    """True for inputs with several targets, and not for two items that are dicts or tuples themselves."""
+    first = inputs
+    if isinstance(first, Mapping):
+        first = next(iter(first.values()), None)
+    elif isinstance(first, tuple):
+        first = next(iter(first), None)
+    if len(getattr(first, "shape", ())) == 0:
+        return False
+    if isinstance(targets, Mapping):
+        return not isinstance(inputs, Mapping) or not any(name in inputs for name in targets)
+    return isinstance(targets, tuple) and _are_heads(targets, len(first))
+
+
 def _materialize(loader: Any) -> ArraySource:
     batches = [split_batch(batch) for batch in loader]
     if not batches:
         raise DataError("is empty.", where="data")
-    targets = np.concatenate([target for _, target in batches])
+    targets = joined([target for _, target in batches])
     first = batches[0][0]
     # names or positions: either finds its array in every batch
     keys: list[Any] = list(first) if isinstance(first, dict) else list(range(len(first)))
     columns: list[Any] = [inputs for inputs, _ in batches]
-    joined = [np.concatenate([inputs[key] for inputs in columns]) for key in keys]
-    return ArraySource(dict(zip(keys, joined, strict=True)) if isinstance(first, dict) else tuple(joined), targets)
+    arrays = [np.concatenate([inputs[key] for inputs in columns]) for key in keys]
+    return ArraySource(dict(zip(keys, arrays, strict=True)) if isinstance(first, dict) else tuple(arrays), targets)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +255,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def batches(self, size: int) -> Iterator[tuple[Inputs, Array]]:
+    def batches(self, size: int) -> Iterator[tuple[Inputs, Targets]]:
         """Inputs and targets, `size` items at a time, the last batch smaller."""
         for start in range(0, len(self.indices), size):
             yield self.source.read([int(i) for i in self.indices[start : start + size]])
@@ -234,7 +280,8 @@ class Split:
         for inputs, targets in self.first(64).batches(64):
             for array in inputs.values() if isinstance(inputs, dict) else inputs:
                 digest.update(np.ascontiguousarray(array).tobytes())
-            digest.update(np.ascontiguousarray(targets).tobytes())
+            for array in arrays_in(targets).values():
+                digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
 
 

@@ -16,9 +16,11 @@ from autocompress.core.artifact import Artifact, TensorSpec
 from autocompress.core.budget import parse_budgets
 from autocompress.core.device import require_described
 from autocompress.core.layer_patterns import require_layers
+from autocompress.core.outputs import main_output
 from autocompress.core.profile import Profile, load_profile
 from autocompress.core.record import Record, RunInputs
 from autocompress.core.runtime import feeds
+from autocompress.core.targets import rows_in
 from autocompress.core.task import Task
 from autocompress.core.tools import Tools
 from autocompress.data.data_spec import load_data
@@ -130,11 +132,12 @@ def check_data(task: Task | None, baseline: Artifact) -> None:
     """
     if task is None or task.test is None:
         return
-    outputs = baseline.outputs[0].shape
+    shapes = {spec.name: spec.shape for spec in baseline.outputs}
+    outputs = shapes[main_output(shapes)]
     for _, targets in feeds(task.everything, baseline, CHECKING_BATCH):
         if task.chooses_classes and len(outputs) == 2 and outputs[1] is not None:
             # placeholder outputs will do, since only the labels are checked
-            task.scores(np.zeros((len(targets), outputs[1]), dtype=np.float32), targets)
+            task.scores(np.zeros((rows_in(targets), outputs[1]), dtype=np.float32), targets)
 
 
 def record_in(workspace: Workspace, identity: Mapping[str, str], inputs: RunInputs, *, resume: bool) -> Record:

@@ -13,7 +13,7 @@ from autocompress.core.outputs import main_output
 from autocompress.core.runtime import Example
 from autocompress.core.source import Split
 from autocompress.data.module import call_by, inference_mode_of, returned
-from autocompress.data.outputs import floating
+from autocompress.data.named_outputs import floating
 from autocompress.system.locks import working
 
 MOST_ITEMS = 256

@@ -35,6 +35,10 @@ InputSpec = Annotated[
     list[str] | None,
     typer.Option("--input", help="Input spec where no data give one: 1x3x32x32:float32.", metavar="SPEC"),
 ]
+Outputs = Annotated[
+    list[str] | None,
+    typer.Option("--output", help="Output of the model that ships; repeatable. Without it all ship.", metavar="NAME"),
+]
 OutDir = Annotated[Path, typer.Option("--out", help="Folder of the run.", metavar="DIR")]
 Objective = Annotated[
     str | None, typer.Option("--objective", help="effort, latency, size, accuracy or serving_cost.", metavar="NAME")

@@ -13,7 +13,7 @@ NUMBERED = re.compile(r"output(_\d+)?")
 
 
 def main_output(names: Mapping[str, Any]) -> str:
-    """The name of the output that built-in scores and losses take: `logits` where there is one, else the first."""
+    """The output that built-in scores and losses take: `logits` where there is one, else the first."""
     return LOGITS if LOGITS in names else next(iter(names))
 
 

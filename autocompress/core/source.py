@@ -113,7 +113,10 @@ def _with_targets(inputs: Inputs, target: Any) -> tuple[Inputs, Targets]:
 
 
 def _to_targets(value: Any, items: int | None) -> Targets:
-    """One array, or those of several heads: a dict of arrays, or a tuple or list of them with a row per item each."""
+    """One array, or those of several heads.
+
+    They are a dict of arrays, or a tuple or list of arrays with a row per item each.
+    """
     if isinstance(value, Mapping):
         if not value:
             raise DataError("has an empty dict as targets.", where="data", hint="Give an array for each of them.")
@@ -210,7 +213,7 @@ def _sampled(loader: Any) -> Any:
 
 
 def _is_empty_pair(data: Any) -> bool:
-    return isinstance(data, tuple | list) and len(data) == 2 and not any(np.size(part) for part in data)
+    return isinstance(data, tuple | list) and len(data) == 2 and all(hasattr(p, "__len__") and not len(p) for p in data)
 
 
 def _array_like(value: Any) -> bool:

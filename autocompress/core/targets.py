@@ -1,4 +1,4 @@
-"""Targets of items: one array, or several in a tuple or a dict, as models with several heads need them."""
+"""Targets of items: one array, or several in a tuple or a dict for models with several heads."""
 
 from __future__ import annotations
 

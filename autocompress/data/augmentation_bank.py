@@ -13,6 +13,7 @@ from autocompress.core.runtime import Example
 from autocompress.core.source import Split
 from autocompress.core.targets import Targets, arrays_in, like, mapped, rows_in
 from autocompress.core.task import Augment
+from autocompress.data.example_inputs import in_dtype_of
 from autocompress.errors import DataError
 
 
@@ -34,7 +35,7 @@ class AugmentationBank:
     """
 
     def __init__(self, split: Split, example: Example, *, batch: int, seed: int, views: int = 0) -> None:
-        inputs, self._targets = _gather(split)
+        inputs, self._targets = _gather(split, example)
         self._inputs = {name: torch.from_numpy(array) for name, array in inputs.items()}
         self._items = rows_in(self._targets)
         self._seed, self._views, self._batch = seed, views, min(batch, self._items)
@@ -68,7 +69,7 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _gather(split: Split) -> tuple[dict[str, np.ndarray], Targets]:
+def _gather(split: Split, example: Example) -> tuple[dict[str, np.ndarray], Targets]:
     arrays: dict[str, np.ndarray] = {}
     labels: dict[str, np.ndarray] = {}
     # the form of the targets, whose arrays are filled below
@@ -76,8 +77,7 @@ def _gather(split: Split) -> tuple[dict[str, np.ndarray], Targets]:
     start = 0
     for inputs, targets in split.batches(512):
         for name, column in Example(inputs).arrays.items():
-            rows = column.astype(np.float32) if column.dtype == np.float64 else column
-            arrays[name] = _put(arrays.get(name), rows, start, len(split), name)
+            arrays[name] = _put(arrays.get(name), in_dtype_of(example, name, column), start, len(split), name)
         for name, column in arrays_in(targets).items():
             labels[name] = _put(labels.get(name), column, start, len(split), name)
         form = targets

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from autocompress.core.runtime import Example
-from autocompress.data.outputs import named_outputs
+from autocompress.data.named_outputs import named_outputs
 from autocompress.errors import ModelError
 
 
@@ -57,14 +57,19 @@ def unfused_encoder_layers() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
-def call(module: nn.Module, example: Example) -> dict[str, torch.Tensor]:
+def call(module: nn.Module, example: Example, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
     """Outputs of the module for example inputs, in evaluation mode.
+
+    Floating inputs are cast to `dtype` where that is given.
 
     Raises:
         ModelError: when the model fails on them, or gives values that are not finite.
     """
     place = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
-    tensors = {name: tensor.to(place) for name, tensor in example.tensors().items()}
+    tensors = {
+        name: tensor.to(place, dtype if tensor.is_floating_point() else None)
+        for name, tensor in example.tensors().items()
+    }
     try:
         with inference_mode_of(module):
             outputs = returned(module, tensors, example)
@@ -87,7 +92,7 @@ def call(module: nn.Module, example: Example) -> dict[str, torch.Tensor]:
 
 
 def call_by(module: nn.Module, inputs: Mapping[str, torch.Tensor], example: Example) -> dict[str, torch.Tensor]:
-    """Outputs of a module for inputs like the example's, in its present mode and with its gradient settings."""
+    """Outputs of a module for inputs like the example's, with its present mode and gradient settings."""
     return named_outputs(returned(module, inputs, example), example)
 
 

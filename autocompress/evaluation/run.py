@@ -25,7 +25,8 @@ from autocompress.system.workspace import Workspace
 class Run:
     """One model with its data on one device, its folder and its record.
 
-    `artifacts` builds the files of plans, or finds them in a finished run; `measurer` measures them.
+    `artifacts` builds the files of plans, or finds them in a finished run; `measurer` measures them. `precision` is a
+    sentence about a model that is not in float32, empty for all others.
     """
 
     profile: Profile
@@ -38,6 +39,7 @@ class Run:
     record: Record
     deadline: Deadline
     progress: Progress = silent
+    precision: str = ""
 
     @property
     def baseline(self) -> Artifact:

@@ -100,7 +100,10 @@ class Scorer:
 
 
 def _without_filling(output: Array, fed: int, items: int) -> Array:
-    """An output without the rows of items that only filled the batch up; the batch is the first axis of its size."""
+    """An output without the rows of items that only filled the batch up.
+
+    The batch is the first axis of its size.
+    """
     if fed == items or fed not in output.shape:
         return output
     return np.take(output, np.arange(items), axis=output.shape.index(fed))

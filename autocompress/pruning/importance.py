@@ -26,7 +26,7 @@ from autocompress.core.source import Split
 from autocompress.core.task import Task
 from autocompress.data.augmentation_bank import AugmentationBank
 from autocompress.data.module import call_by, first_line, inference_mode_of, returned, unfused_encoder_layers
-from autocompress.data.outputs import floating
+from autocompress.data.named_outputs import floating
 from autocompress.data.task_loss import task_loss
 from autocompress.errors import TechniqueError
 from autocompress.pruning.dependency_graph import group_item

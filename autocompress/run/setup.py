@@ -23,6 +23,7 @@ from autocompress.core.runtime import feeds
 from autocompress.core.targets import rows_in
 from autocompress.core.task import Task
 from autocompress.core.tools import Tools
+from autocompress.data.copies import as_compressed
 from autocompress.data.data_spec import load_data
 from autocompress.data.example_inputs import as_task, example_for
 from autocompress.devices import device_of
@@ -81,6 +82,7 @@ def open_run(
     data: Any = None,
     *,
     inputs: Any = None,
+    outputs: str | Sequence[str] = (),
     out: str | Path = DEFAULT_FOLDER,
     max_time: str | float | None = None,
     resume: bool = False,
@@ -89,6 +91,7 @@ def open_run(
 ) -> Run:
     """Check all inputs, export the model, and open the run's folder and record.
 
+    `outputs` are those that ship, all where it is empty. Of a module that is not in float32 a float32 copy is taken.
     `named` are the texts that named the inputs, for `autocompress resolve` to find the data again.
 
     Raises:
@@ -100,7 +103,8 @@ def open_run(
     require_layers(names_of_layers, profile.ignore, "ignore")
     require_layers(names_of_layers, profile.keep_float, "keep_float")
     task = load_data(data) if isinstance(data, str) else as_task(data)
-    example = example_for(model, task, inputs, profile.inputs)
+    example = example_for(model, task, inputs, profile.inputs, outputs)
+    model, precision = as_compressed(model, example)
     tools = tools_of(profile)
     require_described(tools.device, profile)
     workspace = Workspace(Path(out))
@@ -121,7 +125,10 @@ def open_run(
     record.release_dead_claims()
     measurer = Measurer(tools.device, profile, task, example, builder.baseline)
     deadline = replace(deadline, spent_before=record.elapsed)
-    return Run(profile, task, example, tools, workspace, builder, measurer, record, deadline, progress)
+    run = Run(profile, task, example, tools, workspace, builder, measurer, record, deadline, progress, precision)
+    if precision:
+        run.tell("baseline", precision)
+    return run
 
 
 def check_data(task: Task | None, baseline: Artifact) -> None:

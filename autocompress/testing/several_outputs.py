@@ -15,7 +15,10 @@ STEPS, SIGNALS, STATE = 7, 5, 12
 
 
 class Detector(nn.Module):
-    """Two heads on queries, as DETR has them: `logits` (n, 6, 4) and `pred_boxes` (n, 6, 4); takes (n, 3, 16, 16)."""
+    """Two heads on queries, as DETR has them: `logits` and `pred_boxes`, both (n, 6, 4).
+
+    Takes (n, 3, 16, 16).
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +35,10 @@ class Detector(nn.Module):
 
 
 class StatefulLstm(nn.Module):
-    """Gives (states, (h, c)) as `nn.LSTM` does, of two layers, so that the batch of h and c is second; (n, 7, 5)."""
+    """Gives (states, (h, c)) of two layers, as `nn.LSTM` does; takes (n, 7, 5).
+
+    The batch is the second axis of h and c.
+    """
 
     def __init__(self, layers: int = 2) -> None:
         super().__init__()
@@ -94,7 +100,10 @@ class WithModelOutput(nn.Module):
 
 
 class CachedBiases(nn.Module):
-    """Keeps a tensor with a gradient in evaluation mode, as LeViT and EfficientFormerV2 keep their biases; (n, 6)."""
+    """Keeps tensors with gradients in evaluation mode, as LeViT and EfficientFormerV2 do.
+
+    Takes (n, 6).
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The loss of distillation: the distance to the teacher over all floating outputs, and the task's own loss.
+"""The loss of distillation: the distance to the teacher over all outputs, and the task's own loss.
 
 Classes after Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015): the loss is
 T^2 KL(teacher || student) at temperature T.
@@ -14,29 +14,33 @@ from torch.nn import functional
 
 from autocompress.core.outputs import main_output
 from autocompress.core.task import Task
-from autocompress.data.outputs import floating, relative_distance
+from autocompress.data.named_outputs import floating, relative_distance
 from autocompress.data.task_loss import task_loss
 from autocompress.errors import TechniqueError
 
 Outputs = Mapping[str, torch.Tensor]
+SAME_IN_BOTH = "Let the model give the same outputs in both modes, or choose outputs (outputs=, --output)."
 
 
 def loss_of(
     task: Task, outputs: Outputs, teaching: Outputs, targets: Any, *, soft_weight: float, temperature: float
 ) -> torch.Tensor:
-    """`soft_weight` times the mean distance to the teacher over the floating outputs, and the rest of the task's loss.
+    """`soft_weight` times the distance to the teacher, and the rest of the task's own loss.
 
-    The distance of the main output is the KL term in classification; of a single output of any other task it is the
-    mean squared error, and of further outputs that error relative to the variance of the teacher's. Without a loss of
-    its own, a task with several targets has the teacher alone.
+    The distance is the mean over the floating outputs. That of the main output is the KL term in classification; of a
+    single output of any other task it is the mean squared error, and of further outputs that error relative to the
+    variance of the teacher's. Without a loss of its own, a task with several targets has the teacher alone.
 
     Raises:
-        TechniqueError: when student and teacher have no floating output in common.
+        TechniqueError: when the student gives other outputs in training mode than the teacher in inference mode.
     """
     outputs = _as_in_inference(outputs, teaching)
     student, teacher = floating(outputs), floating(teaching)
     name = main_output(student)
     main, taught = student.pop(name), teacher.pop(name)
+    if main.shape != taught.shape:
+        shapes = f"{tuple(main.shape)} in training mode and {tuple(taught.shape)} in inference mode"
+        raise TechniqueError(f"output {name!r} has shape {shapes}.", where="recovery", hint=SAME_IN_BOTH)
     further = [relative_distance(teacher[other], values) for other, values in student.items()]
     terms = [soft_weight * distance for distance in further if distance is not None]
     if task.chooses_classes:
@@ -67,6 +71,6 @@ def _as_in_inference(outputs: Outputs, teaching: Outputs) -> Outputs:
         raise TechniqueError(
             f"the model does not give output {missing[0]!r} in training mode (it gives {', '.join(outputs)}).",
             where="recovery",
-            hint="Let it give the same outputs in both modes, or choose outputs (outputs=, --output).",
+            hint=SAME_IN_BOTH,
         )
     return {name: known[name] for name in teaching}

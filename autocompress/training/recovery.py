@@ -25,10 +25,11 @@ from autocompress.core.source import Split, whole
 from autocompress.core.targets import mapped
 from autocompress.core.task import Task
 from autocompress.data.augmentation_bank import AugmentationBank, seeded
+from autocompress.data.copies import with_own_weights, with_shared_weights
+from autocompress.data.example_inputs import in_dtype_of
 from autocompress.data.module import call_by, inference_mode_of
 from autocompress.devices.meter.describe import describe
 from autocompress.errors import TechniqueError
-from autocompress.pruning.blocks import with_own_weights, with_shared_weights
 from autocompress.system.locks import working
 from autocompress.training.checkpoints import Average, RecoveryState, load_checkpoint
 from autocompress.training.feature_matching import FeatureMatching
@@ -224,15 +225,15 @@ def score_module(module: nn.Module, split: Split, task: Task, example: Example, 
     with inference_mode_of(module), _autocast(place):
         for inputs, targets in split.batches(JUDGING_BATCH):
             arrays = replace(example, inputs=inputs).arrays
-            tensors = {name: _as_trained(_tensor(array), place) for name, array in arrays.items()}
+            tensors = {name: _as_trained(_tensor(example, name, array), place) for name, array in arrays.items()}
             outputs = _in_float32(call_by(module, tensors, example))
             found = {name: output.cpu().numpy() for name, output in outputs.items()}
             scores.append(task.scores(as_given(found, lambda array: array.dtype.kind == "f"), targets))
     return task.value(np.concatenate(scores))
 
 
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(array.astype(np.float32) if array.dtype == np.float64 else np.ascontiguousarray(array))
+def _tensor(example: Example, name: str, array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(in_dtype_of(example, name, array)))
 
 
 def _as_trained(tensor: torch.Tensor, place: torch.device) -> torch.Tensor:

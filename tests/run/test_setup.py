@@ -1,15 +1,22 @@
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from autocompress.core.profile import load_profile
 from autocompress.core.record import Record
-from autocompress.errors import RecordError
+from autocompress.core.task import Task
+from autocompress.errors import ModelError, RecordError
 from autocompress.evaluation.run import Run
-from autocompress.run.setup import identity_of, inputs_of, record_in
+from autocompress.run.setup import identity_of, inputs_of, open_run, record_in
+from autocompress.run.stages import find_facts
 from autocompress.system import workers as worker
 from autocompress.system.workers import Worker
 from autocompress.testing.fakes import Scripted, Stand, Variant, ramp, task_of
+from autocompress.testing.several_outputs import IMAGE, Detector
 
 TASK = task_of(ramp(40), ramp(100))
 
@@ -68,3 +75,42 @@ def test_the_owner_of_a_run_that_was_killed_is_forgotten(run: Run) -> None:
     joined = opened(run, resume=True)
     assert set(joined.owners) == {Worker.me().key}
     opened(run, resume=False)
+
+
+# outputs and precision
+
+
+def detector(tmp_path: Path, module: torch.nn.Module, **given: Any) -> Run:
+    images = np.random.default_rng(0).standard_normal((40, *IMAGE)).astype(np.float32)
+    task = Task(
+        test=(images, {"kinds": np.zeros(40, np.int64)}), score=lambda outputs, _: outputs["pred_boxes"][:, 0, 0]
+    )
+    return open_run(module, load_profile("local"), task, out=tmp_path / "run", **given)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "names"),
+    [((), ["logits", "pred_boxes"]), (("pred_boxes", "logits"), ["pred_boxes", "logits"]), ("logits", ["logits"])],
+)
+def test_all_outputs_ship_or_those_that_were_chosen(tmp_path: Path, outputs: Any, names: list[str]) -> None:
+    run = detector(tmp_path, Detector().eval(), outputs=outputs)
+    assert [spec.name for spec in run.baseline.outputs] == names
+    run.close()
+
+
+def test_an_output_that_is_not_there_is_an_error_before_the_folder_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"has no output 'boxes'\.") as caught:
+        detector(tmp_path, Detector().eval(), outputs=("boxes",))
+    assert caught.value.hint == "It has logits, pred_boxes."
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_half_precision_model_is_compressed_from_float32(tmp_path: Path) -> None:
+    told: list[str] = []
+    run = detector(tmp_path, Detector().eval().half(), progress=lambda event: told.append(event.sentence))
+    assert {spec.dtype for spec in (*run.baseline.inputs, *run.baseline.outputs)} == {"float32"}
+    assert find_facts(run).precision.startswith("the model is in float16: its float32 copy is compressed")
+    assert find_facts(run).precision in told
+    measurement = run.measurer.score(run.baseline, run.task.validation)
+    assert len(measurement.readings["score"].samples) == len(run.task.validation)
+    run.close()

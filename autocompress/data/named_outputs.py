@@ -19,7 +19,7 @@ LEAST_SPREAD = 1e-9
 
 
 def named_outputs(outputs: Any, example: Example) -> dict[str, torch.Tensor]:
-    """The tensors in what a module returns for an example, by name; those that the example chooses, if it does.
+    """The tensors in what a module returns for an example, by name; the chosen ones, if any are.
 
     Tensors are found in tuples, lists, dicts, named tuples, dataclasses (Hugging Face's `ModelOutput` is both) and
     simple namespaces, nested in any way; None and everything else is left out, such as caches that are objects of a
@@ -99,7 +99,7 @@ def floating(outputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def relative_distance(wanted: torch.Tensor, found: torch.Tensor) -> torch.Tensor | None:
-    """The mean squared distance of an output to the original's, relative to the variance of the original's.
+    """The mean squared distance of an output to the original's, over the variance of the original's.
 
     None where that says nothing: the original's values do not vary, or the shapes differ.
     """

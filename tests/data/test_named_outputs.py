@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from autocompress.core.runtime import Example
-from autocompress.data.outputs import named_outputs
+from autocompress.data.named_outputs import named_outputs
 from autocompress.errors import ModelError
 from autocompress.testing.several_outputs import Cache, ModelOutput
 

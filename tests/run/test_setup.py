@@ -114,3 +114,24 @@ def test_a_half_precision_model_is_compressed_from_float32(tmp_path: Path) -> No
     measurement = run.measurer.score(run.baseline, run.task.validation)
     assert len(measurement.readings["score"].samples) == len(run.task.validation)
     run.close()
+
+
+class BoundToFour(torch.nn.Module):
+    """Takes four items at a time; the second output has them on its second axis."""
+
+    def forward(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        values = values.reshape(4, 6)
+        return 2.0 * values, (values + 1.0)[None]
+
+
+def test_items_that_only_fill_a_fixed_batch_up_are_not_scored(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal((11, 6)).astype(np.float32)
+    task = Task(
+        val=(values[:4], values[:4]), test=(values[4:], values[4:]), score=lambda outputs, _: outputs[1][0, :, 0]
+    )
+    run = open_run(BoundToFour(), load_profile("local"), task, inputs=values[:4], out=tmp_path / "run")
+    assert run.baseline.fixed_batch == 4
+    assert run.task is not None
+    found = run.measurer.score(run.baseline, run.task.holdout).readings["score"].samples
+    np.testing.assert_allclose(found, values[4:, 0] + 1.0, rtol=1e-5)
+    run.close()

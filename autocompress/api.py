@@ -51,6 +51,7 @@ def autocompress(
     data: Any = None,
     *,
     inputs: Any = None,
+    outputs: str | Sequence[str] = (),
     out: str | Path = DEFAULT_FOLDER,
     budgets: Mapping[str, float | str] | None = None,
     objective: str | None = None,
@@ -70,6 +71,7 @@ def autocompress(
             these, or a data SPEC such as `digits`. Without data the accuracy stays unmeasured.
         inputs: example inputs where no data give them: an array or tensor with a batch axis, a tuple or dict of
             them, or a spec such as `1x3x32x32:float32`.
+        outputs: names of the model's outputs that ship, in this order, or paths to several; all where it is left out.
         out: the run's folder. What an earlier run left there moves to `previous/`.
         budgets: replace the profile's budgets of the same metrics: `{"latency_ms": "0.5x"}`.
         objective: replaces the profile's: `effort`, `latency`, `size`, `accuracy`, `serving_cost`.
@@ -91,6 +93,7 @@ def autocompress(
         target,
         data,
         inputs=inputs,
+        outputs=outputs,
         out=out,
         max_time=max_time,
         resume=resume,
@@ -122,6 +125,7 @@ def explain(
     data: Any = None,
     *,
     inputs: Any = None,
+    outputs: str | Sequence[str] = (),
     budgets: Mapping[str, float | str] | None = None,
     objective: str | None = None,
     ignore: Sequence[str] = (),
@@ -139,7 +143,15 @@ def explain(
     target = declared(profile, budgets, objective, ignore, keep_float)
     brief = replace(target.protocol, max_seconds=min(BRIEFLY, target.protocol.max_seconds))
     with scratch("plan") as folder:
-        run = open_run(model, replace(target, protocol=brief), data, inputs=inputs, out=folder, progress=progress)
+        run = open_run(
+            model,
+            replace(target, protocol=brief),
+            data,
+            inputs=inputs,
+            outputs=outputs,
+            out=folder,
+            progress=progress,
+        )
         try:
             baseline = measure_baseline(run)
             facts = find_facts(run)
@@ -164,6 +176,7 @@ def apply_plan(
     data: Any = None,
     *,
     inputs: Any = None,
+    outputs: str | Sequence[str] = (),
     out: str | Path = DEFAULT_FOLDER,
     budgets: Mapping[str, float | str] | None = None,
     ignore: Sequence[str] = (),
@@ -180,7 +193,7 @@ def apply_plan(
     target = declared(profile, budgets, None, ignore, keep_float)
     tools_of(target).require_possible(plan)
     progress(Event("baseline", "exporting the model"))
-    run = open_run(model, target, data, inputs=inputs, out=out, progress=progress)
+    run = open_run(model, target, data, inputs=inputs, outputs=outputs, out=out, progress=progress)
     try:
         baseline = measure_baseline(run)
         facts = find_facts(run)

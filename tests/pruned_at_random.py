@@ -16,9 +16,10 @@ from autocompress.core.plan import Setting
 from autocompress.core.runtime import Example
 from autocompress.core.source import ArraySource, whole
 from autocompress.core.technique import Context
+from autocompress.data.copies import with_shared_weights
 from autocompress.data.module import call
 from autocompress.errors import TechniqueError
-from autocompress.pruning.blocks import drop_blocks, droppable_blocks, with_shared_weights
+from autocompress.pruning.blocks import drop_blocks, droppable_blocks
 from autocompress.pruning.channel_groups import prunable_groups
 from autocompress.pruning.importance import IMPORTANCES
 from autocompress.runtimes import OnnxRuntime

@@ -9,9 +9,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from autocompress.core.outputs import main_output
 from autocompress.core.runtime import Example
 from autocompress.core.source import Split
-from autocompress.data.module import call_by, inference_mode_of
+from autocompress.data.module import call_by, inference_mode_of, returned
+from autocompress.data.named_outputs import floating
 from autocompress.system.locks import working
 
 MOST_ITEMS = 256
@@ -23,7 +25,8 @@ class Divergence:
     """Measures how far a changed network's outputs lie from the original's on calibration items.
 
     KL(original || changed) of the class probabilities, or the squared distance over the original's variance for other
-    outputs. The number of items is what one forward pass handles in 0.4 s, between 32 and 256.
+    outputs; of several, the main one may be of classes, and the mean over all floating ones counts. The number of items
+    is what one forward pass handles in 0.4 s, between 32 and 256.
     """
 
     def __init__(self, module: nn.Module, example: Example, split: Split) -> None:
@@ -31,7 +34,7 @@ class Divergence:
         some = _inputs(split.first(LEAST_ITEMS), example)
         with inference_mode_of(module):
             start = time.monotonic()
-            call_by(module, some, by_name=example.by_name)
+            returned(module, some, example)
             affordable = int(SECONDS / max(time.monotonic() - start, 1e-9) * LEAST_ITEMS)
         self._inputs = _inputs(split.first(max(LEAST_ITEMS, min(MOST_ITEMS, affordable))), example)
         self._wanted = self._outputs(module)
@@ -43,16 +46,20 @@ class Divergence:
         value = _divergence(self._wanted, found)
         return max(0.0, value) if np.isfinite(value) else float("inf")
 
-    def _outputs(self, module: nn.Module) -> torch.Tensor:
-        """The first output for all calibration items, computed a few items at a time to save memory."""
+    def _outputs(self, module: nn.Module) -> dict[str, torch.Tensor]:
+        """The floating outputs for all calibration items, computed a few items at a time to save memory.
+
+        All but classes are flattened, since the items need not be their first axis.
+        """
         splits = zip(*(torch.split(tensor, LEAST_ITEMS) for tensor in self._inputs.values()), strict=True)
+        parts: dict[str, list[torch.Tensor]] = {}
         with inference_mode_of(module):
-            return torch.cat(
-                [
-                    call_by(module, dict(zip(self._inputs, split, strict=True)), by_name=self._example.by_name).float()
-                    for split in splits
-                ]
-            )
+            for split in splits:
+                outputs = floating(call_by(module, dict(zip(self._inputs, split, strict=True)), self._example))
+                main = main_output(outputs)
+                for name, values in outputs.items():
+                    parts.setdefault(name, []).append(values if name == main and _classes(values) else values.flatten())
+        return {name: torch.cat(portions) for name, portions in parts.items()}
 
 
 def _inputs(split: Split, example: Example) -> dict[str, torch.Tensor]:
@@ -62,8 +69,19 @@ def _inputs(split: Split, example: Example) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.asarray(array, dtype=known[name].dtype)) for name, array in arrays.items()}
 
 
-def _divergence(wanted: torch.Tensor, found: torch.Tensor) -> float:
-    if wanted.ndim == 2 and wanted.shape[1] > 1:
+def _classes(values: torch.Tensor) -> bool:
+    return values.ndim == 2 and values.shape[1] > 1
+
+
+def _divergence(wanted: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> float:
+    if any(name not in found or found[name].shape != values.shape for name, values in wanted.items()):
+        return float("inf")
+    distances = [_distance(values, found[name]) for name, values in wanted.items() if values.numel() > 1]
+    return sum(distances) / max(1, len(distances))
+
+
+def _distance(wanted: torch.Tensor, found: torch.Tensor) -> float:
+    if wanted.ndim == 2:
         log_wanted, log_found = (functional.log_softmax(values, 1) for values in (wanted, found))
         return float(functional.kl_div(log_found, log_wanted, log_target=True, reduction="batchmean"))
     return float((wanted - found).square().mean() / wanted.var().clamp_min(1e-12))

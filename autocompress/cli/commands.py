@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,7 @@ from autocompress.cli.options import (
     ModelSpec,
     Objective,
     OutDir,
+    Outputs,
     ProfileSpec,
     Resume,
     Verbose,
@@ -75,6 +77,7 @@ def run(
     download: Download = False,
     augment: Augment = "none",
     input_: InputSpec = None,
+    output: Outputs = None,
     ignore: Ignore = None,
     keep_float: KeepFloat = None,
     out: OutDir = DEFAULT_FOLDER,
@@ -97,6 +100,7 @@ def run(
             profile,
             task,
             inputs=_specs(input_),
+            outputs=output or (),
             out=out,
             budgets=budgets,
             objective=objective,
@@ -131,6 +135,7 @@ def plan(
     download: Download = False,
     augment: Augment = "none",
     input_: InputSpec = None,
+    output: Outputs = None,
     ignore: Ignore = None,
     keep_float: KeepFloat = None,
     objective: Objective = None,
@@ -158,6 +163,7 @@ def plan(
             profile,
             task,
             inputs=_specs(input_),
+            outputs=output or (),
             budgets=budgets,
             objective=objective,
             ignore=ignore or (),
@@ -195,6 +201,7 @@ def apply(
     download: Download = False,
     augment: Augment = "none",
     input_: InputSpec = None,
+    output: Outputs = None,
     ignore: Ignore = None,
     keep_float: KeepFloat = None,
     out: OutDir = DEFAULT_FOLDER,
@@ -215,6 +222,7 @@ def apply(
             profile,
             task,
             inputs=_specs(input_),
+            outputs=output or (),
             out=out,
             budgets=budgets,
             ignore=ignore or (),
@@ -343,12 +351,15 @@ def inspect(
     """Show what a model is: layers, parameters, sparsity, multiply-accumulates, kind of architecture."""
     from autocompress.analysis.inspection import inspect_module
     from autocompress.analysis.weights import with_weights
+    from autocompress.data.copies import as_compressed
     from autocompress.data.example_inputs import example_for
     from autocompress.report.plan import print_facts, print_layers
 
     with _only_json(as_json):
         module, task = _load(model, weights, data, data_dir, "none", download=False)
-        facts = with_weights(inspect_module(module, example_for(module, task, _specs(input_), ())), module)
+        example = example_for(module, task, _specs(input_), ())
+        module, precision = as_compressed(module, example)
+        facts = replace(with_weights(inspect_module(module, example), module), precision=precision)
     if as_json:
         typer.echo(json.dumps({"schema": 2, **facts.to_json()}, indent=2))
         return

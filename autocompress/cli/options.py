@@ -39,6 +39,10 @@ InputShape = Annotated[
     list[str] | None,
     typer.Option("--input", help="Shape that the file is timed at: input_ids=1x128; may be repeated.", metavar="SPEC"),
 ]
+Outputs = Annotated[
+    list[str] | None,
+    typer.Option("--output", help="Output of the model that ships; repeatable. Without it all ship.", metavar="NAME"),
+]
 OutDir = Annotated[Path, typer.Option("--out", help="Folder of the run.", metavar="DIR")]
 Objective = Annotated[
     str | None, typer.Option("--objective", help="effort, latency, size, accuracy or serving_cost.", metavar="NAME")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
+from autocompress.core.outputs import first_of
 from autocompress.errors import DataError
 
 FLOATS = NDArray[np.float64]
@@ -28,18 +29,18 @@ class Aggregate:
     """
 
     name: str
-    records: Callable[[Any, NDArray[Any]], Any]
+    records: Callable[[Any, Any], Any]
     value: Callable[[FLOATS], float]
     is_rate: bool = False
 
 
 def first_output(outputs: Any) -> NDArray[Any]:
-    """The first output as an array.
+    """The output that built-in scores take, as an array: `logits` where there is one, else the first.
 
     Raises:
         DataError: when it holds values that are not finite.
     """
-    values = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs)
+    values = np.asarray(first_of(outputs))
     # a comparison with NaN is false, so that no class would rank before the right one
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise DataError("outputs are not finite (NaN or infinity).", where="score")

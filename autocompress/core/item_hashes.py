@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.core.source import Array, Inputs, Source
+from autocompress.core.targets import Targets, arrays_in
 from autocompress.errors import DataError
 
 BYTES = 16
@@ -27,7 +28,7 @@ class HashedSource:
     def __len__(self) -> int:
         return len(self._source)
 
-    def read(self, indices: Sequence[int]) -> tuple[Inputs, Array]:
+    def read(self, indices: Sequence[int]) -> tuple[Inputs, Targets]:
         """See `Source.read`."""
         inputs, targets = self._source.read(indices)
         for index, one, other in zip(indices, input_hashes(inputs), target_hashes(targets), strict=True):
@@ -56,10 +57,12 @@ def input_hashes(inputs: Inputs) -> list[bytes]:
     return _hashes(head, [named[name] for name in sorted(named)])
 
 
-def target_hashes(targets: Array) -> list[bytes]:
-    """A hash of each target of a batch; equal numbers of different dtypes hash alike."""
-    values = np.asarray(targets).astype(np.float64)
-    return _hashes(repr(values.shape[1:]), [values])
+def target_hashes(targets: Targets) -> list[bytes]:
+    """A hash of each item's targets in a batch; equal numbers of different dtypes hash alike."""
+    values = [np.asarray(array).astype(np.float64) for array in arrays_in(targets).values()]
+    # a single array has no name that counts
+    names = list(arrays_in(targets)) if len(values) > 1 else []
+    return _hashes(repr([*names, *(array.shape[1:] for array in values)]), values)
 
 
 def _hashes(head: str, arrays: Sequence[Array]) -> list[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from autocompress.core.artifact import Artifact, TensorSpec
 from autocompress.core.source import Array, ArraySource, Inputs, Split, whole
+from autocompress.core.targets import Targets, rows_in
 from autocompress.errors import DataError, ExportError, raised_as
 from autocompress.system.locks import working
 
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
 class Example:
     """Example inputs of a model, with a batch axis first.
 
-    They are arrays in the order of the model's arguments, or by argument name.
+    They are arrays in the order of the model's arguments, or by argument name. `outputs` names the outputs of the model
+    that count, or paths to several of them; empty for all.
     """
 
     inputs: Inputs
+    outputs: tuple[str, ...] = ()
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -51,8 +54,9 @@ class Example:
         take = np.arange(size) % self.batch
         # a single number has no batch
         if isinstance(self.inputs, dict):
-            return Example({name: array[take] if array.ndim else array for name, array in self.inputs.items()})
-        return Example(tuple(array[take] if array.ndim else array for array in self.inputs))
+            named = {name: array[take] if array.ndim else array for name, array in self.inputs.items()}
+            return replace(self, inputs=named)
+        return replace(self, inputs=tuple(array[take] if array.ndim else array for array in self.inputs))
 
     def as_split(self, name: str = "example") -> Split:
         """The items as calibration data, with placeholder targets."""
@@ -180,7 +184,7 @@ def align(inputs: Inputs, specs: Sequence[TensorSpec], where: str = "data") -> d
     return aligned
 
 
-def feeds(split: Split, artifact: Artifact, size: int) -> Iterator[tuple[dict[str, Array], Array]]:
+def feeds(split: Split, artifact: Artifact, size: int) -> Iterator[tuple[dict[str, Array], Targets]]:
     """Batches of a split as the artifact takes them, with their targets.
 
     An artifact with a fixed batch gets full batches only: the last one is filled up with its own items, so
@@ -189,7 +193,7 @@ def feeds(split: Split, artifact: Artifact, size: int) -> Iterator[tuple[dict[st
     fixed = artifact.fixed_batch
     for inputs, targets in split.batches(fixed or size):
         feed = align(inputs, artifact.inputs, where=f"data ({split.name})")
-        rows = len(targets)
+        rows = rows_in(targets)
         if fixed and rows < fixed:
             fill = np.arange(fixed) % rows
             feed = {name: array[fill] for name, array in feed.items()}

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.core.loader_items import drawn_items, draws_lists
+from autocompress.core.targets import Targets, arrays_in, joined, mapped, rows_in
 from autocompress.errors import DataError
 from autocompress.system.randomness import seed_all, seeded
 
@@ -31,10 +32,10 @@ class Source(Protocol):
         """Number of items."""
         ...
 
-    def read(self, indices: Sequence[int]) -> tuple[Inputs, Array]:
+    def read(self, indices: Sequence[int]) -> tuple[Inputs, Targets]:
         """Inputs and targets of these items, each with leading axis `len(indices)`.
 
-        Inputs are in the order of the model's arguments, or by name.
+        Inputs are in the order of the model's arguments, or by name; targets are one array, or a tuple or dict of them.
         """
         ...
 
@@ -44,28 +45,30 @@ class ArraySource:
     """A source of arrays in memory; `transform` turns a batch of inputs into what the model takes."""
 
     inputs: Inputs
-    targets: Array
+    targets: Targets
     transform: Callable[[Array], Array] | None = None
 
     def __post_init__(self) -> None:
         arrays = self.inputs.values() if isinstance(self.inputs, dict) else self.inputs
-        for array in (*arrays, self.targets):
+        for array in (*arrays, *arrays_in(self.targets).values()):
             if array.ndim == 0:
                 raise DataError("is a single number, not an array with a row per item.", where="data")
-        for array in arrays:
-            if len(array) != len(self.targets):
-                raise DataError(f"has {len(array)} inputs and {len(self.targets)} targets.", where="data")
+        for targets in arrays_in(self.targets).values():
+            for array in arrays:
+                if len(array) != len(targets):
+                    raise DataError(f"has {len(array)} inputs and {len(targets)} targets.", where="data")
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return rows_in(self.targets)
 
-    def read(self, indices: Sequence[int]) -> tuple[Inputs, Array]:
+    def read(self, indices: Sequence[int]) -> tuple[Inputs, Targets]:
         """See `Source.read`."""
         index = np.asarray(indices, dtype=np.int64)
         change = self.transform or (lambda array: array)
+        targets = mapped(lambda array: array[index], self.targets)
         if isinstance(self.inputs, dict):
-            return {name: change(array[index]) for name, array in self.inputs.items()}, self.targets[index]
-        return tuple(change(array[index]) for array in self.inputs), self.targets[index]
+            return {name: change(array[index]) for name, array in self.inputs.items()}, targets
+        return tuple(change(array[index]) for array in self.inputs), targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +84,7 @@ class DatasetSource:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def read(self, indices: Sequence[int]) -> tuple[Inputs, Array]:
+    def read(self, indices: Sequence[int]) -> tuple[Inputs, Targets]:
         """See `Source.read`."""
         items = []
         with seeded(0):
@@ -91,7 +94,7 @@ class DatasetSource:
             return split_batch(self.collate(items))
 
 
-def split_batch(batch: Any) -> tuple[Inputs, Array]:
+def split_batch(batch: Any) -> tuple[Inputs, Targets]:
     """Inputs and targets of a collated batch.
 
     The batch is `(input, ..., target)`, `({name: input}, target)`, or a dict.
@@ -107,13 +110,42 @@ def split_batch(batch: Any) -> tuple[Inputs, Array]:
                 where="data",
                 hint=f"Name the target one of {', '.join(TARGET_KEYS)}.",
             )
-        return {str(k): to_array(v) for k, v in batch.items() if k != key}, to_array(batch[key])
+        return _with_targets({str(k): to_array(v) for k, v in batch.items() if k != key}, batch[key])
     if not isinstance(batch, Sequence) or len(batch) < 2:
         raise DataError("items have no target.", where="data", hint="Each item is (input, ..., target) or a dict.")
     *inputs, target = batch
     if len(inputs) == 1 and isinstance(inputs[0], Mapping):
-        return {str(k): to_array(v) for k, v in inputs[0].items()}, to_array(target)
-    return tuple(to_array(value) for value in inputs), to_array(target)
+        return _with_targets({str(k): to_array(v) for k, v in inputs[0].items()}, target)
+    return _with_targets(tuple(to_array(value) for value in inputs), target)
+
+
+def _with_targets(inputs: Inputs, target: Any) -> tuple[Inputs, Targets]:
+    first = next(iter(inputs.values() if isinstance(inputs, dict) else inputs), None)
+    return inputs, _to_targets(target, None if first is None or first.ndim == 0 else len(first))
+
+
+def _to_targets(value: Any, items: int | None) -> Targets:
+    """One array, or those of several heads.
+
+    They are a dict of arrays, or a tuple or list of arrays with a row per item each.
+    """
+    if isinstance(value, Mapping):
+        if not value:
+            raise DataError("has an empty dict as targets.", where="data", hint="Give an array for each of them.")
+        return {str(name): to_array(array) for name, array in value.items()}
+    if _are_heads(value, items):
+        return tuple(to_array(array) for array in value)
+    return to_array(value)
+
+
+def _are_heads(value: Any, items: int | None) -> bool:
+    # a list with an array for each item is one target, like any list of numbers
+    return (
+        isinstance(value, tuple | list)
+        and len(value) > 0
+        and items is not None
+        and all(len(getattr(array, "shape", ())) > 0 and len(array) == items for array in value)
+    )
 
 
 def to_array(value: Any) -> Array:
@@ -138,21 +170,24 @@ def to_array(value: Any) -> Array:
 def as_source(data: Any, *, trains: bool = False) -> Source | None:
     """A source from `(inputs, targets)` arrays, a Dataset, a DataLoader, or a source.
 
-    A DataLoader's items are those that its samplers draw in every pass (`drawn_items`), in the dataset's order, through
-    its collate function; a loader over an iterable dataset is read into memory. For judging every item counts once and
-    every pass must draw the same ones; `trains` allows an item more often, and samples drawn uniformly at random.
+    Inputs and targets may both be several arrays in a tuple or dict. A DataLoader's items are those that its samplers
+    draw in every pass (`drawn_items`), in the dataset's order, through its collate function; a loader over an iterable
+    dataset is read into memory. For judging every item counts once and every pass must draw the same ones; `trains`
+    allows an item more often, and samples drawn uniformly at random.
 
     Raises:
         DataError: when the object is none of these, or it is not clear which items belong to it.
     """
     if data is None or (isinstance(data, Source) and not hasattr(data, "__getitem__")):
         return data
-    if isinstance(data, tuple | list) and len(data) == 2 and _array_like(data[1]):
+    if isinstance(data, tuple | list) and len(data) == 2 and (_array_like(data[1]) or _are_arrays(*data)):
         inputs, targets = data
+        if isinstance(targets, list):
+            targets = to_array(targets)
         if isinstance(inputs, Mapping):
-            return ArraySource({str(k): to_array(v) for k, v in inputs.items()}, to_array(targets))
+            return ArraySource(*_with_targets({str(k): to_array(v) for k, v in inputs.items()}, targets))
         parts = inputs if isinstance(inputs, tuple) else (inputs,)
-        return ArraySource(tuple(to_array(part) for part in parts), to_array(targets))
+        return ArraySource(*_with_targets(tuple(to_array(part) for part in parts), targets))
     from torch.utils.data import DataLoader, IterableDataset, default_collate
 
     if isinstance(data, DataLoader):
@@ -187,7 +222,7 @@ def _drawn_through(loader: Any, *, trains: bool) -> Source:
     else:
         keys = list(items)
     _, target = split_batch(collate(dataset[keys[0]]))
-    if target.ndim:
+    if next(iter(arrays_in(target).values())).ndim:
         return _joined(split_batch(collate(dataset[key])) for key in keys)
     return DatasetSource(part, lambda found: default_collate([collate(item) for item in found]))
 
@@ -200,8 +235,9 @@ def _streamed(loader: Any, *, trains: bool) -> ArraySource:
     """
     with seeded(0):
         batches = [split_batch(batch) for batch in loader]
-    # not seeded: what is drawn at random shows
-    again = None if trains or not batches else next(iter(loader), None)
+    # with another seed, what is drawn at random shows
+    with seeded(1):
+        again = None if trains or not batches else next(iter(loader), None)
     if again is not None and not equal_batches(batches[0], split_batch(again)):
         raise DataError(
             "is a stream that gives other items, or another order, each time it is read.",
@@ -211,9 +247,9 @@ def _streamed(loader: Any, *, trains: bool) -> ArraySource:
     return _joined(batches)
 
 
-def equal_batches(one: tuple[Inputs, Array], other: tuple[Inputs, Array]) -> bool:
+def equal_batches(one: tuple[Inputs, Targets], other: tuple[Inputs, Targets]) -> bool:
     """True when two batches hold the same inputs and targets, byte for byte."""
-    left, right = [*_arrays(one[0]), one[1]], [*_arrays(other[0]), other[1]]
+    left, right = ([*_arrays(batch[0]), *arrays_in(batch[1]).values()] for batch in (one, other))
     return len(left) == len(right) and all(
         a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
         for a, b in zip(left, right, strict=True)
@@ -225,25 +261,39 @@ def _arrays(inputs: Inputs) -> list[Array]:
 
 
 def _is_empty_pair(data: Any) -> bool:
-    return isinstance(data, tuple | list) and len(data) == 2 and not any(np.size(part) for part in data)
+    return isinstance(data, tuple | list) and len(data) == 2 and all(hasattr(p, "__len__") and not len(p) for p in data)
 
 
 def _array_like(value: Any) -> bool:
     return hasattr(value, "shape") or (isinstance(value, list) and bool(value) and not isinstance(value[0], tuple))
 
 
-def _joined(read: Iterable[tuple[Inputs, Array]]) -> ArraySource:
+def _are_arrays(inputs: Any, targets: Any) -> bool:
+    """True for inputs with several targets, and not for two items that are dicts or tuples themselves."""
+    first = inputs
+    if isinstance(first, Mapping):
+        first = next(iter(first.values()), None)
+    elif isinstance(first, tuple):
+        first = next(iter(first), None)
+    if len(getattr(first, "shape", ())) == 0:
+        return False
+    if isinstance(targets, Mapping):
+        return not isinstance(inputs, Mapping) or not any(name in inputs for name in targets)
+    return isinstance(targets, tuple) and _are_heads(targets, len(first))
+
+
+def _joined(read: Iterable[tuple[Inputs, Targets]]) -> ArraySource:
     with seeded(0):
         batches = list(read)
     if not batches:
         raise DataError("is empty.", where="data")
-    targets = np.concatenate([target for _, target in batches])
+    targets = joined([target for _, target in batches])
     first = batches[0][0]
     # names or positions: either finds its array in every batch
     keys: list[Any] = list(first) if isinstance(first, dict) else list(range(len(first)))
     columns: list[Any] = [inputs for inputs, _ in batches]
-    joined = [np.concatenate([inputs[key] for inputs in columns]) for key in keys]
-    return ArraySource(dict(zip(keys, joined, strict=True)) if isinstance(first, dict) else tuple(joined), targets)
+    arrays = [np.concatenate([inputs[key] for inputs in columns]) for key in keys]
+    return ArraySource(dict(zip(keys, arrays, strict=True)) if isinstance(first, dict) else tuple(arrays), targets)
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,7 +307,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def batches(self, size: int) -> Iterator[tuple[Inputs, Array]]:
+    def batches(self, size: int) -> Iterator[tuple[Inputs, Targets]]:
         """Inputs and targets, `size` items at a time, the last batch smaller."""
         for start in range(0, len(self.indices), size):
             items = [int(i) for i in self.indices[start : start + size]]
@@ -287,7 +337,8 @@ class Split:
         for inputs, targets in self.first(64).batches(64):
             for array in inputs.values() if isinstance(inputs, dict) else inputs:
                 digest.update(np.ascontiguousarray(array).tobytes())
-            digest.update(np.ascontiguousarray(targets).tobytes())
+            for array in arrays_in(targets).values():
+                digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
 
 

@@ -13,9 +13,10 @@ from autocompress.core.aggregate import AGGREGATES, Aggregate, first_output
 from autocompress.core.code_hash import code_hash
 from autocompress.core.score_bounds import RATE, Bounds, as_bounds
 from autocompress.core.source import Array, Split, as_source, third, to_array, whole
+from autocompress.core.targets import Targets, arrays_in, rows_in
 from autocompress.errors import DataError
 
-Score = Callable[[Any, Array], Any]
+Score = Callable[[Any, Any], Any]
 Loss = Callable[[Any, Any], Any]
 Augment = Callable[[Any], Any]
 
@@ -26,18 +27,19 @@ class Task:
 
     Args:
         test: what accuracy is certified on. Sources are `(inputs, targets)` arrays, a Dataset or a DataLoader;
-            several inputs are a tuple of arrays or a dict by argument name.
+            several inputs are a tuple of arrays or a dict by argument name, several targets a tuple or a dict.
         train: what may be trained on and calibrated with.
         val: the validation split, which selects between candidates. Without it, a third of `test` selects and the rest
             is the holdout.
         score: `score(outputs, targets) -> (n,)`, higher is better; by name (`top1`, `top5`, `negative_error`,
-            `token_accuracy`) or a callable on numpy arrays. `outputs` is one array, or a tuple for several. A score of
-            all items together is an `Aggregate`, or one by name: `macro_f1`, `spearman`, `negative_perplexity`.
+            `token_accuracy`) or a callable on numpy arrays, outputs and targets each one array or several (see
+            `autocompress.core.outputs.as_given`). A score of all items together is an `Aggregate`, or one by name:
+            `macro_f1`, `spearman`, `negative_perplexity`.
         score_bounds: the least and the greatest value that a callable score or `negative_error` gives an item, such as
             `(0, 1)`. Scores in known bounds are read until the answer is clear and judged by bounds that hold for every
             distribution; without them all items are read and the bounds are asymptotic. Those of `top1`, `top5` and
             `token_accuracy` are known.
-        loss: `loss(outputs, targets)` on tensors, for training.
+        loss: `loss(outputs, targets)` on tensors of the same form, for training.
         augment: a function on a batch of input tensors, for training.
         left_out: indices of test items that must not confirm, as a run finds them: they occur elsewhere as well.
     """
@@ -125,15 +127,21 @@ class Task:
             return AGGREGATES.get(self.score)
         return self.score if isinstance(self.score, Aggregate) else None
 
-    def scores(self, outputs: Any, targets: Array) -> NDArray[np.float64]:
+    def scores(self, outputs: Any, targets: Targets) -> NDArray[np.float64]:
         """The score of each item, shape `(n,)`; for an aggregate each item's contribution, shape `(n, k)`.
 
         Raises:
             DataError: when the score function raises or returns something else.
         """
         aggregate = self.aggregate
+        if isinstance(self.score, str) and not isinstance(targets, np.ndarray):
+            raise DataError(
+                f"{self.score} takes one array of targets, not several ({', '.join(arrays_in(targets))}).",
+                where="score",
+                hint="Give the task a score function for them.",
+            )
         if aggregate is not None:
-            function = aggregate.records
+            function: Score = aggregate.records
         else:
             function = SCORES[self.score] if isinstance(self.score, str) else cast("Score", self.score)
         try:
@@ -144,9 +152,12 @@ class Task:
             raise DataError(f"raised {type(error).__name__}: {error}.", where="score") from error
         if aggregate is not None and result.ndim == 1:
             result = result[:, None]
-        if result.ndim != (1 if aggregate is None else 2) or len(result) != len(targets):
+        items = rows_in(targets)
+        if result.ndim != (1 if aggregate is None else 2) or len(result) != items:
             raise DataError(
-                f"returned shape {result.shape} for {len(targets)} items.", where="score", hint="One score per item."
+                f"returned shape {result.shape} for {items} items.",
+                where="score",
+                hint="One score per item.",
             )
         if not np.isfinite(result).all():
             raise DataError("returned values that are not finite.", where="score")
@@ -158,7 +169,7 @@ class Task:
         fixed = SCORE_BOUNDS.get(self.score) if isinstance(self.score, str) else None
         return self.score_bounds or fixed
 
-    def columns(self, outputs: Any, targets: Array) -> dict[str, NDArray[np.float64]]:
+    def columns(self, outputs: Any, targets: Targets) -> dict[str, NDArray[np.float64]]:
         """The `score` of each item and, in classification, its predicted class `answer` and its `label`."""
         found = {"score": self.scores(outputs, targets)}
         if self.chooses_classes:

@@ -9,7 +9,9 @@ import torch
 
 from autocompress.core.runtime import Example
 from autocompress.core.source import Split
+from autocompress.core.targets import Targets, arrays_in, like, mapped, rows_in
 from autocompress.core.task import Augment
+from autocompress.data.example_inputs import in_dtype_of
 from autocompress.errors import DataError
 from autocompress.system.randomness import seeded
 
@@ -20,7 +22,7 @@ class Batch:
 
     key: int
     inputs: dict[str, torch.Tensor]
-    targets: torch.Tensor
+    targets: torch.Tensor | tuple[torch.Tensor, ...] | dict[str, torch.Tensor]
 
 
 class AugmentationBank:
@@ -32,11 +34,11 @@ class AugmentationBank:
     """
 
     def __init__(self, split: Split, example: Example, *, batch: int, seed: int, views: int = 0) -> None:
-        inputs, self._targets = _gather(split)
+        inputs, self._targets = _gather(split, example)
         self._inputs = {name: torch.from_numpy(array) for name, array in inputs.items()}
-        self.by_name = example.by_name
-        self._seed, self._views, self._batch = seed, views, min(batch, len(self._targets))
-        self.per_epoch = max(1, len(self._targets) // self._batch)
+        self._items = rows_in(self._targets)
+        self._seed, self._views, self._batch = seed, views, min(batch, self._items)
+        self.per_epoch = max(1, self._items // self._batch)
 
     def at(self, step: int, augment: Augment | None = None) -> Batch:
         """The batch of one step, with tensors by input name; images are augmented."""
@@ -44,30 +46,34 @@ class AugmentationBank:
         view = epoch % self._views if self._views else epoch
         if view != epoch:
             place = int(self._order(self.per_epoch, 7_368_787 + epoch)[place])
-        items = self._order(len(self._targets), view)[place * self._batch : (place + 1) * self._batch]
+        items = self._order(self._items, view)[place * self._batch : (place + 1) * self._batch]
         inputs = {name: tensor[items] for name, tensor in self._inputs.items()}
         key = view * self.per_epoch + place
         if augment is not None:
             # augmentation draws from the global generators, which are restored afterwards
             with seeded(self._seed * 1_000_003 + key):
                 inputs = {name: augment(tensor) if tensor.ndim == 4 else tensor for name, tensor in inputs.items()}
-        return Batch(key, inputs, torch.from_numpy(self._targets)[items])
+        return Batch(key, inputs, mapped(lambda array: torch.from_numpy(array)[items], self._targets))
 
     def _order(self, n: int, number: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + number)
         return torch.randperm(n, generator=generator)
 
 
-def _gather(split: Split) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _gather(split: Split, example: Example) -> tuple[dict[str, np.ndarray], Targets]:
     arrays: dict[str, np.ndarray] = {}
-    labels, start = np.empty(0), 0
+    labels: dict[str, np.ndarray] = {}
+    # the form of the targets, whose arrays are filled below
+    form: Targets = np.empty(0)
+    start = 0
     for inputs, targets in split.batches(512):
         for name, column in Example(inputs).arrays.items():
-            rows = column.astype(np.float32) if column.dtype == np.float64 else column
-            arrays[name] = _put(arrays.get(name), rows, start, len(split), name)
-        labels = _put(labels if start else None, targets, start, len(split), "targets")
-        start += len(targets)
-    return arrays, labels
+            arrays[name] = _put(arrays.get(name), in_dtype_of(example, name, column), start, len(split), name)
+        for name, column in arrays_in(targets).items():
+            labels[name] = _put(labels.get(name), column, start, len(split), name)
+        form = targets
+        start += rows_in(targets)
+    return arrays, like(form, labels)
 
 
 def _put(array: np.ndarray | None, rows: np.ndarray, start: int, length: int, name: str) -> np.ndarray:

@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from autocompress.core.artifact import Artifact, TensorSpec
 from autocompress.core.runtime import Example, align
 from autocompress.core.source import Array, Inputs, to_array
 from autocompress.core.task import Task
+from autocompress.data.copies import dtype_of
 from autocompress.data.module import call
 from autocompress.errors import DataError, ModelError, RuntimeFailureError
 
@@ -39,8 +41,10 @@ def as_task(data: Any) -> Task | None:
     return Task(test=data)
 
 
-def example_for(model: Any, task: Task | None, inputs: Any, specs: Sequence[TensorSpec]) -> Example:
-    """Example inputs for a model, from the first source that is available.
+def example_for(
+    model: Any, task: Task | None, inputs: Any, specs: Sequence[TensorSpec], outputs: str | Sequence[str] = ()
+) -> Example:
+    """Example inputs for a model, from the first source that is available, with the chosen outputs.
 
     The sources are: `inputs` as given, items of the data, the profile's specs, the model's own `example_input_array`
     (Lightning) or `dummy_inputs` (Hugging Face).
@@ -48,6 +52,15 @@ def example_for(model: Any, task: Task | None, inputs: Any, specs: Sequence[Tens
     Raises:
         ModelError: when there is none of them.
     """
+    chosen = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+    example = replace(_first_example(model, task, inputs, specs), outputs=chosen)
+    if isinstance(model, torch.nn.Module) and dtype_of(model) is not torch.float32:
+        # the float32 copy of the model takes them
+        return replace(example, inputs=_in_float32(example.inputs))
+    return example
+
+
+def _first_example(model: Any, task: Task | None, inputs: Any, specs: Sequence[TensorSpec]) -> Example:
     if inputs is not None:
         return _given(inputs)
     part = task.calibration or task.holdout if task else None
@@ -146,6 +159,23 @@ def _given(inputs: Any) -> Example:
     if parts and all(isinstance(part, TensorSpec) for part in parts):
         return made_up(list(parts))
     return Example(_as_model_takes(tuple(to_array(part) for part in parts)))
+
+
+def in_dtype_of(example: Example, name: str, array: Array) -> Array:
+    """A floating input array in the example's type, but never in float64; others as they are."""
+    known = example.arrays.get(name)
+    if known is None or known.dtype.kind != "f" or array.dtype.kind != "f":
+        return array
+    return array.astype(np.float32 if known.dtype == np.float64 else known.dtype, copy=False)
+
+
+def _in_float32(inputs: Inputs) -> Inputs:
+    def cast(array: Any) -> Any:
+        return array.astype(np.float32) if array.dtype.kind == "f" else array
+
+    if isinstance(inputs, dict):
+        return {name: cast(array) for name, array in inputs.items()}
+    return tuple(cast(array) for array in inputs)
 
 
 def _as_model_takes(inputs: Inputs) -> Inputs:

@@ -1,4 +1,4 @@
-"""Call a user's module: inputs by position or name, outputs as a flat tuple."""
+"""Call a user's module: inputs by position or name, outputs by name."""
 
 from __future__ import annotations
 
@@ -10,54 +10,27 @@ import torch
 from torch import nn
 
 from autocompress.core.runtime import Example
+from autocompress.data.named_outputs import named_outputs
 from autocompress.errors import ModelError
 
 
 class FlatModule(nn.Module):
-    """Wraps a module to take tensors and return a tuple of tensors in the order of `output_names`."""
+    """Wraps a module to take tensors and return a tuple of tensors, in the order of its named outputs."""
 
-    def __init__(self, module: nn.Module, input_names: tuple[str, ...], *, by_name: bool) -> None:
+    def __init__(self, module: nn.Module, example: Example) -> None:
         super().__init__()
         self.module = module
-        self.input_names = input_names
-        self.by_name = by_name
+        self.example = example
 
     def forward(self, *arrays: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The module's outputs, flattened."""
-        if self.by_name:
-            outputs = self.module(**dict(zip(self.input_names, arrays, strict=True)))
-        else:
-            outputs = self.module(*arrays)
-        return tuple(flatten_outputs(outputs).values())
+        inputs = dict(zip(self.example.arrays, arrays, strict=True))
+        return tuple(named_outputs(returned(self.module, inputs, self.example), self.example).values())
 
 
-def flatten_outputs(outputs: Any) -> dict[str, torch.Tensor]:
-    """A module's output tensors, by name.
-
-    The output may be a tensor, a tuple, a dict, or an object with `logits` as Hugging Face models give.
-
-    Raises:
-        ModelError: when there is no tensor among them.
-    """
-    if isinstance(outputs, torch.Tensor):
-        return {"output": outputs}
-    logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
-    if isinstance(logits, torch.Tensor):
-        return {"logits": logits}
-    if isinstance(outputs, Mapping):
-        found = {str(name): value for name, value in outputs.items() if isinstance(value, torch.Tensor)}
-    elif isinstance(outputs, tuple | list):
-        tensors = [value for value in outputs if isinstance(value, torch.Tensor)]
-        found = {"output" if i == 0 else f"output_{i}": value for i, value in enumerate(tensors)}
-    else:
-        found = {}
-    if not found:
-        raise ModelError(
-            f"returns a {type(outputs).__name__} without tensors.",
-            where="model",
-            hint="Return a tensor, a tuple or dict of tensors, or an object with `.logits`.",
-        )
-    return found
+def returned(module: nn.Module, inputs: Mapping[str, torch.Tensor], example: Example) -> Any:
+    """What a module returns for inputs, by name or in order as the example's are, in its present mode."""
+    return module(**inputs) if example.by_name else module(*inputs.values())
 
 
 @contextmanager
@@ -84,17 +57,22 @@ def unfused_encoder_layers() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
-def call(module: nn.Module, example: Example) -> dict[str, torch.Tensor]:
+def call(module: nn.Module, example: Example, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
     """Outputs of the module for example inputs, in evaluation mode.
+
+    Floating inputs are cast to `dtype` where that is given.
 
     Raises:
         ModelError: when the model fails on them, or gives values that are not finite.
     """
     place = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
-    tensors = {name: tensor.to(place) for name, tensor in example.tensors().items()}
+    tensors = {
+        name: tensor.to(place, dtype if tensor.is_floating_point() else None)
+        for name, tensor in example.tensors().items()
+    }
     try:
         with inference_mode_of(module):
-            outputs = module(**tensors) if example.by_name else module(*tensors.values())
+            outputs = returned(module, tensors, example)
     except Exception as error:
         shapes = ", ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in tensors.items())
         raise ModelError(
@@ -102,26 +80,27 @@ def call(module: nn.Module, example: Example) -> dict[str, torch.Tensor]:
             where="model",
             hint="Check that data and input spec are what the model takes.",
         ) from error
-    flat = flatten_outputs(outputs)
-    for name, tensor in flat.items():
+    named = named_outputs(outputs, example)
+    for name, tensor in named.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ModelError(
                 f"gives output {name!r} that is not finite (NaN or infinity).",
                 where="model",
                 hint=_advice_on_values(module),
             )
-    return flat
+    return named
 
 
-def call_by(module: nn.Module, inputs: Mapping[str, torch.Tensor], *, by_name: bool) -> torch.Tensor:
-    """The first output of a module, called in its present mode and with its present gradient settings."""
-    outputs = module(**inputs) if by_name else module(*inputs.values())
-    return next(iter(flatten_outputs(outputs).values()))
+def call_by(module: nn.Module, inputs: Mapping[str, torch.Tensor], example: Example) -> dict[str, torch.Tensor]:
+    """Outputs of a module for inputs like the example's, with its present mode and gradient settings."""
+    return named_outputs(returned(module, inputs, example), example)
 
 
 def _advice_on_values(module: nn.Module) -> str:
     bad = [name for name, tensor in module.state_dict().items() if not bool(torch.isfinite(tensor).all())]
-    return f"Its weights {bad[0]} are not finite." if bad else "Check its weights and the inputs."
+    if bad:
+        return f"Its weights {bad[0]} are not finite."
+    return "Check its weights and the inputs, or choose other outputs (outputs=, --output)."
 
 
 def first_line(error: BaseException) -> str:

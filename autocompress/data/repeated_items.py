@@ -11,8 +11,10 @@ import numpy as np
 from autocompress.core.data_check import DataCheck, Overlap
 from autocompress.core.item_hashes import HashedSource, input_hashes, target_hashes
 from autocompress.core.source import Source, equal_batches, whole
+from autocompress.core.targets import arrays_in
 from autocompress.core.task import Task
 from autocompress.errors import DataError
+from autocompress.system.randomness import reseeded
 
 # items that are read twice to see whether a source gives the same ones again
 READ_TWICE = 32
@@ -39,7 +41,9 @@ def require_stable(source: Source, where: str) -> None:
 def _changed(source: Source) -> str:
     """What differs when a few items are read again in the same batch, as "item 5 is another one"; empty for nothing."""
     indices = [int(index) for index in whole("all", source).first(READ_TWICE).indices]
-    first, second = source.read(indices), source.read(indices)
+    first = source.read(indices)
+    with reseeded():
+        second = source.read(indices)
     if equal_batches(first, second):
         return ""
     before, after = _named(*first), _named(*second)
@@ -158,7 +162,8 @@ def _trained(train: Source | None, wanted: set[bytes], seconds: float) -> tuple[
 
 def _named(inputs: Any, targets: Any) -> dict[str, Any]:
     parts = inputs if isinstance(inputs, dict) else {f"input {place}": array for place, array in enumerate(inputs)}
-    return {**parts, "target": targets}
+    given = arrays_in(targets)
+    return {**parts, **{f"target {name}" if len(given) > 1 else "target": array for name, array in given.items()}}
 
 
 def _bytes(array: Any, place: int) -> bytes:

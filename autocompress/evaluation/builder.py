@@ -18,8 +18,8 @@ from autocompress.core.runtime import Example, exported
 from autocompress.core.task import Task
 from autocompress.core.technique import Context, ModelTechnique
 from autocompress.core.tools import Tools
+from autocompress.data.copies import with_own_weights, with_shared_weights
 from autocompress.errors import ArtifactError, TechniqueError, raised_as
-from autocompress.pruning.blocks import with_own_weights, with_shared_weights
 from autocompress.system.locks import folder_lock
 from autocompress.system.scratch import scratch
 from autocompress.system.workspace import Workspace, make_folder, write_atomically

@@ -30,7 +30,8 @@ class Run:
     """One model with its data on one device, its folder and its record.
 
     `artifacts` builds the files of plans, or finds them in a finished run; `measurer` measures them. `data_check` is
-    what was found in the data when the run began.
+    what was found in the data when the run began, `precision` a sentence about a model that is not in float32, empty
+    for all others.
     """
 
     profile: Profile
@@ -44,6 +45,7 @@ class Run:
     deadline: Deadline
     progress: Progress = silent
     data_check: DataCheck = field(default_factory=DataCheck)
+    precision: str = ""
 
     @property
     def baseline(self) -> Artifact:

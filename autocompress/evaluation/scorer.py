@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from autocompress.core.artifact import Artifact
 from autocompress.core.device import Device
 from autocompress.core.measurement import Measurement, Reading
+from autocompress.core.outputs import as_given
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import feeds
 from autocompress.core.score_bounds import RATE, Bounds, require_inside
-from autocompress.core.source import Split
+from autocompress.core.source import Array, Split
+from autocompress.core.targets import rows_in
 from autocompress.core.task import Task
 from autocompress.errors import RuntimeFailureError
 from autocompress.statistics.bootstrap import replicates
@@ -89,19 +91,31 @@ class Scorer:
     def _scored(self, artifact: Artifact, split: Split) -> dict[str, NDArray[np.float64]]:
         session = self.device.load(artifact, self.profile)
         found: dict[str, list[Any]] = {}
+        names = [spec.name for spec in artifact.outputs]
         for feed, targets in feeds(split, artifact, BATCH):
+            fed = len(next(iter(feed.values())))
             with working():
-                outputs = tuple(output[: len(targets)] for output in session.run(feed))
+                outputs = [_without_filling(output, fed, rows_in(targets)) for output in session.run(feed)]
             if not all(np.isfinite(output).all() for output in outputs if output.dtype.kind == "f"):
                 raise RuntimeFailureError(
                     "gives outputs that are not finite (NaN or infinity).",
                     where=str(artifact.path),
                     hint="Check the model.",
                 )
-            given = outputs[0] if len(outputs) == 1 else outputs
+            given = as_given(dict(zip(names, outputs, strict=True)), lambda output: output.dtype.kind == "f")
             for name, rows in self.task.columns(given, targets).items():
                 found.setdefault(name, []).append(rows)
         scored = {name: np.concatenate(rows) for name, rows in found.items()} or {"score": np.zeros(0)}
         if self.task.bounds is not None:
             require_inside(scored["score"], split.indices, self.task.bounds)
         return scored
+
+
+def _without_filling(output: Array, fed: int, items: int) -> Array:
+    """An output without the rows of items that only filled the batch up.
+
+    The batch is the first axis of its size.
+    """
+    if fed == items or fed not in output.shape:
+        return output
+    return np.take(output, np.arange(items), axis=output.shape.index(fed))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -130,29 +129,3 @@ def drop_blocks(module: nn.Module, blocks: Sequence[str], kinds: dict[str, bool]
 def _put(module: nn.Module, name: str, part: nn.Module) -> None:
     path, _, last = name.rpartition(".")
     module.get_submodule(path)._modules[last] = part
-
-
-def with_shared_weights(module: nn.Module) -> nn.Module:
-    """A copy of the module's structure that shares the original's parameters and buffers."""
-    memo: dict[int, Any] = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-    return copy.deepcopy(module, memo)
-
-
-def with_own_weights(module: nn.Module) -> nn.Module:
-    """Replace every parameter and buffer by a copy, so that training changes no other module.
-
-    Layers that shared a parameter share its copy. Returns the module itself.
-    """
-    made: dict[int, nn.Parameter] = {}
-    for part in module.modules():
-        for name, parameter in part._parameters.items():
-            if parameter is not None:
-                own = made.get(id(parameter))
-                if own is None:
-                    own = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
-                    made[id(parameter)] = own
-                part._parameters[name] = own
-        for name, buffer in part._buffers.items():
-            if buffer is not None:
-                part._buffers[name] = buffer.detach().clone()
-    return module

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -313,8 +313,8 @@ def _in_double(example: Example) -> Example:
         return array.astype(np.float64) if array.dtype.kind == "f" else array
 
     if isinstance(example.inputs, dict):
-        return Example({name: widen(array) for name, array in example.inputs.items()})
-    return Example(tuple(widen(array) for array in example.inputs))
+        return replace(example, inputs={name: widen(array) for name, array in example.inputs.items()})
+    return replace(example, inputs=tuple(widen(array) for array in example.inputs))
 
 
 def _largest(values: torch.Tensor) -> float:

@@ -16,7 +16,7 @@ from torch_pruning.dependency.index_mapping import update_index_mapping
 from torch_pruning.ops import OPTYPE
 
 from autocompress.core.runtime import Example
-from autocompress.data.module import first_line, flatten_outputs, unfused_encoder_layers
+from autocompress.data.module import call_by, first_line, unfused_encoder_layers
 
 STEPS_PER_DEPENDENCY = 50
 
@@ -90,7 +90,7 @@ class DependencyGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-prunin
                 self.build_dependency(
                     module,
                     tensors,
-                    forward_fn=lambda net, values: net(**values) if example.by_name else net(*values.values()),
+                    forward_fn=lambda net, values: call_by(net, values, example),
                     output_transform=self._traced_outputs,
                     verbose=False,
                 )
@@ -124,8 +124,8 @@ class DependencyGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-prunin
         if isinstance(part, nn.Linear) and output.ndim > 2:
             self.maps_reshapes = False
 
-    def _traced_outputs(self, outputs: Any) -> list[torch.Tensor]:
-        traced = [tensor for tensor in flatten_outputs(outputs).values() if tensor.grad_fn is not None]
+    def _traced_outputs(self, outputs: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        traced = [tensor for tensor in outputs.values() if tensor.grad_fn is not None]
         if not traced:
             raise CannotCutError("no gradient reaches its weights from its outputs")
         self.outputs = {tensor.grad_fn for tensor in traced}

@@ -19,13 +19,15 @@ from typing import Any
 import torch
 import torch_pruning as tp
 from torch import nn
-from torch.nn import functional
 
+from autocompress.core.outputs import main_output
 from autocompress.core.runtime import Example
 from autocompress.core.source import Split
 from autocompress.core.task import Task
 from autocompress.data.augmentation_bank import AugmentationBank
-from autocompress.data.module import call_by, first_line, inference_mode_of, unfused_encoder_layers
+from autocompress.data.module import call_by, first_line, inference_mode_of, returned, unfused_encoder_layers
+from autocompress.data.named_outputs import floating
+from autocompress.data.task_loss import task_loss
 from autocompress.errors import TechniqueError
 from autocompress.pruning.dependency_graph import group_item
 from autocompress.pruning.pruning_graph import READERS, WHERE, Coupling, PruningGraph
@@ -118,7 +120,7 @@ def _in_order(group: Any) -> Any:
     return group
 
 
-def _batches(example: Example, calibration: Split) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
+def _batches(example: Example, calibration: Split) -> Iterator[tuple[dict[str, torch.Tensor], Any]]:
     views = AugmentationBank(calibration.first(ITEMS), example, batch=BATCH, seed=0)
     known = example.tensors()
     for step in range(views.per_epoch):
@@ -142,7 +144,7 @@ def _mean_activations(
     try:
         with inference_mode_of(module), unfused_encoder_layers():
             for inputs, _ in _batches(example, calibration):
-                call_by(module, inputs, by_name=example.by_name)
+                returned(module, inputs, example)
     finally:
         for handle in handles:
             handle.remove()
@@ -155,7 +157,7 @@ def _gradients(module: nn.Module, example: Example, calibration: Split, task: Ta
     for inputs, targets in _batches(example, calibration):
         module.zero_grad(set_to_none=False)
         with torch.enable_grad(), unfused_encoder_layers():
-            outputs = call_by(module, inputs, by_name=example.by_name)
+            outputs = call_by(module, inputs, example)
             try:
                 loss = _loss(task, outputs, targets)
             except Exception as error:
@@ -171,16 +173,18 @@ def _gradients(module: nn.Module, example: Example, calibration: Split, task: Ta
         yield
 
 
-def _loss(task: Task | None, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _loss(task: Task | None, outputs: dict[str, torch.Tensor], targets: Any) -> torch.Tensor:
     """The loss that gradients are taken of: the task's own, without a teacher.
 
-    Recovery adds the distance to a teacher; the network's distance to itself would be zero.
+    Recovery adds the distance to a teacher; the network's distance to itself would be zero. In its place stand the mean
+    squares of the outputs that the loss does not look at, relative to themselves where there are several.
     """
-    if task is None:
-        return outputs.float().square().mean()
-    if task.loss is not None:
-        own: torch.Tensor = task.loss(outputs, targets)
-        return own
-    if task.chooses_classes:
-        return functional.cross_entropy(outputs, targets.long())
-    return functional.mse_loss(outputs, targets.reshape(outputs.shape).to(outputs.dtype))
+    own = None if task is None else task_loss(task, outputs, targets)
+    terms = [] if own is None else [own]
+    if task is None or task.loss is None:
+        looked_at = () if own is None else (main_output(outputs),)
+        squares = [values.square().mean() for name, values in floating(outputs).items() if name not in looked_at]
+        if not terms and len(squares) == 1:
+            return squares[0]
+        terms += [square / square.detach().clamp_min(1e-12) for square in squares]
+    return terms[0] if len(terms) == 1 else torch.stack(terms).sum()

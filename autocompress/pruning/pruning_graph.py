@@ -20,8 +20,8 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch_pruning.ops import OPTYPE
 
 from autocompress.core.runtime import Example
+from autocompress.data.copies import with_own_weights, with_shared_weights
 from autocompress.errors import TechniqueError
-from autocompress.pruning.blocks import with_own_weights, with_shared_weights
 from autocompress.pruning.dependency_graph import CannotCutError, traced, what
 
 WHERE = "channel_pruning"

@@ -19,12 +19,15 @@ from autocompress.core.code_hash import code_hash
 from autocompress.core.data_check import DataCheck
 from autocompress.core.device import require_described
 from autocompress.core.layer_patterns import require_layers
+from autocompress.core.outputs import main_output
 from autocompress.core.profile import Profile, load_profile
 from autocompress.core.record import SCHEMA, Record, RunInputs
 from autocompress.core.runtime import feeds
 from autocompress.core.source import whole
+from autocompress.core.targets import rows_in
 from autocompress.core.task import Task
 from autocompress.core.tools import Tools
+from autocompress.data.copies import as_compressed
 from autocompress.data.data_spec import load_data
 from autocompress.data.example_inputs import as_task, example_for
 from autocompress.data.repeated_items import TRAIN_SECONDS, find_repeats, hashed, require_stable
@@ -87,6 +90,7 @@ def open_run(
     data: Any = None,
     *,
     inputs: Any = None,
+    outputs: str | Sequence[str] = (),
     out: str | Path = DEFAULT_FOLDER,
     max_time: str | float | None = None,
     resume: bool = False,
@@ -95,6 +99,7 @@ def open_run(
 ) -> Run:
     """Check all inputs, export the model, and open the run's folder and record.
 
+    `outputs` are those that ship, all where it is empty. Of a module that is not in float32 a float32 copy is taken.
     `named` are the texts that named the inputs, for `autocompress resolve` to find the data again.
 
     Raises:
@@ -106,7 +111,8 @@ def open_run(
     require_layers(names_of_layers, profile.ignore, "ignore")
     require_layers(names_of_layers, profile.keep_float, "keep_float")
     task = load_data(data) if isinstance(data, str) else as_task(data)
-    example = example_for(model, task, inputs, profile.inputs)
+    example = example_for(model, task, inputs, profile.inputs, outputs)
+    model, precision = as_compressed(model, example)
     tools = tools_of(profile)
     require_described(tools.device, profile)
     workspace = Workspace(Path(out))
@@ -132,7 +138,10 @@ def open_run(
     record.release_dead_claims()
     measurer = Measurer(tools.device, profile, task, example, builder.baseline)
     deadline = replace(deadline, spent_before=record.elapsed)
-    return Run(profile, task, example, tools, workspace, builder, measurer, record, deadline, progress, check)
+    run = Run(profile, task, example, tools, workspace, builder, measurer, record, deadline, progress, check, precision)
+    if precision:
+        run.tell("baseline", precision)
+    return run
 
 
 def check_data(task: Task | None, baseline: Artifact, seconds: float = TRAIN_SECONDS) -> DataCheck:
@@ -146,14 +155,15 @@ def check_data(task: Task | None, baseline: Artifact, seconds: float = TRAIN_SEC
     """
     if task is None:
         return DataCheck()
-    outputs = baseline.outputs[0].shape
+    shapes = {spec.name: spec.shape for spec in baseline.outputs}
+    outputs = shapes[main_output(shapes)]
     sources = hashed(task)
     for field, source in sources.items():
         require_stable(source, f"{task.name}: {field}")
         for _, targets in feeds(whole(field, source), baseline, CHECKING_BATCH):
             if task.chooses_classes and len(outputs) == 2 and outputs[1] is not None:
                 # placeholder outputs will do, since only the labels are checked
-                task.scores(np.zeros((len(targets), outputs[1]), dtype=np.float32), targets)
+                task.scores(np.zeros((rows_in(targets), outputs[1]), dtype=np.float32), targets)
     return find_repeats(task, sources, seconds)
 
 

@@ -16,8 +16,8 @@ from torch import nn
 
 from autocompress.core.layer_patterns import matches_pattern, parts_of
 from autocompress.core.runtime import Example
-from autocompress.data.module import FlatModule, first_line, inference_mode_of
-from autocompress.errors import ExportError
+from autocompress.data.module import FlatModule, call, first_line, inference_mode_of
+from autocompress.errors import ExportError, ModelError
 from autocompress.runtimes.onnx_file import rename
 from autocompress.system.quiet import quiet
 
@@ -42,23 +42,35 @@ def export_graph(module: nn.Module, example: Example, output_names: tuple[str, .
             raise
         # the module takes single items only
         return _export(module, example, output_names, free_batch=False)
-    if _has_free_batch(model, free.batch):
+    if _has_free_batch(model, module, free):
         return model
     return _export(module, example, output_names, free_batch=False)
 
 
-def _has_free_batch(model: onnx.ModelProto, batch: int) -> bool:
+def _has_free_batch(model: onnx.ModelProto, module: nn.Module, example: Example) -> bool:
+    """True when inputs and outputs of the graph follow the batch wherever those of the module do."""
     inputs = [value.type.tensor_type.shape.dim for value in model.graph.input]
-    outputs = [value.type.tensor_type.shape.dim for value in model.graph.output]
-    # an output with the example's batch size shows that a reshape took it for a constant
-    bound = any(dims[0].HasField("dim_value") and dims[0].dim_value == batch for dims in outputs if len(dims))
-    return not bound and all(not dims[0].HasField("dim_value") for dims in inputs if len(dims))
+    if any(dims[0].HasField("dim_value") for dims in inputs if len(dims)):
+        return False
+    # a size equal to the example's batch may be a batch that a reshape took for a constant: another batch shows it
+    outputs = [[dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in model.graph.output]
+    if not any(example.batch in sizes for sizes in outputs):
+        return True
+    try:
+        others = call(module, example.with_batch(example.batch + 1)).values()
+    except ModelError:
+        return False
+    return all(
+        size != example.batch or other == size
+        for sizes, tensor in zip(outputs, others, strict=True)
+        for size, other in zip(sizes, tensor.shape, strict=True)
+    )
 
 
 def _export(module: nn.Module, example: Example, output_names: tuple[str, ...], *, free_batch: bool) -> onnx.ModelProto:
     tensors = example.tensors()
     place = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-    flat = FlatModule(module, tuple(tensors), by_name=example.by_name)
+    flat = FlatModule(module, example)
     flat.training = module.training
     dims = tuple({0: torch.export.Dim.AUTO} if free_batch and t.ndim else None for t in tensors.values())
     entered: list[str] = []

@@ -172,9 +172,12 @@ def weight_labels(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def _name_free_dimensions(graph: onnx.GraphProto) -> None:
+    inputs = [value.type.tensor_type.shape.dim for value in graph.input]
+    # the batch may be another dimension than the first of an output, such as the states of a recurrent layer
+    batch = {dims[0].dim_param for dims in inputs if len(dims) and dims[0].dim_param}
     for value in (*graph.input, *graph.output):
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            if not dim.HasField("dim_value") and axis == 0:
+            if not dim.HasField("dim_value") and (axis == 0 or dim.dim_param in batch):
                 dim.dim_param = "batch"
 
 

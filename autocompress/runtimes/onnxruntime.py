@@ -24,8 +24,11 @@ from autocompress.runtimes.onnx_export import export_graph, nodes_of
 from autocompress.runtimes.onnx_file import compact, describe, load_model, mark_float, save_model, weight_labels
 from autocompress.system.scratch import scratch
 
-# largest change of outputs by the export, as a share of the largest output: float32 sums run in another order
+# largest change of an output by the export, as a share of its own largest value: float32 sums run in another order
 PARITY_TOLERANCE = 2e-3
+# largest share of values that may differ in outputs of whole numbers or truth values, such as the class of every pixel:
+# where two are as good as equal, rounding decides
+DIFFERING = 0.01
 # number of calls whose operators are timed, and the seconds after which fewer will do
 PROFILED_CALLS, PROFILED_SECONDS = 20, 1.0
 
@@ -153,6 +156,9 @@ def _check_parity(session: Session, artifact: Artifact, example: Example, expect
             raise ExportError(
                 f"output {name!r} has shape {found.shape} after export, {wanted.shape} before.", where="model"
             )
+        if wanted.dtype.kind != "f":
+            _require_equal(name, wanted, found)
+            continue
         scale = max(float(np.abs(wanted).max(initial=0.0)), 1e-6)
         gap = float(np.abs(wanted.astype(np.float64) - found.astype(np.float64)).max(initial=0.0))
         if not gap <= PARITY_TOLERANCE * scale:
@@ -161,6 +167,17 @@ def _check_parity(session: Session, artifact: Artifact, example: Example, expect
                 where="model",
                 hint="Look for randomness, or branches on data or batch size, in forward().",
             )
+
+
+def _require_equal(name: str, wanted: Array, found: Array) -> None:
+    """Raise ExportError where whole numbers or truth values differ in more places than rounding explains."""
+    differing = float(np.mean(wanted != found)) if wanted.size else 0.0
+    if differing > DIFFERING:
+        raise ExportError(
+            f"output {name!r} ({wanted.dtype}) differs by {differing:.0%} of its values after export.",
+            where="model",
+            hint="Look for randomness, or branches on data or batch size, in forward().",
+        )
 
 
 def _export(

@@ -6,8 +6,11 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 
 import numpy as np
+
+_SHIFT = ContextVar("shift of all seeds", default=0)
 
 
 @contextmanager
@@ -29,8 +32,19 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def reseeded() -> Iterator[None]:
+    """Let the same seeds stand for other draws inside the block, so that what depends on them shows."""
+    token = _SHIFT.set(_SHIFT.get() + 1)
+    try:
+        yield
+    finally:
+        _SHIFT.reset(token)
+
+
 def seed_all(seed: int) -> None:
     """Seed the global generators of Python, numpy and torch; to be called inside `seeded`."""
+    seed += _SHIFT.get() * 1_000_000_007
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch = sys.modules.get("torch")

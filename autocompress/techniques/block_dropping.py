@@ -18,9 +18,10 @@ from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.search_space import Choice, Reason
 from autocompress.core.technique import Context, StructureTechnique
+from autocompress.data.copies import with_own_weights
 from autocompress.errors import PlanError, TechniqueError
 from autocompress.pruning.block_moves import BlockMoves
-from autocompress.pruning.blocks import candidate_blocks, drop_blocks, is_ignored, not_needed, with_own_weights
+from autocompress.pruning.blocks import candidate_blocks, drop_blocks, is_ignored, not_needed
 from autocompress.training.batch_norm import reestimate_batch_norm
 
 

@@ -16,8 +16,8 @@ from autocompress.core.search_space import Choice, Reason, SettingSpace
 from autocompress.core.source import whole
 from autocompress.core.task import Task
 from autocompress.core.technique import Context, ModelTechnique
+from autocompress.data.copies import with_own_weights
 from autocompress.errors import PlanError, TechniqueError
-from autocompress.pruning.blocks import with_own_weights
 from autocompress.training.cost import VIEWS
 from autocompress.training.recovery import Files, Schedule, recover
 

@@ -21,9 +21,9 @@ from autocompress.core.plan import ROUND_STAGES, Effort, Setting, Stage
 from autocompress.core.runtime import Example
 from autocompress.core.source import whole
 from autocompress.core.technique import Context, ModelTechnique
+from autocompress.data.copies import with_shared_weights
 from autocompress.data.module import call
 from autocompress.errors import PlanError
-from autocompress.pruning.blocks import with_shared_weights
 from autocompress.runtimes import OnnxRuntime
 from autocompress.testing.networks import labelled, labelled_source, small_model
 from autocompress.testing.python_processes import run_python

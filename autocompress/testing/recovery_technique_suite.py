@@ -20,9 +20,9 @@ from autocompress.core.runtime import Example
 from autocompress.core.source import whole
 from autocompress.core.task import Task
 from autocompress.core.technique import Context, ModelTechnique
+from autocompress.data.copies import with_shared_weights
 from autocompress.data.module import call
 from autocompress.errors import TechniqueError
-from autocompress.pruning.blocks import with_shared_weights
 from autocompress.testing.model_technique_suite import ModelTechniqueSuite, fingerprint
 from autocompress.testing.networks import labelled, labelled_source, small_model
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,12 +19,22 @@ from autocompress.core.artifact import Artifact
 from autocompress.core.profile import Profile, RuntimeProfile
 from autocompress.core.runtime import Example, Runtime, align
 from autocompress.core.source import Array
+from autocompress.data.module import call
 from autocompress.devices.meter import program
 from autocompress.devices.meter.program import backend_in
 from autocompress.errors import ArtifactError, ExportError, ModelError, RuntimeFailureError
 from autocompress.runtimes import runtime_of
 from autocompress.testing.networks import SMALL_MODELS, Exported, Exports, labelled, small_model
 from autocompress.testing.python_processes import python_process, run_python
+from autocompress.testing.several_outputs import (
+    IMAGE,
+    SIGNALS,
+    STEPS,
+    Detector,
+    NestedLists,
+    StatefulLstm,
+    WithModelOutput,
+)
 
 EXPORT_ELSEWHERE = """
 import sys
@@ -327,16 +336,62 @@ class RuntimeSuite:
             result = module(torch.from_numpy(numbers(3, WIDTH, seed=1)))
         assert_same_numbers(self.run(artifact, example), (result["b"].numpy(), result["a"].numpy()))
 
-    def test_of_outputs_with_logits_the_logits_ship(self, tmp_path: Path) -> None:
-        def forward(self: Calling, x: torch.Tensor) -> SimpleNamespace:
-            return SimpleNamespace(loss=None, hidden=x, logits=self.layer(x))
+    @pytest.mark.parametrize(
+        ("make", "shape", "names"),
+        [
+            (Detector, IMAGE, ["logits", "pred_boxes"]),
+            (StatefulLstm, (STEPS, SIGNALS), ["0", "1.0", "1.1"]),
+            (NestedLists, IMAGE, ["0.0", "0.1", "1.0", "1.1"]),
+            (WithModelOutput, (6,), ["logits", "hidden_states.0", "hidden_states.1"]),
+        ],
+    )
+    def test_all_outputs_ship_with_a_free_batch(
+        self, tmp_path: Path, make: type[nn.Module], shape: tuple[int, ...], names: list[str]
+    ) -> None:
+        torch.manual_seed(0)
+        module = make().eval()
+        artifact = self.export(module, (numbers(2, *shape),), tmp_path)
+        assert [spec.name for spec in artifact.outputs] == names
+        assert artifact.fixed_batch is None
+        other = Example((numbers(5, *shape, seed=1),))
+        assert_same_numbers(self.run(artifact, other), tuple(v.detach().numpy() for v in call(module, other).values()))
+
+    def test_scalars_and_outputs_without_a_batch_leave_the_batch_free(self, tmp_path: Path) -> None:
+        def forward(self: Any, x: torch.Tensor) -> Any:
+            return {"logits": self.layer(x), "aux_loss": x.mean(), "anchors": self.layer.weight[:2], "count": 3}
 
         module = Calling(forward, layer=linear())
-        example = Example((numbers(3, WIDTH),))
-        artifact = self.export(module, example.inputs, tmp_path)
-        assert [spec.name for spec in artifact.outputs] == ["logits"]
-        wanted = eager(module.layer, example)
-        assert_same_numbers(self.run(artifact, example), wanted)
+        artifact = self.export(module, (numbers(2, WIDTH),), tmp_path)
+        assert artifact.fixed_batch is None
+        assert [len(spec.shape) for spec in artifact.outputs] == [2, 0, 2]
+        other = Example((numbers(5, WIDTH, seed=1),))
+        assert_same_numbers(self.run(artifact, other), tuple(v.detach().numpy() for v in call(module, other).values()))
+
+    def test_an_output_may_be_an_input_or_another_output(self, tmp_path: Path) -> None:
+        def forward(self: Any, x: torch.Tensor) -> Any:
+            hidden = self.layer(x)
+            return {"hidden": (x, hidden), "last": hidden, "whole": (x * 2).long(), "right": x > 0}
+
+        module = Calling(forward, layer=linear())
+        artifact = self.export(module, (numbers(4, WIDTH),), tmp_path)
+        assert [spec.name for spec in artifact.outputs] == ["hidden.0", "hidden.1", "last", "whole", "right"]
+        other = Example((numbers(3, WIDTH, seed=1),))
+        assert_same_numbers(self.run(artifact, other), tuple(v.detach().numpy() for v in call(module, other).values()))
+
+    def test_an_output_with_the_name_of_an_input_gets_another(self, tmp_path: Path) -> None:
+        class Passing(nn.Module):
+            def forward(self, values: torch.Tensor) -> Any:
+                return {"values": values * 2.0, "logits": values + 1.0}
+
+        artifact = self.export(Passing(), {"values": numbers(4, WIDTH)}, tmp_path)
+        assert [spec.name for spec in artifact.outputs] == ["values_out", "logits"]
+
+    def test_the_output_that_differs_is_named(self, tmp_path: Path) -> None:
+        def forward(self: Any, x: torch.Tensor) -> Any:
+            return {"logits": 1000.0 * self.layer(x), "boxes": 1e-3 * nn.functional.dropout(x, 0.5, training=True)}
+
+        with pytest.raises(ExportError, match="output 'boxes' differs by"):
+            self.export(Calling(forward, layer=linear()), (numbers(4, WIDTH),), tmp_path)
 
     def test_tuple_outputs_keep_their_order(self, tmp_path: Path) -> None:
         module = Calling(lambda self, x: (self.layer(x), x * 2.0, None), layer=linear())

@@ -23,9 +23,9 @@ from autocompress.core.profile import Profile
 from autocompress.core.runtime import Example
 from autocompress.core.search_space import Reason
 from autocompress.core.technique import Context, StructureTechnique
+from autocompress.data.copies import with_shared_weights
 from autocompress.data.module import call
 from autocompress.errors import TechniqueError
-from autocompress.pruning.blocks import with_shared_weights
 from autocompress.structure.space import PruningSpace
 from autocompress.testing.model_technique_suite import ModelTechniqueSuite, fingerprint
 from autocompress.testing.networks import labelled, small_model

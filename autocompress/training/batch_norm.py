@@ -8,7 +8,7 @@ from torch import nn
 from autocompress.core.runtime import Example
 from autocompress.core.source import Split
 from autocompress.data.augmentation_bank import AugmentationBank
-from autocompress.data.module import call_by
+from autocompress.data.module import returned
 from autocompress.system.locks import working
 
 REESTIMATION_BATCHES = 8
@@ -40,7 +40,7 @@ def reestimate_batch_norm(module: nn.Module, part: Split, example: Example, batc
     with torch.no_grad():
         for step in range(views.per_epoch):
             with working():
-                call_by(module, views.at(step).inputs, by_name=example.by_name)
+                returned(module, views.at(step).inputs, example)
     module.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -1,9 +1,8 @@
 """Recovery: training a changed network with the original as its teacher.
 
-Distillation after Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015): the loss is
-`soft_weight` times T^2 KL(teacher || student) at temperature T plus the task's own loss. Cosine schedule with
-linear warm-up (Loshchilov and Hutter, SGDR, 2017); the weights that are kept are an exponential moving average
-of those trained, at the step where it did best on the validation data.
+Distillation after Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015), with the loss of
+`autocompress.training.loss`. Cosine schedule with linear warm-up (Loshchilov and Hutter, SGDR, 2017); the weights that
+are kept are an exponential moving average of those trained, at the step where it did best on the validation data.
 """
 
 from __future__ import annotations
@@ -13,26 +12,29 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
+from autocompress.core.outputs import as_given
 from autocompress.core.runtime import Example
 from autocompress.core.source import Split, whole
+from autocompress.core.targets import mapped
 from autocompress.core.task import Task
 from autocompress.data.augmentation_bank import AugmentationBank
-from autocompress.data.module import call_by, flatten_outputs, inference_mode_of
+from autocompress.data.copies import with_own_weights, with_shared_weights
+from autocompress.data.example_inputs import in_dtype_of
+from autocompress.data.module import call_by, inference_mode_of
 from autocompress.devices.meter.describe import describe
 from autocompress.errors import TechniqueError
-from autocompress.pruning.blocks import with_own_weights, with_shared_weights
 from autocompress.system.locks import working
 from autocompress.system.randomness import seeded
 from autocompress.training.checkpoints import Average, RecoveryState, load_checkpoint
 from autocompress.training.feature_matching import FeatureMatching
+from autocompress.training.loss import loss_of
 from autocompress.training.teacher_cache import TeacherCache
 
 CHECKPOINT_SECONDS = 20.0
@@ -90,30 +92,11 @@ class Lesson:
     teacher: nn.Module
     task: Task
     schedule: Schedule
+    example: Example
     bank: AugmentationBank
     teacher_cache: TeacherCache
     features: FeatureMatching | None
     place: torch.device
-
-
-def loss_of(
-    task: Task, schedule: Schedule, outputs: torch.Tensor, teaching: torch.Tensor, targets: torch.Tensor
-) -> torch.Tensor:
-    """The distillation loss for classifiers; the squared distance to the teacher for other outputs."""
-    if task.loss is not None:
-        hard: torch.Tensor = task.loss(outputs, targets)
-    elif task.chooses_classes:
-        hard = functional.cross_entropy(outputs, targets.long())
-    else:
-        hard = functional.mse_loss(outputs, targets.reshape(outputs.shape).to(outputs.dtype))
-    if not task.chooses_classes:
-        return schedule.soft_weight * functional.mse_loss(outputs, teaching) + (1 - schedule.soft_weight) * hard
-    t = schedule.temperature
-    soft = functional.kl_div(
-        functional.log_softmax(outputs / t, 1), functional.log_softmax(teaching / t, 1), log_target=True,
-        reduction="batchmean",
-    )  # fmt: skip
-    return schedule.soft_weight * t * t * soft + (1 - schedule.soft_weight) * hard
 
 
 def recover(
@@ -145,7 +128,7 @@ def recover(
         student, teacher = student.to(place), with_own_weights(with_shared_weights(teacher)).to(place)
     features = FeatureMatching(student, teacher, example) if schedule.feature_weight else None
     teacher_cache = TeacherCache(files.teacher_cache if schedule.views and features is None else None)
-    lesson = Lesson(teacher, task, schedule, bank, teacher_cache, features, place)
+    lesson = Lesson(teacher, task, schedule, example, bank, teacher_cache, features, place)
     # only the student has gradients, never the original
     parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
     state = RecoveryState(student, Average(student, schedule.averaging), _optimizer(parameters, schedule))
@@ -179,7 +162,7 @@ def _train(state: RecoveryState, lesson: Lesson, checkpoint: Path, on_step: Call
             raise TechniqueError(f"the loss is no longer finite at step {state.step}.", where="recovery")
         if split is not None and (state.step % interval == 0 or state.step == schedule.steps):
             with state.average.inside(student), seeded(schedule.seed):
-                score = score_module(student, split, lesson.task, by_name=lesson.bank.by_name, place=lesson.place)
+                score = score_module(student, split, lesson.task, lesson.example, lesson.place)
             state.best.consider(score, state.average.state)
             student.train()
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -200,20 +183,28 @@ def _optimizer(parameters: list[nn.Parameter], schedule: Schedule) -> torch.opti
 
 
 def _step(state: RecoveryState, lesson: Lesson) -> float:
-    schedule, by_name = lesson.schedule, lesson.bank.by_name
+    schedule = lesson.schedule
     batch = lesson.bank.at(state.step, lesson.task.augment)
     inputs = {name: _as_trained(tensor, lesson.place) for name, tensor in batch.inputs.items()}
     for group in state.optimizer.param_groups:
         group["lr"] = schedule.learning_rate_at(state.step)
 
-    def ask() -> torch.Tensor:
+    def ask() -> dict[str, torch.Tensor]:
         with torch.no_grad():
-            return call_by(lesson.teacher, inputs, by_name=by_name)
+            return call_by(lesson.teacher, inputs, lesson.example)
 
     with _autocast(lesson.place):
-        teaching = lesson.teacher_cache.to(batch.key, ask).to(lesson.place)
-        outputs = call_by(state.student, inputs, by_name=by_name)
-    loss = loss_of(lesson.task, schedule, outputs.float(), teaching.float(), batch.targets.to(lesson.place))
+        known = lesson.teacher_cache.to(batch.key, ask)
+        teaching = {name: tensor.to(lesson.place) for name, tensor in known.items()}
+        outputs = call_by(state.student, inputs, lesson.example)
+    loss = loss_of(
+        lesson.task,
+        _in_float32(outputs),
+        _in_float32(teaching),
+        mapped(lambda tensor: tensor.to(lesson.place), batch.targets),
+        soft_weight=schedule.soft_weight,
+        temperature=schedule.temperature,
+    )
     if lesson.features is not None:
         loss = loss + schedule.feature_weight * lesson.features.loss()
     state.optimizer.zero_grad(set_to_none=True)
@@ -225,21 +216,25 @@ def _step(state: RecoveryState, lesson: Lesson) -> float:
     return float(loss.detach())
 
 
-def score_module(module: nn.Module, split: Split, task: Task, *, by_name: bool, place: torch.device) -> float:
+def _in_float32(outputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in outputs.items()}
+
+
+def score_module(module: nn.Module, split: Split, task: Task, example: Example, place: torch.device) -> float:
     """The score of a module on a split; used to watch training, not to decide what is deployed."""
     scores = []
     with inference_mode_of(module), _autocast(place):
         for inputs, targets in split.batches(JUDGING_BATCH):
-            named = inputs if isinstance(inputs, dict) else {str(i): array for i, array in enumerate(inputs)}
-            tensors = {name: _as_trained(_tensor(array), place) for name, array in named.items()}
-            outputs = flatten_outputs(module(**tensors) if by_name else module(*tensors.values()))
-            arrays = tuple(output.float().cpu().numpy() for output in outputs.values())
-            scores.append(task.scores(arrays[0] if len(arrays) == 1 else arrays, np.asarray(targets)))
+            arrays = replace(example, inputs=inputs).arrays
+            tensors = {name: _as_trained(_tensor(example, name, array), place) for name, array in arrays.items()}
+            outputs = _in_float32(call_by(module, tensors, example))
+            found = {name: output.cpu().numpy() for name, output in outputs.items()}
+            scores.append(task.scores(as_given(found, lambda array: array.dtype.kind == "f"), targets))
     return task.value(np.concatenate(scores))
 
 
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(array.astype(np.float32) if array.dtype == np.float64 else np.ascontiguousarray(array))
+def _tensor(example: Example, name: str, array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(in_dtype_of(example, name, array)))
 
 
 def _as_trained(tensor: torch.Tensor, place: torch.device) -> torch.Tensor:

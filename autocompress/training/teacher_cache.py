@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,6 +12,8 @@ from autocompress.training.checkpoints import load_checkpoint
 
 # most bytes of cached outputs; those of further batches are computed anew each time
 MOST_KEPT_BYTES = 512_000_000
+# the outputs for one batch by name
+Answer = dict[str, torch.Tensor]
 
 
 class TeacherCache:
@@ -23,32 +25,36 @@ class TeacherCache:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._known: dict[int, torch.Tensor] = _read(path)
-        self._bytes = sum(tensor.nbytes for tensor in self._known.values())
+        self._known: dict[int, Answer] = _read(path)
+        self._bytes = sum(map(_bytes_of, self._known.values()))
         self._saved = len(self._known)
 
-    def to(self, key: int, ask: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """The teacher's output for a batch, computed by `ask` when it is not cached."""
+    def to(self, key: int, ask: Callable[[], Answer]) -> Answer:
+        """The teacher's outputs for a batch, computed by `ask` when they are not cached."""
         if self._path is None:
             return ask()
         if key not in self._known:
-            answer = ask().cpu()
-            if self._bytes + answer.nbytes > MOST_KEPT_BYTES:
+            answer = {name: tensor.cpu() for name, tensor in ask().items()}
+            if self._bytes + _bytes_of(answer) > MOST_KEPT_BYTES:
                 return answer
             self._known[key] = answer
-            self._bytes += answer.nbytes
+            self._bytes += _bytes_of(answer)
         return self._known[key]
 
     def save(self) -> None:
         """Write new outputs to the file."""
         if self._path is not None and len(self._known) > self._saved:
-            known: Mapping[str, torch.Tensor] = {str(key): tensor for key, tensor in self._known.items()}
-            write_atomically(self._path, lambda target: torch.save(dict(known), target))
+            known = {str(key): answer for key, answer in self._known.items()}
+            write_atomically(self._path, lambda target: torch.save(known, target))
             self._saved = len(self._known)
 
 
-def _read(path: Path | None) -> dict[int, torch.Tensor]:
-    known: dict[int, torch.Tensor] = {}
+def _bytes_of(answer: Answer) -> int:
+    return sum(tensor.nbytes for tensor in answer.values())
+
+
+def _read(path: Path | None) -> dict[int, Answer]:
+    known: dict[int, Answer] = {}
     if path is not None and path.exists():
-        load_checkpoint(path, lambda found: known.update({int(key): tensor for key, tensor in found.items()}))
+        load_checkpoint(path, lambda found: known.update({int(key): dict(answer) for key, answer in found.items()}))
     return known

@@ -65,3 +65,41 @@ def test_outputs_that_are_not_finite_are_infinitely_far(part: Split) -> None:
     with torch.no_grad():
         module[0].bias.fill_(float("nan"))
     assert divergence.of(module) == float("inf")
+
+
+class Heads(nn.Module):
+    """Two heads, the first of classes; the states' items are their second axis."""
+
+    def __init__(self, moved: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.kinds, self.boxes = nn.Linear(8, 3), nn.Linear(8, 4)
+        for name in moved:
+            with torch.no_grad():
+                self.get_submodule(name).weight[:, 0] += 0.1
+
+    def forward(self, x: torch.Tensor) -> dict[str, object]:
+        boxes = 1e3 * self.boxes(x)
+        return {
+            "ids": x.long(),
+            "logits": self.kinds(x),
+            "boxes": (boxes[None], boxes.mean()),
+            "anchors": torch.ones(2),
+        }
+
+
+def test_all_floating_outputs_count_relative_to_their_own_spread(part: Split) -> None:
+    divergence = Divergence(Heads(), EXAMPLE, part)
+    assert divergence.of(Heads()) == 0.0
+    kinds, boxes, both = (divergence.of(Heads(moved)) for moved in (("kinds",), ("boxes",), ("kinds", "boxes")))
+    assert 0.0 < kinds < 0.01
+    assert 0.0 < boxes < 0.1
+    assert both == pytest.approx(kinds + boxes)
+
+
+def test_chosen_outputs_alone_count(part: Split) -> None:
+    chosen = Example((ITEMS[:2],), outputs=("logits",))
+    divergence = Divergence(Heads(), chosen, part)
+    assert divergence.of(Heads(("boxes",))) == 0.0
+    alone = Divergence(Heads().kinds, EXAMPLE, part)
+    assert divergence.of(Heads(("kinds",))) == pytest.approx(alone.of(Heads(("kinds",)).kinds))

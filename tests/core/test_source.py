@@ -535,3 +535,68 @@ def test_an_item_of_random_transforms_is_always_the_same_and_the_users_generator
     np.testing.assert_array_equal(alone[0][0], among[0][1])
     assert len(np.unique(np.concatenate([inputs[0] for inputs, _ in split.batches(4)]))) == 30
     assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.random.get_rng_state().tolist())
+
+
+# targets of several heads
+
+HEADS = {"kinds": LABELS, "boxes": FEATURES * 2.0}
+
+
+class SeveralTargets(Dataset[Any]):
+    """Items are (features, targets), with a dict or a tuple of targets."""
+
+    def __init__(self, *, as_dict: bool) -> None:
+        self.as_dict = as_dict
+
+    def __len__(self) -> int:
+        return ITEMS
+
+    def __getitem__(self, index: int) -> Any:
+        targets = {name: array[index] for name, array in HEADS.items()}
+        return FEATURES[index], targets if self.as_dict else tuple(targets.values())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        (FEATURES, HEADS),
+        ({"values": FEATURES}, HEADS),
+        SeveralTargets(as_dict=True),
+        DataLoader(SeveralTargets(as_dict=True), batch_size=5),
+        [{"values": FEATURES[i], "labels": {"kinds": LABELS[i], "boxes": 2.0 * FEATURES[i]}} for i in range(ITEMS)],
+    ],
+)
+def test_targets_may_be_a_dict_of_arrays(data: Any) -> None:
+    source = as_source(data)
+    assert source is not None
+    assert len(source) == ITEMS
+    _, targets = source.read([3, 1])
+    assert isinstance(targets, dict)
+    assert targets["kinds"].tolist() == LABELS[[3, 1]].tolist()
+    np.testing.assert_array_equal(targets["boxes"], 2.0 * FEATURES[[3, 1]])
+    assert whole("a", source).hash != whole("a", ArraySource((FEATURES,), {**HEADS, "kinds": LABELS + 1})).hash
+
+
+@pytest.mark.parametrize("data", [(FEATURES, tuple(HEADS.values())), SeveralTargets(as_dict=False)])
+def test_targets_may_be_a_tuple_of_arrays(data: Any) -> None:
+    source = as_source(data)
+    assert source is not None
+    for items in ([5], [3, 1], range(ITEMS)):
+        _, targets = source.read(list(items))
+        assert isinstance(targets, tuple)
+        assert [len(array) for array in targets] == [len(items)] * 2
+
+
+def test_targets_of_several_heads_have_a_row_per_item() -> None:
+    with pytest.raises(DataError, match="has 12 inputs and 11 targets"):
+        as_source((FEATURES, {**HEADS, "boxes": FEATURES[1:]}))
+
+
+def test_two_items_that_are_dicts_or_pairs_stay_items() -> None:
+    as_dicts = as_source([{"values": FEATURES[i], "label": i} for i in range(2)])
+    as_pairs = as_source([(FEATURES[i], i) for i in range(2)])
+    assert as_dicts is not None
+    assert as_pairs is not None
+    for source in (as_dicts, as_pairs):
+        assert len(source) == 2
+        assert np.asarray(source.read([0, 1])[1]).tolist() == [0, 1]

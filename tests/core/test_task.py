@@ -324,3 +324,25 @@ def test_bounds_that_contradict_a_named_score_are_refused() -> None:
         Task(score="token_accuracy", score_bounds=(0, 100))
     with pytest.raises(DataError, match="no item has a score of its own"):
         Task(score="spearman", score_bounds=(-1, 1))
+
+
+# several heads
+
+
+def test_a_score_gets_the_outputs_and_the_targets_of_all_heads() -> None:
+    def both(outputs: dict[str, np.ndarray], targets: dict[str, np.ndarray]) -> np.ndarray:
+        right = outputs["logits"].argmax(1) == targets["kinds"]
+        return right - np.abs(outputs["pred_boxes"] - targets["boxes"]).mean(1)
+
+    outputs = {"logits": np.eye(3, dtype=np.float32), "pred_boxes": np.ones((3, 2), np.float32)}
+    targets = {"kinds": np.array([0, 1, 0]), "boxes": np.ones((3, 2), np.float32)}
+    assert Task(score=both).scores(outputs, targets).tolist() == [1, 1, 0]
+
+
+def test_a_built_in_score_takes_the_logits_of_several_outputs_and_one_target() -> None:
+    outputs = {"pred_boxes": np.ones((3, 2), np.float32), "logits": np.eye(3, dtype=np.float32)}
+    found = Task(score="top1").columns(outputs, np.array([0, 1, 0]))
+    assert found["score"].tolist() == [1, 1, 0]
+    assert found["answer"].tolist() == [0, 1, 2]
+    with pytest.raises(DataError, match=r"top1 takes one array of targets, not several \(kinds, boxes\)"):
+        Task(score="top1").scores(outputs, {"kinds": np.array([0, 1, 0]), "boxes": np.ones((3, 2))})

@@ -6,16 +6,9 @@ import torch
 from torch import nn
 
 from autocompress.core.runtime import Example
+from autocompress.data.copies import with_own_weights, with_shared_weights
 from autocompress.errors import TechniqueError
-from autocompress.pruning.blocks import (
-    candidate_blocks,
-    drop_blocks,
-    droppable_blocks,
-    is_ignored,
-    skipping,
-    with_own_weights,
-    with_shared_weights,
-)
+from autocompress.pruning.blocks import candidate_blocks, drop_blocks, droppable_blocks, is_ignored, skipping
 
 
 class Residual(nn.Module):

@@ -17,11 +17,12 @@ from torch import nn
 from autocompress.core.runtime import Example
 from autocompress.core.source import ArraySource, Split, whole
 from autocompress.core.task import Task
+from autocompress.data.copies import with_shared_weights
 from autocompress.data.module import call
 from autocompress.data.vision import import_torchvision
 from autocompress.errors import TechniqueError
 from autocompress.pruning import channel_groups
-from autocompress.pruning.blocks import drop_blocks, droppable_blocks, with_shared_weights
+from autocompress.pruning.blocks import drop_blocks, droppable_blocks
 from autocompress.pruning.channel_groups import UNTRIED, cut, outlined, prunable_groups
 from autocompress.pruning.selection import Selection
 from autocompress.testing.networks import labelled, small_model

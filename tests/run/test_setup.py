@@ -3,17 +3,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from autocompress.core.data_check import DataCheck, Overlap
+from autocompress.core.profile import load_profile
 from autocompress.core.record import Record
+from autocompress.core.task import Task
 from autocompress.data.repeated_items import examine
-from autocompress.errors import RecordError
+from autocompress.errors import ModelError, RecordError
 from autocompress.evaluation.run import Run
-from autocompress.run.setup import identity_of, inputs_of, record_in
+from autocompress.run.setup import identity_of, inputs_of, open_run, record_in
+from autocompress.run.stages import find_facts
 from autocompress.system import workers as worker
 from autocompress.system.workers import Worker
 from autocompress.testing.fakes import Scripted, Stand, Variant, items_of, ramp, task_of
+from autocompress.testing.several_outputs import IMAGE, Detector
 
 TASK = task_of(ramp(40), ramp(100))
 CHECK = examine(TASK)
@@ -136,3 +142,63 @@ def test_a_run_of_another_version_is_not_resumed(run: Run) -> None:
     first.close()
     with pytest.raises(RecordError, match="has schema 2, this version reads 3"):
         opened(run, resume=True)
+
+
+# outputs and precision
+
+
+def detector(tmp_path: Path, module: torch.nn.Module, **given: Any) -> Run:
+    images = np.random.default_rng(0).standard_normal((40, *IMAGE)).astype(np.float32)
+    task = Task(
+        test=(images, {"kinds": np.zeros(40, np.int64)}), score=lambda outputs, _: outputs["pred_boxes"][:, 0, 0]
+    )
+    return open_run(module, load_profile("local"), task, out=tmp_path / "run", **given)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "names"),
+    [((), ["logits", "pred_boxes"]), (("pred_boxes", "logits"), ["pred_boxes", "logits"]), ("logits", ["logits"])],
+)
+def test_all_outputs_ship_or_those_that_were_chosen(tmp_path: Path, outputs: Any, names: list[str]) -> None:
+    run = detector(tmp_path, Detector().eval(), outputs=outputs)
+    assert [spec.name for spec in run.baseline.outputs] == names
+    run.close()
+
+
+def test_an_output_that_is_not_there_is_an_error_before_the_folder_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"has no output 'boxes'\.") as caught:
+        detector(tmp_path, Detector().eval(), outputs=("boxes",))
+    assert caught.value.hint == "It has logits, pred_boxes."
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_half_precision_model_is_compressed_from_float32(tmp_path: Path) -> None:
+    told: list[str] = []
+    run = detector(tmp_path, Detector().eval().half(), progress=lambda event: told.append(event.sentence))
+    assert {spec.dtype for spec in (*run.baseline.inputs, *run.baseline.outputs)} == {"float32"}
+    assert find_facts(run).precision.startswith("the model is in float16: its float32 copy is compressed")
+    assert find_facts(run).precision in told
+    measurement = run.measurer.score(run.baseline, run.task.validation)
+    assert len(measurement.readings["score"].samples) == len(run.task.validation)
+    run.close()
+
+
+class BoundToFour(torch.nn.Module):
+    """Takes four items at a time; the second output has them on its second axis."""
+
+    def forward(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        values = values.reshape(4, 6)
+        return 2.0 * values, (values + 1.0)[None]
+
+
+def test_items_that_only_fill_a_fixed_batch_up_are_not_scored(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal((11, 6)).astype(np.float32)
+    task = Task(
+        val=(values[:4], values[:4]), test=(values[4:], values[4:]), score=lambda outputs, _: outputs[1][0, :, 0]
+    )
+    run = open_run(BoundToFour(), load_profile("local"), task, inputs=values[:4], out=tmp_path / "run")
+    assert run.baseline.fixed_batch == 4
+    assert run.task is not None
+    found = run.measurer.score(run.baseline, run.task.holdout).readings["score"].samples
+    np.testing.assert_allclose(found, values[4:, 0] + 1.0, rtol=1e-5)
+    run.close()

@@ -16,8 +16,8 @@ from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.search_space import Choice, Reason
 from autocompress.core.technique import Context, StructureTechnique
+from autocompress.data.copies import with_shared_weights
 from autocompress.errors import TechniqueError
-from autocompress.pruning.blocks import with_shared_weights
 
 # of the smaller side of a layer, the share of the rank that goes
 LEVELS = (0.75, 0.9)

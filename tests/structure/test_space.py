@@ -12,9 +12,9 @@ from autocompress.core.moves import GONE, Kept, Move, Moves, MoveSpace, Network
 from autocompress.core.plan import Stage, Step
 from autocompress.core.runtime import Example
 from autocompress.core.technique import Context, StructureTechnique
+from autocompress.data.copies import with_shared_weights
 from autocompress.data.module import call
 from autocompress.errors import TechniqueError
-from autocompress.pruning.blocks import with_shared_weights
 from autocompress.structure.space import PruningSpace
 from autocompress.techniques import BlockDropping, ChannelPruning
 from autocompress.testing.structure_technique_suite import network_of, total

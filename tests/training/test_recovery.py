@@ -12,8 +12,9 @@ from torch import nn
 from autocompress.core.runtime import Example
 from autocompress.core.source import whole
 from autocompress.core.task import Task
+from autocompress.data.copies import with_own_weights, with_shared_weights
 from autocompress.errors import TechniqueError
-from autocompress.pruning.blocks import drop_blocks, droppable_blocks, with_own_weights, with_shared_weights
+from autocompress.pruning.blocks import drop_blocks, droppable_blocks
 from autocompress.training import recovery
 from autocompress.training.batch_norm import reestimate_batch_norm
 from autocompress.training.recovery import Files, Schedule, recover
@@ -287,3 +288,44 @@ def test_a_checkpoint_that_cannot_be_used_costs_time_and_nothing_else(
     with pytest.warns(UserWarning, match=r"training\.pt cannot be used .*afresh"):
         again = recover(network(8, 3), teacher, TASK, EXAMPLE, SCHEDULE, Files(damaged)).state_dict()
     assert all(torch.equal(whole_run[name], again[name]) for name in whole_run)
+
+
+class TwoHeads(nn.Module):
+    """Classes and a place, in a dict."""
+
+    def __init__(self, width: int, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.body = nn.Sequential(nn.Linear(6, width), nn.BatchNorm1d(width), nn.ReLU())
+        self.kinds, self.place = nn.Linear(width, 2), nn.Linear(width, 3)
+
+    def forward(self, values: torch.Tensor) -> dict[str, torch.Tensor]:
+        hidden = self.body(values)
+        return {"logits": self.kinds(hidden), "place": 100.0 * self.place(hidden)}
+
+
+@pytest.mark.parametrize("with_loss", [True, False])
+def test_all_heads_learn_from_the_teacher(tmp_path: Path, with_loss: bool) -> None:
+    inputs, labels = TASK.test.read(range(ITEMS))
+    targets = {"kinds": labels, "places": inputs[0][:, :3]}
+    told: list[set[str]] = []
+
+    def score(outputs: dict[str, np.ndarray], targets: dict[str, np.ndarray]) -> np.ndarray:
+        told.append({*outputs, *targets})
+        return (outputs["logits"].argmax(1) == targets["kinds"]).astype(float)
+
+    def loss(outputs: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]) -> torch.Tensor:
+        return nn.functional.cross_entropy(outputs["logits"], targets["kinds"]) + 0.0 * outputs["place"].mean()
+
+    data = (inputs[0].astype(np.float16), targets)
+    task = Task(test=data, train=data, score=score, loss=loss if with_loss else None)
+    teacher, student = TwoHeads(32, 1).eval(), TwoHeads(16, 3)
+    before = {name: (values - found).square().mean() for (name, values), found in zip(
+        teacher(torch.from_numpy(inputs[0])).items(), student.eval()(torch.from_numpy(inputs[0])).values(), strict=True
+    )}  # fmt: skip
+    schedule = replace(SCHEDULE, views=2, steps=120, learning_rate=0.02, soft_weight=1.0 if with_loss else 0.9)
+    files = Files(tmp_path / "training.pt", tmp_path / "answers.pt")
+    trained = recover(student, teacher, task, EXAMPLE, schedule, files)
+    assert told[0] == {"logits", "place", "kinds", "places"}
+    wanted, found = teacher(torch.from_numpy(inputs[0])), trained(torch.from_numpy(inputs[0]))
+    assert all((wanted[name] - found[name]).square().mean() < 0.2 * before[name] for name in wanted)

@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -241,18 +242,25 @@ def measure(
     artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An ONNX file.")],
     profile: ProfileSpec = "local",
     baseline: Annotated[Path | None, typer.Option("--baseline", help="Measure beside it.", metavar="ARTIFACT")] = None,
+    streams: Annotated[
+        int | None, typer.Option("--streams", min=1, max=1024, help="Measure throughput with so many callers.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a file's size, latency with interval, and memory in the profile's runtime on this device."""
+    """Measure a file's size, latency and memory, with intervals, in the profile's runtime on this device."""
     from autocompress.core.profile import load_profile
     from autocompress.report.measurement import measured_json, print_measurement
     from autocompress.run import gate
 
     target = load_profile(profile)
+    also = ["memory_mb"]
+    if streams is not None:
+        also.append("throughput_per_s")
+        target = replace(target, protocol=replace(target.protocol, streams=streams))
     tools = gate.tools_without_techniques(target)
     found = tools.runtime.read(artifact)
     before = tools.runtime.read(baseline) if baseline else None
-    measurement = gate.measure(found, gate.measurer_of(target, tools, None, before), also=("memory_mb",))
+    measurement = gate.measure(found, gate.measurer_of(target, tools, None, before), also=also)
     machine = str(tools.device.machine())
     if as_json:
         typer.echo(json.dumps(measured_json(measurement, target, machine), indent=2))

@@ -264,19 +264,26 @@ def measure(
     profile: ProfileSpec = "local",
     baseline: Annotated[Path | None, typer.Option("--baseline", help="Measure beside it.", metavar="ARTIFACT")] = None,
     input_: InputShape = None,
+    streams: Annotated[
+        int | None, typer.Option("--streams", min=1, max=1024, help="Measure throughput with so many callers.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a file's size, latency with interval, and memory in the profile's runtime on this device."""
+    """Measure a file's size, latency and memory, with intervals, in the profile's runtime on this device."""
     from autocompress.core.profile import load_profile
     from autocompress.report.measurement import measured_json, print_measurement
     from autocompress.run import gate
 
     target = load_profile(profile).with_inputs(_shapes(input_))
+    also = ["memory_mb"]
+    if streams is not None:
+        also.append("throughput_per_s")
+        target = replace(target, protocol=replace(target.protocol, streams=streams))
     tools = gate.tools_without_techniques(target)
     found = tools.runtime.read(artifact)
     before = tools.runtime.read(baseline) if baseline else None
     gauge = gate.Gauge.of(target, tools, None, found, before)
-    measurement = gauge.measure(found, also=("memory_mb",))
+    measurement = gauge.measure(found, also=also)
     machine = str(tools.device.machine())
     if as_json:
         typer.echo(json.dumps(measured_json(measurement, target, machine, gauge.unsized), indent=2))

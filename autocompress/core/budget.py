@@ -38,7 +38,7 @@ _METRICS = (
     Metric("download_mb", "MB", Direction.AT_MOST, True, True, "bytes of that file compressed with zstd"),
     Metric("memory_mb", "MB", Direction.AT_MOST, True, True, "peak resident memory above an empty runtime"),
     Metric("latency_ms", "ms", Direction.AT_MOST, True, True, "time of one call at the profile's batch"),
-    Metric("throughput_per_s", "items/s", Direction.AT_LEAST, True, True, "items per second at that batch"),
+    Metric("throughput_per_s", "items/s", Direction.AT_LEAST, True, True, "items per second of all streams together"),
     Metric("energy_mj", "mJ", Direction.AT_MOST, True, True, "energy of one call"),
     Metric("max_accuracy_drop_pp", "pp", Direction.AT_MOST, False, False, "points of accuracy lost"),
     Metric("min_accuracy", "%", Direction.AT_LEAST, False, False, "accuracy of the compressed model"),

@@ -57,6 +57,9 @@ class Device(ABC):
         from the artifact's input spec without one) at the profile's batch, for at most `max_seconds` (the profile's
         protocol by default).
 
+        Throughput (shape `(blocks, 1)`, items/s) is measured where it has a budget or is named in `also`: the profile's
+        streams call the loaded artifact at the same time, each with a batch of its own.
+
         Memory is a process's peak until its first calls are done, less what it was before loading. Where it has a
         budget or is named in `also` it is taken in as many fresh processes as an interval takes at the profile's
         confidence, else in one; process i of one artifact stands beside process i of another.

@@ -56,11 +56,13 @@ class Protocol:
     """How latency is measured and accuracy is confirmed.
 
     The `statistic` of a call at `batch` is measured until the interval's half width is within `precision` (a share) of
-    the value or clear of the budget, for at most `max_seconds`. `items`: accuracy is confirmed on as many items as it
+    the value or clear of the budget, for at most `max_seconds`. Throughput is measured while `streams` callers call at
+    the same time, each with a batch. `items`: accuracy is confirmed on as many items as it
     takes (`as_needed`) or on `all`.
     """
 
     batch: int = 1
+    streams: int = 1
     statistic: str = "p50"
     precision: float = 0.02
     max_seconds: float = 15.0
@@ -204,6 +206,7 @@ class _RuntimeFile(_File):
 
 class _ProtocolFile(_File):
     batch: int = Field(1, ge=1, strict=True)
+    streams: int = Field(1, ge=1, le=1024, strict=True)
     statistic: Statistic = "p50"
     precision: float = Field(0.02, gt=0, lt=1)
     max_seconds: float = Field(15.0, gt=0)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -46,6 +46,8 @@ CALLING_SHARE = 0.5
 # most bytes of unused padding allocated before a file is loaded; their number is drawn anew each time
 MOST_PADDING = 1 << 16
 LOADING_SEED = 20_251_122
+# for how long concurrent callers call after a block at most
+STREAM_SECONDS = 0.25
 # least calls in a block, so that a high percentile is not just its slowest call
 LEAST_CALLS = {"p90": 50, "p95": 100, "p99": 300}
 
@@ -55,12 +57,14 @@ class Block:
     """A block of consecutive calls: their times, and the control kernel's time around them, in ms.
 
     `control_ms` is the longer of the control kernel's times before and after the block. `energy_mj` is the energy of
-    one call, None where no counter can be read.
+    one call, None where no counter can be read. `calls_per_s` is what concurrent callers reached right after it, None
+    where that was not asked.
     """
 
     times: Sequence[float]
     control_ms: float
     energy_mj: float | None = None
+    calls_per_s: float | None = None
 
 
 class Meter(Protocol):
@@ -68,6 +72,10 @@ class Meter(Protocol):
 
     def block(self, calls: int, discard: int) -> Block:
         """Time `calls` calls, after `discard` calls that do not count."""
+        ...
+
+    def under_load(self, streams: int, seconds: float) -> tuple[float, float]:
+        """Calls per second of so many concurrent callers, and the control kernel's time in ms."""
         ...
 
     @property
@@ -139,12 +147,33 @@ class Rounds:
         found = [self.blocks[place][number].energy_mj for number in self.kept]
         return None if None in found else self._reading("mJ", [[energy] for energy in found])
 
-    def _reading(self, unit: str, rows: Sequence[Sequence[float | None]]) -> Reading:
+    def throughput(self, place: int, batch: int) -> Reading | None:
+        """Items per second under load, block by block, shape `(blocks, 1)`; None where it was not asked."""
+        found = [self.blocks[place][number].calls_per_s for number in self.kept]
+        return None if None in found else self._reading("items/s", [[calls] for calls in found], batch)
+
+    def readings(self, place: int, batch: int) -> dict[str, Reading]:
+        """All readings of an artifact by metric."""
+        found = {
+            "latency_ms": self.latency(place),
+            "energy_mj": self.energy(place),
+            "throughput_per_s": self.throughput(place, batch),
+        }
+        return {metric: reading for metric, reading in found.items() if reading is not None}
+
+    def _reading(self, unit: str, rows: Sequence[Sequence[float | None]], scale: float = 1.0) -> Reading:
         loads = np.array([self.load_of[number] for number in self.kept], dtype=np.int64)
-        return Reading(unit, np.array(rows, dtype=np.float64), loads=loads)
+        return Reading(unit, scale * np.array(rows, dtype=np.float64), loads=loads)
 
 
-def alternate(meters: Sequence[Meter], max_seconds: float, profile: Profile, calm_ms: float = math.inf) -> Rounds:
+def alternate(
+    meters: Sequence[Meter],
+    max_seconds: float,
+    profile: Profile,
+    calm_ms: float = math.inf,
+    *,
+    under_load: bool = False,
+) -> Rounds:
     """Measure blocks of calls that alternate between the artifacts, in alternating order.
 
     Files are loaded anew for every round, as long as the time allows. Each is loaded by the next process in turn, so
@@ -155,7 +184,7 @@ def alternate(meters: Sequence[Meter], max_seconds: float, profile: Profile, cal
     block and stopping at the first favourable interval would favour whatever chance brings. Where budgets are judged
     by the measurement, a machine that is disturbed for longer is given as much time again to calm down, and files
     that take long to load as much again to be loaded as often as an interval takes. `calm_ms` is the control kernel's
-    time on the undisturbed machine.
+    time on the undisturbed machine. `under_load` says to measure throughput after each block, as a budget on it does.
     """
     to_the_end = False
     wanted = max(least_values(profile.alpha), least_values(PRECISION_ALPHA))
@@ -163,7 +192,11 @@ def alternate(meters: Sequence[Meter], max_seconds: float, profile: Profile, cal
     # more time than that would not lead to an interval either
     patient = profile.limits(*TIME_METRICS) and loading * (wanted - 1) <= PATIENCE * max_seconds
     most_seconds = max_seconds * (PATIENCE if patient else 1)
-    calls = _calls(meters, max_seconds, loading, profile)
+    streams = profile.protocol.streams if under_load or profile.limits("throughput_per_s") else 0
+    calling = max(max_seconds - loading * MIN_LOADS, CALLING_SHARE * max_seconds)
+    # of one block, and as much again for the streams
+    seconds = calling / (MIN_LOADS * len(meters) * (2 if streams else 1))
+    calls = [_calls(meter, seconds, profile) for meter in meters]
     rounds = Rounds([[] for _ in meters], calm_ms=calm_ms, least=wanted)
     paddings = np.random.default_rng(LOADING_SEED)
     holders = list(meters)
@@ -180,7 +213,7 @@ def alternate(meters: Sequence[Meter], max_seconds: float, profile: Profile, cal
         # alternately in forward and reverse order, so that a steady drift favours no artifact
         order = range(len(meters)) if number % 2 == 0 else reversed(range(len(meters)))
         for i in order:
-            rounds.blocks[i].append(holders[i].block(calls[i], discard=max(1, calls[i] // 10)))
+            rounds.blocks[i].append(_block(holders[i], calls[i], streams, min(STREAM_SECONDS, seconds)))
         spent = time.monotonic() - start
         hopeless = rounds.enough or spent + loading > most_seconds
         if spent > most_seconds or (spent > max_seconds and hopeless):
@@ -194,40 +227,44 @@ def alternate(meters: Sequence[Meter], max_seconds: float, profile: Profile, cal
     return rounds
 
 
-def _calls(meters: Sequence[Meter], max_seconds: float, loading: float, profile: Profile) -> list[int]:
-    """The number of calls in a block of each artifact; runs the warm-up."""
+def _calls(meter: Meter, seconds: float, profile: Profile) -> int:
+    """The number of calls in a block that may take so long; runs the warm-up."""
     least = LEAST_CALLS.get(profile.protocol.statistic, 2)
-    calling = max(max_seconds - loading * MIN_LOADS, CALLING_SHARE * max_seconds)
-    share = calling / (MIN_LOADS * len(meters))
-    return [max(least, _block_size(_warm_up(meter, profile.protocol.precision), share)) for meter in meters]
+    return max(least, _block_size(_warm_up(meter, profile.protocol.precision), seconds))
 
 
-def _compared(rounds: Rounds) -> Measurement:
-    """The last artifact's latency and energy, beside the first one's where there are several."""
-    sides = []
-    for place in (len(rounds.blocks) - 1, 0):
-        energy = rounds.energy(place)
-        sides.append({"latency_ms": rounds.latency(place), **({} if energy is None else {"energy_mj": energy})})
-    return Measurement(sides[0], sides[1] if len(rounds.blocks) > 1 else {})
+def _block(meter: Meter, calls: int, streams: int, seconds: float) -> Block:
+    """A block of one caller, and where there are `streams` what they reach together in so long."""
+    block = meter.block(calls, discard=max(1, calls // 10))
+    if not streams:
+        return block
+    rate, control_ms = meter.under_load(streams, seconds)
+    return replace(block, calls_per_s=rate, control_ms=max(block.control_ms, control_ms))
 
 
 def _precise(rounds: Rounds, profile: Profile) -> bool:
-    statistic, precision = profile.protocol.statistic, profile.protocol.precision
-    first, *others = (rounds.latency(place) for place in range(len(rounds.blocks)))
-    series = [reading.load_statistic(statistic) for reading in (first, *others)]
-    series += [Measurement({"latency_ms": other}, {"latency_ms": first}).latency_ratios(statistic) for other in others]
+    """True when the intervals of latency, throughput and their ratios to the first one's are narrow."""
+    protocol = profile.protocol
+    first, *others = (rounds.readings(place, protocol.batch) for place in range(len(rounds.blocks)))
+    series = []
+    for metric, statistic in (("latency_ms", protocol.statistic), ("throughput_per_s", "mean")):
+        if metric in first:
+            series += [readings[metric].load_statistic(statistic) for readings in (first, *others)]
+            series += [Measurement(other, first).load_ratios(metric, statistic) for other in others]
     for numbers in series:
         low, high = median_bounds(numbers, PRECISION_ALPHA)
-        if not (high - low) / 2 <= precision * float(np.median(numbers)):
+        if not (high - low) / 2 <= protocol.precision * float(np.median(numbers)):
             return False
     return True
 
 
 def _clear(rounds: Rounds, profile: Profile) -> bool:
-    """True when no budget on time is undecided by what was measured so far."""
+    """True when no budget on time is undecided for the last artifact, beside the first one."""
     asked = [budget for budget in profile.budgets if budget.metric in TIME_METRICS]
-    protocol = profile.protocol
-    verdict = judge(asked, _compared(rounds), profile.alpha, statistic=protocol.statistic, batch=protocol.batch)
+    protocol, last = profile.protocol, len(rounds.blocks) - 1
+    baseline = rounds.readings(0, protocol.batch) if last else {}
+    measurement = Measurement(rounds.readings(last, protocol.batch), baseline)
+    verdict = judge(asked, measurement, profile.alpha, statistic=protocol.statistic)
     return all(finding.standing is not Standing.UNDECIDED for finding in verdict.findings)
 
 

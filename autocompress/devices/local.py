@@ -23,7 +23,7 @@ from autocompress.core.runtime import Example, Runtime, Session
 from autocompress.core.source import Array
 from autocompress.data.example_inputs import feed_of
 from autocompress.devices import meter
-from autocompress.devices.alternation import FIRST_BLOCK, LOADING_SEED, Rounds, alternate
+from autocompress.devices.alternation import FIRST_BLOCK, LOADING_SEED, alternate
 from autocompress.devices.processes import MeterProcess
 from autocompress.errors import DeviceError
 from autocompress.statistics.bounds import least_values
@@ -86,7 +86,8 @@ class LocalDevice(Device):
             ]
             for meter in meters:
                 meter.open(profile.runtime.threads, profile.runtime.options)
-            rounds = alternate(meters, limit, profile, self._calm_ms)
+            under_load = "throughput_per_s" in also
+            rounds = alternate(meters, limit, profile, self._calm_ms, under_load=under_load)
             self._calm_ms = min(self._calm_ms, rounds.calmest_ms)
             repeated = profile.limits("memory_mb") or "memory_mb" in also
             memory = [[meter.memory_mb for meter in meters]]
@@ -96,7 +97,10 @@ class LocalDevice(Device):
             ]
             return [
                 Measurement(
-                    _readings(rounds, place, [row[place] for row in memory]),
+                    {
+                        **rounds.readings(place, profile.protocol.batch),
+                        "memory_mb": Reading("MB", np.array([row[place] for row in memory], dtype=np.float64)),
+                    },
                     conditions=Conditions(
                         artifact.hash,
                         profile.runtime.name,
@@ -130,12 +134,3 @@ class LocalDevice(Device):
         """See `Device.slowest_operators`."""
         with measuring():
             return self._runtime.slowest_operators(artifact, inputs, profile.runtime.threads, profile.runtime.options)
-
-
-def _readings(rounds: Rounds, place: int, memory_mb: Sequence[float]) -> dict[str, Reading]:
-    energy = rounds.energy(place)
-    return {
-        "latency_ms": rounds.latency(place),
-        "memory_mb": Reading("MB", np.array(memory_mb, dtype=np.float64)),
-        **({} if energy is None else {"energy_mj": energy}),
-    }

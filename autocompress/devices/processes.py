@@ -112,6 +112,12 @@ class MeterProcess:
         self.memory_mb = self.memory_mb or float(reply["memory_mb"])
         return block
 
+    def under_load(self, streams: int, seconds: float) -> tuple[float, float]:
+        """Calls per second of so many concurrent callers, and the control kernel's time in ms."""
+        allowed = BLOCK_TIMEOUT_S + seconds + 60 * streams * self._call_seconds
+        reply = self._ask({"do": "under_load", "streams": streams, "seconds": seconds}, allowed)
+        return float(reply["calls_per_s"]), float(reply["control_ms"])
+
     def _ask(self, command: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:

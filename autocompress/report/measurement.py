@@ -28,7 +28,7 @@ def measured_json(measurement: Measurement, profile: Profile, machine: str, unsi
     none. What is timed is null where `unsized` says why it could not be.
     """
     readings = measurement.readings
-    size = {"schema": 1, "machine": machine, "size_mb": readings["size_mb"].value}
+    size = {"schema": 2, "machine": machine, "size_mb": readings["size_mb"].value}
     if unsized:
         return {**size, **dict.fromkeys(TIMED), "unmeasured": unsized}
     latency = readings["latency_ms"]
@@ -43,7 +43,7 @@ def measured_json(measurement: Measurement, profile: Profile, machine: str, unsi
         "latency_interval_ms": {"statistic": profile.protocol.statistic, "low": low, "high": high},
         "blocks": list(latency.samples.shape),
         "note": too_few(len(latency.load_statistic(profile.protocol.statistic)), measurement, profile.alpha),
-        "throughput_per_s": 1000 * profile.protocol.batch / latency.statistic(profile.protocol.statistic),
+        "throughput_per_s": _throughput(measurement, profile),
         "conditions": measurement.conditions.to_json() if measurement.conditions else None,
     }
     if "latency_ms" in measurement.baseline:
@@ -53,6 +53,16 @@ def measured_json(measurement: Measurement, profile: Profile, machine: str, unsi
         found["latency_ratio"] = {"value": float(np.median(ratios)), **_finite(bounds)}
         found["size_ratio"] = readings["size_mb"].value / measurement.baseline["size_mb"].value
     return found
+
+
+def _throughput(measurement: Measurement, profile: Profile) -> dict[str, float | int | None] | None:
+    """Items per second under load with the interval over loads; None where it was not measured."""
+    reading = measurement.readings.get("throughput_per_s")
+    if reading is None:
+        return None
+    rates = reading.load_statistic("mean")
+    streams = {"streams": profile.protocol.streams, "batch": profile.protocol.batch}
+    return {"value": float(np.median(rates)), **_finite(median_bounds(rates, profile.alpha)), **streams}
 
 
 def _bounds(latency: Reading, profile: Profile) -> tuple[float | None, float | None]:
@@ -89,7 +99,12 @@ def print_measurement(
             f"{ratio['value']:.3f}x latency ({bound_text(ratio['low'], 4)} to {bound_text(ratio['high'], 4)}), "
             f"{found['size_ratio']:.3f}x size",
         )
-    table.add_row("throughput", f"{found['throughput_per_s']:.4g} items/s at batch {profile.protocol.batch}")
+    rate = found["throughput_per_s"]
+    if rate is not None:
+        span = f"{bound_text(rate['low'], 4)} to {bound_text(rate['high'], 4)}"
+        table.add_row(
+            "throughput", f"{rate['value']:.4g} items/s ({span}), {rate['streams']} stream(s) of batch {rate['batch']}"
+        )
     memory = found["memory_interval_mb"]
     span = f"{bound_text(memory['low'], 4)} to {bound_text(memory['high'], 4)}, {memory['processes']} processes"
     table.add_row("memory", f"{found['memory_mb']:.4g} MB above an empty runtime ({span})")

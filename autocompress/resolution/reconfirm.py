@@ -18,7 +18,7 @@ from autocompress.statistics.accuracy import ScoreKind, score_kind
 from autocompress.statistics.bounds import spend
 from autocompress.statistics.judging import judge_by
 
-TIMED = ("latency_ms", "memory_mb", "energy_mj")
+TIMED = ("latency_ms", "throughput_per_s", "memory_mb", "energy_mj")
 TIME_LIMITS = ("latency_ms", "throughput_per_s", "memory_mb")
 SCORED = ("score", "answer", "label")
 

@@ -84,6 +84,8 @@ class Shortlist:
         if profile.limits("memory_mb") and (memory is None or len(memory.samples) < least_values(profile.alpha)):
             # without a budget it is taken once, which is too few to judge it; it is taken together with latency
             lacks.add("latency_ms")
+        if profile.limits("throughput_per_s") and "throughput_per_s" not in trial.measurement.readings:
+            lacks.add("latency_ms")
         return [name for name, asked in wanted.items() if asked and name in lacks]
 
     def artifact(self, trial: Trial) -> Artifact | None:

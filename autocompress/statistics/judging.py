@@ -31,7 +31,6 @@ def judge(
     *,
     accuracy_alpha: float | None = None,
     statistic: str = "p50",
-    batch: int = 1,
 ) -> Verdict:
     """Judge a measurement: one finding per budget.
 
@@ -44,21 +43,20 @@ def judge(
         if budget.metric in EXACT:
             findings.append(_exact(budget, measurement))
         elif budget.metric == "memory_mb" or budget.metric in TIME_METRICS:
-            findings.append(_repeated(budget, measurement, alpha, statistic, batch))
+            findings.append(_repeated(budget, measurement, alpha, statistic))
         elif budget.metric in ACCURACY_METRICS:
             findings.append(accuracy_finding(budget, measurement, accuracy_alpha or alpha))
     return Verdict(tuple(findings))
 
 
 def judge_by(profile: Profile, measurement: Measurement, accuracy_alpha: float | None = None) -> Verdict:
-    """Judge a measurement at the profile's confidence, statistic and batch; see `judge`."""
+    """Judge a measurement at the profile's confidence and statistic; see `judge`."""
     return judge(
         profile.budgets,
         measurement,
         profile.alpha,
         accuracy_alpha=accuracy_alpha,
         statistic=profile.protocol.statistic,
-        batch=profile.protocol.batch,
     )
 
 
@@ -157,11 +155,11 @@ def _exact(budget: Budget, measurement: Measurement) -> Finding:
     return decide(budget, value, value, value, samples=1)
 
 
-def _repeated(budget: Budget, measurement: Measurement, alpha: float, statistic: str, batch: int) -> Finding:
-    metric = "latency_ms"
-    if budget.metric in ("energy_mj", "memory_mb"):
-        # an energy counter gives the total of a block of calls, a process has one peak
-        metric, statistic = budget.metric, "mean"
+def _repeated(budget: Budget, measurement: Measurement, alpha: float, statistic: str) -> Finding:
+    metric = budget.metric
+    if metric != "latency_ms":
+        # energy and throughput are totals of a block, and a process has one peak of memory
+        statistic = "mean"
     reading, baseline = measurement.readings.get(metric), measurement.baseline.get(metric)
     if reading is None:
         no_counter = metric == "energy_mj" and "latency_ms" in measurement.readings
@@ -176,9 +174,6 @@ def _repeated(budget: Budget, measurement: Measurement, alpha: float, statistic:
     loads = measurement.load_ratios(metric, statistic) if budget.relative else reading.load_statistic(statistic)
     low, high = median_bounds(loads, alpha)
     value = float(np.median(loads))
-    if budget.metric == "throughput_per_s":
-        scale = 1.0 if budget.relative else 1000.0 * batch
-        value, low, high = scale / value, _over(scale, high), _over(scale, low)
     few = _too_few_processes if metric == "memory_mb" else too_few
     return decide(budget, value, low, high, samples=len(loads), note=few(len(loads), measurement, alpha))
 
@@ -198,9 +193,3 @@ def too_few(loads: int, measurement: Measurement, alpha: float) -> str:
     within = "" if seconds is None else f" in {seconds:g} s"
     counted = f"1 load{within} is" if loads == 1 else f"{loads} loads{within} are"
     return f"{counted} too few for an interval, which takes {least}: raise protocol.max_seconds"
-
-
-def _over(scale: float, value: float) -> float:
-    if value in (-math.inf, 0.0):
-        return math.inf
-    return scale / value

@@ -155,6 +155,31 @@ class DeviceSuite:
         # the weights alone are 25 MB
         assert heavy.value > tiny.value + 15
 
+    def test_throughput_is_what_the_streams_reach_together(self, heavy: Artifact, mlp: Exported) -> None:
+        limited = Profile("busy", protocol=Protocol(max_seconds=1.0, streams=2, batch=3))
+        limited = replace(limited, budgets=(Budget("throughput_per_s", 1.0),))
+        found = self.connected().measure([heavy, mlp.artifact], limited)
+        slow, quick = (measurement.readings["throughput_per_s"] for measurement in found)
+        for reading, measurement in zip((slow, quick), found, strict=True):
+            latency = measurement.readings["latency_ms"]
+            assert reading.unit == "items/s"
+            assert reading.samples.shape == (len(latency.samples), 1)
+            assert reading.loads is not None
+            assert latency.loads is not None
+            assert reading.loads.tolist() == latency.loads.tolist()
+        assert quick.statistic("p50") > 3 * slow.statistic("p50")
+        # two callers are not a hundred times as fast or slow as one
+        one = 3 * 1000 / found[0].readings["latency_ms"].statistic("p50")
+        assert one / 100 < slow.statistic("p50") < 100 * one
+
+    def test_throughput_is_measured_only_where_it_is_limited_or_asked_for(
+        self, mlp: Exported, brief_profile: Profile
+    ) -> None:
+        (plain,) = self.connected().measure([mlp.artifact], brief_profile)
+        assert "throughput_per_s" not in plain.readings
+        (asked,) = self.connected().measure([mlp.artifact], brief_profile, also=("throughput_per_s",))
+        assert (asked.readings["throughput_per_s"].samples > 0).all()
+
     @pytest.mark.parametrize(("confidence", "processes"), [(0.95, 5), (0.99, 7)])
     def test_memory_with_a_budget_is_taken_in_as_many_processes_as_an_interval_takes(
         self, mlp: Exported, brief_profile: Profile, confidence: float, processes: int

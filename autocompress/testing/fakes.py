@@ -168,11 +168,13 @@ class FakeDevice(Device):
         spread = 1.0 + sign * self.jitter * np.linspace(-1.0, 1.0, self.blocks)
         repeated = profile.limits("memory_mb") or "memory_mb" in also
         processes = least_values(profile.alpha) if repeated else 1
+        numbers = np.arange(self.blocks)
+        throughput = 1000 * profile.protocol.batch * profile.protocol.streams / (latency_ms * spread[:, None])
+        streamed = profile.limits("throughput_per_s") or "throughput_per_s" in also
         return Measurement(
             {
-                "latency_ms": Reading(
-                    "ms", np.repeat(latency_ms * spread[:, None], 3, axis=1), loads=np.arange(self.blocks)
-                ),
+                **({"throughput_per_s": Reading("items/s", throughput, loads=numbers)} if streamed else {}),
+                "latency_ms": Reading("ms", np.repeat(latency_ms * spread[:, None], 3, axis=1), loads=numbers),
                 "memory_mb": Reading("MB", np.full(processes, artifact.size_bytes / 1e6)),
             },
             conditions=Conditions(

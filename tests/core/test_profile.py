@@ -538,6 +538,7 @@ PROTOCOLS = st.fixed_dictionaries(
     {},
     optional={
         "batch": COUNTS,
+        "streams": st.integers(1, 1024),
         "statistic": st.sampled_from(["p50", "mean", "p90", "p95", "p99"]),
         "precision": st.floats(0.001, 0.999),
         "max_seconds": POSITIVE,

@@ -30,7 +30,9 @@ class Scripted:
     load_seconds: float = 0.0
     by_place: Sequence[float] = (1.0, 1.0)
     place: int = 0
+    rate: float = 100.0
     asked: list[int] = field(default_factory=list)
+    streams: list[int] = field(default_factory=list)
     # the number of blocks before each load, and what was loaded
     reloaded: list[int] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
@@ -41,6 +43,10 @@ class Scripted:
         self.asked.append(calls)
         time = self.call_ms(number) * self.by_place[self.place]
         return Block([time] * calls, self.control_ms(number), self.energy_mj(number))
+
+    def under_load(self, streams: int, seconds: float) -> tuple[float, float]:
+        self.streams.append(streams)
+        return streams * self.rate, self.control_ms(len(self.asked))
 
     def load(self, place: int, padding: int) -> None:
         self.place = place
@@ -219,6 +225,21 @@ def test_energy_comes_with_the_rounds_that_count() -> None:
     assert energy.loads is not None
     assert energy.loads.tolist() == list(range(MIN_LOADS))
     assert alternate([Scripted(lambda number: 1.0)], 60.0, profile()).energy(0) is None
+
+
+def test_throughput_is_measured_only_where_it_is_limited_or_asked_for() -> None:
+    meter = Scripted()
+    limited = replace(profile(throughput_per_s=1000.0), protocol=Protocol(precision=0.01, streams=3, batch=4))
+    reading = alternate([meter], 60.0, limited).throughput(0, batch=4)
+    assert reading is not None
+    assert (reading.unit, reading.samples.shape) == ("items/s", (MIN_LOADS, 1))
+    assert (reading.samples == 1200.0).all()
+    assert reading.loads is not None
+    assert meter.streams == [3] * MIN_LOADS
+    assert alternate([Scripted()], 60.0, profile(), under_load=True).throughput(0, batch=1) is not None
+    unasked = Scripted()
+    assert alternate([unasked], 60.0, profile(latency_ms=2.0)).throughput(0, batch=1) is None
+    assert unasked.streams == []
 
 
 def test_a_machine_that_was_calmer_before_is_given_time_to_calm_down() -> None:

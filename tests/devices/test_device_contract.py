@@ -314,3 +314,53 @@ def test_every_device_inherits_the_suite() -> None:
     for device in DEVICES:
         assert suites[device].__name__.startswith("Test"), device
     assert set(suites) == set(DEVICES)
+
+
+def test_each_stream_calls_with_inputs_of_its_own_at_the_same_time(tmp_path: Path) -> None:
+    # all streams have to be inside a call at once, or none gets out
+    backend = tmp_path / "together.py"
+    backend.write_text(
+        "import threading\n"
+        "class Backend:\n"
+        "    version = '1'\n"
+        "    def __init__(self, threads, options):\n"
+        "        self.inside, self.feeds = threading.Barrier(3), set()\n"
+        "    def load(self, artifact):\n"
+        "        return self.call\n"
+        "    def call(self, feed):\n"
+        "        if threading.current_thread() is not threading.main_thread():\n"
+        "            self.feeds.add(id(feed['x']))\n"
+        "            self.inside.wait(timeout=30)\n"
+        "            assert len(self.feeds) == 3\n"
+        "        return [feed['x']]\n"
+    )
+    (tmp_path / "model.txt").write_text("a model")
+    np.savez(tmp_path / "inputs.npz", **{"input x": np.ones((1, 2))})
+    with MeterProcess(PROGRAM, backend, [(tmp_path / "model.txt", tmp_path / "inputs.npz")], 0) as process:
+        process.open(1, {})
+        calls_per_s, control_ms = process.under_load(3, 0.0)
+    assert calls_per_s > 0
+    assert control_ms > 0
+
+
+def test_a_failure_under_load_is_told_with_its_message(tmp_path: Path) -> None:
+    backend = tmp_path / "refusing.py"
+    backend.write_text(
+        "import threading\n"
+        "class Backend:\n"
+        "    version = '1'\n"
+        "    def __init__(self, threads, options):\n"
+        "        pass\n"
+        "    def load(self, artifact):\n"
+        "        return self.call\n"
+        "    def call(self, feed):\n"
+        "        if threading.current_thread() is not threading.main_thread():\n"
+        "            raise RuntimeError('one caller at a time')\n"
+        "        return [feed['x']]\n"
+    )
+    (tmp_path / "model.txt").write_text("a model")
+    np.savez(tmp_path / "inputs.npz", **{"input x": np.ones((1, 2))})
+    with MeterProcess(PROGRAM, backend, [(tmp_path / "model.txt", tmp_path / "inputs.npz")], 0) as process:
+        process.open(1, {})
+        with pytest.raises(RuntimeFailureError, match="one caller at a time"):
+            process.under_load(2, 0.0)

@@ -337,6 +337,18 @@ def test_the_run_s_own_answer_stays_as_it_was(folder: Path, resolve: Resolve) ->
     assert json.loads((result.folder / "result.json").read_text())["status"] == "met"
 
 
+@pytest.mark.parametrize("budget", [{"memory_mb": "0.9x"}, {"throughput_per_s": "1.5x"}])
+def test_memory_and_throughput_that_the_run_did_not_judge_are_measured_for_it(
+    resolve: Resolve, device: FakeDevice, budget: dict[str, str]
+) -> None:
+    result = resolve(**budget, max_accuracy_drop_pp=20)
+    finding = result.verdict.of(*budget)
+    assert finding is not None
+    assert finding.standing is Standing.MET
+    assert finding.samples >= 6
+    assert any(profile.limits(*budget) for profile in device.profiles)
+
+
 def test_many_budgets_make_a_short_name(resolve: Resolve) -> None:
     result = resolve(size_mb="0.7x", download_mb="0.9x", memory_mb="1x", latency_ms="0.8x", min_accuracy=50)
     assert len(result.folder.name) == 16

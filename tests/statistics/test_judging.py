@@ -19,6 +19,7 @@ from autocompress.statistics.judging import decide_again, forecast, judge, last_
 
 ALPHA = 0.05
 SIZES = ("size_mb", "download_mb")
+TIMES = ("latency_ms", "energy_mj", "throughput_per_s")
 RANK = {Standing.EXCEEDED: 0, Standing.UNDECIDED: 1, Standing.MET: 2}
 
 
@@ -33,10 +34,8 @@ def measured(
     return Measurement({name: reading(name, v) for name, v in readings.items()}, before, unchanged=unchanged)
 
 
-def finding_of(
-    budget: Budget, measurement: Measurement, *, alpha: float = ALPHA, statistic: str = "p50", batch: int = 1
-) -> Finding:
-    (finding,) = judge([budget], measurement, alpha, statistic=statistic, batch=batch).findings
+def finding_of(budget: Budget, measurement: Measurement, *, alpha: float = ALPHA, statistic: str = "p50") -> Finding:
+    (finding,) = judge([budget], measurement, alpha, statistic=statistic).findings
     assert finding.budget == budget
     return finding
 
@@ -85,7 +84,7 @@ def test_every_metric_has_a_finding_and_is_unmeasured_without_readings(metric: s
 
 @pytest.mark.parametrize("metric", [name for name, metric in METRICS.items() if metric.may_be_relative])
 def test_a_share_of_a_baseline_that_was_not_measured_is_unmeasured(metric: str) -> None:
-    times = {name: blocks([1.0] * 9) for name in ("latency_ms", "energy_mj")}
+    times = {name: blocks([1.0] * 9) for name in TIMES}
     everything = measured({**{name: [1.0] for name in SIZES}, "memory_mb": [1.0] * 9, **times})
     assert finding_of(Budget(metric, 1e6), everything).standing is not Standing.UNMEASURED
     assert finding_of(Budget(metric, 2.0, relative=True), everything).standing is Standing.UNMEASURED
@@ -108,7 +107,7 @@ def test_a_drop_against_scores_of_other_items_is_unmeasured(metric: str) -> None
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_what_is_no_number_is_never_met(metric: str) -> None:
-    times = {name: blocks([math.nan] * 9) for name in ("latency_ms", "energy_mj")}
+    times = {name: blocks([math.nan] * 9) for name in TIMES}
     nan = {**{name: [math.nan] for name in SIZES}, **times, "score": [math.nan] * 50}
     finding = finding_of(Budget(metric, 1.0), measured(nan, nan))
     assert finding.standing is not Standing.MET
@@ -141,7 +140,7 @@ def test_too_few_blocks_decide_nothing(count: int, standing: Standing) -> None:
 
 
 def test_too_few_blocks_show_no_throughput_and_no_lack_of_it() -> None:
-    few = measured({"latency_ms": blocks([1.0] * 4)})
+    few = measured({"throughput_per_s": blocks([1.0] * 4)})
     for limit in (1.0, 1e9):
         assert finding_of(Budget("throughput_per_s", limit), few).standing is Standing.UNDECIDED
 
@@ -324,35 +323,34 @@ def test_a_machine_without_a_counter_leaves_energy_unmeasured() -> None:
 # throughput
 
 
-def test_throughput_is_the_inverse_of_latency_with_the_bounds_swapped() -> None:
-    finding = finding_of(Budget("throughput_per_s", 1.0), measured({"latency_ms": blocks(range(1, 10))}), batch=4)
-    assert finding.value == 1000 * 4 / 5
-    assert finding.low == 1000 * 4 / 8
-    assert finding.high == 1000 * 4 / 2
+def test_throughput_is_judged_by_what_was_measured_under_load_and_not_by_latency() -> None:
+    latency = {"latency_ms": blocks([1.0] * 9)}
+    assert finding_of(Budget("throughput_per_s", 1.0), measured(latency)).standing is Standing.UNMEASURED
+    rates = measured({**latency, "throughput_per_s": np.arange(1.0, 10.0)[:, None]})
+    finding = finding_of(Budget("throughput_per_s", 1.0), rates, statistic="p99")
+    assert (finding.low, finding.value, finding.high, finding.samples) == (2.0, 5.0, 8.0, 9)
 
 
 @pytest.mark.parametrize(
     ("limit", "standing"),
     [
-        (500.0, Standing.MET),
-        (above(500.0), Standing.UNDECIDED),
-        (2000.0, Standing.UNDECIDED),
-        (above(2000.0), Standing.EXCEEDED),
+        (2.0, Standing.MET),
+        (above(2.0), Standing.UNDECIDED),
+        (8.0, Standing.UNDECIDED),
+        (above(8.0), Standing.EXCEEDED),
     ],
 )
 def test_throughput_is_met_down_to_its_limit(limit: float, standing: Standing) -> None:
-    latency = measured({"latency_ms": blocks(range(1, 10))})
-    assert finding_of(Budget("throughput_per_s", limit), latency, batch=4).standing is standing
+    rates = measured({"throughput_per_s": np.arange(1.0, 10.0)[:, None]})
+    assert finding_of(Budget("throughput_per_s", limit), rates).standing is standing
 
 
-def test_throughput_relative_to_the_baseline_does_not_depend_on_the_batch() -> None:
-    twice = measured({"latency_ms": blocks([2.0] * 9)}, {"latency_ms": blocks([4.0] * 9)})
-    for batch in (1, 32):
-        met = finding_of(Budget("throughput_per_s", 2.0, relative=True), twice, batch=batch)
-        assert met.standing is Standing.MET
-        assert met.value == 2.0
-        broken = finding_of(Budget("throughput_per_s", above(2.0), relative=True), twice, batch=batch)
-        assert broken.standing is Standing.EXCEEDED
+def test_throughput_relative_to_the_baseline_is_paired() -> None:
+    drift = np.linspace(100.0, 300.0, 9)[:, None]
+    twice = measured({"throughput_per_s": 2 * drift}, {"throughput_per_s": drift})
+    met = finding_of(Budget("throughput_per_s", 2.0, relative=True), twice)
+    assert (met.standing, met.value) == (Standing.MET, 2.0)
+    assert finding_of(Budget("throughput_per_s", above(2.0), relative=True), twice).standing is Standing.EXCEEDED
 
 
 # accuracy
@@ -522,7 +520,8 @@ def test_an_undecided_floor_says_how_many_more_items_are_needed() -> None:
 
 def test_the_baseline_loses_exactly_nothing_against_itself() -> None:
     scores = [1.0, 0.0, 1.0]
-    readings = {"score": scores, "size_mb": [3.0], "latency_ms": blocks([1.0, 9.0, 2.0])}
+    times = {name: blocks([1.0, 9.0, 2.0]) for name in ("latency_ms", "throughput_per_s")}
+    readings = {"score": scores, "size_mb": [3.0], **times}
     itself = measured(readings, readings, unchanged=True)
     for budget, value in (
         (Budget("max_accuracy_drop_pp", 0.0), 0.0),
@@ -537,7 +536,8 @@ def test_the_baseline_loses_exactly_nothing_against_itself() -> None:
 
 
 def test_the_baseline_is_no_faster_than_itself() -> None:
-    itself = measured({"latency_ms": blocks([1.0] * 9)}, {"latency_ms": blocks([1.0] * 9)}, unchanged=True)
+    times = {name: blocks([1.0] * 9) for name in ("latency_ms", "throughput_per_s")}
+    itself = measured(times, times, unchanged=True)
     assert finding_of(Budget("latency_ms", below(1.0), relative=True), itself).standing is Standing.EXCEEDED
     assert finding_of(Budget("throughput_per_s", above(1.0), relative=True), itself).standing is Standing.EXCEEDED
 
@@ -577,7 +577,7 @@ def measurements(draw: st.DrawFn, times: int = 1) -> tuple[Measurement, Measurem
     rounds = min(len(latency), len(before))
 
     def timed(values: Array, count: int) -> dict[str, object]:
-        found = {name: np.tile(blocks(values[:rounds]), (count, 1)) for name in ("latency_ms", "energy_mj")}
+        found = {name: np.tile(blocks(values[:rounds]), (count, 1)) for name in TIMES}
         return {**found, "memory_mb": np.tile(values[:rounds], count)}
 
     def repeated(count: int) -> Measurement:

@@ -4,9 +4,9 @@ It reads one JSON command per line and answers each with one JSON line. Started 
 and the file of a backend, which loads artifacts of one runtime: a class `Backend(threads, options)` with `version` and
 `load(artifact)`, which returns a function that runs it (see `backends/`).
 
-Commands: `open` (artifact, inputs, threads, options), `load` (artifact, inputs, padding), `block` (calls, discard), and
-end of input, which ends the program. Between commands it blocks on its input and uses no CPU, so that another
-artifact's process can be timed meanwhile.
+Commands: `open` (artifact, inputs, threads, options), `load` (artifact, inputs, padding), `block` (calls, discard),
+`under_load` (streams, seconds), and end of input, which ends the program. Between commands it blocks on its input and
+uses no CPU, so that another artifact's process can be timed meanwhile.
 """
 
 import ctypes
@@ -17,6 +17,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,8 @@ CONTROL_SUM = 1 << 19
 CONTROL_CALLS = 5
 # calls after reloading that do not count: the first ones still allocate memory
 FIRST_CALLS = 3
+# least calls of each stream under load
+LEAST_STREAMED = 2
 # where Linux shows the energy counters of the processor's packages, for Intel and AMD alike
 POWER = "/sys/class/powercap"
 
@@ -185,6 +188,44 @@ class Meter:
             "energy_mj": energy / 1000 / calls if self.counters else None,
         }
 
+    def under_load(self, streams: int, seconds: float) -> dict[str, Any]:
+        """Calls per second of `streams` threads that call at the same time, each with its own inputs.
+
+        Each goes on for `seconds` and for two calls at least, and counts at its own rate, so that calls that end after
+        the others' do not count as slow.
+        """
+        before = self.control_ms()
+        ready = threading.Barrier(streams)
+        rates: list[float] = []
+        failures: list[BaseException] = []
+
+        def stream() -> None:
+            call, clock = self.call, time.perf_counter
+            try:
+                feed = {name: array.copy() for name, array in self.feed.items()}
+                call(feed)
+                ready.wait()
+                start = now = clock()
+                calls = 0
+                while calls < LEAST_STREAMED or now - start < seconds:
+                    call(feed)
+                    calls += 1
+                    now = clock()
+                rates.append(calls / (now - start))
+            except BaseException as error:  # noqa: BLE001 - it is raised again in the main thread
+                failures.append(error)
+                ready.abort()
+
+        threads = [threading.Thread(target=stream) for _ in range(streams)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            # the others only found the barrier broken
+            raise failures[0]
+        return {"calls_per_s": sum(rates), "control_ms": max(before, self.control_ms())}
+
     def control_ms(self) -> float:
         """The control kernel's time: the median time of sorting and adding up the same numbers, in ms.
 
@@ -221,6 +262,7 @@ def main() -> None:
         "open": meter.open,
         "load": meter.load,
         "block": meter.block,
+        "under_load": meter.under_load,
     }
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     # whatever a library prints goes to the error stream and not among the answers

@@ -75,7 +75,7 @@ def looks_elsewhere(holdout: str) -> Sequence[Mapping[str, Any]]:
 
 
 def look_sentences(certificate: Mapping[str, Any] | None) -> list[str]:
-    """What a user should know of the looks behind a certificate: earlier ones by whom, and whether all are counted."""
+    """What a user should know of a certificate's look: who looked before, and whether all are counted."""
     if certificate is None or not certificate["look"]:
         return []
     found = []

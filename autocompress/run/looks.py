@@ -56,7 +56,7 @@ def _in_ledger(run: Run, taken: Mapping[str, Any]) -> tuple[list[Mapping[str, An
             return [], f"The ledger of looks is off ({ledger.VARIABLE}=off): {ONLY_HERE}"
         return ledger.spend(place, _holdout_hash(run), taken, run.record.looks), ""
     except UsageError as error:
-        return [], f"The ledger of looks cannot be kept ({error}): {ONLY_HERE}"
+        return [], f"The ledger of looks cannot be kept ({error.where} {error.message.rstrip('.')}): {ONLY_HERE}"
 
 
 def _holdout_hash(run: Run) -> str:

@@ -1,4 +1,4 @@
-"""What the check of the data at the opening of a run found: repeated items, and the hash of the holdout."""
+"""What a run found in its data when it was opened: repeated items, and the hash of the holdout."""
 
 from __future__ import annotations
 

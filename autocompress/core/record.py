@@ -261,7 +261,7 @@ class Record:
 
     @property
     def looks(self) -> Sequence[Mapping[str, Any]]:
-        """All looks at the holdout so far: `what` identifies the file, with the `time` and the folder of the `run`."""
+        """All looks at the holdout so far: `what` file was looked at, the `time`, the folder of the `run`."""
         found: Sequence[Mapping[str, Any]] = self.notes.read("looks") or []
         return found
 

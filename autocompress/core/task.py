@@ -91,7 +91,7 @@ class Task:
 
     @property
     def holdout(self) -> Split | None:
-        """The holdout split, used only for confirmation: what was set aside, without the items that are left out."""
+        """The holdout split, used only for confirmation: what was set aside, without what is left out."""
         aside = self.set_aside
         return aside.without(np.asarray(self.left_out, dtype=np.int64)) if aside and self.left_out else aside
 

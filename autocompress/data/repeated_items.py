@@ -1,4 +1,4 @@
-"""Finds items that occur more than once, by content: they must not confirm what was chosen or trained with them."""
+"""Finds items that occur more than once, by content: what was trained on must not confirm."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def require_stable(source: Source, where: str) -> None:
 
 
 def _changed(source: Source) -> str:
-    """What differs when a few items are read again in the same batch, as "item 5 is another one"; empty for nothing."""
+    """What differs when a few items are read again, as "item 5 is another one"; empty for nothing."""
     indices = [int(index) for index in whole("all", source).first(READ_TWICE).indices]
     first = source.read(indices)
     with reseeded():
@@ -56,7 +56,7 @@ def _changed(source: Source) -> str:
 
 
 def hashed(task: Task) -> dict[str, HashedSource]:
-    """The test and validation sources of a task by field; their hashes are there once they were read through these."""
+    """The test and validation sources of a task by field, which hash the items that are read through them."""
     given = {"test": task.test, "val": task.val}
     return {field: HashedSource(source) for field, source in given.items() if source is not None}
 

@@ -48,7 +48,7 @@ def look(what: str, run: Path) -> dict[str, Any]:
 
 
 def spend(place: Path, holdout: str, taken: Look, known: Sequence[Look] = ()) -> list[Look]:
-    """Write a look at a holdout down before it is taken; all looks at it so far, in order, this one included.
+    """Write a look at a holdout down before it is taken, and return all looks at it, in order.
 
     `holdout` is the hash of its items. A file that was looked at before is not written again. `known` are looks that
     the run's own record holds: those missing here, because the folder comes from elsewhere, are written first.
@@ -101,7 +101,7 @@ def _parsed(line: bytes, place: int) -> Look:
 
 
 def _append(path: Path, looks: Sequence[Look]) -> None:
-    """Append lines in one write and see them to the disk; after a line that was cut off they begin a new one."""
+    """Append lines in one write and see them to the disk; one that was cut off before is ended first."""
     if not looks:
         return
     text = "".join(json.dumps(dict(one)) + "\n" for one in looks).encode()

@@ -58,7 +58,7 @@ def _in_ledger(run: Run, taken: Mapping[str, Any]) -> tuple[list[Mapping[str, An
             return [], f"The ledger of looks is off ({ledger.VARIABLE}=off): {ONLY_HERE}"
         return ledger.spend(place, _holdout_hash(run), taken, run.record.looks), ""
     except UsageError as error:
-        return [], f"The ledger of looks cannot be kept ({error}): {ONLY_HERE}"
+        return [], f"The ledger of looks cannot be kept ({error.where} {error.message.rstrip('.')}): {ONLY_HERE}"
 
 
 def _holdout_hash(run: Run) -> str:
@@ -77,7 +77,7 @@ def looks_elsewhere(holdout: str) -> Sequence[Mapping[str, Any]]:
 
 
 def look_sentences(certificate: Mapping[str, Any] | None) -> list[str]:
-    """What a user should know of the looks behind a certificate: earlier ones by whom, and whether all are counted."""
+    """What a user should know of a certificate's look: who looked before, and whether all are counted."""
     if certificate is None or not certificate["look"]:
         return []
     found = []

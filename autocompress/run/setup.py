@@ -145,9 +145,9 @@ def open_run(
 
 
 def check_data(task: Task | None, baseline: Artifact, seconds: float = TRAIN_SECONDS) -> DataCheck:
-    """Read all test and validation items, to find errors and repeated items before any work; nothing is scored.
+    """Read all test and validation items, to find errors and repeated items before any work.
 
-    Training items are read for about `seconds`, only to find repeated ones.
+    Nothing is scored. Training items are read for about `seconds`, only to find repeated ones.
 
     Raises:
         DataError: when shapes, dtypes or values do not fit the model, a label is none of its classes, or test or

@@ -25,7 +25,6 @@ RESULT_FILES = (
     "certificate.json",
     "report.html",
     "trials.csv",
-    FAILURES,
 )
 
 
@@ -187,7 +186,7 @@ class Workspace:
         previous = older / str(number)
         previous.mkdir()
         # the record's files last: after a kill in between, the next start finds them and moves the rest
-        for name in (self.checkpoints.name, self.resolved.name, *RESULT_FILES, *reversed(JOURNAL_FILES)):
+        for name in (self.checkpoints.name, self.resolved.name, *RESULT_FILES, FAILURES, *reversed(JOURNAL_FILES)):
             source = self.root / name
             if source.exists():
                 source.rename(previous / name)

@@ -234,6 +234,24 @@ def test_a_file_that_fails_now_is_left_out_and_named(resolve: Resolve) -> None:
     assert any("left out" in sentence and "died" in sentence for sentence in result.explanation)
 
 
+def test_a_file_whose_confirmation_fails_is_left_out_and_the_next_one_is_the_answer(
+    resolve: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, asked = resolution.confirm_stored, []
+
+    def once(run: Any, plan: Plan, *more: Any, **options: Any) -> Any:
+        asked.append(plan)
+        if len(asked) == 1:
+            raise MemoryError
+        return usual(run, plan, *more, **options)
+
+    monkeypatch.setattr(resolution, "confirm_stored", once)
+    result = resolve(size_mb="0.9x", latency_ms="0.9x", max_accuracy_drop_pp=20.0)
+    assert result.met, str(result)
+    assert result.plan != asked[0]
+    assert any("left out" in sentence and "MemoryError" in sentence for sentence in result.explanation)
+
+
 def test_when_the_time_is_up_it_is_said(resolve: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shortlist, "MEASURING_SECONDS", -1.0)
     monkeypatch.setattr(resolution, "MAX_SECONDS", 0.0)

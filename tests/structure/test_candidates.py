@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from autocompress.analysis.inspection import inspect_module
 from autocompress.core.budget import Budget
@@ -15,21 +18,25 @@ from autocompress.core.task import Task
 from autocompress.core.tools import Tools
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Finding, Standing, Verdict
+from autocompress.errors import ExportError
 from autocompress.evaluation.builder import Builder
 from autocompress.evaluation.measurer import Measurer
 from autocompress.evaluation.run import Run
 from autocompress.run.record_store import open_record
-from autocompress.runtimes import OnnxRuntime
-from autocompress.structure.candidates import WORTH_ANOTHER, find_paths, nearly_fitted
+from autocompress.runtimes import OnnxRuntime, onnxruntime
+from autocompress.structure import candidates
+from autocompress.structure.candidates import WORTH_ANOTHER, find_paths, nearly_fitted, time_training
 from autocompress.structure.measuring import StructureMeasurer
 from autocompress.system.progress import Deadline
 from autocompress.system.workspace import Workspace
 from autocompress.techniques import TECHNIQUES
+from autocompress.techniques.channel_pruning import ChannelPruning
 from autocompress.testing.fakes import FakeDevice, empty_record
 from autocompress.testing.networks import labelled, labelled_source, small_model
 
 LIMIT = 0.2
 CUTS = tuple((Step("block_dropping", Stage.STRUCTURE, {"blocks": blocks}),) for blocks in ("a", "a b"))
+FIRST_BLOCK = (Step("block_dropping", Stage.STRUCTURE, {"blocks": "layers.0"}),)
 FINISH = (Element("int8_static", Stage.PRECISION, SettingSpace()),)
 SEARCH_SPACE = SearchSpace(
     (Recipe("depth", Effort.CALIBRATION, FINISH, Reason("because.", "structure"), structures=CUTS, nested=True),), {}
@@ -170,3 +177,49 @@ def test_where_nothing_can_go_there_are_no_paths_and_the_reasons_are_kept(tmp_pa
     assert found.paths == ()
     assert not any(parts.names for parts in found.parts.values())
     assert found.parts["channel_pruning"].left_alone
+
+
+# what fails
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def fail(*given: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_a_technique_that_fails_on_the_network_has_no_moves_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measurer, _, verdict = measurer_of(tmp_path, "encoder", 0.5)
+    monkeypatch.setattr(ChannelPruning, "moves", raising(ZeroDivisionError("no groups")))
+    probes = find_paths(measurer, Probes(), verdict, 20.0)
+    assert "ZeroDivisionError: no groups" in probes.parts_of("channel_pruning").left_alone["all of them"]
+    assert [path.name for path in probes.paths] == ["depth"]
+    assert "no groups" in (tmp_path / "failures.log").read_text(encoding="utf-8")
+
+
+def test_training_is_timed_on_the_first_structure_that_can_be_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measurer, _, _ = measurer_of(tmp_path, "encoder", 0.5)
+    broken = (Step("block_dropping", Stage.STRUCTURE, {"blocks": "no.such.block"}),)
+    fits = FIRST_BLOCK
+    training = time_training(measurer, [broken, fits], 4)
+    assert training is not None
+    assert training.brackets[-1].structures == (fits,)
+    assert "no.such.block" in (tmp_path / "failures.log").read_text(encoding="utf-8")
+    monkeypatch.setattr(candidates, "measure_training", raising(torch.OutOfMemoryError("tried to allocate 9 GiB")))
+    assert time_training(measurer, [fits], 4) is None
+
+
+def test_an_export_that_turns_out_wrong_is_not_found_by_the_next_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measurer, _, _ = measurer_of(tmp_path, "encoder", 0.5)
+    # the file has been written when its outputs are compared
+    monkeypatch.setattr(onnxruntime, "_check_parity", raising(ExportError("differs after export.", where="model")))
+    for _ in range(2):
+        with pytest.raises(ExportError, match="differs"):
+            measurer.run.builder.exported((FIRST_BLOCK,))

@@ -131,7 +131,7 @@ def sentence_of(error: Exception) -> str:
 
 @contextmanager
 def raised_as(kind: type[AutocompressError], where: str) -> Iterator[None]:
-    """The boundary to code of others: what it raises becomes an error of this `kind`, with its type in the message.
+    """Turn whatever is raised in the block into an error of this `kind`, with its type named.
 
     Errors of this package pass as they are. The original error is the cause, so that its traceback is not lost.
     """

@@ -78,7 +78,7 @@ class Run:
         self.progress(Event(stage, sentence))
 
     def failed(self, doing: str, error: Exception) -> str:
-        """Write a failure that the run survives to `failures.log`, with its traceback; returns it as a sentence.
+        """Write a failure that the run survives to `failures.log`; returns it as a sentence.
 
         The sentence names the file where the error is not one that this package raised by itself.
         """

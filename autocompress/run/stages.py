@@ -161,7 +161,7 @@ def with_structure(run: Run, planned: Planned, seconds: float | None) -> Planned
 def _with_paths(
     run: Run, measurer: StructureMeasurer, probes: Probes, verdict: Verdict, seconds: float | None
 ) -> Probes:
-    """The probes with pruning paths, or as they are where torch or a technique fails over the whole network."""
+    """The probes with pruning paths, or without where the search for paths fails as a whole."""
     try:
         return find_paths(measurer, probes, verdict, seconds)
     except ENDS_THE_RUN:

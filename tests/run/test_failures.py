@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,8 +93,9 @@ class Moody(FakeDevice):
         profile: Profile,
         example: Example | None = None,
         max_seconds: float | None = None,
+        also: Collection[str] = (),
     ) -> list[Measurement]:
-        found = super().measure(artifacts, profile, example, max_seconds)
+        found = super().measure(artifacts, profile, example, max_seconds, also)
         failure = self.failures.get(len(self.measured) - 1)
         if failure is not None:
             raise failure

@@ -57,7 +57,10 @@ def test_looks_are_counted_on_when_the_model_was_trained_on_other_items(run: Run
     first.close()
     more = replace(TASK, train=items_of(ramp(50)))
     run.task = more
-    assert identity_of(run.profile, more, run.baseline)["data"] != identity_of(run.profile, TASK, run.baseline)["data"]
+    assert (
+        identity_of(run.profile, more, run.baseline, run.tools)["data"]
+        != identity_of(run.profile, TASK, run.baseline, run.tools)["data"]
+    )
     assert len(opened(run, resume=False, check=examine(more)).looks) == 1
 
 

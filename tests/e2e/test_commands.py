@@ -136,10 +136,18 @@ def test_json_is_alone_on_standard_output(name: str, elsewhere: Path) -> None:
 
 def test_measure_gives_size_latency_with_its_interval_and_memory(digits_run: Run, work: Path) -> None:
     shipped = digits_run.folder / "model.onnx"
-    done = command("measure", shipped, "--profile", "full.yaml", folder=work)
+    done = command("measure", shipped, "--profile", "full.yaml", "--streams", "2", folder=work)
     assert done.code == 0, done.err
     assert f"{shipped.stat().st_size / 1e6:.3f} MB" in done.out
-    for words in ("latency p50", " to ", "p95", "items/s at batch 1", "MB above an empty runtime", "1 thread"):
+    for words in (
+        "latency p50",
+        " to ",
+        "p95",
+        "items/s (",
+        "2 stream(s) of batch 1",
+        "MB above an empty runtime",
+        "1 thread",
+    ):
         assert words in done.out
 
 

@@ -241,7 +241,7 @@ def test_without_data_the_answer_is_undecided_because_accuracy_is_unmeasured(wor
     assert finding(tmp_path, "max_accuracy_drop_pp")["standing"] == "unmeasured"
     assert finding(tmp_path, "size_mb")["standing"] == "met"
     assert result_of(tmp_path)["status"] == "undecided"
-    assert "refused int8_static: needs calibration data, and there are none" in done.out
+    assert "int8_static: needs calibration data, and there are none" in done.out
 
 
 def test_a_profile_of_another_machine_measures_nothing_and_names_the_differences(work: Path, tmp_path: Path) -> None:

@@ -215,8 +215,8 @@ def alternate(
         for i in order:
             rounds.blocks[i].append(_block(holders[i], calls[i], streams, min(STREAM_SECONDS, seconds)))
         spent = time.monotonic() - start
-        hopeless = rounds.enough or spent + loading > most_seconds
-        if spent > most_seconds or (spent > max_seconds and hopeless):
+        waits = not rounds.enough and spent + loading <= most_seconds
+        if spent > most_seconds or (spent > max_seconds and not waits):
             break
         if to_the_end or rounds.calm_loads < max(MIN_LOADS, wanted):
             continue

@@ -14,7 +14,12 @@ from autocompress.core.budget import METRICS, Budget
 from autocompress.errors import ProfileError, UsageError
 
 ModelSpec = Annotated[
-    str, typer.Option("--model", help="file.py:callable, package.module:callable or torchvision:NAME.", metavar="SPEC")
+    str,
+    typer.Option(
+        "--model",
+        help="file.py:callable, package.module:callable, torchvision:NAME, timm:NAME or hf:DIR.",
+        metavar="SPEC",
+    ),
 ]
 Weights = Annotated[
     Path | None, typer.Option("--weights", help="State dict for the model (loaded with weights_only).", metavar="FILE")

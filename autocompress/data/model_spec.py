@@ -1,4 +1,4 @@
-"""Models from a spec: `file.py:callable`, `package.module:callable` or `torchvision:resnet18`."""
+"""Models from a spec: `file.py:callable`, `package.module:callable`, or a library's model, `torchvision:resnet18`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from autocompress.data.model_libraries import LIBRARIES
 from autocompress.data.module import first_line
 from autocompress.data.spec_import import Maker, split_spec
-from autocompress.data.vision import import_torchvision
-from autocompress.errors import ModelError, nearest
+from autocompress.errors import ModelError
 
-FORMS = "file.py:callable, package.module:callable or torchvision:resnet18"
+FORMS = "file.py:callable, package.module:callable, torchvision:NAME, timm:NAME or hf:DIR"
 _SAVING = "Save one with torch.save(model.state_dict(), FILE)."
 _makes_modules = Maker(nn.Module, "an nn.Module", ModelError)
 
@@ -26,24 +26,29 @@ def load_model(spec: str, weights: Path | None = None) -> nn.Module:
 
     Args:
         spec: `file.py:callable` or `package.module:callable`, where the callable is a function or an
-            `nn.Module` class that is called without arguments; or `torchvision:NAME`, a classification model
-            of torchvision with 1,000 classes. Without `weights` that one is initialised at random with seed
-            0, so that it is the same in every run.
+            `nn.Module` class that is called without arguments; or a model of a library, `torchvision:NAME`,
+            `timm:NAME` or `hf:DIR` (see `autocompress.data.model_libraries`).
         weights: a state dict saved with `torch.save`, alone or under the key `state_dict`; the prefix
             `module.` that DataParallel leaves is dropped. Nothing else is unpickled from it.
 
     Raises:
         ModelError: when the module cannot be found, imported or built, or the weights do not fit it.
-        MissingExtraError: when torchvision is needed and not installed.
+        MissingExtraError: when the library is needed and not installed.
     """
-    parts = split_spec(spec)
-    if parts is None:
-        raise ModelError("names no callable.", where=repr(spec), hint=f"Write {FORMS}.")
-    target, name = parts
-    module = _from_torchvision(name) if target == "torchvision" else _makes_modules.make(target, name)
+    module = _made(spec)
     if weights is not None:
         _fill(module, read_weights(weights), weights)
     return module
+
+
+def _made(spec: str) -> nn.Module:
+    library, _, name = spec.partition(":")
+    if name and library in LIBRARIES:
+        return LIBRARIES[library](name)
+    parts = split_spec(spec)
+    if parts is None:
+        raise ModelError("names no callable.", where=repr(spec), hint=f"Write {FORMS}.")
+    return _makes_modules.make(*parts)
 
 
 def read_weights(path: Path) -> dict[str, Any]:
@@ -77,23 +82,6 @@ def read_weights(path: Path) -> dict[str, Any]:
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     return state
-
-
-def _from_torchvision(name: str) -> nn.Module:
-    import_torchvision()
-    from torchvision import models
-
-    known = models.list_models(module=models)
-    if name.lower() not in known:
-        raise ModelError(
-            f"has no classification model {name!r}.", where="torchvision", hint=nearest(name.lower(), known)
-        )
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # googlenet and inception_v3 announce that their initialisation will change
-        warnings.simplefilter("ignore", FutureWarning)
-        torch.manual_seed(0)
-        module: nn.Module = models.get_model(name.lower(), weights=None)
-    return module
 
 
 def _fill(module: nn.Module, state: dict[str, Any], path: Path) -> None:

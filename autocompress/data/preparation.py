@@ -41,7 +41,7 @@ def prepared(model: Any) -> tuple[nn.Module, tuple[str, ...]]:
         raise ModelError(f"is a {type(model).__name__}, not a torch.nn.Module.", where="model")
     module, kinds = _unwrapped(model)
     _require_plain(module)
-    said = [f"the model is taken out of {' in '.join(kinds)}: layers are named as inside it"] if kinds else []
+    said = [f"the model is taken out of {' and '.join(kinds)}: layers are named as inside it"] if kinds else []
     compiled = [name for name, part in module.named_modules(remove_duplicate=False) if _is_compiled(part)]
     computed = {name: found for name, part in module.named_modules() if (found := list(_computed(part)))}
     if not compiled and not computed:
@@ -71,7 +71,7 @@ def prepared(model: Any) -> tuple[nn.Module, tuple[str, ...]]:
 
 
 def _listed(names: list[str], most: int = 3) -> str:
-    names = [name.removesuffix("._orig_mod") or "the model" for name in names]
+    names = [name.replace("._orig_mod", "") or "the model" for name in names]
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from autocompress.data.vision import import_torchvision
 from autocompress.errors import ModelError, nearest
 
 FORMS = "file.py:callable, package.module:callable or torchvision:resnet18"
+# what DataParallel and torch.compile put before the names of all weights
+PREFIXES = ("module.", "_orig_mod.")
 _SAVING = "Save one with torch.save(model.state_dict(), FILE)."
 _makes_modules = Maker(nn.Module, "an nn.Module", ModelError)
 
@@ -29,8 +31,8 @@ def load_model(spec: str, weights: Path | None = None) -> nn.Module:
             `nn.Module` class that is called without arguments; or `torchvision:NAME`, a classification model
             of torchvision with 1,000 classes. Without `weights` that one is initialised at random with seed
             0, so that it is the same in every run.
-        weights: a state dict saved with `torch.save`, alone or under the key `state_dict`; the prefix
-            `module.` that DataParallel leaves is dropped. Nothing else is unpickled from it.
+        weights: a state dict saved with `torch.save`, alone or under the key `state_dict`; the prefixes
+            `module.` and `_orig_mod.` that DataParallel and torch.compile leave are dropped. Nothing else is unpickled from it.
 
     Raises:
         ModelError: when the module cannot be found, imported or built, or the weights do not fit it.
@@ -74,8 +76,15 @@ def read_weights(path: Path) -> dict[str, Any]:
         keys = f" with the keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
         raise ModelError(f"holds a {type(content).__name__}{keys}, not a state dict.", where=str(path), hint=_SAVING)
     state = {str(key): value for key, value in content.items()}
-    if all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return _without(PREFIXES, state)
+
+
+def _without(prefixes: Sequence[str], state: dict[str, Any]) -> dict[str, Any]:
+    """The state dict without prefixes that all its keys have, in whatever order; each goes once."""
+    for prefix in prefixes:
+        if all(key.startswith(prefix) for key in state):
+            rest = [one for one in prefixes if one != prefix]
+            return _without(rest, {key.removeprefix(prefix): value for key, value in state.items()})
     return state
 
 

@@ -32,7 +32,8 @@ def load_model(spec: str, weights: Path | None = None) -> nn.Module:
             of torchvision with 1,000 classes. Without `weights` that one is initialised at random with seed
             0, so that it is the same in every run.
         weights: a state dict saved with `torch.save`, alone or under the key `state_dict`; the prefixes
-            `module.` and `_orig_mod.` that DataParallel and torch.compile leave are dropped. Nothing else is unpickled from it.
+            `module.` and `_orig_mod.` that DataParallel and torch.compile leave are dropped. Nothing else is
+            unpickled from it.
 
     Raises:
         ModelError: when the module cannot be found, imported or built, or the weights do not fit it.

@@ -36,7 +36,7 @@ def returned(module: nn.Module, inputs: Mapping[str, torch.Tensor], example: Exa
 
 @contextmanager
 def inference_mode_of(module: nn.Module) -> Iterator[None]:
-    """Run the block with the module in evaluation mode and without gradients; restore its mode and its buffers."""
+    """Run the block in evaluation mode and without gradients; restore the module's mode and buffers."""
     training = [part for part in module.modules() if part.training]
     buffers = [(part, name, buffer) for part in module.modules() for name, buffer in part._buffers.items()]
     kept = [None if buffer is None else buffer.detach().clone() for _, _, buffer in buffers]

@@ -76,7 +76,7 @@ def _listed(names: list[str], most: int = 3) -> str:
 
 
 def _inside_compiled(part: nn.Module) -> nn.Module | None:
-    """The module that `torch.compile` wrapped, None for other modules; its type is loaded only by those who compile."""
+    """The module that `torch.compile` wrapped, None for others; the wrapper's type is slow to load."""
     inner = getattr(part, "_orig_mod", None)
     return inner if isinstance(inner, nn.Module) else None
 
@@ -122,7 +122,7 @@ def _computed(part: nn.Module) -> Iterator[str]:
 
 
 def _bake(part: nn.Module) -> None:
-    """Replace computed weights of a part by plain ones, without touching tensors or classes that others use."""
+    """Replace computed weights by plain ones, without touching tensors or classes of the original."""
     chains = _parametrizations(part)
     if chains:
         with torch.no_grad():
@@ -161,7 +161,7 @@ def _learns(part: nn.Module) -> bool:
 
 
 def _require_plain(module: nn.Module) -> None:
-    """Raise ModelError for modules whose layers cannot be changed, or whose weights are quantized or missing."""
+    """Raise ModelError for TorchScript, and for weights that are quantized or missing."""
     for name, part in module.named_modules():
         where = f"model, layer {name!r} ({type(part).__name__})" if name else "model"
         if isinstance(part, torch.jit.ScriptModule):

@@ -360,13 +360,16 @@ def inspect(
     from autocompress.analysis.weights import with_weights
     from autocompress.data.copies import as_compressed
     from autocompress.data.example_inputs import example_for
+    from autocompress.data.preparation import prepared
     from autocompress.report.plan import print_facts, print_layers
 
     with _only_json(as_json):
         module, task = _load(model, weights, data, data_dir, "none", download=False)
+        module, changed = prepared(module)
         example = example_for(module, task, _specs(input_), ())
-        module, precision = as_compressed(module, example)
-        facts = replace(with_weights(inspect_module(module, example), module), precision=precision)
+        module, differing = as_compressed(module, example)
+        facts = with_weights(inspect_module(module, example), module)
+        facts = replace(facts, preparation=(*changed, *differing))
     if as_json:
         typer.echo(json.dumps({"schema": 2, **facts.to_json()}, indent=2))
         return

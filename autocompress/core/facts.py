@@ -86,7 +86,8 @@ class Facts:
     `activations` counts the types of layers that compute activation functions; plain functions are not seen.
     `attention` maps the names of modules that compute attention to how they do it. `quantizable` is the share of
     parameters in layers that have int8 kernels. `largest_activation` is in values per item. `weights` holds the
-    distributions of weights, where they were computed. `precision` is a sentence about a model that is not in float32.
+    distributions of weights, where they were computed. `preparation`
+    holds a sentence for each thing in which the compressed module is not the given one.
     """
 
     family: Family
@@ -104,7 +105,7 @@ class Facts:
     largest_activation: int = 0
     weights: Mapping[str, WeightFact] = field(default_factory=dict)
     activations: Mapping[str, int] = field(default_factory=dict)
-    precision: str = ""
+    preparation: tuple[str, ...] = ()
 
     def dominant(self, share: float = 0.8, most: int = 4) -> tuple[LayerFact, ...]:
         """Layers of distinct type and shape that together do `share` of the layers' MACs, at most `most`."""
@@ -144,7 +145,7 @@ class Facts:
             "quantizable": self.quantizable,
             "largest_activation": self.largest_activation,
             "activations": dict(self.activations),
-            "precision": self.precision,
+            "preparation": list(self.preparation),
             "weights": {name: asdict(fact) for name, fact in self.weights.items()},
             "layers": [asdict(layer) for layer in self.layers],
         }
@@ -179,5 +180,5 @@ class Facts:
             int(data["largest_activation"]),
             {name: WeightFact(**fact) for name, fact in data["weights"].items()},
             dict(data["activations"]),
-            str(data.get("precision", "")),
+            tuple(map(str, data.get("preparation", ()))),
         )

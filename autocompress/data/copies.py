@@ -1,4 +1,4 @@
-"""Copies of a user's module: with shared weights, with weights of its own, or in float32."""
+"""Copies of a user's module: with shared weights, with weights of its own, or in float32 on the CPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from autocompress.core.runtime import Example
-from autocompress.data.module import call, first_line
+from autocompress.data.module import call, changing_buffers, first_line
 from autocompress.errors import ModelError
 
 # largest distance of the float32 copy's outputs from the original's, in roundings of the original's type and as a share
@@ -35,23 +35,29 @@ def with_shared_weights(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, memo)
 
 
-def with_own_weights(module: nn.Module) -> nn.Module:
+def with_own_weights(module: nn.Module, place: torch.device | None = None) -> nn.Module:
     """Replace every parameter and buffer by a copy, so that training changes no other module.
 
-    Layers that shared a parameter share its copy. Returns the module itself.
+    Layers that shared a parameter share its copy. The copies are at `place`, by default where the originals are.
+    Returns the module itself.
     """
     made: dict[int, nn.Parameter] = {}
+
+    def own_of(tensor: torch.Tensor) -> torch.Tensor:
+        # the strides stay as they are
+        return tensor.detach().clone() if place is None else tensor.detach().to(place, copy=True)
+
     for part in module.modules():
         for name, parameter in part._parameters.items():
             if parameter is not None:
                 own = made.get(id(parameter))
                 if own is None:
-                    own = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+                    own = nn.Parameter(own_of(parameter), parameter.requires_grad)
                     made[id(parameter)] = own
                 part._parameters[name] = own
         for name, buffer in part._buffers.items():
             if buffer is not None:
-                part._buffers[name] = buffer.detach().clone()
+                part._buffers[name] = own_of(buffer)
     return module
 
 
@@ -64,35 +70,62 @@ def dtype_of(module: nn.Module) -> torch.dtype:
     return max(counts, key=lambda dtype: counts[dtype]) if counts else torch.float32
 
 
-def as_compressed(module: nn.Module, example: Example) -> tuple[nn.Module, str]:
-    """The module that is compressed, and a sentence about its precision where it is not the given one.
+def as_compressed(module: nn.Module, example: Example) -> tuple[nn.Module, tuple[str, ...]]:
+    """The module that is compressed, and a sentence about each thing in which it is not the given one.
 
-    A module in another floating type than float32 is replaced by its float32 copy.
+    A module in another floating type than float32, or that is not on the CPU, is replaced by its copy in float32 on the
+    CPU: files are measured there, and training moves copies of its own to a GPU. Buffers that change from call to call
+    are named.
 
     Raises:
         ModelError: when it cannot be copied, the copy fails on the example, or it computes other values than the
             precision of the module's type explains.
     """
     dtype = dtype_of(module)
-    if dtype is torch.float32:
-        return module, ""
+    places = {str(tensor.device) for tensor in (*module.parameters(), *module.buffers()) if tensor.device.type != "cpu"}
+    said = []
+    if dtype is not torch.float32 or places:
+        module, sentence = _compared_copy(module, example, dtype, sorted(places))
+        said.append(sentence)
+    changing = changing_buffers(module, example)
+    if changing:
+        said.append(
+            f"forward() changes {', '.join(changing)} in evaluation mode too: the file computes each call from "
+            f"{'its' if len(changing) == 1 else 'their'} present value{'' if len(changing) == 1 else 's'}"
+        )
+    return module, tuple(said)
+
+
+def _compared_copy(module: nn.Module, example: Example, dtype: torch.dtype, places: list[str]) -> tuple[nn.Module, str]:
+    """The copy in float32 on the CPU, and a sentence that says how far the two differ.
+
+    Raises:
+        ModelError: see `as_compressed`.
+    """
     name = str(dtype).removeprefix("torch.")
-    hint = "Write forward() without a fixed type, or give the model in float32."
-    copied = _in_float32(module)
+    given = " ".join(
+        ([f"in {name}"] if dtype is not torch.float32 else []) + ([f"on {' and '.join(places)}"] * bool(places))
+    )
+    kind = " ".join((["float32"] if dtype is not torch.float32 else []) + ["copy"] + (["on the CPU"] * bool(places)))
+    ways = (["type"] if dtype is not torch.float32 else []) + (["device"] * bool(places))
+    hint = f"Write forward() without a fixed {' or '.join(ways)}, or give the model in float32 on the CPU."
+    copied = _in_float32(module, kind)
     try:
         found = call(copied, example)
     except ModelError as error:
-        raise ModelError(f"is in {name}, and its float32 copy {error.message}", where="model", hint=hint) from error
-    sentence = f"the model is in {name}: its float32 copy is compressed, and budgets compare with that"
+        raise ModelError(f"is {given}, and its {kind} {error.message}", where="model", hint=hint) from error
+    sentence = f"the model is {given}: its {kind} is compressed, and budgets compare with that"
     try:
         wanted = call(module, example, dtype)
     except ModelError as error:
         return copied, f"{sentence}; the model itself could not be run beside it ({error.message})"
     shares = {key: _distance(values, found[key]) for key, values in wanted.items() if values.is_floating_point()}
+    # GPUs multiply float32 in TF32 where they are allowed to, which has the rounding of float16
+    rounding = max(torch.finfo(dtype).eps, torch.finfo(torch.float16).eps if places else 0.0)
     for output, share in shares.items():
-        if not share <= max(LEAST_TOLERANCE, ROUNDINGS * torch.finfo(dtype).eps):
+        if not share <= max(LEAST_TOLERANCE, ROUNDINGS * rounding):
             raise ModelError(
-                f"is in {name}, and output {output!r} of its float32 copy differs by {share:.2%} of the largest value.",
+                f"is {given}, and output {output!r} of its {kind} differs by {share:.2%} of the largest value.",
                 where="model",
                 hint=hint,
             )
@@ -100,18 +133,20 @@ def as_compressed(module: nn.Module, example: Example) -> tuple[nn.Module, str]:
     return copied, f"{sentence}; outputs of the two differ by at most {worst:.2%} of an output's largest value"
 
 
-def _in_float32(module: nn.Module) -> nn.Module:
+def _in_float32(module: nn.Module, kind: str) -> nn.Module:
     try:
-        copied = with_own_weights(with_shared_weights(module)).float()
+        copied = with_own_weights(with_shared_weights(module), torch.device("cpu")).float()
     except Exception as error:
         raise ModelError(
-            f"cannot be copied to float32 ({first_line(error)}).", where="model", hint="Give the model in float32."
+            f"has no {kind}: it cannot be copied ({first_line(error)}).",
+            where="model",
+            hint="Give the model in float32 on the CPU.",
         ) from error
     for part in copied.modules():
         # tensors that are neither parameters nor buffers
         for name, value in list(vars(part).items()):
-            if isinstance(value, torch.Tensor) and value.is_floating_point():
-                setattr(part, name, value.detach().float())
+            if isinstance(value, torch.Tensor):
+                setattr(part, name, value.detach().to("cpu", torch.float32 if value.is_floating_point() else None))
     return copied
 
 
@@ -119,7 +154,7 @@ def _distance(wanted: torch.Tensor, found: torch.Tensor) -> float:
     """The largest difference as a share of the largest value."""
     if not wanted.numel():
         return 0.0
-    gap = (wanted.double() - found.to(wanted.device).double()).abs().max()
+    gap = (wanted.cpu().double() - found.double()).abs().max()
     return float(gap) / max(float(wanted.abs().max()), 1e-6)
 
 

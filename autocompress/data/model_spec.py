@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from autocompress.data.spec_import import Maker, split_spec
 from autocompress.errors import ModelError
 
 FORMS = "file.py:callable, package.module:callable, torchvision:NAME, timm:NAME or hf:DIR"
+# what DataParallel and torch.compile put before the names of all weights
+PREFIXES = ("module.", "_orig_mod.")
 _SAVING = "Save one with torch.save(model.state_dict(), FILE)."
 _makes_modules = Maker(nn.Module, "an nn.Module", ModelError)
 
@@ -28,8 +30,9 @@ def load_model(spec: str, weights: Path | None = None) -> nn.Module:
         spec: `file.py:callable` or `package.module:callable`, where the callable is a function or an
             `nn.Module` class that is called without arguments; or a model of a library, `torchvision:NAME`,
             `timm:NAME` or `hf:DIR` (see `autocompress.data.model_libraries`).
-        weights: a state dict saved with `torch.save`, alone or under the key `state_dict`; the prefix
-            `module.` that DataParallel leaves is dropped. Nothing else is unpickled from it.
+        weights: a state dict saved with `torch.save`, alone or under the key `state_dict`; the prefixes
+            `module.` and `_orig_mod.` that DataParallel and torch.compile leave are dropped. Nothing else is
+            unpickled from it.
 
     Raises:
         ModelError: when the module cannot be found, imported or built, or the weights do not fit it.
@@ -79,8 +82,15 @@ def read_weights(path: Path) -> dict[str, Any]:
         keys = f" with the keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
         raise ModelError(f"holds a {type(content).__name__}{keys}, not a state dict.", where=str(path), hint=_SAVING)
     state = {str(key): value for key, value in content.items()}
-    if all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return _without(PREFIXES, state)
+
+
+def _without(prefixes: Sequence[str], state: dict[str, Any]) -> dict[str, Any]:
+    """The state dict without prefixes that all its keys have, in whatever order; each goes once."""
+    for prefix in prefixes:
+        if all(key.startswith(prefix) for key in state):
+            rest = [one for one in prefixes if one != prefix]
+            return _without(rest, {key.removeprefix(prefix): value for key, value in state.items()})
     return state
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from autocompress.core.runtime import Example
 from autocompress.data.named_outputs import named_outputs
+from autocompress.data.user_line import user_line
 from autocompress.errors import ModelError
 
 
@@ -35,8 +36,10 @@ def returned(module: nn.Module, inputs: Mapping[str, torch.Tensor], example: Exa
 
 @contextmanager
 def inference_mode_of(module: nn.Module) -> Iterator[None]:
-    """Run the block with the module in evaluation mode and without gradients, and restore its mode."""
+    """Run the block in evaluation mode and without gradients; restore the module's mode and buffers."""
     training = [part for part in module.modules() if part.training]
+    buffers = [(part, name, buffer) for part in module.modules() for name, buffer in part._buffers.items()]
+    kept = [None if buffer is None else buffer.detach().clone() for _, _, buffer in buffers]
     module.eval()
     try:
         with torch.no_grad():
@@ -44,6 +47,61 @@ def inference_mode_of(module: nn.Module) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
+        for (part, name, buffer), value in zip(buffers, kept, strict=True):
+            # forward() may assign another tensor, or change this one in place
+            part._buffers[name] = buffer
+            if buffer is not None and value is not None and not torch.equal(buffer, value):
+                with torch.no_grad():
+                    buffer.copy_(value)
+
+
+def place_of(module: nn.Module) -> torch.device:
+    """The device of the module's first weight or buffer; the CPU where it has none."""
+    return next((tensor.device for tensor in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+
+
+def changing_buffers(module: nn.Module, example: Example) -> list[str]:
+    """Names of the buffers that a call in evaluation mode changes; it changes them in the block alone.
+
+    Raises:
+        ModelError: when the model fails on the example.
+    """
+    before = {name: buffer.detach().clone() for name, buffer in module.named_buffers()}
+    if not before:
+        return []
+    with inference_mode_of(module), _explained(tensors := _tensors_of(module, example)):
+        returned(module, tensors, example)
+        return [name for name, buffer in module.named_buffers() if name in before and not _alike(buffer, before[name])]
+
+
+def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return torch.equal(one, other) or (
+        # NaN is not equal to itself
+        one.is_floating_point() and one.shape == other.shape and torch.allclose(one, other, 0, 0, equal_nan=True)
+    )
+
+
+def _tensors_of(module: nn.Module, example: Example, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+    """The example's inputs where the module is; floating ones as `dtype` where that is given."""
+    place = place_of(module)
+    return {
+        name: tensor.to(place, dtype if tensor.is_floating_point() else None)
+        for name, tensor in example.tensors().items()
+    }
+
+
+@contextmanager
+def _explained(tensors: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Turn whatever a module raises in the block into a ModelError that states its inputs."""
+    try:
+        yield
+    except Exception as error:
+        shapes = ", ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in tensors.items())
+        raise ModelError(
+            f"fails on the inputs ({shapes}): {type(error).__name__}: {first_line(error)}",
+            where=", ".join(filter(None, ("model", user_line(error)))),
+            hint="Check that data and input spec are what the model takes.",
+        ) from error
 
 
 @contextmanager
@@ -65,21 +123,9 @@ def call(module: nn.Module, example: Example, dtype: torch.dtype | None = None) 
     Raises:
         ModelError: when the model fails on them, or gives values that are not finite.
     """
-    place = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
-    tensors = {
-        name: tensor.to(place, dtype if tensor.is_floating_point() else None)
-        for name, tensor in example.tensors().items()
-    }
-    try:
-        with inference_mode_of(module):
-            outputs = returned(module, tensors, example)
-    except Exception as error:
-        shapes = ", ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in tensors.items())
-        raise ModelError(
-            f"fails on the inputs ({shapes}): {type(error).__name__}: {first_line(error)}",
-            where="model",
-            hint="Check that data and input spec are what the model takes.",
-        ) from error
+    tensors = _tensors_of(module, example, dtype)
+    with _explained(tensors), inference_mode_of(module):
+        outputs = returned(module, tensors, example)
     named = named_outputs(outputs, example)
     for name, tensor in named.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):

@@ -30,8 +30,8 @@ class Run:
     """One model with its data on one device, its folder and its record.
 
     `artifacts` builds the files of plans, or finds them in a finished run; `measurer` measures them. `data_check` is
-    what was found in the data when the run began, `precision` a sentence about a model that is not in float32, empty
-    for all others.
+    what was found in the data when the run began, `preparation` a sentence for each thing in which the
+    module that is compressed is not the given one.
     """
 
     profile: Profile
@@ -45,7 +45,7 @@ class Run:
     deadline: Deadline
     progress: Progress = silent
     data_check: DataCheck = field(default_factory=DataCheck)
-    precision: str = ""
+    preparation: tuple[str, ...] = ()
 
     @property
     def baseline(self) -> Artifact:

@@ -16,7 +16,7 @@ from torch_pruning.dependency.index_mapping import update_index_mapping
 from torch_pruning.ops import OPTYPE
 
 from autocompress.core.runtime import Example
-from autocompress.data.module import call_by, first_line, unfused_encoder_layers
+from autocompress.data.module import call_by, first_line, place_of, unfused_encoder_layers
 
 STEPS_PER_DEPENDENCY = 50
 
@@ -76,7 +76,7 @@ class DependencyGraph(tp.DependencyGraph):  # type: ignore[misc]  # torch-prunin
 
     def trace(self, module: nn.Module, example: Example) -> None:
         """Build the graph from one forward pass."""
-        place = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+        place = place_of(module)
         tensors = {name: tensor.to(place) for name, tensor in example.tensors().items()}
         handles = [
             part.register_forward_hook(self._look)

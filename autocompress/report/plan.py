@@ -163,8 +163,8 @@ def print_facts(console: Console, facts: Facts) -> None:
     if facts.repeats:
         sentences.append(", ".join(f"{len(one.names)} x {escape(one.type)}" for one in facts.repeats[:MOST_REPEATS]))
     console.print("; ".join(sentences), soft_wrap=True)
-    if facts.precision:
-        console.print(escape(facts.precision), soft_wrap=True)
+    for sentence in facts.preparation:
+        console.print(escape(sentence), soft_wrap=True)
 
 
 def print_layers(console: Console, facts: Facts) -> None:

@@ -30,9 +30,10 @@ from autocompress.core.tools import Tools
 from autocompress.data.copies import as_compressed
 from autocompress.data.data_spec import load_data
 from autocompress.data.example_inputs import as_task, example_for
+from autocompress.data.preparation import prepared
 from autocompress.data.repeated_items import TRAIN_SECONDS, find_repeats, hashed, require_stable
 from autocompress.devices import device_of
-from autocompress.errors import ModelError, RecordError
+from autocompress.errors import RecordError
 from autocompress.evaluation.builder import Builder
 from autocompress.evaluation.measurer import Measurer
 from autocompress.evaluation.run import Run
@@ -99,20 +100,22 @@ def open_run(
 ) -> Run:
     """Check all inputs, export the model, and open the run's folder and record.
 
-    `outputs` are those that ship, all where it is empty. Of a module that is not in float32 a float32 copy is taken.
+    `outputs` are those that ship, all where it is empty. `prepared` and `as_compressed` say of which
+    modules a copy is compressed.
     `named` are the texts that named the inputs, for `autocompress resolve` to find the data again.
 
     Raises:
         AutocompressError: when something given cannot be used.
     """
     deadline = Deadline.start(parse_duration(max_time))
-    _require_module(model)
+    model, changed = prepared(model)
     names_of_layers = [name for name, _ in model.named_modules()]
     require_layers(names_of_layers, profile.ignore, "ignore")
     require_layers(names_of_layers, profile.keep_float, "keep_float")
     task = load_data(data) if isinstance(data, str) else as_task(data)
     example = example_for(model, task, inputs, profile.inputs, outputs)
-    model, precision = as_compressed(model, example)
+    model, differing = as_compressed(model, example)
+    preparation = (*changed, *differing)
     tools = tools_of(profile)
     require_described(tools.device, profile)
     workspace = Workspace(Path(out))
@@ -138,9 +141,11 @@ def open_run(
     record.release_dead_claims()
     measurer = Measurer(tools.device, profile, task, example, builder.baseline)
     deadline = replace(deadline, spent_before=record.elapsed)
-    run = Run(profile, task, example, tools, workspace, builder, measurer, record, deadline, progress, check, precision)
-    if precision:
-        run.tell("baseline", precision)
+    run = Run(
+        profile, task, example, tools, workspace, builder, measurer, record, deadline, progress, check, preparation
+    )
+    for sentence in preparation:
+        run.tell("baseline", sentence)
     return run
 
 
@@ -265,13 +270,6 @@ def identity_of(profile: Profile, task: Task | None, baseline: Artifact, tools: 
             {**tools.runtime.versions, "python": platform.python_version(), "numpy": np.__version__}
         ),
     }
-
-
-def _require_module(model: Any) -> None:
-    import torch
-
-    if not isinstance(model, torch.nn.Module):
-        raise ModelError(f"is a {type(model).__name__}, not a torch.nn.Module.", where="model")
 
 
 def _require_schema(record: Record, folder: Path) -> None:

@@ -79,7 +79,7 @@ def measure_baseline(run: Run) -> Measurement:
 def find_facts(run: Run) -> Facts:
     """Find the facts of the model."""
     facts = with_weights(inspect_module(run.builder.module, run.example), run.builder.module)
-    facts = replace(facts, precision=run.precision)
+    facts = replace(facts, preparation=run.preparation)
     run.record.facts = facts
     return facts
 

@@ -16,13 +16,16 @@ from torch import nn
 
 from autocompress.core.layer_patterns import matches_pattern, parts_of
 from autocompress.core.runtime import Example
-from autocompress.data.module import FlatModule, call, first_line, inference_mode_of
+from autocompress.data.module import FlatModule, call, first_line, inference_mode_of, place_of
+from autocompress.data.user_line import causes_of, user_line
 from autocompress.errors import ExportError, ModelError
 from autocompress.runtimes.onnx_file import rename
 from autocompress.system.quiet import quiet
 
 # suffixes for outputs during the export, and for inner values that have an output's name
 OUTSIDE, INSIDE = ".outside", ".inside"
+# torch's errors for branches and sizes that follow from values
+DECIDES_BY_VALUES = ("GuardOnDataDependentSymNode", "DataDependentOutputException")
 
 
 def export_graph(module: nn.Module, example: Example, output_names: tuple[str, ...]) -> onnx.ModelProto:
@@ -69,7 +72,7 @@ def _has_free_batch(model: onnx.ModelProto, module: nn.Module, example: Example)
 
 def _export(module: nn.Module, example: Example, output_names: tuple[str, ...], *, free_batch: bool) -> onnx.ModelProto:
     tensors = example.tensors()
-    place = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    place = place_of(module)
     flat = FlatModule(module, example)
     flat.training = module.training
     dims = tuple({0: torch.export.Dim.AUTO} if free_batch and t.ndim else None for t in tensors.values())
@@ -99,10 +102,11 @@ def _export(module: nn.Module, example: Example, output_names: tuple[str, ...], 
     except Exception as error:
         layer = entered[-1] if entered else _culprit(error)
         kind = type(module.get_submodule(layer)).__name__ if layer else type(module).__name__
+        named = f"model, layer {layer!r} ({kind})" if layer else f"model ({kind})"
         raise ExportError(
             f"cannot be exported to ONNX: {_cause(error)}",
-            where=f"model, layer {layer!r} ({kind})" if layer else f"model ({kind})",
-            hint="Replace what this layer does by operations that torch.onnx can export.",
+            where=", ".join(filter(None, (named, user_line(error)))),
+            hint=_advice(error),
         ) from error
     if program is None:
         raise ExportError("cannot be exported to ONNX: torch.onnx gave nothing back.", where="model")
@@ -240,15 +244,21 @@ def _kept(signature: property) -> property:
     return property(functools.cache(signature.fget))
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
+def _advice(error: BaseException) -> str:
+    causes = list(causes_of(error))
+    frames = [frame for cause in causes for frame, _ in traceback.walk_tb(cause.__traceback__)]
+    if any(isinstance(value, nn.utils.rnn.PackedSequence) for frame in frames for value in frame.f_locals.values()):
+        return (
+            "Packed sequences have no ONNX form: run the recurrent layer on the padded batch, and take each item's "
+            "last step by its length."
+        )
+    if any(type(cause).__name__ in DECIDES_BY_VALUES for cause in causes):
+        return "forward() decides by the values of a tensor, which a graph cannot: use torch.where, or a fixed choice."
+    return "Replace what this layer does by operations that torch.onnx can export."
 
 
 def _cause(error: BaseException) -> str:
-    deepest = list(_causes(error))[-1]
+    deepest = list(causes_of(error))[-1]
     return f"{type(deepest).__name__}: {first_line(deepest)}"
 
 
@@ -257,7 +267,7 @@ def _culprit(error: BaseException) -> str:
 
     The exporter's exceptions name the node but do not hold it; the frame that raised does.
     """
-    for cause in _causes(error):
+    for cause in causes_of(error):
         for frame, _ in traceback.walk_tb(cause.__traceback__):
             node = frame.f_locals.get("node")
             stack = node.meta.get("nn_module_stack") if isinstance(node, torch.fx.Node) else None

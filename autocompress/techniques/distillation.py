@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from torch import nn
@@ -79,6 +80,7 @@ class Distillation(ModelTechnique):
         )
         # without a structure step before it, the module still shares the original's weights
         student = with_own_weights(module)
+        schedule = replace(schedule, frozen=context.ignore)
         return recover(student, context.teacher, context.task, context.example, schedule, files, context.on_step)
 
 

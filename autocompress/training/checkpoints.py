@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from autocompress.data.module import place_of
 from autocompress.system.workspace import write_atomically
 
 State = dict[str, torch.Tensor]
@@ -93,7 +94,7 @@ class RecoveryState:
             ValueError: when it is of another network; everything is then as it was.
         """
         _require_like(content["average"], self.average.state)
-        place = next((tensor.device for tensor in self.student.parameters()), torch.device("cpu"))
+        place = place_of(self.student)
         kept = {name: tensor.clone() for name, tensor in self.student.state_dict().items()}
         updates, step = int(content["updates"]), int(content["step"])
         best = Best(float(content["best_score"]), content["best"])

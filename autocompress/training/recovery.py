@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from autocompress.core.layer_patterns import matches_pattern
 from autocompress.core.outputs import as_given
 from autocompress.core.runtime import Example
 from autocompress.core.source import Split, whole
@@ -49,7 +50,7 @@ class Schedule:
     """Settings of the training; the same schedule, data and thread count give the same weights.
 
     `views` is the size of the bank of augmented views, 0 for fresh ones; `feature_weight` weighs the matching of
-    blocks that remain, 0 leaves it out.
+    blocks that remain, 0 leaves it out. In layers that `frozen` names, parameters that are frozen stay so.
     """
 
     steps: int
@@ -65,6 +66,7 @@ class Schedule:
     weight_decay: float = 5e-4
     averaging: float = 0.995
     warm_up: float = 0.1
+    frozen: tuple[str, ...] = ()
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step: linear from 0 in the warm-up, then half a cosine to 0 at the end."""
@@ -112,7 +114,8 @@ def recover(
 
     Returns the student with its averaged weights. The average is scored eight times on the validation data, and the
     best one is returned. `on_step` is called now and then with the step, the number of steps and the seconds left. The
-    checkpoint is written every 20 seconds. A GPU is used where torch finds one.
+    checkpoint is written every 20 seconds. A GPU is used where torch finds one. Frozen parameters are trained too,
+    since layers that were cut have to recover; the schedule's `frozen` says where they stay as they are.
 
     Raises:
         TechniqueError: without training data, or when the loss is no longer finite.
@@ -130,6 +133,7 @@ def recover(
     teacher_cache = TeacherCache(files.teacher_cache if schedule.views and features is None else None)
     lesson = Lesson(teacher, task, schedule, example, bank, teacher_cache, features, place)
     # only the student has gradients, never the original
+    _unfreeze(student, schedule.frozen)
     parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
     state = RecoveryState(student, Average(student, schedule.averaging), _optimizer(parameters, schedule))
     if files.checkpoint.exists():
@@ -172,6 +176,12 @@ def _train(state: RecoveryState, lesson: Lesson, checkpoint: Path, on_step: Call
             rate = (saved - began) / (state.step - start)
             on_step(state.step, schedule.steps, rate * (schedule.steps - state.step))
     lesson.teacher_cache.save()
+
+
+def _unfreeze(student: nn.Module, frozen: Sequence[str]) -> None:
+    for name, parameter in student.named_parameters():
+        if parameter.is_floating_point() and not matches_pattern(name, frozen):
+            parameter.requires_grad_(True)
 
 
 def _optimizer(parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from autocompress.core.runtime import Example
+from autocompress.data import copies
 from autocompress.data.copies import as_compressed, with_own_weights, with_shared_weights
 from autocompress.data.example_inputs import example_for
 from autocompress.data.module import call
@@ -43,7 +44,7 @@ def test_a_module_in_another_type_is_compressed_from_its_float32_copy(dtype: tor
     inputs = labelled("mlp", 4)[0][0].astype(np.float16)
     example = example_for(module, None, inputs, ())
     assert example.arrays["input"].dtype == np.float32
-    copied, sentence = as_compressed(module, example)
+    copied, (sentence,) = as_compressed(module, example)
     assert {tensor.dtype for tensor in copied.state_dict().values()} == {torch.float32}
     assert copied.scale.dtype == torch.float32
     assert all(torch.equal(tensor, state[name]) for name, tensor in module.state_dict().items())
@@ -54,7 +55,7 @@ def test_a_module_in_another_type_is_compressed_from_its_float32_copy(dtype: tor
 def test_a_float32_module_with_other_buffers_stays_itself() -> None:
     module = small_model("mlp")
     module.register_buffer("steps", torch.zeros(3, dtype=torch.float64))
-    assert as_compressed(module, Example(labelled("mlp", 2)[0])) == (module, "")
+    assert as_compressed(module, Example(labelled("mlp", 2)[0])) == (module, ())
 
 
 class Fixed(nn.Module):
@@ -86,6 +87,24 @@ def test_a_model_that_does_not_run_in_its_type_here_is_not_called_equal() -> Non
             raise RuntimeError("not implemented for 'Half'")
         return self.layer(values)
 
-    _, sentence = as_compressed(Fixed(forward).half(), Example((VALUES,)))
+    _, (sentence,) = as_compressed(Fixed(forward).half(), Example((VALUES,)))
     assert "could not be run beside it" in sentence
     assert "differ by" not in sentence
+
+
+def test_a_module_on_a_gpu_is_compressed_from_a_copy_on_the_cpu() -> None:
+    # no GPU is needed to see what is copied and said
+    module = small_model("cnn")
+    example = Example(labelled("cnn", 2)[0])
+    copied, sentence = copies._compared_copy(module, example, torch.float32, ["cuda:0"])
+    assert sentence == (
+        "the model is on cuda:0: its copy on the CPU is compressed, and budgets compare with that; outputs of the two "
+        "differ by at most 0.00% of an output's largest value"
+    )
+    assert copied.head.weight.device.type == "cpu"
+    assert copied.head.weight is not module.head.weight
+    with pytest.raises(ModelError, match=r"is in float16 on cuda:0, and its float32 copy on the CPU fails") as caught:
+        copies._compared_copy(
+            Fixed(lambda self, values: self.layer(values.half())), Example((VALUES,)), torch.float16, ["cuda:0"]
+        )
+    assert "without a fixed type or device" in str(caught.value)

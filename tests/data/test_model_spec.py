@@ -158,8 +158,9 @@ def test_torchvision_models_take_a_state_dict(tmp_path: Path) -> None:
         lambda state: {"state_dict": state, "best_prec1": 91.7, "epoch": 3},
         lambda state: {f"module.{key}": value for key, value in state.items()},
         lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}},
+        lambda state: {f"_orig_mod.module.{key}": value for key, value in state.items()},
     ],
-    ids=["plain", "wrapped", "parallel", "wrapped and parallel"],
+    ids=["plain", "wrapped", "parallel", "wrapped and parallel", "parallel and compiled"],
 )
 def test_weights_fill_a_users_module(
     file: Path, tmp_path: Path, wrap: Callable[[dict[str, torch.Tensor]], dict[str, object]]

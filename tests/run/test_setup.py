@@ -179,8 +179,8 @@ def test_a_half_precision_model_is_compressed_from_float32(tmp_path: Path) -> No
     told: list[str] = []
     run = detector(tmp_path, Detector().eval().half(), progress=lambda event: told.append(event.sentence))
     assert {spec.dtype for spec in (*run.baseline.inputs, *run.baseline.outputs)} == {"float32"}
-    assert find_facts(run).precision.startswith("the model is in float16: its float32 copy is compressed")
-    assert find_facts(run).precision in told
+    assert find_facts(run).preparation[0].startswith("the model is in float16: its float32 copy is compressed")
+    assert find_facts(run).preparation[0] in told
     measurement = run.measurer.score(run.baseline, run.task.validation)
     assert len(measurement.readings["score"].samples) == len(run.task.validation)
     run.close()

@@ -329,3 +329,31 @@ def test_all_heads_learn_from_the_teacher(tmp_path: Path, with_loss: bool) -> No
     assert told[0] == {"logits", "place", "kinds", "places"}
     wanted, found = teacher(torch.from_numpy(inputs[0])), trained(torch.from_numpy(inputs[0]))
     assert all((wanted[name] - found[name]).square().mean() < 0.2 * before[name] for name in wanted)
+
+
+def test_frozen_weights_are_trained_but_not_in_layers_left_alone(teacher: nn.Module, tmp_path: Path) -> None:
+    student = network(8, 3).requires_grad_(requires_grad=False)
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    brief = replace(SCHEDULE, steps=4)
+    trained = recover(student, teacher, TASK, EXAMPLE, brief, Files(tmp_path / "all.pt")).state_dict()
+    assert all(not torch.equal(trained[name], before[name]) for name in ("0.weight", "1.bias", "3.weight"))
+    partly = network(8, 3).requires_grad_(requires_grad=False)
+    partly[1].requires_grad_(requires_grad=True)
+    spared = replace(brief, frozen=("0", "1"))
+    trained = recover(partly, teacher, TASK, EXAMPLE, spared, Files(tmp_path / "partly.pt")).state_dict()
+    # what is left alone stays frozen where it is frozen, and is trained where it is not
+    assert torch.equal(trained["0.weight"], before["0.weight"])
+    assert not any(torch.equal(trained[name], before[name]) for name in ("1.bias", "3.weight"))
+
+
+def test_tied_weights_stay_tied(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2))
+    model[2].weight = model[0].weight
+    student = with_own_weights(with_shared_weights(model))
+    before = model[0].weight.detach().clone()
+    trained = recover(student, model, TASK, EXAMPLE, replace(SCHEDULE, steps=4), Files(tmp_path / "training.pt"))
+    assert trained[2].weight is trained[0].weight
+    assert not torch.equal(trained[0].weight, before)
+    assert model[2].weight is model[0].weight
+    assert torch.equal(model[0].weight, before)

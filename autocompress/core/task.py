@@ -197,8 +197,15 @@ class Task:
         return code_hash((self.score, self.bounds))
 
     def value(self, scores: NDArray[np.float64]) -> float:
-        """The score of all items: the mean of their `scores`, or what the aggregate computes from them."""
-        return float(scores.mean()) if self.aggregate is None else self.aggregate.value(scores)
+        """The score of all items: the mean of their `scores`, or what the aggregate computes from them.
+
+        Raises:
+            DataError: when the aggregate's `value` raises or gives no number.
+        """
+        if self.aggregate is None:
+            return float(scores.mean())
+        with raised_by_user("score", "its value raised", self.aggregate.value):
+            return float(self.aggregate.value(scores))
 
     @property
     def chooses_classes(self) -> bool:

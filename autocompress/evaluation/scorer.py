@@ -78,7 +78,7 @@ class Scorer:
         if aggregate is None:
             found["score"] = replace(found["score"], bounds=self._bounds(found["score"].samples))
         else:
-            drawn = replicates(found["score"].samples, aggregate.value)
+            drawn = replicates(found["score"].samples, self.task.value)
             found["score"] = Reading(aggregate.name, drawn, len(split))
         return found
 

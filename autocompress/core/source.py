@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from autocompress.core.loader_items import drawn_items, draws_lists
 from autocompress.core.targets import Targets, arrays_in, joined, mapped, rows_in
+from autocompress.core.user_code import raised_by_user
 from autocompress.errors import DataError
 from autocompress.system.randomness import seed_all, seeded
 
@@ -76,22 +77,31 @@ class DatasetSource:
     """A source over a map-style dataset with items `(input, ..., target)` or dicts that hold the target.
 
     What the dataset's transforms draw at random is fixed by the item's index, so that an item is always the same.
+    `where` is the field of the task that holds it, for errors.
     """
 
     dataset: Any
     collate: Callable[[list[Any]], Any]
+    where: str = "data"
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def read(self, indices: Sequence[int]) -> tuple[Inputs, Targets]:
-        """See `Source.read`."""
+        """See `Source.read`.
+
+        Raises:
+            DataError: when the dataset or the collate function raises; it names the user's own line.
+        """
         items = []
         with seeded(0):
             for index in indices:
                 seed_all(int(index))
-                items.append(self.dataset[int(index)])
-            return split_batch(self.collate(items))
+                with raised_by_user(self.where, f"item {index} raised"):
+                    items.append(self.dataset[int(index)])
+            with raised_by_user(self.where, "putting items into a batch raised", self.collate):
+                batch = self.collate(items)
+            return split_batch(batch)
 
 
 def split_batch(batch: Any) -> tuple[Inputs, Targets]:
@@ -308,17 +318,25 @@ class Split:
         return len(self.indices)
 
     def batches(self, size: int) -> Iterator[tuple[Inputs, Targets]]:
-        """Inputs and targets, `size` items at a time, the last batch smaller."""
+        """Inputs and targets, `size` items at a time, the last batch smaller.
+
+        Raises:
+            DataError: when a source of the user's raises, or gives what is no batch.
+        """
         for start in range(0, len(self.indices), size):
             items = [int(i) for i in self.indices[start : start + size]]
             # a source of the user's may draw at random: what is read again is then the same
-            with seeded(items[0]):
+            with seeded(items[0]), raised_by_user(f"data ({self.name})", "reading it raised"):
                 batch = self.source.read(items)
             yield batch
 
     def first(self, count: int) -> Split:
         """The first `count` items in an order fixed by a hash of the index, which breaks any sorting by class."""
         return Split(self.name, self.source, np.sort(self.mixed[:count]))
+
+    def ends(self, count: int) -> Split:
+        """The first and the last `count` items in the source's own order."""
+        return Split(self.name, self.source, np.union1d(self.indices[:count], self.indices[-count:]))
 
     @cached_property
     def mixed(self) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from autocompress.core.aggregate import AGGREGATES, Aggregate, first_output
 from autocompress.core.code_hash import code_hash
 from autocompress.core.score_bounds import RATE, Bounds, as_bounds
-from autocompress.core.source import Array, Split, as_source, third, to_array, whole
+from autocompress.core.source import Array, DatasetSource, Split, as_source, third, to_array, whole
 from autocompress.core.targets import Targets, arrays_in, rows_in
+from autocompress.core.user_code import definition_of, kind_of, raised_by_user, with_line
 from autocompress.errors import DataError
 
 Score = Callable[[Any, Any], Any]
@@ -58,12 +59,15 @@ class Task:
         for field in ("test", "train", "val"):
             where = f"{self.name}: {field}"
             try:
-                source = as_source(getattr(self, field), trains=field == "train")
+                with raised_by_user(where):
+                    source = as_source(getattr(self, field), trains=field == "train")
             except DataError as error:
                 # the same loader may be right for one field and wrong for another
                 raise DataError(error.message, where=where, hint=error.hint) from error
             if source is not None and len(source) == 0:
                 raise DataError("is empty.", where=where)
+            if isinstance(source, DatasetSource) and source.where != where:
+                source = replace(source, where=where)
             object.__setattr__(self, field, source)
         known = (*SCORES, *AGGREGATES)
         if isinstance(self.score, str) and self.score not in known:
@@ -144,23 +148,23 @@ class Task:
             function: Score = aggregate.records
         else:
             function = SCORES[self.score] if isinstance(self.score, str) else cast("Score", self.score)
+        with raised_by_user("score", function=function):
+            given = function(outputs, targets)
+        hint = "Return one finite number per item, higher for better."
         try:
-            result = to_array(function(outputs, targets)).astype(np.float64)
-        except DataError:
-            raise
-        except Exception as error:
-            raise DataError(f"raised {type(error).__name__}: {error}.", where="score") from error
+            result = to_array(given).astype(np.float64)
+        except DataError as error:
+            message = f"returned {kind_of(given)}, which {error.message}"
+            raise DataError(with_line(message, definition_of(function)), where="score", hint=hint) from error
         if aggregate is not None and result.ndim == 1:
             result = result[:, None]
         items = rows_in(targets)
         if result.ndim != (1 if aggregate is None else 2) or len(result) != items:
-            raise DataError(
-                f"returned shape {result.shape} for {items} items.",
-                where="score",
-                hint="One score per item.",
-            )
+            message = f"returned shape {result.shape} for {items} items"
+            raise DataError(with_line(message, definition_of(function)), where="score", hint="One score per item.")
         if not np.isfinite(result).all():
-            raise DataError("returned values that are not finite.", where="score")
+            message = "returned values that are not finite"
+            raise DataError(with_line(message, definition_of(function)), where="score", hint=hint)
         return result
 
     @property
@@ -193,8 +197,15 @@ class Task:
         return code_hash((self.score, self.bounds))
 
     def value(self, scores: NDArray[np.float64]) -> float:
-        """The score of all items: the mean of their `scores`, or what the aggregate computes from them."""
-        return float(scores.mean()) if self.aggregate is None else self.aggregate.value(scores)
+        """The score of all items: the mean of their `scores`, or what the aggregate computes from them.
+
+        Raises:
+            DataError: when the aggregate's `value` raises or gives no number.
+        """
+        if self.aggregate is None:
+            return float(scores.mean())
+        with raised_by_user("score", "its value raised", self.aggregate.value):
+            return float(self.aggregate.value(scores))
 
     @property
     def chooses_classes(self) -> bool:

@@ -11,6 +11,7 @@ from autocompress.core.runtime import Example
 from autocompress.core.source import Split
 from autocompress.core.targets import Targets, arrays_in, like, mapped, rows_in
 from autocompress.core.task import Augment
+from autocompress.core.user_code import definition_of, kind_of, raised_by_user, with_line
 from autocompress.data.example_inputs import in_dtype_of
 from autocompress.errors import DataError
 from autocompress.system.randomness import seeded
@@ -41,7 +42,11 @@ class AugmentationBank:
         self.per_epoch = max(1, self._items // self._batch)
 
     def at(self, step: int, augment: Augment | None = None) -> Batch:
-        """The batch of one step, with tensors by input name; images are augmented."""
+        """The batch of one step, with tensors by input name; images are augmented.
+
+        Raises:
+            DataError: when `augment` raises or gives no batch of as many items.
+        """
         epoch, place = divmod(step, self.per_epoch)
         view = epoch % self._views if self._views else epoch
         if view != epoch:
@@ -52,12 +57,24 @@ class AugmentationBank:
         if augment is not None:
             # augmentation draws from the global generators, which are restored afterwards
             with seeded(self._seed * 1_000_003 + key):
-                inputs = {name: augment(tensor) if tensor.ndim == 4 else tensor for name, tensor in inputs.items()}
+                inputs = {name: _augmented(augment, tensor) for name, tensor in inputs.items()}
         return Batch(key, inputs, mapped(lambda array: torch.from_numpy(array)[items], self._targets))
 
     def _order(self, n: int, number: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + number)
         return torch.randperm(n, generator=generator)
+
+
+def _augmented(augment: Augment, images: torch.Tensor) -> torch.Tensor:
+    if images.ndim != 4:
+        return images
+    with raised_by_user("augment", function=augment):
+        found = augment(images)
+    if not isinstance(found, torch.Tensor) or found.shape[:1] != images.shape[:1]:
+        message = f"returned {kind_of(found)} for a tensor of shape {tuple(images.shape)}"
+        hint = "Return a tensor of as many items, in the shape and type that the model takes."
+        raise DataError(with_line(message, definition_of(augment)), where="augment", hint=hint)
+    return found
 
 
 def _gather(split: Split, example: Example) -> tuple[dict[str, np.ndarray], Targets]:

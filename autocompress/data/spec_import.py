@@ -8,8 +8,6 @@ import importlib
 import importlib.util
 import inspect
 import sys
-import sysconfig
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, NoReturn, TypeVar
 
+from autocompress.core.user_code import kind_of, line_of
 from autocompress.data.module import first_line
 from autocompress.data.vision import prepare_torchvision
 from autocompress.errors import AutocompressError, nearest
@@ -143,7 +142,7 @@ class Maker(Generic[T]):
             self._stop(problem, target, f"{name}() raised")
         if not isinstance(made, self.wanted):
             raise self.error(
-                f"{name}() returned {_describe(made)}, not {self.noun}.",
+                f"{name}() returned {kind_of(made)}, not {self.noun}.",
                 where=target,
                 hint=f"Return {self.noun} from it.",
             )
@@ -155,9 +154,10 @@ class Maker(Generic[T]):
             raise problem
         text = first_line(problem)
         kind = type(problem).__name__
+        line = line_of(problem)
         raise self.error(
             f"{what} {kind}." if text == kind else f"{what} {kind}: {text.rstrip('.')}.",
-            where=_line_of(problem, target),
+            where=_short(target) if line is None else line.place,
             hint="Correct it there; --debug shows the traceback.",
         ) from problem
 
@@ -182,28 +182,6 @@ def _importable(folder: Path) -> Iterator[None]:
         sys.path.append(place)
 
 
-def _line_of(problem: BaseException, target: str) -> str:
-    """File and line of the user's code that ran last before an error; the target when none ran."""
-    if isinstance(problem, SyntaxError) and problem.filename and problem.lineno:
-        return f"{_short(problem.filename)}, line {problem.lineno}"
-    libraries = [
-        str(Path(__file__).parents[1]),
-        *{sysconfig.get_path(n) for n in ("stdlib", "purelib", "platlib")},
-    ]
-    for frame in reversed(traceback.extract_tb(problem.__traceback__)):
-        if Path(frame.filename).is_file() and not any(Path(frame.filename).is_relative_to(n) for n in libraries):
-            return f"{_short(frame.filename)}, line {frame.lineno}"
-    return _short(target)
-
-
 def _short(filename: str) -> str:
     path = Path(filename)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else filename
-
-
-def _describe(value: Any) -> str:
-    if value is None:
-        return "None"
-    if inspect.isclass(value):
-        return f"the class {value.__name__}"
-    return f"{'an' if type(value).__name__[0].lower() in 'aeiou' else 'a'} {type(value).__name__}"

@@ -78,9 +78,18 @@ class Scorer:
         if aggregate is None:
             found["score"] = replace(found["score"], bounds=self._bounds(found["score"].samples))
         else:
-            drawn = replicates(found["score"].samples, aggregate.value)
+            drawn = replicates(found["score"].samples, self.task.value)
             found["score"] = Reading(aggregate.name, drawn, len(split))
         return found
+
+    def try_out(self, artifact: Artifact, split: Split, batch: int) -> None:
+        """Score the split's first and last `batch` items, to find errors of the task's score; nothing is kept.
+
+        Raises:
+            DataError: when the score fails, or the data do not fit the artifact.
+            RuntimeFailureError: when outputs are not finite.
+        """
+        self._scored(artifact, split.ends(batch), batch)
 
     def _bounds(self, scores: NDArray[np.float64]) -> Bounds | None:
         """The bounds of a score: the task's, else 0 and 1 where a budget in points says that it is a rate."""
@@ -88,11 +97,11 @@ class Scorer:
             return self.task.bounds
         return RATE if len(scores) and scores.min() >= 0 and scores.max() <= 1 else None
 
-    def _scored(self, artifact: Artifact, split: Split) -> dict[str, NDArray[np.float64]]:
+    def _scored(self, artifact: Artifact, split: Split, batch: int = BATCH) -> dict[str, NDArray[np.float64]]:
         session = self.device.load(artifact, self.profile)
         found: dict[str, list[Any]] = {}
         names = [spec.name for spec in artifact.outputs]
-        for feed, targets in feeds(split, artifact, BATCH):
+        for feed, targets in feeds(split, artifact, batch):
             fed = len(next(iter(feed.values())))
             with working():
                 outputs = [_without_filling(output, fed, rows_in(targets)) for output in session.run(feed)]

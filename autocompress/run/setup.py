@@ -37,8 +37,10 @@ from autocompress.errors import RecordError
 from autocompress.evaluation.builder import Builder
 from autocompress.evaluation.measurer import Measurer
 from autocompress.evaluation.run import Run
+from autocompress.evaluation.scorer import Scorer
 from autocompress.planner.tree import require_reachable
 from autocompress.run.looks import looks_elsewhere
+from autocompress.run.opening import try_functions
 from autocompress.run.record_store import open_record
 from autocompress.runtimes import runtime_of
 from autocompress.system.locks import folder_lock
@@ -124,11 +126,14 @@ def open_run(
     with scratch("baseline") as folder:
         # errors in model or data show here, before anything in the run's folder is changed
         builder.export_baseline(folder)
+        # before the user's functions run, which may keep a state of their own
+        identity = identity_of(profile, task, builder.baseline, tools)
+        if task is not None:
+            try_functions(task, builder, Scorer(tools.device, profile, task))
         check = check_data(task, builder.baseline, _seconds_for_training_items(deadline))
         names = {"data": data, **(named or {})} if isinstance(data, str) else dict(named or {})
         workspace.make()
         with folder_lock(workspace.root):
-            identity = identity_of(profile, task, builder.baseline, tools)
             given = inputs_of(profile, task, builder, tools, names)
             record = record_in(workspace, identity, given, check, resume=resume)
             workspace.sweep()

@@ -125,7 +125,7 @@ def recover(
     bank = AugmentationBank(
         whole("train", task.train), example, batch=schedule.batch, seed=schedule.seed, views=schedule.views
     )
-    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    place = training_place()
     if place.type != "cpu":
         # copies, since the user's own module stays on its device
         student, teacher = student.to(place), with_own_weights(with_shared_weights(teacher)).to(place)
@@ -148,6 +148,11 @@ def recover(
     state.optimizer.zero_grad(set_to_none=True)
     student.load_state_dict(state.best.state or state.average.state)
     return student.cpu().eval()
+
+
+def training_place() -> torch.device:
+    """The device that trains: a GPU where torch finds one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _train(state: RecoveryState, lesson: Lesson, checkpoint: Path, on_step: Callable[[int, int, float], None]) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from autocompress.core.aggregate import first_output
 from autocompress.core.data_check import DataCheck, Overlap
 from autocompress.core.profile import load_profile
 from autocompress.core.record import Record
@@ -153,7 +154,7 @@ def test_a_run_of_another_version_is_not_resumed(run: Run) -> None:
 def detector(tmp_path: Path, module: torch.nn.Module, **given: Any) -> Run:
     images = np.random.default_rng(0).standard_normal((40, *IMAGE)).astype(np.float32)
     task = Task(
-        test=(images, {"kinds": np.zeros(40, np.int64)}), score=lambda outputs, _: outputs["pred_boxes"][:, 0, 0]
+        test=(images, {"kinds": np.zeros(40, np.int64)}), score=lambda outputs, _: first_output(outputs)[:, 0, 0]
     )
     return open_run(module, load_profile("local"), task, out=tmp_path / "run", **given)
 

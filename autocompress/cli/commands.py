@@ -360,10 +360,12 @@ def inspect(
     from autocompress.analysis.weights import with_weights
     from autocompress.data.copies import as_compressed
     from autocompress.data.example_inputs import example_for
+    from autocompress.data.model_columns import for_model
     from autocompress.report.plan import print_facts, print_layers
 
     with _only_json(as_json):
         module, task = _load(model, weights, data, data_dir, "none", download=False)
+        task, _ = for_model(task, module)
         example = example_for(module, task, _specs(input_), ())
         module, precision = as_compressed(module, example)
         facts = replace(with_weights(inspect_module(module, example), module), precision=precision)

@@ -30,6 +30,7 @@ from autocompress.core.tools import Tools
 from autocompress.data.copies import as_compressed
 from autocompress.data.data_spec import load_data
 from autocompress.data.example_inputs import as_task, example_for
+from autocompress.data.model_columns import for_model
 from autocompress.data.repeated_items import TRAIN_SECONDS, find_repeats, hashed, require_stable
 from autocompress.devices import device_of
 from autocompress.errors import ModelError, RecordError
@@ -111,6 +112,7 @@ def open_run(
     require_layers(names_of_layers, profile.ignore, "ignore")
     require_layers(names_of_layers, profile.keep_float, "keep_float")
     task = load_data(data) if isinstance(data, str) else as_task(data)
+    task, left_out = for_model(task, model, inputs)
     example = example_for(model, task, inputs, profile.inputs, outputs)
     model, precision = as_compressed(model, example)
     tools = tools_of(profile)
@@ -132,7 +134,7 @@ def open_run(
         builder.keep_baseline()
     # a resumed run and other workers confirm on the items of the first one, however many training items they could read
     check = record.data_check or check
-    for sentence in check.sentences:
+    for sentence in (*left_out, *check.sentences):
         progress(Event("data", sentence))
     task = None if task is None else replace(task, left_out=check.left_out)
     record.release_dead_claims()

@@ -29,7 +29,8 @@ def loss_of(
 
     The distance is the mean over the floating outputs. That of the main output is the KL term in classification; of a
     single output of any other task it is the mean squared error, and of further outputs that error relative to the
-    variance of the teacher's. Places with a label below 0 count for nothing in both. Without a loss of its own, a task with several targets has the teacher alone.
+    variance of the teacher's. Places whose label is below 0 count for nothing in the main output's. Without a loss of
+    its own, a task with several targets has the teacher alone.
 
     Raises:
         TechniqueError: when the student gives other outputs in training mode than the teacher in inference mode.

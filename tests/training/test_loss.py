@@ -113,14 +113,8 @@ def test_labels_below_0_count_for_nothing(outputs: torch.Tensor, labels: torch.T
 
 def test_the_teacher_does_not_pull_at_places_whose_label_counts_for_nothing() -> None:
     student, teacher = torch.randn(3, 3, 4, requires_grad=True), torch.randn(3, 3, 4)
-    found = loss_of(
-        Task(score="token_accuracy"),
-        {"output": student},
-        {"output": teacher},
-        IGNORED,
-        soft_weight=1.0,
-        temperature=4.0,
-    )
+    task = Task(score="token_accuracy")
+    found = loss_of(task, {"output": student}, {"output": teacher}, IGNORED, soft_weight=1.0, temperature=4.0)
     found.backward()
     assert float(found.detach()) == pytest.approx(float((student.detach() - teacher)[IGNORED >= 0].square().mean()))
     assert student.grad is not None
@@ -129,7 +123,7 @@ def test_the_teacher_does_not_pull_at_places_whose_label_counts_for_nothing() ->
     several = {"logits": student, "other": torch.randn(3, 2)}
     teaching = {"logits": teacher, "other": torch.randn(3, 2)}
     for outputs, taught in (({"output": student}, {"output": teacher}), (several, teaching)):
-        assert np.isfinite(loss(Task(score="token_accuracy"), outputs, taught, nothing))
+        assert np.isfinite(loss(task, outputs, taught, nothing))
 
 
 def test_a_regression_on_whole_numbers_stays_one() -> None:

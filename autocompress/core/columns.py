@@ -176,9 +176,14 @@ def _of_one_shape(what: str, values: Sequence[Any], numbers: Sequence[int], *, i
     """The values, lists of numbers as tensors; a list of arrays as a target stays, as several targets."""
     import torch
 
-    found = []
+    if is_target and all(isinstance(value, Mapping) for value in values):
+        return _of_several(what, values, numbers)
+    found: list[Any] = []
     for number, value in zip(numbers, values, strict=True):
-        if not isinstance(value, tuple | list) or (is_target and _are_several(value)):
+        if is_target and isinstance(value, tuple):
+            found.append(tuple(torch.as_tensor(part) if isinstance(part, list) else part for part in value))
+            continue
+        if not isinstance(value, tuple | list) or (is_target and any(getattr(part, "shape", ()) for part in value)):
             found.append(value)
             continue
         try:
@@ -198,8 +203,15 @@ def _of_one_shape(what: str, values: Sequence[Any], numbers: Sequence[int], *, i
     return found
 
 
-def _are_several(value: Sequence[Any]) -> bool:
-    return isinstance(value, tuple) or any(getattr(part, "shape", ()) for part in value)
+def _of_several(what: str, values: Sequence[Any], numbers: Sequence[int]) -> list[Any]:
+    """Targets that are dicts of the same names."""
+    columns = {}
+    for name in values[0]:
+        missing = next((number for number, value in zip(numbers, values, strict=True) if name not in value), None)
+        if missing is not None:
+            raise DataError(f"item {missing} has no {name!r} in {what}, which others have.", where="data")
+        columns[name] = _of_one_shape(f"{what}, {name!r},", [value[name] for value in values], numbers, is_target=False)
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _size(shape: Any) -> str:

@@ -159,3 +159,17 @@ def test_what_cannot_be_stacked_is_told_with_its_column(data: Any, targets: tupl
 def test_targets_named_beside_arrays_are_refused() -> None:
     with pytest.raises(DataError, match=r"is \(inputs, targets\), and targets= names start"):
         Task(test=(IDS, IDS[:, 0]), targets=("start",))
+
+
+def test_lists_among_several_targets_are_stacked_item_by_item() -> None:
+    boxes = [[i, 1, 2, 3] for i in range(ITEMS)]
+    by_name = [(IDS[i], {"kind": i, "box": boxes[i]}) for i in range(ITEMS)]
+    in_a_row = [{"x": i, "label": {"kind": i, "box": boxes[i]}} for i in range(ITEMS)]
+    for data in (by_name, in_a_row):
+        _, targets = source(data).read([1, 2])
+        assert isinstance(targets, dict)
+        assert targets["box"].tolist() == boxes[1:3]
+        assert targets["kind"].tolist() == [1, 2]
+    _, pair = source([(IDS[i], (i, boxes[i])) for i in range(ITEMS)]).read([1, 2])
+    assert isinstance(pair, tuple)
+    assert pair[1].tolist() == boxes[1:3]

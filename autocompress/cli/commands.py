@@ -360,12 +360,14 @@ def inspect(
     from autocompress.analysis.weights import with_weights
     from autocompress.data.copies import as_compressed
     from autocompress.data.example_inputs import example_for
+    from autocompress.data.model_columns import for_model
     from autocompress.data.preparation import prepared
     from autocompress.report.plan import print_facts, print_layers
 
     with _only_json(as_json):
         module, task = _load(model, weights, data, data_dir, "none", download=False)
         module, changed = prepared(module)
+        task, _ = for_model(task, module)
         example = example_for(module, task, _specs(input_), ())
         module, differing = as_compressed(module, example)
         facts = with_weights(inspect_module(module, example), module)

@@ -16,6 +16,8 @@ from scipy import special, stats
 from autocompress.core.outputs import first_of
 from autocompress.errors import DataError
 
+# an item whose label is below 0, such as -100, has none
+WITHOUT_LABEL = "Leave items without a label (below 0) out of test and val; in train they are allowed."
 FLOATS = NDArray[np.float64]
 
 
@@ -55,6 +57,12 @@ def _classes(outputs: Any, targets: NDArray[Any]) -> FLOATS:
             f"F1 needs outputs of shape (n, classes) and whole numbers as labels, not {logits.shape} and "
             f"{targets.dtype}.",
             where="score",
+        )
+    if (targets < 0).any():
+        raise DataError(
+            f"label {targets[targets < 0][0]} is of no class, and F1 counts every item.",
+            where="labels",
+            hint=WITHOUT_LABEL,
         )
     return np.stack([logits.argmax(1), targets], axis=1).astype(np.float64)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from autocompress.core.columns import ALL_COLUMNS, Columns, as_mapping, no_numbers, prepared, stacked
 from autocompress.core.loader_items import drawn_items, draws_lists
 from autocompress.core.targets import Targets, arrays_in, joined, mapped, rows_in
 from autocompress.core.user_code import raised_by_user
@@ -20,7 +22,6 @@ from autocompress.system.randomness import seed_all, seeded
 Array = NDArray[Any]
 Inputs = tuple[Array, ...] | dict[str, Array]
 
-TARGET_KEYS = ("labels", "label", "targets", "target", "y")
 # items asked of a dataset at once that gives a batch for a list of indices
 CHUNK = 64
 
@@ -77,11 +78,13 @@ class DatasetSource:
     """A source over a map-style dataset with items `(input, ..., target)` or dicts that hold the target.
 
     What the dataset's transforms draw at random is fixed by the item's index, so that an item is always the same.
-    `where` is the field of the task that holds it, for errors.
+    Without a collate function of the user's, columns that are not read are dropped before items are stacked. `where` is
+    the field of the task that holds it, for errors.
     """
 
     dataset: Any
-    collate: Callable[[list[Any]], Any]
+    collate: Callable[[list[Any]], Any] | None = None
+    columns: Columns = ALL_COLUMNS
     where: str = "data"
 
     def __len__(self) -> int:
@@ -93,40 +96,101 @@ class DatasetSource:
         Raises:
             DataError: when the dataset or the collate function raises; it names the user's own line.
         """
+        from torch.utils.data import default_collate
+
+        with seeded(0):
+            items = self._items(indices)
+            if self.collate is None:
+                batch = default_collate(prepared(items, self.columns, indices))
+            else:
+                with raised_by_user(self.where, "putting items into a batch raised", self.collate):
+                    batch = self.collate(items)
+            return split_batch(batch, self.columns, len(items))
+
+    def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The names of all columns, and of the targets among them; none where items are no mappings."""
+        items = self._items([0])
+        with raised_by_user(self.where, "putting items into a batch raised", self.collate):
+            found = as_mapping(items[0] if self.collate is None else self.collate(items), self.columns)
+        if isinstance(found, Mapping):
+            return tuple(map(str, found)), self.columns.targets_in(found)
+        beside = isinstance(found, tuple | list) and len(found) == 2 and isinstance(found[0], Mapping)
+        return (tuple(map(str, found[0])) if beside else ()), ()
+
+    def _items(self, indices: Sequence[int]) -> list[Any]:
         items = []
         with seeded(0):
             for index in indices:
                 seed_all(int(index))
                 with raised_by_user(self.where, f"item {index} raised"):
                     items.append(self.dataset[int(index)])
-            with raised_by_user(self.where, "putting items into a batch raised", self.collate):
-                batch = self.collate(items)
-            return split_batch(batch)
+        return items
 
 
-def split_batch(batch: Any) -> tuple[Inputs, Targets]:
-    """Inputs and targets of a collated batch.
+@dataclass(frozen=True, eq=False)
+class _Converted:
+    """A dataset whose items a function converts one by one."""
+
+    dataset: Any
+    convert: Callable[[Any], Any]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.convert(self.dataset[index])
+
+
+def split_batch(batch: Any, columns: Columns = ALL_COLUMNS, rows: int | None = None) -> tuple[Inputs, Targets]:
+    """Inputs and targets of a collated batch of `rows` items, of which `columns` are read.
 
     The batch is `(input, ..., target)`, `({name: input}, target)`, or a dict.
 
     Raises:
-        DataError: when the batch has no target.
+        DataError: when the batch has no target, or a column that is read holds no numbers.
     """
+    batch = as_mapping(batch, columns)
     if isinstance(batch, Mapping):
-        key = next((name for name in TARGET_KEYS if name in batch), None)
-        if key is None:
-            raise DataError(
-                f"items are dicts without a target; keys: {', '.join(map(str, batch))}.",
-                where="data",
-                hint=f"Name the target one of {', '.join(TARGET_KEYS)}.",
-            )
-        return _with_targets({str(k): to_array(v) for k, v in batch.items() if k != key}, batch[key])
+        named = {str(key): value for key, value in batch.items()}
+        names = columns.targets_in(named)
+        targets = {name: stacked(f"column {name!r}", named[name], rows) for name in names if name in columns.targets}
+        inputs = _columns_of(named, columns, names, rows)
+        return _with_targets(
+            inputs, named[names[0]] if not targets else targets if len(names) > 1 else targets[names[0]]
+        )
+    if columns.targets:
+        raise DataError(
+            f"items are no dicts, and targets= names {', '.join(columns.targets)}.",
+            where="data",
+            hint="Leave targets= out, or give items that are dicts.",
+        )
     if not isinstance(batch, Sequence) or len(batch) < 2:
         raise DataError("items have no target.", where="data", hint="Each item is (input, ..., target) or a dict.")
-    *inputs, target = batch
-    if len(inputs) == 1 and isinstance(inputs[0], Mapping):
-        return _with_targets({str(k): to_array(v) for k, v in inputs[0].items()}, target)
-    return _with_targets(tuple(to_array(value) for value in inputs), target)
+    *given, target = batch
+    if len(given) == 1 and isinstance(given[0], Mapping):
+        return _with_targets(_columns_of({str(k): v for k, v in given[0].items()}, columns, None, rows), target)
+    return _with_targets(tuple(to_array(value) for value in given), target)
+
+
+def _columns_of(
+    named: Mapping[str, Any], columns: Columns, targets: tuple[str, ...] | None, rows: int | None
+) -> dict[str, Array]:
+    """The input columns of a batch as arrays; `targets` is None where they lie beside it."""
+    inputs, problems = {}, []
+    for name, value in named.items():
+        if name in (targets or ()) or not columns.takes(name, beside=targets is None):
+            continue
+        what = f"column {name!r}"
+        problem = no_numbers(what, value)
+        if problem is None:
+            inputs[name] = to_array(stacked(what, value, rows))
+        elif name in columns.inputs:
+            raise problem
+        else:
+            problems.append(problem)
+    if problems and not inputs:
+        raise problems[0]
+    return inputs
 
 
 def _with_targets(inputs: Inputs, target: Any) -> tuple[Inputs, Targets]:
@@ -177,13 +241,13 @@ def to_array(value: Any) -> Array:
     return array
 
 
-def as_source(data: Any, *, trains: bool = False) -> Source | None:
+def as_source(data: Any, *, trains: bool = False, targets: tuple[str, ...] = ()) -> Source | None:
     """A source from `(inputs, targets)` arrays, a Dataset, a DataLoader, or a source.
 
     Inputs and targets may both be several arrays in a tuple or dict. A DataLoader's items are those that its samplers
     draw in every pass (`drawn_items`), in the dataset's order, through its collate function; a loader over an iterable
     dataset is read into memory. For judging every item counts once and every pass must draw the same ones; `trains`
-    allows an item more often, and samples drawn uniformly at random.
+    allows an item more often, and samples drawn uniformly at random. `targets` names the columns that are targets.
 
     Raises:
         DataError: when the object is none of these, or it is not clear which items belong to it.
@@ -191,22 +255,16 @@ def as_source(data: Any, *, trains: bool = False) -> Source | None:
     if data is None or (isinstance(data, Source) and not hasattr(data, "__getitem__")):
         return data
     if isinstance(data, tuple | list) and len(data) == 2 and (_array_like(data[1]) or _are_arrays(*data)):
-        inputs, targets = data
-        if isinstance(targets, list):
-            targets = to_array(targets)
-        if isinstance(inputs, Mapping):
-            return ArraySource(*_with_targets({str(k): to_array(v) for k, v in inputs.items()}, targets))
-        parts = inputs if isinstance(inputs, tuple) else (inputs,)
-        return ArraySource(*_with_targets(tuple(to_array(part) for part in parts), targets))
-    from torch.utils.data import DataLoader, IterableDataset, default_collate
+        return _of_arrays(data[0], data[1], targets)
+    from torch.utils.data import DataLoader, IterableDataset
 
     if isinstance(data, DataLoader):
         if isinstance(data.dataset, IterableDataset):
-            return _streamed(data, trains=trains)
-        return _drawn_through(data, trains=trains)
+            return _streamed(data, Columns(targets), trains=trains)
+        return _drawn_through(data, Columns(targets), trains=trains)
     listed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
     if listed and not isinstance(data, str | bytes | Mapping) and not _is_empty_pair(data):
-        return DatasetSource(data, default_collate)
+        return DatasetSource(data, columns=Columns(targets))
     raise DataError(
         f"cannot be read from a {type(data).__name__}.",
         where="data",
@@ -214,7 +272,22 @@ def as_source(data: Any, *, trains: bool = False) -> Source | None:
     )
 
 
-def _drawn_through(loader: Any, *, trains: bool) -> Source:
+def _of_arrays(inputs: Any, targets: Any, named: tuple[str, ...]) -> ArraySource:
+    if named:
+        raise DataError(
+            f"is (inputs, targets), and targets= names {', '.join(named)}.",
+            where="data",
+            hint="Leave targets= out; several targets are a dict of arrays.",
+        )
+    if isinstance(targets, list):
+        targets = to_array(targets)
+    if isinstance(inputs, Mapping):
+        return ArraySource(*_with_targets({str(k): to_array(v) for k, v in inputs.items()}, targets))
+    parts = inputs if isinstance(inputs, tuple) else (inputs,)
+    return ArraySource(*_with_targets(tuple(to_array(part) for part in parts), targets))
+
+
+def _drawn_through(loader: Any, columns: Columns, *, trains: bool) -> Source:
     """The items that a loader over a map-style dataset draws."""
     from torch.utils.data import Subset, default_collate
 
@@ -225,36 +298,58 @@ def _drawn_through(loader: Any, *, trains: bool) -> Source:
     whole_set = hasattr(dataset, "__len__") and items == list(range(len(dataset)))
     part = dataset if whole_set else Subset(dataset, items)
     if loader.batch_sampler is not None:
-        return DatasetSource(part, collate)
+        return DatasetSource(part, None if collate is default_collate else collate, columns)
     # it does not batch: its items are batches already, or single items that its collate function converts one by one
     if draws_lists(loader):
         keys: list[Any] = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
     else:
         keys = list(items)
-    _, target = split_batch(collate(dataset[keys[0]]))
-    if next(iter(arrays_in(target).values())).ndim:
-        return _joined(split_batch(collate(dataset[key])) for key in keys)
-    return DatasetSource(part, lambda found: default_collate([collate(item) for item in found]))
+    if draws_lists(loader) or _is_batch(collate(dataset[keys[0]]), columns):
+        return _joined(split_batch(collate(dataset[key]), columns) for key in keys)
+    return DatasetSource(_Converted(part, collate), None, columns)
 
 
-def _streamed(loader: Any, *, trains: bool) -> ArraySource:
+def _is_batch(found: Any, columns: Columns) -> bool:
+    """True for what holds several items: its targets have an axis, and so has everything beside them."""
+    _, target = split_batch(found, columns)
+    return next(iter(arrays_in(target).values())).ndim > 0
+
+
+def _streamed(loader: Any, columns: Columns, *, trains: bool) -> ArraySource:
     """The items of a loader over an iterable dataset, read into memory.
 
     For judging the first batch is read again: a stream in another order would confirm on other items in every run. A
     stream that can be read only once cannot be told.
     """
+    loader, read = _uncollated(loader, columns)
     with seeded(0):
-        batches = [split_batch(batch) for batch in loader]
+        batches = [read(batch) for batch in loader]
     # with another seed, what is drawn at random shows
     with seeded(1):
         again = None if trains or not batches else next(iter(loader), None)
-    if again is not None and not equal_batches(batches[0], split_batch(again)):
+    if again is not None and not equal_batches(batches[0], read(again)):
         raise DataError(
             "is a stream that gives other items, or another order, each time it is read.",
             where="data",
             hint="Give test and validation items in a fixed order: without shuffling and random transforms.",
         )
     return _joined(batches)
+
+
+def _uncollated(loader: Any, columns: Columns) -> tuple[Any, Callable[[Any], tuple[Inputs, Targets]]]:
+    """A loader and what reads its batches; columns are chosen before torch's own function collates."""
+    from torch.utils.data import default_collate
+
+    if loader.collate_fn is not default_collate:
+        return loader, lambda batch: split_batch(batch, columns)
+
+    def read(items: list[Any]) -> tuple[Inputs, Targets]:
+        return split_batch(default_collate(prepared(items, columns, range(len(items)))), columns, len(items))
+
+    # a copy: the user's loader stays as it is
+    listing = copy.copy(loader)
+    listing.collate_fn = list
+    return listing, read
 
 
 def equal_batches(one: tuple[Inputs, Targets], other: tuple[Inputs, Targets]) -> bool:

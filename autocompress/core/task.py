@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from autocompress.core.aggregate import AGGREGATES, Aggregate, first_output
+from autocompress.core.aggregate import AGGREGATES, WITHOUT_LABEL, Aggregate, first_output
 from autocompress.core.code_hash import code_hash
 from autocompress.core.score_bounds import RATE, Bounds, as_bounds
 from autocompress.core.source import Array, DatasetSource, Split, as_source, third, to_array, whole
@@ -20,6 +20,7 @@ from autocompress.errors import DataError
 Score = Callable[[Any, Any], Any]
 Loss = Callable[[Any, Any], Any]
 Augment = Callable[[Any], Any]
+PER_TOKEN = 'For a label for each token there is score="token_accuracy".'
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,8 @@ class Task:
         loss: `loss(outputs, targets)` on tensors of the same form, for training.
         augment: a function on a batch of input tensors, for training.
         left_out: indices of test items that must not confirm, as a run finds them: they occur elsewhere as well.
+        targets: names of the columns that are targets, where items are mappings: one is an array, several are a dict by
+            name. Without it the first of `labels`, `label`, `targets`, `target` and `y` that is there.
     """
 
     test: Any = None
@@ -54,13 +57,16 @@ class Task:
     name: str = "data"
     score_bounds: Bounds | None = None
     left_out: Sequence[int] = ()
+    targets: str | Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        named = (self.targets,) if isinstance(self.targets, str) else tuple(self.targets)
+        object.__setattr__(self, "targets", named)
         for field in ("test", "train", "val"):
             where = f"{self.name}: {field}"
             try:
                 with raised_by_user(where):
-                    source = as_source(getattr(self, field), trains=field == "train")
+                    source = as_source(getattr(self, field), trains=field == "train", targets=named)
             except DataError as error:
                 # the same loader may be right for one field and wrong for another
                 raise DataError(error.message, where=where, hint=error.hint) from error
@@ -220,15 +226,18 @@ class Task:
 
 def _class_scores(outputs: Any, targets: Array, k: int) -> Array:
     logits = first_output(outputs)
+    per_token = targets.ndim == 2 and targets.dtype.kind in "iub"
     if logits.ndim != 2:
         raise DataError(
             f"top-{k} needs outputs of shape (n, classes), not {logits.shape}.",
             where="score",
-            hint="Pass a score function that fits the model's outputs.",
+            hint=PER_TOKEN if per_token else "Pass a score function that fits the model's outputs.",
         )
     if targets.ndim != 1 or targets.dtype.kind not in "iub":
         raise DataError(
-            f"labels are {targets.dtype} of shape {targets.shape}, not whole numbers of shape (n,).", where="labels"
+            f"labels are {targets.dtype} of shape {targets.shape}, not whole numbers of shape (n,).",
+            where="labels",
+            hint=PER_TOKEN if per_token else "",
         )
     if len(logits) != len(targets):
         raise DataError(f"{len(logits)} outputs for {len(targets)} labels.", where="score")
@@ -238,7 +247,9 @@ def _class_scores(outputs: Any, targets: Array, k: int) -> Array:
         raise DataError(
             f"label {targets[wrong[0]]} is out of range: the model has {classes} classes, 0 to {classes - 1}.",
             where="labels",
-            hint="Check the labels, or that the model is the one for these data.",
+            hint=WITHOUT_LABEL
+            if targets[wrong[0]] < 0
+            else "Check the labels, or that the model is the one for these data.",
         )
     rows = np.arange(len(targets))
     # an item is in the top k when fewer than k classes score higher; ties count for the lower index
@@ -278,6 +289,8 @@ def token_accuracy(outputs: Any, targets: Array) -> Array:
     return np.asarray(right.sum(1) / np.maximum((targets >= 0).sum(1), 1))
 
 
+# outputs have classes on the last axis, and targets below 0 count for nothing
+TOKEN_SCORES = ("token_accuracy", "negative_perplexity")
 CLASS_SCORES = ("top1", "top5", "macro_f1")
 SCORES: Mapping[str, Score] = {
     "top1": top1,

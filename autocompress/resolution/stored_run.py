@@ -20,6 +20,7 @@ from autocompress.core.tools import Tools
 from autocompress.core.trial import Outcome, Trial
 from autocompress.data.data_spec import DEFAULT_DATA_DIR, load_data, runs_code
 from autocompress.data.example_inputs import as_task, made_up
+from autocompress.data.model_columns import for_inputs
 from autocompress.data.repeated_items import examine
 from autocompress.errors import (
     ArtifactError,
@@ -220,6 +221,7 @@ def data_again(run: StoredRun, data: Any, data_dir: Path | None) -> tuple[Task |
     named = run.record.inputs.named
     if data is not None:
         task = load_data(data, data_dir=data_dir) if isinstance(data, str) else as_task(data)
+        task = for_inputs(task, run.example.arrays)
         difference = _difference(run, task)
         if difference:
             raise DataError(f"are not the data of the run: {difference}.", where="data", hint="Give the same data.")
@@ -231,7 +233,7 @@ def data_again(run: StoredRun, data: Any, data_dir: Path | None) -> tuple[Task |
     if runs_code(spec):
         return None, f"The data of the run are code, which is not run unasked: give --data {spec}."
     try:
-        task = _load_named(spec, Path(named["folder"]), data_dir, named.get("data_dir"))
+        task = for_inputs(_load_named(spec, Path(named["folder"]), data_dir, named.get("data_dir")), run.example.arrays)
         difference = _difference(run, task)
     except AutocompressError as error:
         return None, f"The data of the run cannot be loaded again: {error}"

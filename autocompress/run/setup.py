@@ -24,16 +24,17 @@ from autocompress.core.profile import Profile, load_profile
 from autocompress.core.record import SCHEMA, Record, RunInputs
 from autocompress.core.runtime import feeds
 from autocompress.core.source import whole
-from autocompress.core.targets import rows_in
+from autocompress.core.targets import Targets, rows_in
 from autocompress.core.task import Task
 from autocompress.core.tools import Tools
 from autocompress.data.copies import as_compressed
 from autocompress.data.data_spec import load_data
 from autocompress.data.example_inputs import as_task, example_for
+from autocompress.data.model_columns import for_model
 from autocompress.data.preparation import prepared
 from autocompress.data.repeated_items import TRAIN_SECONDS, find_repeats, hashed, require_stable
 from autocompress.devices import device_of
-from autocompress.errors import RecordError
+from autocompress.errors import DataError, RecordError
 from autocompress.evaluation.builder import Builder
 from autocompress.evaluation.measurer import Measurer
 from autocompress.evaluation.run import Run
@@ -115,6 +116,7 @@ def open_run(
     require_layers(names_of_layers, profile.ignore, "ignore")
     require_layers(names_of_layers, profile.keep_float, "keep_float")
     task = load_data(data) if isinstance(data, str) else as_task(data)
+    task, left_out = for_model(task, model, inputs)
     example = example_for(model, task, inputs, profile.inputs, outputs)
     model, differing = as_compressed(model, example)
     preparation = (*changed, *differing)
@@ -140,7 +142,7 @@ def open_run(
         builder.keep_baseline()
     # a resumed run and other workers confirm on the items of the first one, however many training items they could read
     check = record.data_check or check
-    for sentence in check.sentences:
+    for sentence in (*left_out, *check.sentences):
         progress(Event("data", sentence))
     task = None if task is None else replace(task, left_out=check.left_out)
     record.release_dead_claims()
@@ -160,8 +162,8 @@ def check_data(task: Task | None, baseline: Artifact, seconds: float = TRAIN_SEC
     Nothing is scored. Training items are read for about `seconds`, only to find repeated ones.
 
     Raises:
-        DataError: when shapes, dtypes or values do not fit the model, a label is none of its classes, or test or
-            validation items are others each time they are read.
+        DataError: when shapes, dtypes or values do not fit the model, a label is none of its classes, an item has no
+            token that counts, or test or validation items are others each time they are read.
     """
     if task is None:
         return DataCheck()
@@ -170,11 +172,27 @@ def check_data(task: Task | None, baseline: Artifact, seconds: float = TRAIN_SEC
     sources = hashed(task)
     for field, source in sources.items():
         require_stable(source, f"{task.name}: {field}")
+        read = 0
         for _, targets in feeds(whole(field, source), baseline, CHECKING_BATCH):
+            _require_counted(task, targets, f"{task.name}: {field}", read)
+            read += rows_in(targets)
             if task.chooses_classes and len(outputs) == 2 and outputs[1] is not None:
                 # placeholder outputs will do, since only the labels are checked
                 task.scores(np.zeros((rows_in(targets), outputs[1]), dtype=np.float32), targets)
     return find_repeats(task, sources, seconds)
+
+
+def _require_counted(task: Task, targets: Targets, where: str, first: int) -> None:
+    """Raise DataError when an item has no token that counts: its score would say nothing."""
+    if task.score != "token_accuracy" or not isinstance(targets, np.ndarray) or targets.ndim < 2:
+        return
+    empty = np.flatnonzero((targets < 0).reshape(len(targets), -1).all(1))
+    if len(empty):
+        raise DataError(
+            f"item {first + int(empty[0])} has no label that counts: all are below 0.",
+            where=where,
+            hint="Leave such items out; with score 0 before and after they would make every loss look smaller.",
+        )
 
 
 def _seconds_for_training_items(deadline: Deadline) -> float:

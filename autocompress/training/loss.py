@@ -15,7 +15,7 @@ from torch.nn import functional
 from autocompress.core.outputs import main_output
 from autocompress.core.task import Task
 from autocompress.data.named_outputs import floating, relative_distance
-from autocompress.data.task_loss import task_loss
+from autocompress.data.task_loss import classes_second, task_loss
 from autocompress.errors import TechniqueError
 
 Outputs = Mapping[str, torch.Tensor]
@@ -29,7 +29,8 @@ def loss_of(
 
     The distance is the mean over the floating outputs. That of the main output is the KL term in classification; of a
     single output of any other task it is the mean squared error, and of further outputs that error relative to the
-    variance of the teacher's. Without a loss of its own, a task with several targets has the teacher alone.
+    variance of the teacher's. Places whose label is below 0 count for nothing in the main output's. Without a loss of
+    its own, a task with several targets has the teacher alone.
 
     Raises:
         TechniqueError: when the student gives other outputs in training mode than the teacher in inference mode.
@@ -51,11 +52,28 @@ def loss_of(
         )  # fmt: skip
         terms.insert(0, soft_weight * t * t * soft)
     else:
+        main, taught = _counted(task, main, taught, targets)
         relative = relative_distance(taught, main) if terms else None
-        terms.insert(0, soft_weight * (functional.mse_loss(main, taught) if relative is None else relative))
+        terms.insert(0, soft_weight * (_squared_error(main, taught) if relative is None else relative))
     distance = terms[0] if len(terms) == 1 else torch.stack(terms).mean()
     hard = task_loss(task, outputs, targets)
     return distance if hard is None else distance + (1 - soft_weight) * hard
+
+
+def _counted(task: Task, main: torch.Tensor, taught: torch.Tensor, targets: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs of student and teacher at the places whose label is not below 0, shape `(places, classes)`.
+
+    Outputs that hold no class for each place stay as they are.
+    """
+    student, teacher = (classes_second(task, values, targets) for values in (main, taught))
+    if student is None or teacher is None or bool((targets >= 0).all()):
+        return main, taught
+    return student.movedim(1, -1)[targets >= 0], teacher.movedim(1, -1)[targets >= 0]
+
+
+def _squared_error(main: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
+    # the mean of nothing would be NaN
+    return functional.mse_loss(main, taught) if main.numel() else main.sum()
 
 
 def _as_in_inference(outputs: Outputs, teaching: Outputs) -> Outputs:

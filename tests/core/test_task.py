@@ -346,3 +346,24 @@ def test_a_built_in_score_takes_the_logits_of_several_outputs_and_one_target() -
     assert found["answer"].tolist() == [0, 1, 2]
     with pytest.raises(DataError, match=r"top1 takes one array of targets, not several \(kinds, boxes\)"):
         Task(score="top1").scores(outputs, {"kinds": np.array([0, 1, 0]), "boxes": np.ones((3, 2))})
+
+
+def test_items_without_a_label_and_labels_for_tokens_are_told_what_to_do() -> None:
+    task = Task()
+    with pytest.raises(DataError, match=r"label -100 is out of range.*Leave items without a label"):
+        task.scores(np.zeros((2, 3)), np.array([0, -100]))
+    with pytest.raises(DataError, match=r"label -100 is of no class.*Leave items without a label"):
+        Task(score="macro_f1").scores(np.zeros((2, 3)), np.array([0, -100]))
+    for outputs in (np.zeros((2, 5, 3)), np.zeros((2, 3))):
+        with pytest.raises(DataError, match=r'score="token_accuracy"'):
+            task.scores(outputs, np.zeros((2, 5), dtype=np.int64))
+
+
+def test_ignored_tokens_change_no_token_score() -> None:
+    random = np.random.default_rng(0)
+    outputs, targets = random.standard_normal((4, 6, 3)), random.integers(0, 3, (4, 6))
+    padded = np.concatenate([outputs, random.standard_normal((4, 2, 3))], axis=1)
+    ignored = np.concatenate([targets, np.full((4, 2), -100)], axis=1)
+    for name in ("token_accuracy", "negative_perplexity"):
+        task = Task(score=name)
+        assert task.value(task.scores(padded, ignored)) == pytest.approx(task.value(task.scores(outputs, targets)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -78,3 +79,56 @@ def test_more_outputs_in_training_mode_are_left_out() -> None:
     assert found == loss(Task(), {"output": LOGITS}, {"output": OTHERS})
     with pytest.raises(TechniqueError, match="does not give output 'boxes' in training mode"):
         loss(Task(), {"logits": LOGITS}, {"logits": OTHERS, "boxes": BOXES})
+
+
+IGNORED = torch.tensor([[0, -100, 2], [-100, -100, -100], [1, -1, -100]])
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "score"),
+    [
+        (torch.randn(9, 4), IGNORED.reshape(9), "top1"),
+        (torch.randn(9, 4), IGNORED.reshape(9), "macro_f1"),
+        (torch.randn(3, 3, 4), IGNORED, "token_accuracy"),
+        (torch.randn(3, 3, 3), IGNORED, "negative_perplexity"),
+        (torch.randn(3, 3, 4), IGNORED, lambda outputs, targets: outputs[:, 0, 0]),
+        (torch.randn(3, 4, 3, 1), IGNORED[..., None], lambda outputs, targets: outputs[:, 0, 0, 0]),
+    ],
+    ids=["classes", "f1", "tokens", "tokens as many as classes", "own score", "pixels"],
+)
+def test_labels_below_0_count_for_nothing(outputs: torch.Tensor, labels: torch.Tensor, score: Any) -> None:
+    task, teaching = Task(score=score), {"output": torch.randn(outputs.shape)}
+    counted = labels >= 0
+    logits = (outputs if score in ("top1", "macro_f1") or outputs.ndim == 3 else outputs.movedim(1, -1))[counted]
+    wanted = float(functional.cross_entropy(logits, labels[counted]))
+    assert loss(task, {"output": outputs}, teaching, labels, soft_weight=0.0) == pytest.approx(wanted, rel=1e-6)
+    nothing = torch.full_like(labels, -100)
+    student = outputs.clone().requires_grad_()
+    found = loss_of(task, {"output": student}, teaching, nothing, soft_weight=0.0, temperature=4.0)
+    found.backward()
+    assert float(found.detach()) == 0.0
+    assert student.grad is not None
+    assert not student.grad.any()
+
+
+def test_the_teacher_does_not_pull_at_places_whose_label_counts_for_nothing() -> None:
+    student, teacher = torch.randn(3, 3, 4, requires_grad=True), torch.randn(3, 3, 4)
+    task = Task(score="token_accuracy")
+    found = loss_of(task, {"output": student}, {"output": teacher}, IGNORED, soft_weight=1.0, temperature=4.0)
+    found.backward()
+    assert float(found.detach()) == pytest.approx(float((student.detach() - teacher)[IGNORED >= 0].square().mean()))
+    assert student.grad is not None
+    assert student.grad.any(-1).equal(IGNORED >= 0)
+    nothing = torch.full_like(IGNORED, -100)
+    student = student.detach()
+    several = {"logits": student, "other": torch.randn(3, 2)}
+    teaching = {"logits": teacher, "other": torch.randn(3, 2)}
+    for outputs, taught in (({"output": student}, {"output": teacher}), (several, teaching)):
+        assert np.isfinite(loss(task, outputs, taught, nothing))
+
+
+def test_a_regression_on_whole_numbers_stays_one() -> None:
+    task = Task(score="negative_error")
+    counts = {"output": torch.randn(6, 1)}
+    wanted = float(functional.mse_loss(counts["output"][:, 0], LABELS.float()))
+    assert loss(task, counts, counts, LABELS, soft_weight=0.0) == pytest.approx(wanted)

@@ -357,3 +357,21 @@ def test_tied_weights_stay_tied(tmp_path: Path) -> None:
     assert not torch.equal(trained[0].weight, before)
     assert model[2].weight is model[0].weight
     assert torch.equal(model[0].weight, before)
+
+
+def test_a_student_learns_tokens_without_those_whose_label_is_ignored(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    inputs = generator.standard_normal((ITEMS, 4, 6)).astype(np.float32)
+    labels = (inputs[..., 0] > 0).astype(np.int64)
+    # the second half of each item is padding, and some items for training are padding alone
+    labels[:, 2:] = -100
+    train = labels.copy()
+    train[:40] = -100
+    task = Task(test=(inputs, labels), train=(inputs, train), score="token_accuracy")
+    torch.manual_seed(0)
+    student, teacher = (nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2)) for _ in range(2))
+    hard = replace(SCHEDULE, steps=80, soft_weight=0.0, batch=8)
+    trained = recover(student, teacher, task, Example((inputs[:2],)), hard, Files(tmp_path / "training.pt"))
+    with torch.no_grad():
+        found = trained(torch.from_numpy(inputs)).numpy()
+    assert task.scores(found, labels).mean() > 0.9

@@ -108,7 +108,7 @@ CASES: Mapping[str, Case] = {
     "data_of_an_unknown_key": case(f"{RUN} --data bad/key.npz", "bad/key.npz", "'x_trian'", "Did you mean 'x_train'?"),
     "data_without_labels": case(f"{RUN} --data bad/lonely.npz", "bad/lonely.npz", "no y_test"),
     "data_that_are_no_archive": case(f"{RUN} --data bad/noise.npz", "bad/noise.npz", "not an npz file"),
-    "labels_out_of_range": without_advice(f"{RUN} --data bad/label.npz", "label", "11 is out of range", "10 classes"),
+    "labels_out_of_range": without_advice(f"{RUN} --data bad/label.npz", "label", "is out of range", "10 classes"),
     "labels_that_are_negative": case(f"{RUN} --data bad/minus.npz", "bad/minus.npz: y_test", "negative", "item 3"),
     "data_that_are_no_task": case(f"{RUN} --data tasks.py:pair", "tasks.py: pair() returned a tuple, not a Task"),
     "score_of_the_wrong_shape": case(

@@ -152,7 +152,7 @@ def _named_errors(where: str, name: str) -> Iterator[None]:
 
 @contextmanager
 def _same_weights() -> Iterator[None]:
-    """Draw the same random weights each time, without warnings that a library's initialisation will change."""
+    """Draw the same random weights each time, without a library's warnings that it will draw others."""
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(0)

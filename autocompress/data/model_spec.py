@@ -1,4 +1,4 @@
-"""Models from a spec: `file.py:callable`, `package.module:callable`, or a library's model, `torchvision:resnet18`."""
+"""Models from a spec: `file.py:callable`, `package.module:callable`, or `torchvision:resnet18`."""
 
 from __future__ import annotations
 

@@ -187,6 +187,26 @@ def test_a_half_precision_model_is_compressed_from_float32(tmp_path: Path) -> No
     run.close()
 
 
+def counted(part: torch.nn.Module, inputs: Any) -> None:
+    part.calls += 1
+
+
+def test_a_wrapped_module_in_training_mode_is_said_to_be_unwrapped_and_left_as_it_was(tmp_path: Path) -> None:
+    told: list[str] = []
+    inner = Detector().train()
+    inner.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+    inner.register_forward_pre_hook(counted)
+    run = detector(tmp_path, torch.nn.DataParallel(inner), progress=lambda event: told.append(event.sentence))
+    facts = find_facts(run)
+    assert facts.preparation[0] == "the model is taken out of DataParallel: layers are named as inside it"
+    assert facts.preparation[1].startswith("forward() changes calls in evaluation mode too")
+    assert set(facts.preparation) <= set(told)
+    assert not any(layer.name.startswith("module.") for layer in facts.layers)
+    assert all(part.training for part in inner.modules())
+    assert int(inner.calls) == 0
+    run.close()
+
+
 class BoundToFour(torch.nn.Module):
     """Takes four items at a time; the second output has them on its second axis."""
 

@@ -197,7 +197,7 @@ class TestLocalDevice(DeviceSuite):
             timeout=60,
             check=False,
         )
-        assert done.stdout.split() == ["1", "True"]
+        assert done.stdout.split() == ["1", "True"], done.stderr
 
     def test_the_feed_of_a_measurement_is_not_left_behind(
         self, mlp: Exported, tmp_path: Path, brief_profile: Profile, monkeypatch: pytest.MonkeyPatch

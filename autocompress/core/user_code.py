@@ -50,10 +50,10 @@ class Line:
 def line_of(error: BaseException) -> Line | None:
     """The deepest line of an error's traceback that is the user's; of a syntax error the line that has it."""
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
-        return _line(error.filename, error.lineno)
+        return line_at(error.filename, error.lineno)
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if frame.lineno and _is_the_users(frame.filename):
-            return _line(frame.filename, frame.lineno)
+        if frame.lineno and is_the_users(frame.filename):
+            return line_at(frame.filename, frame.lineno)
     return None
 
 
@@ -66,8 +66,8 @@ def definition_of(function: Any) -> Line | None:
     methods = [getattr(type(function), name, None) for name in ("__call__", "forward")]
     codes = [code for one in (function, *methods) if (code := getattr(one, "__code__", None)) is not None]
     for code in codes:
-        if _is_the_users(code.co_filename):
-            return _line(code.co_filename, _header(code.co_filename, code.co_firstlineno))
+        if is_the_users(code.co_filename):
+            return line_at(code.co_filename, _header(code.co_filename, code.co_firstlineno))
     return None
 
 
@@ -116,12 +116,14 @@ def _header(file: str, number: int) -> int:
     return number
 
 
-def _line(file: str, number: int) -> Line:
+def line_at(file: str, number: int) -> Line:
+    """The line of a file, with its text."""
     # the colon of a definition's header would end the sentence
     return Line(file, number, linecache.getline(file, number).strip().removesuffix(":"))
 
 
-def _is_the_users(file: str) -> bool:
+def is_the_users(file: str) -> bool:
+    """True for a file of the user: not ours, the standard library's or an installed package's."""
     if file.startswith("<"):
         return file.startswith(TYPED_IN)
     path = Path(file).resolve()

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import linecache
 import re
-import sysconfig
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
+from autocompress.core.code_hash import OURS
+from autocompress.core.user_code import OF_PACKAGES, SHOWN, is_the_users, line_at
+
 # a line of a stack in the form in which Python prints it, as torch.fx keeps one with every node
 PRINTED = re.compile(r'File "([^"]+)", line (\d+)')
-PACKAGE = str(Path(__file__).resolve().parents[1])
-STANDARD_LIBRARY = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")})
-INSTALLED = ("site-packages", "dist-packages")
 # packages that run the user's code; other installed ones, such as transformers, hold models
 MACHINERY = ("torch", "onnx", "onnxscript", "onnx_ir", "torch_pruning", "numpy")
 
@@ -27,12 +25,11 @@ def user_line(error: BaseException) -> str:
     code is installed, the innermost frame of the package that holds the model is named. Empty where there is none.
     """
     places = [place for cause in causes_of(error) for place in _places(cause)]
-    for kind in (_is_own, _is_model):
+    for kind in (is_the_users, _is_model):
         found = [place for place in places if kind(place[0])]
         if found:
-            file, line = found[-1]
-            code = linecache.getline(file, line).strip()
-            return f"{_short(file)}, line {line}" + (f" ({code[:100]})" if code else "")
+            line = line_at(*found[-1])
+            return f"{line.place} ({line.text[:SHOWN]})" if line.text else line.place
     return ""
 
 
@@ -54,20 +51,7 @@ def _places(error: BaseException) -> Iterator[tuple[str, int]]:
 
 
 def _is_model(file: str) -> bool:
-    """True for the user's files and for installed packages that may hold models."""
-    if file.startswith("<") or file.startswith(PACKAGE):
-        return False
+    """True for a file of an installed package that may hold models."""
     parts = Path(file).parts
-    for folder in INSTALLED:
-        if folder in parts:
-            return parts[parts.index(folder) + 1] not in MACHINERY
-    return not file.startswith(STANDARD_LIBRARY)
-
-
-def _is_own(file: str) -> bool:
-    return _is_model(file) and not set(INSTALLED) & set(Path(file).parts)
-
-
-def _short(file: str) -> str:
-    path = Path(file)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
+    folder = next((folder for folder in OF_PACKAGES if folder in parts), None)
+    return folder is not None and parts[parts.index(folder) + 1] not in (*MACHINERY, OURS)

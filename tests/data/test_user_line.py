@@ -72,7 +72,7 @@ def nets(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     ("name", "inputs", "layer", "code", "advice"),
     [
         ("Packed", SEQUENCES, "layer 'recurrent' (LSTM)", "return self.recurrent(packed)[1][0][-1]", "padded batch"),
-        ("Branching", (VALUES,), "model (Branching)", "if values.sum() > 0:", "use torch.where"),
+        ("Branching", (VALUES,), "model (Branching)", "if values.sum() > 0", "use torch.where"),
         ("Untranslated", (VALUES,), "layer 'layers.1' (Bessel)", "return torch.special.bessel_j0(values)", "Replace"),
     ],
 )

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from autocompress.core.aggregate import AGGREGATES, WITHOUT_LABEL, Aggregate, first_output
 from autocompress.core.code_hash import code_hash
+from autocompress.core.data_sources import as_source
 from autocompress.core.score_bounds import RATE, Bounds, as_bounds
-from autocompress.core.source import Array, DatasetSource, Split, as_source, third, to_array, whole
+from autocompress.core.source import Array, DatasetSource, Split, third, to_array, whole
 from autocompress.core.targets import Targets, arrays_in, rows_in
 from autocompress.core.user_code import definition_of, kind_of, raised_by_user, with_line
 from autocompress.errors import DataError

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from autocompress.core.data_check import DataCheck, Overlap
+from autocompress.core.data_sources import equal_batches
 from autocompress.core.item_hashes import HashedSource, input_hashes, target_hashes
-from autocompress.core.source import Source, equal_batches, whole
+from autocompress.core.source import Source, whole
 from autocompress.core.targets import arrays_in
 from autocompress.core.task import Task
 from autocompress.errors import DataError

@@ -12,8 +12,9 @@ from onnx import helper
 from torch import nn
 
 from autocompress.core.artifact import Artifact
+from autocompress.core.data_sources import as_source
 from autocompress.core.runtime import Example, Runtime
-from autocompress.core.source import Array, Inputs, Source, as_source
+from autocompress.core.source import Array, Inputs, Source
 
 CLASSES = 5
 VOCABULARY = 40

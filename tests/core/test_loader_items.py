@@ -22,7 +22,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from autocompress.core.source import as_source
+from autocompress.core.data_sources import as_source
 from autocompress.core.task import Task
 from autocompress.errors import DataError
 

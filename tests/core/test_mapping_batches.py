@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from autocompress.core.source import Source, as_source
+from autocompress.core.data_sources import as_source
+from autocompress.core.source import Source
 from autocompress.core.task import Task
 from autocompress.errors import DataError
 

@@ -19,8 +19,9 @@ from torch.utils.data import (
 )
 
 from autocompress.core.artifact import Artifact, TensorSpec
+from autocompress.core.data_sources import as_source
 from autocompress.core.runtime import align, feeds
-from autocompress.core.source import ArraySource, Source, Split, as_source, split_batch, third, to_array, whole
+from autocompress.core.source import ArraySource, Source, Split, split_batch, third, to_array, whole
 from autocompress.core.task import Task
 from autocompress.errors import DataError
 from autocompress.testing.python_processes import run_python

@@ -88,8 +88,8 @@ class Task:
                     where="score_bounds",
                     hint="Leave them out.",
                 )
-            fixed = SCORE_BOUNDS.get(self.score) if isinstance(self.score, str) else None
-            object.__setattr__(self, "score_bounds", as_bounds(self.score_bounds, self.score_name, fixed))
+            declared = as_bounds(self.score_bounds, self.score_name, self._named_bounds)
+            object.__setattr__(self, "score_bounds", declared)
 
     @property
     def validation(self) -> Split | None:
@@ -177,8 +177,12 @@ class Task:
     @property
     def bounds(self) -> Bounds | None:
         """The least and the greatest value of an item's score, None where they are not known."""
-        fixed = SCORE_BOUNDS.get(self.score) if isinstance(self.score, str) else None
-        return self.score_bounds or fixed
+        return self.score_bounds or self._named_bounds
+
+    @property
+    def _named_bounds(self) -> Bounds | None:
+        """The bounds that a score known by name has of its own."""
+        return SCORE_BOUNDS.get(self.score) if isinstance(self.score, str) else None
 
     def columns(self, outputs: Any, targets: Targets) -> dict[str, NDArray[np.float64]]:
         """The `score` of each item and, in classification, its predicted class `answer` and its `label`."""

@@ -425,19 +425,16 @@ def _only_json(as_json: bool) -> Iterator[None]:
 
 
 def _specs(texts: list[str] | None) -> Any:
-    if not texts:
-        return None
-    from autocompress.core.artifact import TensorSpec
+    from autocompress.core.artifact import TensorSpec, input_name
 
-    return tuple(TensorSpec.parse(text, "input" if i == 0 else f"input_{i}") for i, text in enumerate(texts))
+    return tuple(TensorSpec.parse(text, input_name(place)) for place, text in enumerate(texts or ())) or None
 
 
 def _shapes(texts: list[str] | None) -> tuple[TensorSpec, ...]:
     """The shapes that a file is timed at; a dtype that is not given is the file's."""
-    from autocompress.core.artifact import TensorSpec
+    from autocompress.core.artifact import TensorSpec, input_name
 
-    names = ("input" if i == 0 else f"input_{i}" for i in range(len(texts or ())))
-    return tuple(TensorSpec.parse(text, name, default_dtype="") for text, name in zip(texts or (), names, strict=True))
+    return tuple(TensorSpec.parse(text, input_name(place), default_dtype="") for place, text in enumerate(texts or ()))
 
 
 def _named(**options: Any) -> dict[str, str]:

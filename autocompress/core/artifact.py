@@ -20,6 +20,11 @@ UNNAMED = re.compile(r"input(_[0-9]+)?")
 ADVISED_SIZE = 128
 
 
+def input_name(place: int) -> str:
+    """The name of an input that has none of its own, by its place from 0: `input`, `input_1`, ..."""
+    return f"input_{place}" if place else "input"
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """Name, dtype and shape of an input or output; None stands for a free dimension.

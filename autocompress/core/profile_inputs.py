@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autocompress.core.artifact import TensorSpec
+from autocompress.core.artifact import TensorSpec, input_name
 from autocompress.errors import ProfileError
 
 FORM = "Write input_ids: [1, 128], the batch first, or input_ids: 1x128:int64."
@@ -23,10 +23,7 @@ def parse_inputs(given: Any) -> tuple[TensorSpec, ...]:
         return tuple(_named(str(name), shape) for name, shape in given.items())
     if not isinstance(given, list | tuple) or not all(isinstance(text, str) for text in given):
         raise ProfileError(f"are no shapes by name: {given!r}.", where="inputs", hint=FORM)
-    return tuple(
-        TensorSpec.parse(text, "input" if place == 0 else f"input_{place}", where=f"inputs.{place}")
-        for place, text in enumerate(given)
-    )
+    return tuple(TensorSpec.parse(text, input_name(place), where=f"inputs.{place}") for place, text in enumerate(given))
 
 
 def _named(name: str, shape: Any) -> TensorSpec:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from autocompress.core.artifact import Artifact, TensorSpec
+from autocompress.core.artifact import Artifact, TensorSpec, input_name
 from autocompress.core.source import Array, ArraySource, Inputs, Split, whole
 from autocompress.core.targets import Targets, rows_in
 from autocompress.errors import DataError, ExportError, raised_as
@@ -36,8 +36,7 @@ class Example:
         """The arrays, by the names that the artifact's inputs will have."""
         if isinstance(self.inputs, dict):
             return dict(self.inputs)
-        names = ["input", *(f"input_{i}" for i in range(1, len(self.inputs)))]
-        return dict(zip(names, self.inputs, strict=True))
+        return {input_name(place): array for place, array in enumerate(self.inputs)}
 
     @property
     def by_name(self) -> bool:

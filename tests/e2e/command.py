@@ -110,6 +110,14 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def command_line(pid: int) -> bytes:
+    """The command line of a process, its parts ended by zeros; empty when it is gone (Linux)."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
 def alive(pid: int) -> bool:
     """True when the process is there and no zombie (Linux)."""
     try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import pytest
 
@@ -10,6 +13,10 @@ import pytest
 # wait for one another; set before torch is imported
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # the locks that keep measurements apart lie in the temporary folder: the tests of one worker need not wait for
+    # those of another, since no figure of theirs is reported
+    os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="autocompress-tests-")
+    atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 
 # suites are not test files by name; their assertions should explain themselves all the same
 pytest.register_assert_rewrite("autocompress.testing", "pruned_at_random")

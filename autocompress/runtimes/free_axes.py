@@ -164,7 +164,7 @@ def name_axes(model: onnx.ModelProto, module: nn.Module, example: Example, axes:
 def _united(module: nn.Module, example: Example, symbols: Mapping[str, list[Axis]]) -> dict[str, list[Axis]]:
     """All axes by each symbol; symbols of one size that the module only takes together have the same ones."""
     united = dict(symbols)
-    for symbol, axes in symbols.items():
+    for axes in symbols.values():
         size = _size(example, axes[0])
         alike = [other for other, theirs in symbols.items() if _size(example, theirs[0]) == size]
         if len(alike) > 1 and next(at_other_sizes(module, example, axes), None) is None:

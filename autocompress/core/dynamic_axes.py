@@ -87,17 +87,21 @@ def _named(name: str, axes: Any) -> dict[Axis, str]:
     named = axes if isinstance(axes, Mapping) else dict.fromkeys(axes, "") if isinstance(axes, list | tuple) else None
     if named is None or not all(type(place) is int for place in named):
         raise _unreadable({name: axes})
-    for label in named.values():
-        if not isinstance(label, str) or not (label.isidentifier() or label == ""):
-            raise UsageError(f"{label!r} is no name of an axis.", where="dynamic", hint=FORM)
-    return {(name, place): label for place, label in named.items()}
+    return {(name, place): _label(label) for place, label in named.items()}
+
+
+def _label(label: Any) -> str:
+    # the first axis of every input and what follows it have the name of the batch
+    if not isinstance(label, str) or label == "batch" or not (label.isidentifier() or label == ""):
+        raise UsageError(f"{label!r} is no name of an axis.", where="dynamic", hint=FORM)
+    return label
 
 
 def _from_text(text: str) -> tuple[Axis, str]:
     found = TEXT.fullmatch(text.strip())
     if found is None:
         raise _unreadable(text)
-    return (found[1], int(found[2])), found[3] or ""
+    return (found[1], int(found[2])), _label(found[3] or "")
 
 
 def _unreadable(given: Any) -> UsageError:

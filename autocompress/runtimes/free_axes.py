@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import onnx
 import torch
@@ -131,7 +131,7 @@ def name_axes(model: onnx.ModelProto, module: nn.Module, example: Example, axes:
     together.
 
     Raises:
-        ExportError: when a declared axis became a constant.
+        ExportError: when a declared axis became a constant, or one axis was declared with two names.
     """
     dims = {
         (value.name, place): dim
@@ -174,19 +174,29 @@ def _united(module: nn.Module, example: Example, symbols: Mapping[str, list[Axis
 
 
 def _names(symbols: Mapping[str, Sequence[Axis]], example: Example) -> dict[str, str]:
+    """A name for each symbol: the declared one, else what its axis is."""
     declared = example.dynamic.declared or {}
     names: dict[tuple[Axis, ...], str] = {}
-    for axes in symbols.values():
-        if tuple(axes) in names:
-            continue
-        name, place = axes[0]
-        rank = example.arrays[name].ndim
-        kind = IMAGE[place - rank + 2] if rank >= IMAGE_RANK and place >= rank - 2 else SEQUENCE
-        wanted = next((declared[axis] for axis in axes if declared.get(axis)), kind)
-        taken = set(names.values())
-        choices = (wanted, f"{name}_{wanted}", *(f"{name}_{wanted}_{number}" for number in range(2, len(symbols) + 2)))
-        names[tuple(axes)] = next(choice for choice in choices if choice not in taken)
+    for axes in map(tuple, symbols.values()):
+        chosen = list(dict.fromkeys(declared[axis] for axis in axes if declared.get(axis)))
+        if len(chosen) > 1:
+            listed = ", ".join(f"{name}:{place}" for name, place in axes)
+            raise ExportError(
+                f"the axes {listed} are one to the model, and have different names: {', '.join(chosen)}.",
+                where="dynamic",
+                hint="Give them one name.",
+            )
+        names.setdefault(axes, chosen[0] if chosen else _free_name(axes[0], example, names.values()))
     return {symbol: names[tuple(axes)] for symbol, axes in symbols.items()}
+
+
+def _free_name(axis: Axis, example: Example, taken: Collection[str]) -> str:
+    name, place = axis
+    rank = example.arrays[name].ndim
+    kind = IMAGE[place - rank] if rank >= IMAGE_RANK and place >= rank - len(IMAGE) else SEQUENCE
+    taken = {*taken, *(example.dynamic.declared or {}).values()}
+    numbered = (f"{name}_{kind}_{number}" for number in range(2, len(taken) + 3))
+    return next(choice for choice in (kind, f"{name}_{kind}", *numbered) if choice not in taken)
 
 
 def axes_by_name(specs: Sequence[TensorSpec]) -> dict[str, list[Axis]]:

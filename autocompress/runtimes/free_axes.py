@@ -14,6 +14,7 @@ from autocompress.core.dynamic_axes import Axis
 from autocompress.core.runtime import Example
 from autocompress.data.module import call
 from autocompress.errors import AutocompressError, ExportError, ModelError
+from autocompress.runtimes.onnx_export import tracking
 
 SEQUENCE, IMAGE = "sequence", ("height", "width")
 # rank of inputs whose last axes are height and width
@@ -95,13 +96,16 @@ def _other_sizes(example: Example, axes: Sequence[Axis]) -> Sequence[int]:
 def _require_moved(module: nn.Module, example: Example, stuck: Sequence[Axis]) -> None:
     for axis in stuck:
         size = _other_sizes(example, [axis])[0]
+        entered: list[str] = []
         try:
-            call(module, example.with_sizes({axis: size}))
+            with tracking(module, entered):
+                call(module, example.with_sizes({axis: size}))
         except ModelError as error:
+            layer = f"layer {entered[-1]!r} ({type(module.get_submodule(entered[-1])).__name__})" if entered else ""
             raise ExportError(
                 f"axis {axis[1]} of input {axis[0]!r} cannot be free: with {size} in place of "
                 f"{_size(example, axis)} the model {error.message}",
-                where=error.where,
+                where=", ".join(filter(None, (error.where, layer))),
                 hint=_along(module, example, axis) or "Leave this axis out of dynamic=.",
             ) from error
 

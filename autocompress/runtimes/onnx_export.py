@@ -100,7 +100,7 @@ def _export(
         with (
             inference_mode_of(module),
             quiet("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch.fx.experimental.symbolic_shapes"),
-            _tracking(module, entered),
+            tracking(module, entered),
             _uncollected(),
             _signatures_kept(),
         ):
@@ -202,7 +202,7 @@ def _layer_name(path: str) -> str:
 
 
 @contextlib.contextmanager
-def _tracking(module: nn.Module, entered: list[str]) -> Iterator[None]:
+def tracking(module: nn.Module, entered: list[str]) -> Iterator[None]:
     """Track the names of the layers being executed; after an error the last one is where tracing stopped."""
     handles = []
     for name, part in module.named_modules():

@@ -29,7 +29,8 @@ from autocompress.core.task import Task
 from autocompress.core.tools import Tools
 from autocompress.data.copies import as_compressed
 from autocompress.data.data_spec import load_data
-from autocompress.data.example_inputs import as_task, example_for
+from autocompress.data.example_inputs import as_task, example_for, specs_in
+from autocompress.data.input_shapes import timed_examples
 from autocompress.data.model_columns import for_model
 from autocompress.data.preparation import prepared
 from autocompress.data.repeated_items import TRAIN_SECONDS, find_repeats, hashed, require_stable
@@ -117,6 +118,10 @@ def open_run(
     require_layers(names_of_layers, profile.keep_float, "keep_float")
     task = load_data(data) if isinstance(data, str) else as_task(data)
     task, left_out = for_model(task, model, inputs)
+    if specs_in(inputs):
+        # shapes in a call go before those of the profile, for timing too
+        profile = profile.with_inputs(specs_in(inputs))
+        inputs = profile.inputs
     example = example_for(model, task, inputs, profile.inputs, outputs)
     model, differing = as_compressed(model, example)
     preparation = (*changed, *differing)
@@ -128,6 +133,7 @@ def open_run(
     with scratch("baseline") as folder:
         # errors in model or data show here, before anything in the run's folder is changed
         builder.export_baseline(folder)
+        timed = timed_examples(builder.baseline, profile, example)
         # before the user's functions run, which may keep a state of their own
         identity = identity_of(profile, task, builder.baseline, tools)
         if task is not None:
@@ -146,7 +152,7 @@ def open_run(
         progress(Event("data", sentence))
     task = None if task is None else replace(task, left_out=check.left_out)
     record.release_dead_claims()
-    measurer = Measurer(tools.device, profile, task, example, builder.baseline)
+    measurer = Measurer(tools.device, profile, task, timed, builder.baseline)
     deadline = replace(deadline, spent_before=record.elapsed)
     run = Run(
         profile, task, example, tools, workspace, builder, measurer, record, deadline, progress, check, preparation
@@ -278,6 +284,8 @@ def identity_of(profile: Profile, task: Task | None, baseline: Artifact, tools: 
     declared = json.dumps(
         [str(profile.device), str(profile.runtime), str(profile.protocol), profile.confidence]
         + [str(layers) for layers in (profile.ignore, profile.keep_float) if layers]
+        # files are timed at these
+        + [str(one_set) for one_set in profile.input_sets.values() if one_set]
     )
     return {
         "model": baseline.hash,

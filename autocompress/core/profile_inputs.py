@@ -73,7 +73,8 @@ def ordered(sets: Iterable[InputSet]) -> tuple[InputSet, ...]:
 def names_of(sets: Sequence[InputSet]) -> tuple[str, ...]:
     """A name for each of several sets, the sizes of the inputs whose shapes differ.
 
-    A single set has the empty name. `1x32` where all of these have the same shape in each set, else `input_ids=1x32, image=1x3x8x8`.
+    A single set has the empty name. It is `1x32` where all of these have the same shape in each set, else
+    `input_ids=1x32, image=1x3x8x8`.
     """
     if len(sets) < 2:
         return ("",) * len(sets)

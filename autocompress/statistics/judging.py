@@ -35,8 +35,8 @@ def judge(
 ) -> Verdict:
     """Judge a measurement: one finding per budget, and per set of input shapes for what is timed.
 
-    `shapes` names these sets. The largest shapes are named last. All findings have to be met, so each may be judged at the full error probability:
-    an intersection-union test (Berger 1982) has no larger one.
+    `shapes` names these sets, the largest last. All findings have to be met, so each may be judged at the full error
+    probability: an intersection-union test (Berger 1982) has no larger one.
 
     Each bound is one-sided at `alpha`; `accuracy_alpha` replaces it for accuracy, where several looks at the same
     items share one error probability. Bounds on time are taken over the loads of the file, those on memory over

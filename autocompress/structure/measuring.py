@@ -127,7 +127,8 @@ class StructureMeasurer:
 def _share_of_latency(measurement: Measurement, profile: Profile) -> float:
     """Latency as a share of the baseline's.
 
-    It is the largest share at any input shapes where the budget is a share. Otherwise it is the share at the largest shapes, since these bind.
+    It is the largest share at any input shapes where the budget is a share. Otherwise it is the share at the largest
+    shapes, since these bind.
     """
     relative = any(budget.metric == "latency_ms" and budget.relative for budget in profile.budgets)
     every = (measurement, *(measurement.smaller.values() if relative else ()))

@@ -52,6 +52,7 @@ def autocompress(
     *,
     inputs: Any = None,
     outputs: str | Sequence[str] = (),
+    dynamic: Any = None,
     out: str | Path = DEFAULT_FOLDER,
     budgets: Mapping[str, float | str] | None = None,
     objective: str | None = None,
@@ -72,6 +73,8 @@ def autocompress(
         inputs: example inputs where no data give them: an array or tensor with a batch axis, a tuple or dict of
             them, or a spec such as `1x3x32x32:float32`.
         outputs: names of the model's outputs that ship, in this order, or paths to several; all where it is left out.
+        dynamic: axes that must be free in the file beside the batch: `{"input_ids": {1: "sequence"}}`, or `()` for
+            none. Left out, axes of tokens, masks, features over time and audio are free where the model allows it.
         out: the run's folder. What an earlier run left there moves to `previous/`.
         budgets: replace the profile's budgets of the same metrics: `{"latency_ms": "0.5x"}`.
         objective: replaces the profile's: `effort`, `latency`, `size`, `accuracy`, `serving_cost`.
@@ -94,6 +97,7 @@ def autocompress(
         data,
         inputs=inputs,
         outputs=outputs,
+        dynamic=dynamic,
         out=out,
         max_time=max_time,
         resume=resume,
@@ -126,6 +130,7 @@ def explain(
     *,
     inputs: Any = None,
     outputs: str | Sequence[str] = (),
+    dynamic: Any = None,
     budgets: Mapping[str, float | str] | None = None,
     objective: str | None = None,
     ignore: Sequence[str] = (),
@@ -149,6 +154,7 @@ def explain(
             data,
             inputs=inputs,
             outputs=outputs,
+            dynamic=dynamic,
             out=folder,
             progress=progress,
         )
@@ -177,6 +183,7 @@ def apply_plan(
     *,
     inputs: Any = None,
     outputs: str | Sequence[str] = (),
+    dynamic: Any = None,
     out: str | Path = DEFAULT_FOLDER,
     budgets: Mapping[str, float | str] | None = None,
     ignore: Sequence[str] = (),
@@ -193,7 +200,7 @@ def apply_plan(
     target = declared(profile, budgets, None, ignore, keep_float)
     tools_of(target).require_possible(plan)
     progress(Event("baseline", "exporting the model"))
-    run = open_run(model, target, data, inputs=inputs, outputs=outputs, out=out, progress=progress)
+    run = open_run(model, target, data, inputs=inputs, outputs=outputs, dynamic=dynamic, out=out, progress=progress)
     try:
         baseline = measure_baseline(run)
         facts = find_facts(run)

@@ -14,6 +14,7 @@ from torch import nn
 
 from autocompress.core.artifact import Artifact
 from autocompress.core.device import Device
+from autocompress.core.dynamic_axes import ALL_FIXED
 from autocompress.core.facts import Facts, LayerFact
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import Example, Runtime, exported
@@ -45,7 +46,7 @@ def probe_multiple(facts: Facts, finish: Finish, runtime: Runtime, device: Devic
     tried = {multiple: width for multiple, width in widths.items() if width}
     wanted = sorted({width + step for multiple, width in tried.items() for step in (0, multiple)})
     inputs = np.random.default_rng(0).standard_normal((8, *layer.input_shape)).astype(np.float32)
-    example = Example((inputs[:1],))
+    example = Example((inputs[:1],), dynamic=ALL_FIXED)
     with scratch("multiple") as folder:
         try:
             artifacts = [

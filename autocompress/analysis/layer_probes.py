@@ -18,6 +18,7 @@ from autocompress.analysis.layer_microbenchmarks import (
 )
 from autocompress.analysis.probe_measuring import Pair, ProbeMeasurer, Tried, tried, with_figures
 from autocompress.core.artifact import Artifact
+from autocompress.core.dynamic_axes import ALL_FIXED
 from autocompress.core.facts import Facts
 from autocompress.core.plan import Setting
 from autocompress.core.probes import MicrobenchmarkProbe, Probe, Probes
@@ -78,7 +79,7 @@ def _run(
         name: generator.standard_normal((CALIBRATION_ITEMS, *shape)).astype(np.float32)
         for name, shape in inputs.items()
     }
-    example = Example({name: array[:1] for name, array in items.items()})
+    example = Example({name: array[:1] for name, array in items.items()}, dynamic=ALL_FIXED)
     split = Example(dict(items)).as_split("random values")
     with scratch("probe") as folder:
         try:

@@ -48,6 +48,14 @@ Outputs = Annotated[
     list[str] | None,
     typer.Option("--output", help="Output of the model that ships; repeatable. Without it all ship.", metavar="NAME"),
 ]
+Dynamic = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dynamic",
+        help="Axis that must be free in the file, input_ids:1=sequence; repeatable; none frees the batch alone.",
+        metavar="AXIS",
+    ),
+]
 OutDir = Annotated[Path, typer.Option("--out", help="Folder of the run.", metavar="DIR")]
 Objective = Annotated[
     str | None, typer.Option("--objective", help="effort, latency, size, accuracy or serving_cost.", metavar="NAME")

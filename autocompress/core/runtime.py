@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from autocompress.core.artifact import Artifact, TensorSpec, input_name
+from autocompress.core.dynamic_axes import Axis, DynamicAxes
 from autocompress.core.source import Array, ArraySource, Inputs, Split, whole
 from autocompress.core.targets import Targets, rows_in
 from autocompress.errors import DataError, ExportError, raised_as
@@ -25,11 +26,12 @@ class Example:
     """Example inputs of a model, with a batch axis first.
 
     They are arrays in the order of the model's arguments, or by argument name. `outputs` names the outputs of the model
-    that count, or paths to several of them; empty for all.
+    that count, or paths to several of them; empty for all. `dynamic` says which axes are to stay free in a file.
     """
 
     inputs: Inputs
     outputs: tuple[str, ...] = ()
+    dynamic: DynamicAxes = field(default_factory=DynamicAxes)
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -56,6 +58,13 @@ class Example:
             named = {name: array[take] if array.ndim else array for name, array in self.inputs.items()}
             return replace(self, inputs=named)
         return replace(self, inputs=tuple(array[take] if array.ndim else array for array in self.inputs))
+
+    def with_sizes(self, sizes: Mapping[Axis, int]) -> Example:
+        """The example with other sizes in these axes: the first entries, repeated as often as needed."""
+        arrays = self.arrays
+        for (name, place), size in sizes.items():
+            arrays[name] = arrays[name].take(np.arange(size) % arrays[name].shape[place], axis=place)
+        return replace(self, inputs=arrays if self.by_name else tuple(arrays.values()))
 
     def as_split(self, name: str = "example") -> Split:
         """The items as calibration data, with placeholder targets."""
@@ -107,12 +116,13 @@ class Runtime(ABC):
     ) -> Artifact:
         """Export the module in inference mode to an artifact at `destination`.
 
-        The batch is free where the module allows it. The module is left as it was. The nodes of layers that
+        The batch is free where the module allows it, and so are the axes that `example.dynamic` asks for or that are
+        tried by its policy. The module is left as it was. The nodes of layers that
         `keep_float` names are marked in the artifact, and quantization leaves them in float.
 
         Raises:
-            ExportError: when it cannot be exported (the layer is named), the artifact computes other values, or the
-                nodes of one of the layers to keep in float cannot be told apart in it.
+            ExportError: when it cannot be exported (the layer is named), the artifact computes other values, a declared
+                axis cannot be free, or the nodes of one of the layers to keep in float cannot be told apart in it.
         """
 
     @abstractmethod

@@ -18,6 +18,7 @@ from autocompress.core.budget import parse_budgets
 from autocompress.core.code_hash import code_hash
 from autocompress.core.data_check import DataCheck
 from autocompress.core.device import require_described
+from autocompress.core.dynamic_axes import DynamicAxes
 from autocompress.core.layer_patterns import require_layers
 from autocompress.core.outputs import main_output
 from autocompress.core.profile import Profile, load_profile
@@ -96,6 +97,7 @@ def open_run(
     *,
     inputs: Any = None,
     outputs: str | Sequence[str] = (),
+    dynamic: Any = None,
     out: str | Path = DEFAULT_FOLDER,
     max_time: str | float | None = None,
     resume: bool = False,
@@ -104,7 +106,8 @@ def open_run(
 ) -> Run:
     """Check all inputs, export the model, and open the run's folder and record.
 
-    `outputs` are those that ship, all where it is empty. `prepared` and `as_compressed` say of which
+    `outputs` are those that ship, all where it is empty. `dynamic` are the axes that must be free, see
+    `DynamicAxes.parse`. `prepared` and `as_compressed` say of which
     modules a copy is compressed.
     `named` are the texts that named the inputs, for `autocompress resolve` to find the data again.
 
@@ -112,6 +115,7 @@ def open_run(
         AutocompressError: when something given cannot be used.
     """
     deadline = Deadline.start(parse_duration(max_time))
+    axes = DynamicAxes.parse(dynamic)
     model, changed = prepared(model)
     names_of_layers = [name for name, _ in model.named_modules()]
     require_layers(names_of_layers, profile.ignore, "ignore")
@@ -123,6 +127,8 @@ def open_run(
         profile = profile.with_inputs(specs_in(inputs))
         inputs = profile.inputs
     example = example_for(model, task, inputs, profile.inputs, outputs)
+    example = replace(example, dynamic=replace(axes, varying=example.dynamic.varying))
+    axes.require_in(example.arrays)
     model, differing = as_compressed(model, example)
     preparation = (*changed, *differing)
     tools = tools_of(profile)

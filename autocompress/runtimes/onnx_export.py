@@ -7,13 +7,14 @@ import contextlib
 import functools
 import gc
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import onnx
 import torch
 from torch import nn
 
+from autocompress.core.dynamic_axes import Axis
 from autocompress.core.layer_patterns import matches_pattern, parts_of
 from autocompress.core.runtime import Example
 from autocompress.data.module import FlatModule, call, first_line, inference_mode_of, place_of
@@ -28,16 +29,23 @@ OUTSIDE, INSIDE = ".outside", ".inside"
 DECIDES_BY_VALUES = ("GuardOnDataDependentSymNode", "DataDependentOutputException")
 
 
-def export_graph(module: nn.Module, example: Example, output_names: tuple[str, ...]) -> onnx.ModelProto:
+def export_graph(
+    module: nn.Module, example: Example, output_names: tuple[str, ...], axes: Collection[Axis] = ()
+) -> onnx.ModelProto:
     """Export the module as an ONNX graph, with a free batch where the module allows one.
 
-    Otherwise the batch is fixed to the example's.
+    Otherwise the batch is fixed to the example's. `axes` are tried as free ones, and only with a free batch.
 
     Raises:
         ExportError: when it cannot be exported; the layer is named.
     """
     # the exporter would take a batch of one for a constant
     free = example.with_batch(max(2, example.batch))
+    if axes:
+        model = _export(module, free, output_names, free_batch=True, axes=axes)
+        if not _has_free_batch(model, module, free):
+            raise ExportError("takes one batch size only, so no other axis is free.", where="model")
+        return model
     try:
         model = _export(module, free, output_names, free_batch=True)
     except ExportError:
@@ -70,12 +78,23 @@ def _has_free_batch(model: onnx.ModelProto, module: nn.Module, example: Example)
     )
 
 
-def _export(module: nn.Module, example: Example, output_names: tuple[str, ...], *, free_batch: bool) -> onnx.ModelProto:
+def _export(
+    module: nn.Module,
+    example: Example,
+    output_names: tuple[str, ...],
+    *,
+    free_batch: bool,
+    axes: Collection[Axis] = (),
+) -> onnx.ModelProto:
     tensors = example.tensors()
     place = place_of(module)
     flat = FlatModule(module, example)
     flat.training = module.training
-    dims = tuple({0: torch.export.Dim.AUTO} if free_batch and t.ndim else None for t in tensors.values())
+    batches = [(name, 0) for name, tensor in tensors.items() if free_batch and tensor.ndim]
+    dims = tuple(
+        {place: torch.export.Dim.AUTO for found, place in (*batches, *axes) if found == name} or None
+        for name in tensors
+    )
     entered: list[str] = []
     try:
         with (

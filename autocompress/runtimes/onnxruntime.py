@@ -16,10 +16,20 @@ import torch
 from onnx import numpy_helper
 
 from autocompress.core.artifact import Artifact
+from autocompress.core.dynamic_axes import Axis
 from autocompress.core.runtime import Contents, Example, Runtime, Session, align
 from autocompress.core.source import Array
 from autocompress.data.module import call, first_line
 from autocompress.errors import ExportError, RuntimeFailureError
+from autocompress.runtimes.free_axes import (
+    at_other_sizes,
+    axes_by_name,
+    is_varying,
+    movable_axes,
+    name_axes,
+    require_undeclared,
+    without_ones,
+)
 from autocompress.runtimes.onnx_export import export_graph, nodes_of
 from autocompress.runtimes.onnx_file import compact, describe, load_model, mark_float, save_model, weight_labels
 from autocompress.system.scratch import scratch
@@ -83,7 +93,30 @@ class OnnxRuntime(Runtime):
     ) -> Artifact:
         """See `Runtime.export`."""
         expected = call(module, example)
-        artifact = _export(module, example, tuple(expected), destination, keep_float)
+        axes = movable_axes(module, example)
+        while axes:
+            try:
+                artifact = self._exported(module, example, expected, destination, keep_float, axes)
+                differing = self._differing_axes(artifact, module, example)
+            except (ExportError, RuntimeFailureError) as error:
+                require_undeclared(example, error)
+                break
+            if not differing:
+                return artifact
+            axes = tuple(axis for axis in axes if axis not in differing)
+        return self._exported(module, example, expected, destination, keep_float)
+
+    def _exported(
+        self,
+        module: torch.nn.Module,
+        example: Example,
+        expected: Mapping[str, torch.Tensor],
+        destination: Path,
+        keep_float: Sequence[str],
+        axes: Sequence[Axis] = (),
+    ) -> Artifact:
+        """The artifact with these axes free where torch finds nothing against it, compared with the module."""
+        artifact = _export(module, example, tuple(expected), destination, keep_float, axes)
         session = self.load(artifact, threads=1, options={})
         _check_parity(session, artifact, example, expected)
         if artifact.fixed_batch is None:
@@ -92,6 +125,35 @@ class OnnxRuntime(Runtime):
                 other = example.with_batch(size)
                 _check_parity(session, artifact, other, call(module, other))
         return artifact
+
+    def _differing_axes(self, artifact: Artifact, module: torch.nn.Module, example: Example) -> Sequence[Axis]:
+        """The free axes at whose other sizes the file and the module differ, or the file fails.
+
+        A size equal to the example's may be a constant that a reshape or a branch baked in.
+
+        Raises:
+            ExportError: when they differ in a declared axis.
+        """
+        session = self.load(artifact, threads=1, options={})
+        differing: list[Axis] = []
+        for axes in axes_by_name(artifact.inputs).values():
+            compared = False
+            for other, expected in at_other_sizes(module, example, axes):
+                try:
+                    _check_parity(session, artifact, other, expected)
+                except RuntimeFailureError:
+                    # a file that refuses a size does no harm, where it takes another
+                    continue
+                except ExportError as error:
+                    require_undeclared(example, error, axes)
+                    compared = False
+                    break
+                compared = True
+                if not is_varying(other, example, axes):
+                    break
+            if not compared:
+                differing += axes
+        return differing
 
     def read(self, path: Path) -> Artifact:
         """See `Runtime.read`."""
@@ -181,9 +243,15 @@ def _require_equal(name: str, wanted: Array, found: Array) -> None:
 
 
 def _export(
-    module: torch.nn.Module, example: Example, outputs: tuple[str, ...], destination: Path, keep_float: Sequence[str]
+    module: torch.nn.Module,
+    example: Example,
+    outputs: tuple[str, ...],
+    destination: Path,
+    keep_float: Sequence[str],
+    axes: Sequence[Axis],
 ) -> Artifact:
     # the graph and its weights are freed when this returns, before sessions load them again
-    model = export_graph(module, example, outputs)
+    model = export_graph(module, without_ones(module, example, axes), outputs, axes)
+    name_axes(model, module, example, axes)
     places = nodes_of(model, module, keep_float) if keep_float else []
     return save_model(mark_float(compact(model), places), destination)

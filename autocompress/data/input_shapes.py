@@ -91,7 +91,7 @@ def _require_fit(spec: TensorSpec, shape: TensorSpec, batch: int, where: str) ->
             raise UsageError(
                 f"dimension {place + 1} of input {spec.name} is fixed at {own}, the shape {shape} says {size}.",
                 where=where,
-                hint=HOW,
+                hint=f"{HOW} A run frees axes in the file with dynamic= (--dynamic {spec.name}:{place}=sequence).",
             )
     if spec.shape and spec.shape[0] is None and shape.shape[0] not in (1, batch):
         raise UsageError(

@@ -32,6 +32,7 @@ from autocompress.data.copies import as_compressed
 from autocompress.data.data_spec import load_data
 from autocompress.data.example_inputs import as_task, example_for, specs_in
 from autocompress.data.input_shapes import timed_examples
+from autocompress.data.item_lengths import require_free, told, varying_axes
 from autocompress.data.model_columns import for_model
 from autocompress.data.preparation import prepared
 from autocompress.data.repeated_items import TRAIN_SECONDS, find_repeats, hashed, require_stable
@@ -127,7 +128,8 @@ def open_run(
         profile = profile.with_inputs(specs_in(inputs))
         inputs = profile.inputs
     example = example_for(model, task, inputs, profile.inputs, outputs)
-    example = replace(example, dynamic=replace(axes, varying=example.dynamic.varying))
+    sets = tuple(one_set for one_set in profile.input_sets.values() if one_set)
+    example = replace(example, dynamic=replace(axes, varying=varying_axes(task, sets)))
     axes.require_in(example.arrays)
     model, differing = as_compressed(model, example)
     preparation = (*changed, *differing)
@@ -139,6 +141,7 @@ def open_run(
     with scratch("baseline") as folder:
         # errors in model or data show here, before anything in the run's folder is changed
         builder.export_baseline(folder)
+        require_free(task, builder.baseline)
         timed = timed_examples(builder.baseline, profile, example)
         # before the user's functions run, which may keep a state of their own
         identity = identity_of(profile, task, builder.baseline, tools)
@@ -154,7 +157,7 @@ def open_run(
         builder.keep_baseline()
     # a resumed run and other workers confirm on the items of the first one, however many training items they could read
     check = record.data_check or check
-    for sentence in (*left_out, *check.sentences):
+    for sentence in (*left_out, *told(task, sets), *check.sentences):
         progress(Event("data", sentence))
     task = None if task is None else replace(task, left_out=check.left_out)
     record.release_dead_claims()

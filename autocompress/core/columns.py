@@ -14,7 +14,7 @@ from autocompress.errors import DataError
 TARGET_KEYS = ("labels", "label", "targets", "target", "y")
 # a model of Hugging Face's that gets them computes a loss of its own and returns it
 LOSS_ARGUMENT = "labels"
-PAD = "Pad them to one length, or give a DataLoader with a collator that pads."
+PAD = "Pad them to one length, or give a collate function that pads: Task(collate=...), or a DataLoader's collate_fn."
 NUMBER = "Number the classes from 0."
 TOKENIZE = 'Tokenize first, e.g. tokenizer(texts, padding="max_length", truncation=True).'
 

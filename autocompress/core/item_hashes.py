@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autocompress.core.padded_source import PaddedSource
 from autocompress.core.source import Array, Inputs, Source
 from autocompress.core.targets import Targets, arrays_in
 from autocompress.errors import DataError
@@ -31,7 +32,7 @@ class HashedSource:
     def read(self, indices: Sequence[int]) -> tuple[Inputs, Targets]:
         """See `Source.read`."""
         inputs, targets = self._source.read(indices)
-        for index, one, other in zip(indices, input_hashes(inputs), target_hashes(targets), strict=True):
+        for index, (one, other) in zip(indices, item_hashes(self._source, indices, inputs, targets), strict=True):
             self._inputs[BYTES * index : BYTES * (index + 1)] = one
             self._targets[BYTES * index : BYTES * (index + 1)] = other
         return inputs, targets
@@ -48,6 +49,21 @@ class HashedSource:
         """The sha256 over inputs and targets of these items, in whatever order; 32 hex digits."""
         rows = sorted(self.inputs_of(int(index)) + self.target_of(int(index)) for index in indices)
         return hashlib.sha256(b"".join(rows)).hexdigest()[:32]
+
+
+def item_hashes(
+    source: Source, indices: Sequence[int], inputs: Inputs, targets: Targets
+) -> Iterator[tuple[bytes, bytes]]:
+    """The hashes of inputs and target of each item of a batch that was read from a source.
+
+    Items of different lengths are read again at their own: how far they are padded depends on the others.
+    """
+    if not isinstance(source, PaddedSource):
+        yield from zip(input_hashes(inputs), target_hashes(targets), strict=True)
+        return
+    for index in indices:
+        own, label = source.alone.read([int(index)])
+        yield input_hashes(own)[0], target_hashes(label)[0]
 
 
 def input_hashes(inputs: Inputs) -> list[bytes]:

@@ -135,13 +135,15 @@ class Measurement:
     """Readings by metric.
 
     `baseline` holds the baseline's readings that were taken alternating with them. `unchanged` marks the baseline
-    measured as a candidate: it differs from itself by exactly nothing.
+    measured as a candidate: it differs from itself by exactly nothing. Where calls are timed at several sets of input
+    shapes, the readings are those of the largest, and `smaller` are the measurements at the others by their names.
     """
 
     readings: Mapping[str, Reading] = field(default_factory=dict)
     baseline: Mapping[str, Reading] = field(default_factory=dict)
     conditions: Conditions | None = None
     unchanged: bool = False
+    smaller: Mapping[str, Measurement] = field(default_factory=dict)
 
     def with_(self, other: Measurement) -> Measurement:
         """Both measurements combined; readings of `other` replace those of the same metric."""
@@ -150,6 +152,7 @@ class Measurement:
             {**self.baseline, **other.baseline},
             other.conditions or self.conditions,
             self.unchanged or other.unchanged,
+            {**self.smaller, **other.smaller},
         )
 
     def latency_ratios(self, statistic: str) -> NDArray[np.float64]:
@@ -174,6 +177,7 @@ class Measurement:
             "baseline": {name: reading.to_json() for name, reading in self.baseline.items()},
             "conditions": self.conditions.to_json() if self.conditions else None,
             "unchanged": self.unchanged,
+            "smaller": {name: one.to_json() for name, one in self.smaller.items()},
         }
 
     @staticmethod
@@ -185,6 +189,7 @@ class Measurement:
             {name: Reading.from_json(value) for name, value in data["baseline"].items()},
             Conditions(**conditions) if conditions else None,
             bool(data["unchanged"]),
+            {name: Measurement.from_json(one) for name, one in data.get("smaller", {}).items()},
         )
 
 

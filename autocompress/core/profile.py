@@ -17,7 +17,8 @@ from autocompress.core.artifact import TensorSpec
 from autocompress.core.budget import METRICS, Budget, GateRule, merge
 from autocompress.core.machine import Fingerprint, Machine
 from autocompress.core.objective import EFFORT, OBJECTIVES, Objective
-from autocompress.core.profile_inputs import parse_inputs
+from autocompress.core.profile_inputs import InputSet, by_name, names_of, parse_inputs, sets_of
+from autocompress.core.profile_inputs import to_json as inputs_to_json
 from autocompress.errors import AutocompressError, ProfileError, nearest
 
 Statistic = Literal["p50", "mean", "p90", "p95", "p99"]
@@ -73,9 +74,10 @@ class Protocol:
 class Profile:
     """Everything that is declared about the target.
 
-    `inputs` are the shapes that the model is called with where nothing else says so, and that a file is timed at by the
-    gate. Layers of the model that are in `ignore` are left alone, those in `keep_float` are not quantized; see
-    `autocompress.core.layer_patterns` for how they are named.
+    `inputs` are the shapes that files are timed at, and that the model is called with where nothing else says so. Where
+    several sets of shapes are given it is the largest, and `smaller_inputs` are the others, the smallest first; budgets
+    on what is timed hold at each. Layers of the model that are in `ignore` are left alone, those in `keep_float` are
+    not quantized; see `autocompress.core.layer_patterns` for how they are named.
     """
 
     name: str
@@ -86,7 +88,8 @@ class Profile:
     objective: Objective = EFFORT
     confidence: float = 0.95
     rules: Mapping[str, GateRule] = field(default_factory=dict)
-    inputs: tuple[TensorSpec, ...] = ()
+    inputs: InputSet = ()
+    smaller_inputs: tuple[InputSet, ...] = ()
     description: str = ""
     sources: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
@@ -119,9 +122,34 @@ class Profile:
         kept = [b for b in self.budgets if not (in_scores and b.metric == "max_accuracy_drop_pp")]
         return replace(self, budgets=merge(kept, budgets))
 
+    @property
+    def input_sets(self) -> Mapping[str, InputSet]:
+        """The sets of shapes that files are timed at, by name, the smallest first; see `names_of`.
+
+        A single set has the empty name, without shapes it is empty as well.
+        """
+        sets = (*self.smaller_inputs, self.inputs)
+        return dict(zip(names_of(sets), sets, strict=True))
+
     def with_inputs(self, inputs: Sequence[TensorSpec]) -> Profile:
-        """The profile with the shapes of these inputs replaced; the others stay."""
-        return replace(self, inputs=tuple({spec.name: spec for spec in (*self.inputs, *inputs)}.values()))
+        """The profile with the shapes of these inputs replaced; the others stay.
+
+        An input that is given several times has several shapes.
+
+        Raises:
+            ProfileError: when two inputs have several shapes, and not equally many.
+        """
+        if not inputs:
+            return self
+        own = [by_name(one_set) for one_set in self.input_sets.values()]
+        names = dict.fromkeys(name for one in own for name in one)
+        shapes = {name: [shape for one in own for shape in one.get(name, ())] for name in names}
+        single = {name: ones if len(set(ones)) > 1 else ones[:1] for name, ones in shapes.items()}
+        return self.with_input_sets(sets_of({**single, **by_name(inputs)}))
+
+    def with_input_sets(self, sets: Sequence[InputSet]) -> Profile:
+        """The profile with these sets of shapes, the smallest first."""
+        return replace(self, inputs=sets[-1] if sets else (), smaller_inputs=tuple(sets[:-1]))
 
     def with_objective(self, objective: str | None) -> Profile:
         """The profile with another objective.
@@ -149,7 +177,7 @@ class Profile:
         return replace(self, ignore=both[0], keep_float=both[1])
 
     def to_json(self) -> dict[str, Any]:
-        """The profile as the content of a profile file, without example inputs; `parse_profile` reads it."""
+        """The profile as the content of a profile file; `parse_profile` reads it."""
         device = asdict(self.device)
         device["class"] = device.pop("device_class")
         runtime = self.runtime
@@ -162,6 +190,7 @@ class Profile:
             "budgets": {b.metric: self._budget_to_json(b) for b in self.budgets},
             "objective": self.objective.name,
             "confidence": self.confidence,
+            "inputs": inputs_to_json([one_set for one_set in self.input_sets.values() if one_set]),
             "sources": list(self.sources),
             "ignore": list(self.ignore),
             "keep_float": list(self.keep_float),
@@ -342,7 +371,7 @@ def _from_file(file: _ProfileFile) -> Profile:
     device = file.device.model_dump()
     fingerprint = device.pop("fingerprint")
     options = {key: _option_text(value) for key, value in file.runtime.options.items()}
-    return Profile(
+    profile = Profile(
         name=file.name,
         device=DeviceProfile(**device, fingerprint=Fingerprint(**fingerprint) if fingerprint else None),
         runtime=RuntimeProfile(file.runtime.name, file.runtime.threads, options),
@@ -351,12 +380,12 @@ def _from_file(file: _ProfileFile) -> Profile:
         rules=rules,
         objective=_objective(file.objective),
         confidence=file.confidence,
-        inputs=parse_inputs(file.inputs),
         description=file.description,
         sources=file.sources,
         ignore=file.ignore,
         keep_float=file.keep_float,
     )
+    return profile.with_input_sets(parse_inputs(file.inputs))
 
 
 def _budgets(given: Mapping[str, Any]) -> tuple[tuple[Budget, ...], dict[str, GateRule]]:

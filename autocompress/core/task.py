@@ -47,6 +47,8 @@ class Task:
         left_out: indices of test items that must not confirm, as a run finds them: they occur elsewhere as well.
         targets: names of the columns that are targets, where items are mappings: one is an array, several are a dict by
             name. Without it the first of `labels`, `label`, `targets`, `target` and `y` that is there.
+        collate: a function that puts a list of items into a batch, as a DataLoader's `collate_fn`; it pads items of
+            different lengths. For sources that bring none of their own.
     """
 
     test: Any = None
@@ -59,6 +61,7 @@ class Task:
     score_bounds: Bounds | None = None
     left_out: Sequence[int] = ()
     targets: str | Sequence[str] = ()
+    collate: Callable[[list[Any]], Any] | None = None
 
     def __post_init__(self) -> None:
         named = (self.targets,) if isinstance(self.targets, str) else tuple(self.targets)
@@ -74,7 +77,7 @@ class Task:
             if source is not None and len(source) == 0:
                 raise DataError("is empty.", where=where)
             if isinstance(source, DatasetSource) and source.where != where:
-                source = replace(source, where=where)
+                source = replace(source, where=where, collate=source.collate or self.collate)
             object.__setattr__(self, field, source)
         known = (*SCORES, *AGGREGATES)
         if isinstance(self.score, str) and self.score not in known:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -38,7 +38,8 @@ class Finding:
 
     `value`, `limit`, `low`, `high` are in the metric's unit (or shares of the baseline for a relative budget);
     `low` and `high` bound the true value, each one-sided at the stated confidence. `needed` is the number of
-    further items that would decide at the observed rates.
+    further items that would decide at the observed rates. `shapes` names the input shapes that calls were timed at,
+    where the profile gives several sets of them.
     """
 
     budget: Budget
@@ -49,6 +50,17 @@ class Finding:
     needed: int | None = None
     samples: int = 0
     sentence: str = ""
+    shapes: str = ""
+
+    @property
+    def name(self) -> str:
+        """The metric, and the input shapes where there are several: `latency_ms at 1x128`."""
+        return f"{self.budget.metric} at {self.shapes}" if self.shapes else self.budget.metric
+
+    @property
+    def asked(self) -> str:
+        """The budget as a person writes it, with the input shapes where there are several."""
+        return f"{self.budget} at {self.shapes}" if self.shapes else str(self.budget)
 
     @property
     def limit(self) -> float:
@@ -85,6 +97,7 @@ class Finding:
             "needed": self.needed,
             "samples": self.samples,
             "sentence": self.sentence,
+            "shapes": self.shapes,
         }
 
     @staticmethod
@@ -93,7 +106,8 @@ class Finding:
         return Finding(
             Budget(data["metric"], data["limit"], data["relative"]),
             Standing(data["standing"]),
-            *(data[key] for key in ("value", "low", "high", "needed", "samples", "sentence")),
+            **{key: data[key] for key in ("value", "low", "high", "needed", "samples", "sentence")},
+            shapes=data.get("shapes", ""),
         )
 
 
@@ -122,11 +136,7 @@ class Verdict:
     @property
     def binding(self) -> Finding | None:
         """The finding that is farthest from being met, None when all are met."""
-        open_ones = [finding for finding in self.findings if finding.standing is not Standing.MET]
-        ranks = {Standing.EXCEEDED: 2, Standing.UNDECIDED: 1, Standing.UNMEASURED: 0}
-        return max(
-            open_ones, key=lambda f: (ranks[f.standing], f.overshoot if f.value is not None else 0.0), default=None
-        )
+        return _worst(finding for finding in self.findings if finding.standing is not Standing.MET)
 
     @property
     def overshoot(self) -> float:
@@ -135,8 +145,8 @@ class Verdict:
         return max(known, default=float("inf"))
 
     def of(self, metric: str) -> Finding | None:
-        """The finding on a metric, None when it has no budget."""
-        return next((finding for finding in self.findings if finding.budget.metric == metric), None)
+        """The finding on a metric, None when it has no budget; of several the one farthest from met."""
+        return _worst(finding for finding in self.findings if finding.budget.metric == metric)
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as a JSON object."""
@@ -146,3 +156,9 @@ class Verdict:
     def from_json(data: Mapping[str, Any]) -> Verdict:
         """The verdict that `to_json` wrote; the status is derived again."""
         return Verdict(tuple(Finding.from_json(finding) for finding in data["findings"]))
+
+
+def _worst(findings: Iterable[Finding]) -> Finding | None:
+    """The finding that is farthest from being met; None where there is none."""
+    ranks = {Standing.EXCEEDED: 3, Standing.UNDECIDED: 2, Standing.UNMEASURED: 1, Standing.MET: 0}
+    return max(findings, key=lambda f: (ranks[f.standing], f.overshoot if f.value is not None else 0.0), default=None)

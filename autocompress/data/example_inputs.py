@@ -61,6 +61,8 @@ def example_for(
 
 
 def _first_example(model: Any, task: Task | None, inputs: Any, specs: Sequence[TensorSpec]) -> Example:
+    if specs_in(inputs):
+        return _made_up_as_taken(model, specs_in(inputs))
     if inputs is not None:
         return _given(inputs)
     part = task.calibration or task.holdout if task else None
@@ -148,16 +150,18 @@ def _made_up_as_taken(model: Any, specs: Sequence[TensorSpec]) -> Example:
     )
 
 
-def _given(inputs: Any) -> Example:
+def specs_in(inputs: Any) -> tuple[TensorSpec, ...]:
+    """The specs that a caller gave as inputs; empty where they are arrays, or nothing."""
     if isinstance(inputs, str):
-        return made_up([TensorSpec.parse(inputs)])
-    if isinstance(inputs, TensorSpec):
-        return made_up([inputs])
+        return (TensorSpec.parse(inputs),)
+    parts = inputs if isinstance(inputs, tuple | list) else (inputs,)
+    return tuple(parts) if parts and all(isinstance(part, TensorSpec) for part in parts) else ()
+
+
+def _given(inputs: Any) -> Example:
     if isinstance(inputs, Mapping):
         return Example(_as_model_takes({str(name): to_array(value) for name, value in inputs.items()}))
     parts = inputs if isinstance(inputs, tuple | list) else (inputs,)
-    if parts and all(isinstance(part, TensorSpec) for part in parts):
-        return made_up(list(parts))
     return Example(_as_model_takes(tuple(to_array(part) for part in parts)))
 
 

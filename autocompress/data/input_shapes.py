@@ -6,12 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from autocompress.core.artifact import Artifact, TensorSpec
+from autocompress.core.profile import Profile
 from autocompress.core.runtime import Example, align
 from autocompress.core.source import Array
 from autocompress.data.example_inputs import made_up_arrays
 from autocompress.errors import UsageError, nearest
 
 HOW = "Shapes are given with --input or with inputs: in the profile."
+
+
+def timed_examples(
+    artifact: Artifact, profile: Profile, data: Example | None, baseline: Artifact | None = None
+) -> dict[str, Example | None]:
+    """The inputs that calls of a file are timed with, for each set of shapes in the profile, by its name.
+
+    The smallest come first; see `timed_example`, which raises what this raises.
+    """
+    batch = profile.protocol.batch
+    return {name: timed_example(artifact, asked, data, batch, baseline) for name, asked in profile.input_sets.items()}
 
 
 def timed_example(
@@ -79,7 +91,7 @@ def _require_fit(spec: TensorSpec, shape: TensorSpec, batch: int, where: str) ->
             raise UsageError(
                 f"dimension {place + 1} of input {spec.name} is fixed at {own}, the shape {shape} says {size}.",
                 where=where,
-                hint=HOW,
+                hint=f"{HOW} A run frees axes in the file with dynamic= (--dynamic {spec.name}:{place}=sequence).",
             )
     if spec.shape and spec.shape[0] is None and shape.shape[0] not in (1, batch):
         raise UsageError(

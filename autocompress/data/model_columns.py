@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from autocompress.core.columns import Columns
+from autocompress.core.padded_source import padded
 from autocompress.core.source import ArraySource, DatasetSource, Inputs, Source
 from autocompress.core.targets import Targets
 from autocompress.core.task import Task
@@ -88,7 +89,8 @@ def _with_columns(task: Task | None, arguments: Arguments) -> tuple[Task | None,
         if source is None:
             continue
         try:
-            sources[field], left_out = _selected(source, arguments)
+            chosen, left_out = _selected(source, arguments)
+            sources[field] = padded(chosen)
         except DataError as error:
             raise DataError(error.message, where=f"{task.name}: {field}", hint=error.hint) from error
         for name in left_out:

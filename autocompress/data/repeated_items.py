@@ -10,7 +10,7 @@ import numpy as np
 
 from autocompress.core.data_check import DataCheck, Overlap
 from autocompress.core.data_sources import equal_batches
-from autocompress.core.item_hashes import HashedSource, input_hashes, target_hashes
+from autocompress.core.item_hashes import HashedSource, item_hashes
 from autocompress.core.source import Source, whole
 from autocompress.core.targets import arrays_in
 from autocompress.core.task import Task
@@ -154,7 +154,7 @@ def _trained(train: Source | None, wanted: set[bytes], seconds: float) -> tuple[
     while read < len(order) and (read == 0 or time.monotonic() < deadline):
         indices = [int(index) for index in np.sort(order[read : read + BATCH])]
         inputs, targets = train.read(indices)
-        for index, one, target in zip(indices, input_hashes(inputs), target_hashes(targets), strict=True):
+        for index, (one, target) in zip(indices, item_hashes(train, indices, inputs, targets), strict=True):
             if one in wanted and index < known.get(one, (len(order), b""))[0]:
                 known[one] = (index, target)
         read += len(indices)

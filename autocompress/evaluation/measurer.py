@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import zstandard
@@ -22,7 +22,8 @@ DOWNLOAD_LEVEL = 19
 class Measurer:
     """Measures artifacts on one device, as one profile says, beside the baseline where there is one.
 
-    `example` gives the inputs that calls are timed with; None makes them up where the artifact says their sizes.
+    `examples` give the inputs that calls are timed with at each set of input shapes, by its name, the largest last;
+    None makes them up where the artifact says their sizes.
     """
 
     def __init__(
@@ -30,12 +31,12 @@ class Measurer:
         device: Device,
         profile: Profile,
         task: Task | None,
-        example: Example | None,
+        examples: Mapping[str, Example | None],
         baseline: Artifact | None,
     ) -> None:
         self.profile = profile
         self.baseline = baseline
-        self._device, self._example = device, example
+        self._device, self._examples = device, examples
         self._scorer = Scorer(device, profile, task or Task())
 
     def size(self, artifact: Artifact) -> Measurement:
@@ -50,6 +51,8 @@ class Measurer:
         also: Collection[str] = (),
     ) -> Measurement:
         """Measure latency in blocks that alternate with the baseline's, and memory, each in a fresh process.
+
+        Each set of input shapes is measured after the other, for as long as the protocol says.
 
         It is to be judged at the error probability `alpha`, the profile's by default: lower ones take more loads. What
         is named in `also` is measured as if it had a budget.
@@ -71,8 +74,23 @@ class Measurer:
     def _timed(
         self, artifact: Artifact, profile: Profile, max_seconds: float | None, also: Collection[str] = ()
     ) -> Measurement:
+        taken = {
+            name: self._timed_at(example, artifact, profile, max_seconds, also)
+            for name, example in self._examples.items()
+        }
+        _, largest = taken.popitem()
+        return replace(largest, smaller=taken)
+
+    def _timed_at(
+        self,
+        example: Example | None,
+        artifact: Artifact,
+        profile: Profile,
+        max_seconds: float | None,
+        also: Collection[str],
+    ) -> Measurement:
         def measured(*artifacts: Artifact) -> list[Measurement]:
-            return self._device.measure(artifacts, profile, self._example, max_seconds, also)
+            return self._device.measure(artifacts, profile, example, max_seconds, also)
 
         if self.baseline is None:
             return measured(artifact)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from autocompress.core.artifact import Artifact
 from autocompress.core.device import Device
 from autocompress.core.measurement import Measurement, Reading
 from autocompress.core.outputs import as_given
+from autocompress.core.padded_source import by_shape
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import feeds
 from autocompress.core.score_bounds import RATE, Bounds, require_inside
@@ -101,7 +103,9 @@ class Scorer:
         session = self.device.load(artifact, self.profile)
         found: dict[str, list[Any]] = {}
         names = [spec.name for spec in artifact.outputs]
-        for feed, targets in feeds(split, artifact, batch):
+        # items of one length at a time, so that none is padded
+        parts = list(by_shape(split))
+        for feed, targets in chain.from_iterable(feeds(part, artifact, batch) for part in parts):
             fed = len(next(iter(feed.values())))
             with working():
                 outputs = [_without_filling(output, fed, rows_in(targets)) for output in session.run(feed)]
@@ -114,7 +118,9 @@ class Scorer:
             given = as_given(dict(zip(names, outputs, strict=True)), lambda output: output.dtype.kind == "f")
             for name, rows in self.task.columns(given, targets).items():
                 found.setdefault(name, []).append(rows)
-        scored = {name: np.concatenate(rows) for name, rows in found.items()} or {"score": np.zeros(0)}
+        taken = np.concatenate([part.indices for part in parts] or [split.indices])
+        order = np.argsort(taken, kind="stable")[np.argsort(np.argsort(split.indices, kind="stable"), kind="stable")]
+        scored = {name: np.concatenate(rows)[order] for name, rows in found.items()} or {"score": np.zeros(0)}
         if self.task.bounds is not None:
             require_inside(scored["score"], split.indices, self.task.bounds)
         return scored

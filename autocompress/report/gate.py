@@ -47,7 +47,7 @@ def cells(one: Graded) -> tuple[str, ...]:
             "exact" if finding.low == finding.high else f"{bound_text(finding.low)} to {bound_text(finding.high)}"
         )
     return (
-        finding.budget.metric,
+        finding.name,
         f"{finding.budget.direction} {finding.budget.text}",
         "-" if finding.value is None else f"{bound_text(finding.value)}{unit}",
         interval,
@@ -65,7 +65,7 @@ def remarks(check: Check) -> list[str]:
     for one in check.graded:
         if one.grade is Grade.PASSED and ASYMPTOTIC not in one.finding.sentence:
             continue
-        sentences.append(f"{one.finding.budget.metric}: {one.finding.sentence}.")
+        sentences.append(f"{one.finding.name}: {one.finding.sentence}.")
         sentences += [text for text in (one.why, one.rule.message) if text]
     if check.prediction_flips is not None:
         sentences.append(f"answers: {check.prediction_flips}")

@@ -26,7 +26,7 @@ def junit(checks: Sequence[Check]) -> str:
         )
         for one in check.graded:
             case = ElementTree.SubElement(
-                suite, "testcase", name=_plain(str(one.finding.budget)), classname=_plain(check.profile)
+                suite, "testcase", name=_plain(one.finding.asked), classname=_plain(check.profile)
             )
             words = _plain(". ".join(text for text in (one.finding.sentence, one.why, one.rule.message) if text))
             if one.grade is Grade.FAILED:

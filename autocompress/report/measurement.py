@@ -25,8 +25,26 @@ def measured_json(measurement: Measurement, profile: Profile, machine: str, unsi
     """The measurement as a JSON object: statistics with intervals, and the conditions.
 
     Each bound is one-sided at the profile's confidence and taken over the loads of the file; `note` says why there is
-    none. What is timed is null where `unsized` says why it could not be.
+    none. What is timed is null where `unsized` says why it could not be. Where the profile gives several sets of input
+    shapes these are the figures of the largest, and `smaller` has those of the others by their names.
     """
+    found = _measured_json(measurement, profile, machine, unsized)
+    *smaller, largest = profile.input_sets
+    if not smaller:
+        return found
+    # a file has one size
+    size, before = (
+        {name: reading for name, reading in readings.items() if name == "size_mb"}
+        for readings in (measurement.readings, measurement.baseline)
+    )
+    others = {
+        name: _measured_json(Measurement(size, before).with_(one), profile, machine)
+        for name, one in measurement.smaller.items()
+    }
+    return {**found, "shapes": largest, "smaller": others}
+
+
+def _measured_json(measurement: Measurement, profile: Profile, machine: str, unsized: str = "") -> dict[str, Any]:
     readings = measurement.readings
     size = {"schema": 2, "machine": machine, "size_mb": readings["size_mb"].value}
     if unsized:
@@ -84,6 +102,14 @@ def print_measurement(
         console.print(f"size  {found['size_mb']:.3f} MB")
         console.print(f"latency and memory were not measured: {escape(unsized)}", soft_wrap=True)
         return
+    for shapes, one in (*found.get("smaller", {}).items(), (found.get("shapes", ""), found)):
+        if shapes:
+            console.print(f"at {escape(shapes)}", soft_wrap=True)
+        console.print(_table(one, profile, machine))
+
+
+def _table(found: dict[str, Any], profile: Profile, machine: str) -> Table:
+    """The figures at one set of input shapes."""
     statistic = profile.protocol.statistic
     interval = found["latency_interval_ms"]
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -116,4 +142,4 @@ def print_measurement(
     table.add_row("measured", f"{blocks} blocks of {calls} calls{anew}, {profile.runtime.threads} thread(s), {machine}")
     if found["note"]:
         table.add_row("no interval", found["note"])
-    console.print(table)
+    return table

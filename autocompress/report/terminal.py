@@ -73,9 +73,7 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in verdict.findings:
         colour = COLOURS[finding.standing]
-        table.add_row(
-            f"[{colour}]{finding.standing}[/{colour}]", finding.budget.metric, Text(finding.sentence, overflow="fold")
-        )
+        table.add_row(f"[{colour}]{finding.standing}[/{colour}]", finding.name, Text(finding.sentence, overflow="fold"))
     console.print(Padding(table, (0, 0, 0, 2)))
 
 

@@ -124,4 +124,5 @@ def _readings_of(note: ConfirmationNote, metrics: tuple[str, ...]) -> Measuremen
     full = note.measurement
     readings = {name: reading for name, reading in full.readings.items() if name in metrics}
     baseline = {name: reading for name, reading in full.baseline.items() if name in metrics}
-    return Measurement(readings, baseline, full.conditions, full.unchanged)
+    smaller = full.smaller if metrics == TIMED else {}
+    return Measurement(readings, baseline, full.conditions, full.unchanged, smaller)

@@ -13,6 +13,7 @@ from autocompress.core.plan import Plan
 from autocompress.core.search_space import SearchSpace
 from autocompress.core.trial import Trial
 from autocompress.core.verdict import Standing, Status
+from autocompress.data.input_shapes import timed_examples
 from autocompress.errors import ENDS_THE_RUN, UsageError
 from autocompress.evaluation.measurer import Measurer
 from autocompress.evaluation.run import Run
@@ -58,7 +59,13 @@ def resolve_run(
             stored.tools,
             Workspace(destination),
             artifacts,
-            Measurer(stored.tools.device, profile, task, stored.example, stored.baseline),
+            Measurer(
+                stored.tools.device,
+                profile,
+                task,
+                timed_examples(stored.baseline, profile, stored.example),
+                stored.baseline,
+            ),
             stored.record,
             deadline,
             progress,

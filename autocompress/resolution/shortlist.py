@@ -122,7 +122,7 @@ class Shortlist:
             outcome=Outcome.MEASURED if broken is None else Outcome.STOPPED,
             verdict=verdict,
             stopped_by="" if broken is None else broken.budget.metric,
-            reason="; ".join(f"{finding.budget.metric}: {finding.sentence}" for finding in told),
+            reason="; ".join(f"{finding.name}: {finding.sentence}" for finding in told),
         )
 
     def _is_dearer(self, trial: Trial) -> bool:

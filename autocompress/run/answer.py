@@ -163,7 +163,7 @@ def _explain(name: str, answer: Answer, history: History) -> list[str]:
     sentences = []
     binding = binding_budget(answer.verdict, history.search_space)
     if binding is not None:
-        sentences.append(f"{binding.budget.metric} stands in the way: {binding.sentence}.")
+        sentences.append(f"{binding.name} stands in the way: {binding.sentence}.")
     if binding is not None and binding.needed:
         sentences.append(f"About {binding.needed} more holdout items would decide at the observed rates.")
     if answer.status is Status.NOT_MET:

@@ -54,9 +54,10 @@ def binding_budget(verdict: Verdict, search_space: SearchSpace) -> Finding | Non
 def relaxed_budgets(verdict: Verdict) -> list[Budget]:
     """For each budget that is not met, the tightest limit of two digits that the measurement meets.
 
-    Empty where one of them has no such limit: it was not measured, or nothing bounds it.
+    Empty where one of them has no such limit: it was not measured, or nothing bounds it. At several input shapes it is
+    the limit that all of them keep.
     """
-    found = []
+    found: dict[str, Budget] = {}
     for finding in verdict.findings:
         if finding.standing is Standing.MET:
             continue
@@ -64,8 +65,11 @@ def relaxed_budgets(verdict: Verdict) -> list[Budget]:
         bound = finding.high if at_most else finding.low
         if bound is None or not math.isfinite(bound):
             return []
-        found.append(Budget(finding.budget.metric, _rounded(bound, up=at_most), finding.budget.relative))
-    return found
+        metric, limit = finding.budget.metric, _rounded(bound, up=at_most)
+        if metric in found:
+            limit = (max if at_most else min)(limit, found[metric].limit)
+        found[metric] = Budget(metric, limit, finding.budget.relative)
+    return list(found.values())
 
 
 def _rounded(value: float, *, up: bool) -> float:
@@ -83,10 +87,15 @@ def _rounded(value: float, *, up: bool) -> float:
 
 def _best(finding: Finding, history: Sequence[Trial]) -> str:
     """A sentence on the best value that any candidate reached on a broken budget."""
-    found = (trial.verdict.of(finding.budget.metric) for trial in history)
-    values = [other.value for other in (*found, finding) if other is not None and other.value is not None]
+    found = (
+        other
+        for trial in history
+        for other in trial.verdict.findings
+        if (other.budget.metric, other.shapes) == (finding.budget.metric, finding.shapes)
+    )
+    values = [other.value for other in (*found, finding) if other.value is not None]
     if not values:
         return ""
     best = min(values) if finding.budget.direction is Direction.AT_MOST else max(values)
     unit = "x" if finding.budget.relative else f" {finding.budget.unit}"
-    return f"{finding.budget.metric}: the best that was reached is {best:.3g}{unit}, asked {finding.budget.text}."
+    return f"{finding.name}: the best that was reached is {best:.3g}{unit}, asked {finding.budget.text}."

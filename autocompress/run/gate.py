@@ -20,7 +20,8 @@ from autocompress.core.task import Task
 from autocompress.core.tools import Tools
 from autocompress.core.verdict import Finding, Standing, Verdict
 from autocompress.data.example_inputs import example_for, feed_of
-from autocompress.data.input_shapes import timed_example
+from autocompress.data.input_shapes import timed_examples
+from autocompress.data.item_lengths import require_free
 from autocompress.data.model_columns import for_inputs
 from autocompress.data.repeated_items import require_stable
 from autocompress.devices import device_of
@@ -156,7 +157,7 @@ class Gauge:
     """
 
     measurer: Measurer
-    example: Example | None
+    examples: Mapping[str, Example | None]
     unsized: str = ""
 
     @staticmethod
@@ -168,12 +169,13 @@ class Gauge:
             DataError: when the data do not fit it.
         """
         data = example_for(None, task, None, ()) if task is not None else None
-        example, unsized = None, ""
+        examples: Mapping[str, Example | None] = {"": None}
+        unsized = ""
         try:
-            example = timed_example(artifact, profile.inputs, data, profile.protocol.batch, baseline)
+            examples = timed_examples(artifact, profile, data, baseline)
         except FreeDimensionError as error:
             unsized = error.message
-        return Gauge(Measurer(tools.device, profile, task, example, baseline), example, unsized)
+        return Gauge(Measurer(tools.device, profile, task, examples, baseline), examples, unsized)
 
     def measure(self, artifact: Artifact, also: Collection[str] = ()) -> Measurement:
         """Measure the artifact's size and, where its inputs have sizes, latency, memory and energy.
@@ -211,6 +213,9 @@ def check(
         DeviceError, RuntimeFailureError: when it cannot be measured.
     """
     task = for_inputs(task, {spec.name for file in (artifact, baseline) if file is not None for spec in file.inputs})
+    for file in (artifact, baseline):
+        if file is not None:
+            require_free(task, file)
     gauge = Gauge.of(profile, tools, task, artifact, baseline)
     machine = tools.device.machine()
     measurement = gauge.measure(artifact)
@@ -229,7 +234,7 @@ def check(
         notes = [void] if void else []
         verdict = verdict if void else Verdict(tuple(_or_certified(one, certified) for one in verdict.findings))
     verdict = Verdict(tuple(map(gauge.explain, verdict.findings)))
-    spots = _HotSpots.of(verdict, artifact, profile, tools, gauge.example)
+    spots = _HotSpots.of(verdict, artifact, profile, tools, gauge.examples)
     graded = tuple(
         Graded(finding, rule, grade_of(finding, rule), _why(finding, spots, measurement))
         for finding in verdict.findings
@@ -314,11 +319,15 @@ class _HotSpots:
     size: str = ""
 
     @staticmethod
-    def of(verdict: Verdict, artifact: Artifact, profile: Profile, tools: Tools, example: Example | None) -> _HotSpots:
+    def of(
+        verdict: Verdict, artifact: Artifact, profile: Profile, tools: Tools, examples: Mapping[str, Example | None]
+    ) -> _HotSpots:
         broken = [f.budget for f in verdict.findings if f.standing is Standing.EXCEEDED and f.budget.structural]
         time = size = ""
         if any(budget.metric in TIME_METRICS for budget in broken):
-            inputs = feed_of(artifact, example, profile.protocol.batch)
+            # where budgets at several input shapes are broken, those at the largest of them
+            shapes = next(f.shapes for f in reversed(verdict.findings) if _breaks_time(f))
+            inputs = feed_of(artifact, examples[shapes], profile.protocol.batch)
             slowest = tools.device.slowest_operators(artifact, profile, inputs)
             named = [f"{kind} {name} {share:.0%}" for name, kind, share in slowest[:NAMED]]
             time = f"slowest operators: {', '.join(named)}"
@@ -326,6 +335,10 @@ class _HotSpots:
             named = [f"{name}: {count / 1e6:.3g} MB" for name, count in tools.runtime.largest_tensors(artifact)[:NAMED]]
             size = f"largest tensors: {'; '.join(named)}"
         return _HotSpots(time, size)
+
+
+def _breaks_time(finding: Finding) -> bool:
+    return finding.standing is Standing.EXCEEDED and finding.budget.metric in TIME_METRICS
 
 
 def _why(finding: Finding, spots: _HotSpots, measurement: Measurement) -> str:

@@ -263,7 +263,7 @@ class OptunaTrials(TrialStore):
         try:
             for finding in trial.verdict.findings if _is_complete(trial) else ():
                 broken = 1.0 if finding.value is None else finding.overshoot - 1.0
-                handle.set_constraint(finding.budget.metric, broken)
+                handle.set_constraint(finding.name, broken)
             # written last, so that a trial with this attribute is complete
             handle.set_user_attr("trial", json.dumps(trial.to_json(), allow_nan=False))
         except UpdateFinishedTrialError:

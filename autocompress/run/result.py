@@ -111,15 +111,13 @@ class Result:
         """
         if self.met and self.artifact is not None:
             return self.artifact
-        binding = f" {self.binding.budget.metric}: {self.binding.sentence}." if self.binding else ""
+        binding = f" {self.binding.name}: {self.binding.sentence}." if self.binding else ""
         kind = UndecidedError if self.status is Status.UNDECIDED else BudgetsNotMetError
         raise kind(f"the budgets are {self.status}.{binding}", where=str(self.folder))
 
     def __str__(self) -> str:
         lines = [f"{self.status}: {self.plan_name}"]
-        lines += [
-            f"  {finding.budget.metric}: {finding.standing}, {finding.sentence}" for finding in self.verdict.findings
-        ]
+        lines += [f"  {finding.name}: {finding.standing}, {finding.sentence}" for finding in self.verdict.findings]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:

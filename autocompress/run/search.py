@@ -221,9 +221,9 @@ def evaluate(run: Run, plan: Plan, number: int, tell: Callable[[str], None] = la
         trial = replace(trial, measurement=measurement, verdict=judge_by(run.profile, measurement))
         broken = next((f for f in trial.verdict.findings if f.standing is Standing.EXCEEDED), None)
         if broken is not None:
-            reason = f"{broken.budget.metric}: {broken.sentence}"
+            reason = f"{broken.name}: {broken.sentence}"
             return replace(trial, outcome=Outcome.STOPPED, stopped_by=broken.budget.metric, reason=reason)
-    sentences = [f"{f.budget.metric}: {f.sentence}" for f in trial.verdict.findings]
+    sentences = [f"{f.name}: {f.sentence}" for f in trial.verdict.findings]
     return replace(trial, reason="; ".join(sentences))
 
 

@@ -30,7 +30,9 @@ from autocompress.core.task import Task
 from autocompress.core.tools import Tools
 from autocompress.data.copies import as_compressed
 from autocompress.data.data_spec import load_data
-from autocompress.data.example_inputs import as_task, example_for
+from autocompress.data.example_inputs import as_task, example_for, specs_in
+from autocompress.data.input_shapes import timed_examples
+from autocompress.data.item_lengths import require_free, told, varying_axes
 from autocompress.data.model_columns import for_model
 from autocompress.data.preparation import prepared
 from autocompress.data.repeated_items import TRAIN_SECONDS, find_repeats, hashed, require_stable
@@ -121,8 +123,13 @@ def open_run(
     require_layers(names_of_layers, profile.keep_float, "keep_float")
     task = load_data(data) if isinstance(data, str) else as_task(data)
     task, left_out = for_model(task, model, inputs)
+    if specs_in(inputs):
+        # shapes in a call go before those of the profile, for timing too
+        profile = profile.with_inputs(specs_in(inputs))
+        inputs = profile.inputs
     example = example_for(model, task, inputs, profile.inputs, outputs)
-    example = replace(example, dynamic=replace(axes, varying=example.dynamic.varying))
+    sets = tuple(one_set for one_set in profile.input_sets.values() if one_set)
+    example = replace(example, dynamic=replace(axes, varying=varying_axes(task, sets)))
     axes.require_in(example.arrays)
     model, differing = as_compressed(model, example)
     preparation = (*changed, *differing)
@@ -134,6 +141,8 @@ def open_run(
     with scratch("baseline") as folder:
         # errors in model or data show here, before anything in the run's folder is changed
         builder.export_baseline(folder)
+        require_free(task, builder.baseline)
+        timed = timed_examples(builder.baseline, profile, example)
         # before the user's functions run, which may keep a state of their own
         identity = identity_of(profile, task, builder.baseline, tools)
         if task is not None:
@@ -148,11 +157,11 @@ def open_run(
         builder.keep_baseline()
     # a resumed run and other workers confirm on the items of the first one, however many training items they could read
     check = record.data_check or check
-    for sentence in (*left_out, *check.sentences):
+    for sentence in (*left_out, *told(task, sets), *check.sentences):
         progress(Event("data", sentence))
     task = None if task is None else replace(task, left_out=check.left_out)
     record.release_dead_claims()
-    measurer = Measurer(tools.device, profile, task, example, builder.baseline)
+    measurer = Measurer(tools.device, profile, task, timed, builder.baseline)
     deadline = replace(deadline, spent_before=record.elapsed)
     run = Run(
         profile, task, example, tools, workspace, builder, measurer, record, deadline, progress, check, preparation
@@ -284,6 +293,8 @@ def identity_of(profile: Profile, task: Task | None, baseline: Artifact, tools: 
     declared = json.dumps(
         [str(profile.device), str(profile.runtime), str(profile.protocol), profile.confidence]
         + [str(layers) for layers in (profile.ignore, profile.keep_float) if layers]
+        # files are timed at these
+        + [str(one_set) for one_set in profile.input_sets.values() if one_set]
     )
     return {
         "model": baseline.hash,

@@ -31,8 +31,12 @@ def judge(
     *,
     accuracy_alpha: float | None = None,
     statistic: str = "p50",
+    shapes: Sequence[str] = ("",),
 ) -> Verdict:
-    """Judge a measurement: one finding per budget.
+    """Judge a measurement: one finding per budget, and per set of input shapes for what is timed.
+
+    `shapes` names these sets, the largest last. All findings have to be met, so each may be judged at the full error
+    probability: an intersection-union test (Berger 1982) has no larger one.
 
     Each bound is one-sided at `alpha`; `accuracy_alpha` replaces it for accuracy, where several looks at the same
     items share one error probability. Bounds on time are taken over the loads of the file, those on memory over
@@ -43,7 +47,10 @@ def judge(
         if budget.metric in EXACT:
             findings.append(_exact(budget, measurement))
         elif budget.metric == "memory_mb" or budget.metric in TIME_METRICS:
-            findings.append(_repeated(budget, measurement, alpha, statistic))
+            findings += [
+                replace(_repeated(budget, _at(measurement, name, shapes[-1]), alpha, statistic), shapes=name)
+                for name in shapes
+            ]
         elif budget.metric in ACCURACY_METRICS:
             findings.append(accuracy_finding(budget, measurement, accuracy_alpha or alpha))
     return Verdict(tuple(findings))
@@ -57,7 +64,13 @@ def judge_by(profile: Profile, measurement: Measurement, accuracy_alpha: float |
         profile.alpha,
         accuracy_alpha=accuracy_alpha,
         statistic=profile.protocol.statistic,
+        shapes=tuple(profile.input_sets),
     )
+
+
+def _at(measurement: Measurement, shapes: str, largest: str) -> Measurement:
+    """The measurement at the input shapes of that name; empty where none was taken."""
+    return measurement if shapes == largest else measurement.smaller.get(shapes, Measurement())
 
 
 def forecast(profile: Profile, measurement: Measurement, items: int, look: int) -> bool:

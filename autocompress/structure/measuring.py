@@ -15,9 +15,11 @@ from autocompress.analysis.prediction import FLOAT_BYTES
 from autocompress.core.artifact import Artifact
 from autocompress.core.facts import Facts
 from autocompress.core.layer_patterns import matches_pattern
+from autocompress.core.measurement import Measurement
 from autocompress.core.moves import Moves
 from autocompress.core.plan import Plan, Step
 from autocompress.core.probes import Structure
+from autocompress.core.profile import Profile
 from autocompress.core.runtime import Example
 from autocompress.core.source import Split
 from autocompress.core.technique import ArtifactTechnique, Context
@@ -119,8 +121,18 @@ class StructureMeasurer:
                 # a structure that cannot be built tells nothing about time
                 run.failed(f"measuring the structure {plan}", error)
                 return None
-            ratios = latency.latency_ratios(run.profile.protocol.statistic)
-            return [float(np.median(ratios)), artifact.size_bytes / run.baseline.size_bytes]
+            return [_share_of_latency(latency, run.profile), artifact.size_bytes / run.baseline.size_bytes]
+
+
+def _share_of_latency(measurement: Measurement, profile: Profile) -> float:
+    """Latency as a share of the baseline's.
+
+    It is the largest share at any input shapes where the budget is a share. Otherwise it is the share at the largest
+    shapes, since these bind.
+    """
+    relative = any(budget.metric == "latency_ms" and budget.relative for budget in profile.budgets)
+    every = (measurement, *(measurement.smaller.values() if relative else ()))
+    return max(float(np.median(one.latency_ratios(profile.protocol.statistic))) for one in every)
 
 
 def multiple_of(measurer: StructureMeasurer, limit: TimeLimit) -> int | None:

@@ -334,7 +334,7 @@ class Stand:
             tools,
             workspace,
             builder,
-            Measurer(self.device, profile, self.task, example, builder.baseline),
+            Measurer(self.device, profile, self.task, {"": example}, builder.baseline),
             open_record(workspace.journal),
             self.deadline,
         )

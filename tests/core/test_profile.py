@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +75,9 @@ def file_of(folder: Path, content: str | bytes) -> Path:
 def test_a_profile_that_was_noted_is_read_back_as_it_was(name: str) -> None:
     profile = load_profile(name).with_budgets([Budget("latency_ms", 1 / 3, relative=True), Budget("size_mb", 2.5)])
     noted = json.loads(json.dumps(profile.to_json()))
-    assert parse_profile(noted, "journal") == replace(profile, inputs=())
+    assert parse_profile(noted, "journal") == profile
+    several = profile.with_inputs([TensorSpec("ids", "", (1, 8)), TensorSpec("ids", "int64", (1, 16))])
+    assert parse_profile(json.loads(json.dumps(several.to_json())), "journal") == several
 
 
 def test_exactly_these_profiles_are_shipped() -> None:
@@ -390,11 +391,35 @@ def test_shapes_by_name_leave_the_dtype_open() -> None:
     assert profile.with_inputs([other, more]).inputs == (other, mask, image, more)
 
 
+def test_several_shapes_of_an_input_are_several_sets() -> None:
+    profile = profile_of(inputs={"ids": [[1, 512], [1, 32]], "mask": ["1x512", "1x32"], "image": [1, 3]})
+    assert list(profile.input_sets) == ["1x32", "1x512"]
+    assert [str(spec) for spec in profile.inputs] == ["ids=1x512", "mask=1x512", "image=1x3"]
+    assert [str(spec) for spec in profile.input_sets["1x32"]] == ["ids=1x32", "mask=1x32", "image=1x3"]
+    by_set = profile_of(inputs=[{"ids": [1, 32], "mask": [1, 16]}, {"ids": [1, 64], "mask": [1, 16]}])
+    assert list(by_set.input_sets) == ["1x32", "1x64"]
+    mixed = profile_of(inputs=[{"ids": [1, 32], "mask": [1, 16]}, {"ids": [1, 64], "mask": [1, 8]}])
+    assert list(mixed.input_sets) == ["ids=1x32, mask=1x16", "ids=1x64, mask=1x8"]
+    assert list(profile_of(inputs={"ids": [[1, 32], [1, 32]]}).input_sets) == [""]
+
+
+def test_the_command_line_gives_several_shapes_by_repeating_an_input() -> None:
+    ids = [TensorSpec("ids", "", (1, size)) for size in (8, 16)]
+    one = profile_of(inputs={"ids": [1, 4], "image": "1x3"})
+    assert list(one.with_inputs(ids).input_sets) == ["1x8", "1x16"]
+    assert [str(spec) for spec in one.with_inputs(ids).inputs] == ["ids=1x16", "image=1x3"]
+    several = one.with_inputs(ids)
+    assert list(several.with_inputs([TensorSpec("mask", "", (1, 2))]).input_sets) == ["1x8", "1x16"]
+    assert list(several.with_inputs(ids[:1]).input_sets) == [""]
+    with pytest.raises(ProfileError, match="different numbers"):
+        several.with_inputs([TensorSpec("mask", "", (1, size)) for size in (2, 3, 4)])
+
+
 @pytest.mark.parametrize(
     ("inputs", "said"),
     [
-        ({"ids": [[1, 8], [1, 16]]}, "one shape for each input"),
-        ({"ids": ["1x8", "1x16"]}, "one shape for each input"),
+        ({"ids": [[1, 8], [1, 0]]}, "is no shape"),
+        ({"ids": [[1, 8], [1, 16]], "mask": [[1, 8], [1, 16], [1, 32]]}, "different numbers of shapes: ids 2, mask 3"),
         ({"ids": [1, 0]}, "is no shape"),
         ({"ids": [1, True]}, "is no shape"),
         ({"ids": []}, "is no shape"),
@@ -561,7 +586,7 @@ PROFILES = st.fixed_dictionaries(
         "budgets": LIMITS,
         "objective": st.sampled_from(sorted(OBJECTIVES)),
         "confidence": st.floats(0.501, 0.999),
-        "inputs": st.lists(SPECS.map(str), max_size=3),
+        "inputs": st.lists(SPECS.map(str), max_size=3, unique_by=lambda spec: spec.partition("=")[0]),
         "sources": st.lists(WORDS, max_size=2),
     },
 )

@@ -124,13 +124,6 @@ def test_shapes_that_contradict_each_other_or_the_file_are_errors(shop: Path) ->
     assert (done.code, "fixed at 16" in done.err) == (2, True), done.err
 
 
-def test_several_shapes_for_one_input_are_refused(shop: Path) -> None:
-    with_inputs(shop, "{input_ids: [[1, 32], [1, 128]]}")
-    done = command("check", "model.onnx", "--profile", "profile.yaml", folder=shop)
-    assert done.code == 2
-    assert "one shape" in done.err
-
-
 def test_measure_gives_the_size_and_says_what_is_missing(shop: Path) -> None:
     done = command("measure", "model.onnx", folder=shop)
     assert done.code == 3, done.err

@@ -20,6 +20,7 @@ MISSED = Verdict(
         Finding(Budget("max_accuracy_drop_pp", 2.0), Standing.MET, 0.5, -1.0, 1.5),
     )
 )
+SHAPES = (("1x8", 0.41), ("1x64", 0.33))
 UNREACHABLE = SearchSpace((), {}, (Decision("reachable", "Are they?", "yes", "", ""),))
 
 
@@ -30,6 +31,12 @@ def test_budgets_are_relaxed_to_the_bounds_of_what_was_measured_and_no_further()
 def test_a_limit_that_is_a_floor_is_relaxed_downwards() -> None:
     finding = Finding(Budget("throughput_per_s", 400.0), Standing.EXCEEDED, 228.0, 219.0, 240.0)
     assert relaxed_budgets(Verdict((finding,))) == [Budget("throughput_per_s", 210.0)]
+
+
+def test_a_limit_at_several_shapes_is_relaxed_to_what_all_of_them_keep() -> None:
+    short, long = (Finding(LATENCY, Standing.EXCEEDED, 0.3, 0.2, high, shapes=name) for name, high in SHAPES)
+    for verdict in (Verdict((short, long)), Verdict((long, short))):
+        assert relaxed_budgets(verdict) == [Budget("latency_ms", 0.41, relative=True)]
 
 
 def test_nothing_is_promised_where_a_budget_has_no_bound() -> None:

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from autocompress.core.budget import METRICS, Budget
 from autocompress.core.measurement import Conditions, Measurement, Reading
 from autocompress.core.profile import Profile, Protocol
 from autocompress.core.source import Array
-from autocompress.core.verdict import Finding, Standing, Status
+from autocompress.core.verdict import Finding, Standing, Status, Verdict
 from autocompress.statistics.betting import bounded_mean_bounds
 from autocompress.statistics.bootstrap import mean_bounds
 from autocompress.statistics.bounds import drop_bounds, items_needed, rate_bounds
@@ -882,3 +883,27 @@ def test_a_finding_that_stands_in_for_a_later_one_stays_asymptotic() -> None:
     earlier = finding_of(SCORE_DROP.budgets[0], scored(*overlaps(500), None))
     again = decide_again(SCORE_DROP.budgets[0], earlier, "certified on a day")
     assert again.sentence.endswith("certified on a day; the bound is asymptotic")
+
+
+def test_each_of_several_shapes_has_its_finding_and_what_was_not_measured_is_not_met() -> None:
+    latency, size = Budget("latency_ms", 0.5, relative=True), Budget("size_mb", 1)
+    slow = measured({"latency_ms": blocks([6] * 9)}, {"latency_ms": blocks([10] * 9)})
+    fast = measured({"latency_ms": blocks([4] * 9), "size_mb": 1}, {"latency_ms": blocks([10] * 9)})
+
+    def judged(measurement: Measurement) -> Verdict:
+        return judge([size, latency], measurement, ALPHA, shapes=("1x8", "1x32", "1x64"))
+
+    verdict = judged(replace(fast, smaller={"1x8": slow, "1x32": fast}))
+    assert [(one.name, one.standing) for one in verdict.findings] == [
+        ("size_mb", Standing.MET),
+        ("latency_ms at 1x8", Standing.EXCEEDED),
+        ("latency_ms at 1x32", Standing.MET),
+        ("latency_ms at 1x64", Standing.MET),
+    ]
+    assert verdict.status is Status.NOT_MET
+    assert verdict.binding == verdict.of("latency_ms") == verdict.findings[1]
+    assert Verdict.from_json(verdict.to_json()) == verdict
+    lacking = judged(replace(fast, smaller={"1x8": fast}))
+    assert [one.standing for one in lacking.findings if one.shapes == "1x32"] == [Standing.UNMEASURED]
+    assert lacking.status is Status.UNDECIDED
+    assert judged(replace(fast, smaller={"1x8": fast, "1x32": fast})).status is Status.MET

@@ -92,7 +92,7 @@ def measurer_of(folder: Path, model: str, limit: float) -> tuple[StructureMeasur
     workspace.journal.write_bytes(empty_record())
     tools = Tools(OnnxRuntime(), device, [technique() for technique in TECHNIQUES])
     builder = Builder(small_model(model), example, task, profile, tools, workspace)
-    measurer = Measurer(device, profile, task, example, builder.baseline)
+    measurer = Measurer(device, profile, task, {"": example}, builder.baseline)
     record, deadline = open_record(workspace.journal), Deadline.start(None)
     run = Run(profile, task, example, tools, workspace, builder, measurer, record, deadline)
     split = task.calibration

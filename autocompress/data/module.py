@@ -12,7 +12,7 @@ from torch import nn
 from autocompress.core.runtime import Example
 from autocompress.data.named_outputs import named_outputs
 from autocompress.data.user_line import user_line
-from autocompress.errors import ModelError
+from autocompress.errors import ModelError, said_by
 
 
 class FlatModule(nn.Module):
@@ -150,6 +150,5 @@ def _advice_on_values(module: nn.Module) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, at most 300 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
+    """The first line of an error's text, at most 300 characters; its type where it has none."""
+    return said_by(error) or type(error).__name__

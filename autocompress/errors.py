@@ -129,7 +129,7 @@ def sentence_of(error: Exception) -> str:
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
-def said_by(error: BaseException) -> str:
+def said_by(error: BaseException | str) -> str:
     """What an error says in its first line, and in the next one where that only introduces it; 300 characters."""
     # the text of a syntax error ends in its place, which is named beside it
     text = (error.msg or "") if isinstance(error, SyntaxError) else str(error)

@@ -170,7 +170,10 @@ class Task:
             function: Score = aggregate.records
         else:
             function = SCORES[self.score] if isinstance(self.score, str) else cast("Score", self.score)
-        with raised_by_user("score", function=function):
+        called = (
+            f"Give a function that takes arrays, here {_shapes(outputs)} and {_shapes(targets)}, and scores each item."
+        )
+        with raised_by_user("score", function=function, called=called):
             given = function(outputs, targets)
         hint = "Return one finite number per item, higher for better."
         try:
@@ -242,6 +245,13 @@ class Task:
     def score_is_rate(self) -> bool:
         """True when the score is a share between 0 and 1, as the share of right answers is."""
         return self.chooses_classes or (self.aggregate is not None and self.aggregate.is_rate)
+
+
+def _shapes(values: Any) -> str:
+    """The shapes of one array, or of several."""
+    if hasattr(values, "shape"):
+        return f"of shape {tuple(values.shape)}"
+    return f"a {type(values).__name__} of them"
 
 
 def _class_scores(outputs: Any, targets: Array, k: int) -> Array:

@@ -130,8 +130,7 @@ def open_run(
         builder.export_baseline(folder)
         # before the user's functions run, which may keep a state of their own
         identity = identity_of(profile, task, builder.baseline, tools)
-        if task is not None:
-            try_functions(task, builder, Scorer(tools.device, profile, task))
+        said = () if task is None else try_functions(task, builder, Scorer(tools.device, profile, task))
         check = check_data(task, builder.baseline, _seconds_for_training_items(deadline))
         names = {"data": data, **(named or {})} if isinstance(data, str) else dict(named or {})
         workspace.make()
@@ -142,7 +141,7 @@ def open_run(
         builder.keep_baseline()
     # a resumed run and other workers confirm on the items of the first one, however many training items they could read
     check = record.data_check or check
-    for sentence in (*left_out, *check.sentences):
+    for sentence in (*left_out, *said, *check.sentences):
         progress(Event("data", sentence))
     task = None if task is None else replace(task, left_out=check.left_out)
     record.release_dead_claims()

@@ -31,8 +31,8 @@ ITEMS = 2
 def try_functions(task: Task, builder: Builder, scorer: Scorer) -> tuple[str, ...]:
     """Try the task's score on outputs of the baseline, its augmentation and loss on training items.
 
-    What the loss warned of is returned, a sentence each. Nothing else is kept: no score is looked at, the module stays as it is, and so do the global random generators. Without
-    training data augmentation and loss are not tried.
+    Returned is what the loss warned of, a sentence each. Nothing else is kept: no score is looked at, the module stays
+    as it is, and so do the global random generators. Without training data augmentation and loss are not tried.
 
     Raises:
         DataError: when one of them raises or gives something else than it should; it names the user's own line.

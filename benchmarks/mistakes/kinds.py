@@ -1,4 +1,4 @@
-"""What a mistake of a user is, and the folder of a user who makes none."""
+"""What a mistake of a user is, and the folder of a user who makes none otherwise."""
 
 from __future__ import annotations
 
@@ -48,7 +48,6 @@ def model():
 
 def task():
     return of()
-
 """
 PROFILE = """\
 name: mine
@@ -64,8 +63,9 @@ class Mistake:
 
     Args:
         what: the mistake in a few words.
-        says: the essential words of the error line, the first ones of its sentence first.
-        code: lines of Python below `HEAD` in `mine.py`; with a `LINE` the one that the error has to name.
+        says: the essential words of the error line.
+        code: lines of Python below `HEAD` in `mine.py`.
+        line: the line of `code` that the error has to name.
         files: further files of the user's folder, by name; a text or what `numpy` or `torch` save.
         options: those of the command line that differ from `SPECS`; with an empty value left out.
         more: further words of the command line.
@@ -74,6 +74,7 @@ class Mistake:
     what: str
     says: tuple[str, ...]
     code: str = ""
+    line: str = ""
     files: Mapping[str, str | bytes] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
     more: tuple[str, ...] = ()
@@ -83,6 +84,15 @@ class Mistake:
         """The command line, without the program's name."""
         options = {**SPECS, **self.options}
         return ["run", *(word for pair in options.items() if pair[1] for word in pair), *self.more]
+
+    @property
+    def place(self) -> str:
+        """How the error names the user's line, empty where it is about none."""
+        if not self.line:
+            return ""
+        lines = (HEAD + self.code).splitlines()
+        number = next(n for n, text in enumerate(lines, 1) if n > HEAD.count("\n") and text.strip() == self.line)
+        return f"mine.py, line {number}"
 
     def write(self, folder: Path) -> None:
         """Write the user's files."""

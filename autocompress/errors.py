@@ -125,8 +125,17 @@ def sentence_of(error: Exception) -> str:
     """An error as a sentence: one of this package as it is, any other with its type before its first line."""
     if isinstance(error, AutocompressError):
         return str(error)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return ": ".join([type(error).__name__, *(line[:300] for line in lines[:1])])
+    said = said_by(error)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def said_by(error: BaseException | str) -> str:
+    """What an error says in its first line, and in the next one where that only introduces it; 300 characters."""
+    # the text of a syntax error ends in its place, which is named beside it
+    text = (error.msg or "") if isinstance(error, SyntaxError) else str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    shown = lines[:2] if lines and lines[0].endswith(":") else lines[:1]
+    return " ".join(line[:300] for line in shown)[:300]
 
 
 @contextmanager
@@ -146,5 +155,6 @@ def raised_as(kind: type[AutocompressError], where: str) -> Iterator[None]:
 def nearest(word: str, known: Iterable[str], otherwise: str = "") -> str:
     """A hint that names the known word nearest to `word`, else the `otherwise` text, else all known words."""
     names = list(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"Did you mean {close[0]!r}?" if close else otherwise or f"Known: {', '.join(names)}."
+    lower = {name.lower(): name for name in reversed(names)}
+    close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.5)
+    return f"Did you mean {lower[close[0]]!r}?" if close else otherwise or f"Known: {', '.join(names)}."

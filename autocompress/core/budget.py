@@ -75,8 +75,15 @@ class Budget:
             raise ProfileError(
                 f"cannot be a share of the baseline; give it in {spec.unit}.", where=f"budgets.{self.metric}"
             )
-        if self.metric == "min_accuracy" and self.limit > 100:
-            raise ProfileError("accuracy is given in percent, at most 100.", where="budgets.min_accuracy")
+        if self.metric == "min_accuracy" and (self.limit > 100 or 0 < self.limit < 1):
+            hint = f"Write {100 * self.limit:g} for {100 * self.limit:g} %." if self.limit < 1 else ""
+            raise ProfileError("accuracy is given in percent, at most 100.", where="budgets.min_accuracy", hint=hint)
+        if self.metric == "max_accuracy_drop_pp" and self.limit > 100:
+            raise ProfileError(
+                f"a drop is given in points of accuracy, at most 100, not {self.limit:g}.",
+                where="budgets.max_accuracy_drop_pp",
+                hint="Leave it out to allow any.",
+            )
 
     @property
     def unit(self) -> str:
@@ -110,18 +117,25 @@ class Budget:
             ProfileError: when the text is no number, the metric is unknown or the limit is not allowed.
         """
         if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise ProfileError(
-                f"{value!r} is not a limit.", where=f"budgets.{metric}", hint="Write a number, or 0.5x for a share."
-            )
+            raise _no_limit(metric, value)
         text = str(value).strip()
         relative = text.endswith(("x", "X"))
         try:
             limit = float(text[:-1] if relative else text)
         except ValueError:
-            raise ProfileError(
-                f"{value!r} is not a limit.", where=f"budgets.{metric}", hint="Write a number, or 0.5x for a share."
-            ) from None
+            raise _no_limit(metric, value) from None
         return Budget(metric, limit, relative)
+
+
+def _no_limit(metric: str, value: object) -> ProfileError:
+    spec = METRICS.get(metric)
+    unit = f" of {spec.unit}" if spec else ""
+    share = ", or 0.5x for half of what the model has now" if spec is None or spec.may_be_relative else ""
+    return ProfileError(
+        f"{value!r} is not a limit.",
+        where=f"budgets.{metric}",
+        hint=f"Write a number{unit}, without a unit{share}.",
+    )
 
 
 def parse_budgets(budgets: Mapping[str, float | str] | None) -> list[Budget]:

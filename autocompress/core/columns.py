@@ -15,6 +15,7 @@ TARGET_KEYS = ("labels", "label", "targets", "target", "y")
 # a model of Hugging Face's that gets them computes a loss of its own and returns it
 LOSS_ARGUMENT = "labels"
 PAD = "Pad them to one length, or give a collate function that pads: Task(collate=...), or a DataLoader's collate_fn."
+RESIZE = "Bring them to one shape in the dataset, or give a DataLoader with a collator that does."
 NUMBER = "Number the classes from 0."
 TOKENIZE = 'Tokenize first, e.g. tokenizer(texts, padding="max_length", truncation=True).'
 
@@ -197,8 +198,9 @@ def _of_one_shape(what: str, values: Sequence[Any], numbers: Sequence[int], *, i
     other = next((place for place, shape in enumerate(shapes) if shape != shapes[0]), None)
     if other is not None and shapes[0] is not None and shapes[other] is not None:
         one, two = (_size(shapes[place]) for place in (0, other))
+        hint = PAD if len(shapes[0]) < 2 else RESIZE
         raise DataError(
-            f"{what} has {one} in item {numbers[0]} and {two} in item {numbers[other]}.", where="data", hint=PAD
+            f"{what} has {one} in item {numbers[0]} and {two} in item {numbers[other]}.", where="data", hint=hint
         )
     return found
 

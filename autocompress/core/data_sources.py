@@ -23,6 +23,7 @@ from autocompress.core.source import (
     with_targets,
 )
 from autocompress.core.targets import Targets, arrays_in, joined
+from autocompress.core.user_code import kind_of
 from autocompress.errors import DataError
 from autocompress.system.randomness import seeded
 
@@ -65,14 +66,24 @@ def as_source(data: Any, *, trains: bool = False, targets: tuple[str, ...] = ())
         if isinstance(data.dataset, IterableDataset):
             return _streamed(data, Columns(targets), trains=trains)
         return _drawn_through(data, Columns(targets), trains=trains)
-    listed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
+    listed = hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, type)
     if listed and not isinstance(data, str | bytes | Mapping) and not _is_empty_pair(data):
         return DatasetSource(data, columns=Columns(targets))
-    raise DataError(
-        f"cannot be read from a {type(data).__name__}.",
-        where="data",
-        hint="Give (inputs, targets) arrays, a Dataset, a DataLoader or a Task.",
-    )
+    raise _unreadable(data)
+
+
+def _unreadable(data: Any) -> DataError:
+    """The error for what is no source, with what it lacks."""
+    from torch.utils.data import Dataset, IterableDataset
+
+    hint = "Give (inputs, targets) arrays, a Dataset, a DataLoader or a Task."
+    if isinstance(data, IterableDataset):
+        hint = "Give a DataLoader over it."
+    elif isinstance(data, type):
+        hint = f"Give an object of it, {data.__name__}(...)."
+    elif isinstance(data, Dataset):
+        hint = "It has no __len__(): define how many items it has."
+    return DataError(f"cannot be read from {kind_of(data)}.", where="data", hint=hint)
 
 
 def _of_arrays(inputs: Any, targets: Any, named: tuple[str, ...]) -> ArraySource:
@@ -95,6 +106,12 @@ def _drawn_through(loader: Any, columns: Columns, *, trains: bool) -> Source:
     from torch.utils.data import Subset, default_collate
 
     dataset, collate = loader.dataset, loader.collate_fn
+    if not hasattr(dataset, "__getitem__"):
+        raise DataError(
+            f"comes through a DataLoader over {kind_of(dataset)}, whose items have no numbers.",
+            where="data",
+            hint="Give it a Dataset, or an IterableDataset that yields the items.",
+        )
     items = drawn_items(loader, trains=trains)
     if not items:
         raise DataError("draws no items.", where="data", hint="Check its sampler and drop_last.")

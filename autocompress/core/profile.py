@@ -202,6 +202,17 @@ class Profile:
         return limit if rule is None else {"limit": limit, **vars(rule)}
 
 
+# what a value should be, by the kind of pydantic's error
+FORMS = {
+    "dict_type": "should be keys with values, such as {size_mb: 0.5x}",
+    "model_type": "should be keys with values",
+    "tuple_type": "should be a list, such as [fc, head.*]",
+    "int_parsing": "should be a whole number",
+    "int_from_float": "should be a whole number",
+    "int_type": "should be a whole number",
+}
+
+
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, allow_inf_nan=False)
 
@@ -307,7 +318,8 @@ def parse_profile(data: Any, where: str) -> Profile:
         ProfileError: when a key or value is not allowed; an unknown key is answered with the nearest known one.
     """
     if not isinstance(data, Mapping):
-        raise ProfileError("is not a profile: expected keys and values.", where=where)
+        hint = "Write at least name: and budgets:, or give the name of a shipped profile."
+        raise ProfileError("is not a profile: expected keys and values.", where=where, hint=hint)
     try:
         file = _ProfileFile.model_validate(data)
     except ValidationError as error:
@@ -435,7 +447,8 @@ def _read_yaml(path: Path) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f"{path}, line {mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or "malformed"
-        raise ProfileError(f"is not YAML ({problem}).", where=line) from None
+        hint = "Indent with spaces." if "\t" in str(problem).encode().decode("unicode_escape") else ""
+        raise ProfileError(f"is not YAML ({problem}).", where=line, hint=hint) from None
 
 
 def _explain(error: ValidationError, where: str, model: type[BaseModel] = _ProfileFile) -> ProfileError:
@@ -443,11 +456,16 @@ def _explain(error: ValidationError, where: str, model: type[BaseModel] = _Profi
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        hint = nearest(str(first["loc"][-1]), _keys_at(model, first["loc"][:-1]))
+        wrong = str(first["loc"][-1])
+        hint = nearest(wrong, _keys_at(model, first["loc"][:-1]))
+        if wrong in METRICS and model is _ProfileFile:
+            hint = f"It is a budget: write it below budgets:, as budgets: {{{wrong}: ...}}."
         return ProfileError(f"there is no key {first['loc'][-1]!r}.", where=f"{where}: {key}", hint=hint)
     if first["type"] == "missing":
-        return ProfileError("is missing.", where=f"{where}: {key}")
-    return ProfileError(f"{first['msg']}, not {first['input']!r}.", where=f"{where}: {key}")
+        return ProfileError("is missing.", where=f"{where}: {key}", hint=f"Add {first['loc'][-1]}: to it.")
+    # pydantic's names of types are Python's, not YAML's
+    said = FORMS.get(first["type"], first["msg"].removeprefix("Input ").removeprefix("Value "))
+    return ProfileError(f"{said}, not {first['input']!r}.", where=f"{where}: {key}")
 
 
 def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:

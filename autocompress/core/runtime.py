@@ -12,6 +12,7 @@ import numpy as np
 
 from autocompress.core.artifact import Artifact, TensorSpec, input_name
 from autocompress.core.dynamic_axes import Axis, DynamicAxes
+from autocompress.core.outputs import main_output
 from autocompress.core.source import Array, ArraySource, Inputs, Split, whole
 from autocompress.core.targets import Targets, rows_in
 from autocompress.errors import DataError, ExportError, raised_as
@@ -176,6 +177,12 @@ def exported(
     """
     with working(), raised_as(ExportError, "model"):
         return runtime.export(module, example, destination, keep_float)
+
+
+def main_shape(artifact: Artifact) -> tuple[int | None, ...]:
+    """The shape of the output that built-in scores take."""
+    shapes = {spec.name: spec.shape for spec in artifact.outputs}
+    return shapes[main_output(shapes)]
 
 
 def align(inputs: Inputs, specs: Sequence[TensorSpec], where: str = "data") -> dict[str, Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from autocompress.core.columns import ALL_COLUMNS, Columns, as_mapping, no_numbers, prepared, stacked
 from autocompress.core.targets import Targets, arrays_in, mapped, rows_in
-from autocompress.core.user_code import raised_by_user
+from autocompress.core.user_code import definition_of, kind_of, raised_by_user, with_line
 from autocompress.errors import DataError
 from autocompress.system.randomness import seed_all, seeded
 
@@ -53,7 +54,8 @@ class ArraySource:
         for targets in arrays_in(self.targets).values():
             for array in arrays:
                 if len(array) != len(targets):
-                    raise DataError(f"has {len(array)} inputs and {len(targets)} targets.", where="data")
+                    what = f"has {len(array)} inputs and {len(targets)} targets."
+                    raise DataError(what, where="data", hint="Give one target per item.")
 
     def __len__(self) -> int:
         return rows_in(self.targets)
@@ -93,14 +95,28 @@ class DatasetSource:
         """
         from torch.utils.data import default_collate
 
-        with seeded(0):
+        with seeded(0), self._placed():
             items = self._items(indices)
             if self.collate is None:
                 batch = default_collate(prepared(items, self.columns, indices))
             else:
                 with raised_by_user(self.where, "putting items into a batch raised", self.collate):
                     batch = self.collate(items)
+                if not isinstance(batch, Sequence | Mapping) and as_mapping(batch, self.columns) is batch:
+                    message = f"putting items into a batch gave {kind_of(batch)}"
+                    hint = "Return (inputs, ..., targets) or a dict from the collate function."
+                    raise DataError(with_line(message, definition_of(self.collate)), where=self.where, hint=hint)
             return split_batch(batch, self.columns, len(items))
+
+    @contextmanager
+    def _placed(self) -> Iterator[None]:
+        """Name the field of the task in errors about its items."""
+        try:
+            yield
+        except DataError as error:
+            if error.where != "data":
+                raise
+            raise DataError(error.message, where=self.where, hint=error.hint) from error
 
     def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The names of all columns, and of the targets among them; none where items are no mappings."""
@@ -219,6 +235,8 @@ def to_array(value: Any) -> Array:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
         raise DataError(f"is no array of numbers ({error}).", where="data") from None
+    if array.dtype.kind in "US":
+        raise DataError("holds texts, not numbers.", where="data", hint="Turn them into numbers, classes from 0 on.")
     if array.dtype.kind not in "fiub":
         raise DataError(f"holds {array.dtype} values, not numbers.", where="data")
     return array

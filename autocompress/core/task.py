@@ -9,7 +9,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from autocompress.core.aggregate import AGGREGATES, WITHOUT_LABEL, Aggregate, first_output
+from autocompress.core.aggregate import AGGREGATES, Aggregate, first_output
+from autocompress.core.class_labels import require_class_scores, require_labels
 from autocompress.core.code_hash import code_hash
 from autocompress.core.data_sources import as_source
 from autocompress.core.score_bounds import RATE, Bounds, as_bounds
@@ -21,7 +22,6 @@ from autocompress.errors import DataError
 Score = Callable[[Any, Any], Any]
 Loss = Callable[[Any, Any], Any]
 Augment = Callable[[Any], Any]
-PER_TOKEN = 'For a label for each token there is score="token_accuracy".'
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +75,11 @@ class Task:
                 # the same loader may be right for one field and wrong for another
                 raise DataError(error.message, where=where, hint=error.hint) from error
             if source is not None and len(source) == 0:
-                raise DataError("is empty.", where=where)
+                raise DataError("is empty.", where=where, hint="Give at least one item, or None.")
             if isinstance(source, DatasetSource) and source.where != where:
                 source = replace(source, where=where, collate=source.collate or self.collate)
             object.__setattr__(self, field, source)
+        self._require_functions()
         known = (*SCORES, *AGGREGATES)
         if isinstance(self.score, str) and self.score not in known:
             raise DataError(
@@ -93,6 +94,20 @@ class Task:
                 )
             declared = as_bounds(self.score_bounds, self.score_name, self._named_bounds)
             object.__setattr__(self, "score_bounds", declared)
+
+    def _require_functions(self) -> None:
+        score = None if isinstance(self.score, str | Aggregate) else self.score
+        for where, function, form in (
+            ("score", score, "a name, an Aggregate or a function score(outputs, targets)"),
+            ("loss", self.loss, "a function loss(outputs, targets), such as torch.nn.CrossEntropyLoss()"),
+            ("augment", self.augment, "a function of a batch of input tensors"),
+        ):
+            if isinstance(function, type):
+                # calling it would make an object of it, not a score or a loss
+                name = function.__name__
+                raise DataError(f"is the class {name}, not an object of it.", where=where, hint=f"Give {name}().")
+            if function is not None and not callable(function):
+                raise DataError(f"is {kind_of(function)}, not a function.", where=where, hint=f"Give {form}.")
 
     @property
     def validation(self) -> Split | None:
@@ -158,7 +173,10 @@ class Task:
             function: Score = aggregate.records
         else:
             function = SCORES[self.score] if isinstance(self.score, str) else cast("Score", self.score)
-        with raised_by_user("score", function=function):
+        called = (
+            f"Give a function that takes arrays, here {_shapes(outputs)} and {_shapes(targets)}, and scores each item."
+        )
+        with raised_by_user("score", function=function, called=called):
             given = function(outputs, targets)
         hint = "Return one finite number per item, higher for better."
         try:
@@ -232,33 +250,20 @@ class Task:
         return self.chooses_classes or (self.aggregate is not None and self.aggregate.is_rate)
 
 
+def _shapes(values: Any) -> str:
+    """The shapes of one array, or of several."""
+    if hasattr(values, "shape"):
+        return f"of shape {tuple(values.shape)}"
+    return f"a {type(values).__name__} of them"
+
+
 def _class_scores(outputs: Any, targets: Array, k: int) -> Array:
     logits = first_output(outputs)
-    per_token = targets.ndim == 2 and targets.dtype.kind in "iub"
-    if logits.ndim != 2:
-        raise DataError(
-            f"top-{k} needs outputs of shape (n, classes), not {logits.shape}.",
-            where="score",
-            hint=PER_TOKEN if per_token else "Pass a score function that fits the model's outputs.",
-        )
-    if targets.ndim != 1 or targets.dtype.kind not in "iub":
-        raise DataError(
-            f"labels are {targets.dtype} of shape {targets.shape}, not whole numbers of shape (n,).",
-            where="labels",
-            hint=PER_TOKEN if per_token else "",
-        )
+    require_class_scores(logits, targets, k)
+    classes = logits.shape[1]
+    require_labels(targets, classes)
     if len(logits) != len(targets):
         raise DataError(f"{len(logits)} outputs for {len(targets)} labels.", where="score")
-    classes = logits.shape[1]
-    wrong = np.flatnonzero((targets < 0) | (targets >= classes))
-    if len(wrong):
-        raise DataError(
-            f"label {targets[wrong[0]]} is out of range: the model has {classes} classes, 0 to {classes - 1}.",
-            where="labels",
-            hint=WITHOUT_LABEL
-            if targets[wrong[0]] < 0
-            else "Check the labels, or that the model is the one for these data.",
-        )
     rows = np.arange(len(targets))
     # an item is in the top k when fewer than k classes score higher; ties count for the lower index
     own = logits[rows, targets.astype(np.int64)][:, None]

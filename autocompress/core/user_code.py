@@ -77,11 +77,11 @@ def with_line(sentence: str, line: Line | None) -> str:
 
 
 @contextmanager
-def raised_by_user(where: str, what: str = "raised", function: Any = None) -> Iterator[None]:
+def raised_by_user(where: str, what: str = "raised", function: Any = None, called: str = "") -> Iterator[None]:
     """Turn what the user's code raises in the block into a DataError that names the user's own line.
 
-    Where none of the user's lines ran, as when `function` takes other arguments, its definition is named. Errors of
-    this package pass as they are.
+    Where none of the user's lines ran, as when `function` takes other arguments, its definition is named; where that is
+    not the user's either, the advice is how it is `called`. Errors of this package pass as they are.
 
     Raises:
         DataError: when anything else is raised in the block.
@@ -92,7 +92,7 @@ def raised_by_user(where: str, what: str = "raised", function: Any = None) -> It
         raise
     except Exception as error:
         line = line_of(error) or (None if function is None else definition_of(function))
-        hint = "Correct it there." if line else ""
+        hint = "Correct it there." if line else called
         raise DataError(with_line(f"{what} {sentence_of(error)}", line), where=where, hint=hint) from error
 
 

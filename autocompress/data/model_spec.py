@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from autocompress.core.user_code import kind_of
 from autocompress.data.model_libraries import LIBRARIES
 from autocompress.data.module import first_line
 from autocompress.data.spec_import import Maker, split_spec
@@ -19,6 +20,8 @@ from autocompress.errors import ModelError
 FORMS = "file.py:callable, package.module:callable, torchvision:NAME, timm:NAME or hf:DIR"
 # what DataParallel and torch.compile put before the names of all weights
 PREFIXES = ("module.", "_orig_mod.")
+# how files of weights are usually named
+CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 _SAVING = "Save one with torch.save(model.state_dict(), FILE)."
 _makes_modules = Maker(nn.Module, "an nn.Module", ModelError)
 
@@ -50,8 +53,18 @@ def _made(spec: str) -> nn.Module:
         return LIBRARIES[library](name)
     parts = split_spec(spec)
     if parts is None:
-        raise ModelError("names no callable.", where=repr(spec), hint=f"Write {FORMS}.")
+        raise ModelError("names no callable.", where=repr(spec), hint=_form_of(spec))
     return _makes_modules.make(*parts)
+
+
+def _form_of(spec: str) -> str:
+    """What to write in place of a spec that names no callable."""
+    path = Path(spec)
+    if path.suffix == ".py":
+        return f"Write {spec}:NAME, with the function in it that returns the model."
+    if path.suffix in CHECKPOINTS:
+        return f"Weights alone are no model: write --model file.py:callable --weights {spec}."
+    return f"Write {FORMS}."
 
 
 def read_weights(path: Path) -> dict[str, Any]:
@@ -79,10 +92,20 @@ def read_weights(path: Path) -> dict[str, Any]:
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not any(isinstance(v, torch.Tensor) for v in content.values()):
-        keys = f" with the keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
-        raise ModelError(f"holds a {type(content).__name__}{keys}, not a state dict.", where=str(path), hint=_SAVING)
+        entries = content if isinstance(content, Mapping) else {}
+        keys = f" with the keys {', '.join(map(str, list(entries)[:5]))}" if entries else ""
+        inner = next((key for key, value in entries.items() if _is_state(value)), None)
+        raise ModelError(
+            f"holds {kind_of(content)}{keys}, not a state dict.",
+            where=str(path),
+            hint=_SAVING if inner is None else f"Save what its key {inner!r} holds, alone or under the key state_dict.",
+        )
     state = {str(key): value for key, value in content.items()}
     return _without(PREFIXES, state)
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(part, torch.Tensor) for part in value.values())
 
 
 def _without(prefixes: Sequence[str], state: dict[str, Any]) -> dict[str, Any]:

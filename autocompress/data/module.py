@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from autocompress.core.runtime import Example
+from autocompress.core.user_code import definition_of
 from autocompress.data.named_outputs import named_outputs
 from autocompress.data.user_line import user_line
-from autocompress.errors import ModelError
+from autocompress.errors import ModelError, said_by
 
 
 class FlatModule(nn.Module):
@@ -69,7 +70,7 @@ def changing_buffers(module: nn.Module, example: Example) -> list[str]:
     before = {name: buffer.detach().clone() for name, buffer in module.named_buffers()}
     if not before:
         return []
-    with inference_mode_of(module), _explained(tensors := _tensors_of(module, example)):
+    with inference_mode_of(module), _explained(module, tensors := _tensors_of(module, example), example):
         returned(module, tensors, example)
         return [name for name, buffer in module.named_buffers() if name in before and not _alike(buffer, before[name])]
 
@@ -91,17 +92,56 @@ def _tensors_of(module: nn.Module, example: Example, dtype: torch.dtype | None =
 
 
 @contextmanager
-def _explained(tensors: Mapping[str, torch.Tensor]) -> Iterator[None]:
+def _explained(module: nn.Module, tensors: Mapping[str, torch.Tensor], example: Example) -> Iterator[None]:
     """Turn whatever a module raises in the block into a ModelError that states its inputs."""
     try:
         yield
     except Exception as error:
         shapes = ", ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in tensors.items())
+        line = user_line(error)
+        if not line and isinstance(error, TypeError) and (defined := definition_of(module)) is not None:
+            # forward() did not run: it takes other arguments
+            line = f"{defined.place} ({defined.text})"
         raise ModelError(
             f"fails on the inputs ({shapes}): {type(error).__name__}: {first_line(error)}",
-            where=", ".join(filter(None, ("model", user_line(error)))),
-            hint="Check that data and input spec are what the model takes.",
+            where=", ".join(filter(None, ("model", line))),
+            hint=_what_it_takes(module, tensors, example) or "Check that data and input spec are what the model takes.",
         ) from error
+
+
+def _what_it_takes(module: nn.Module, tensors: Mapping[str, torch.Tensor], example: Example) -> str:
+    """What to do about an input that a module fails on, found by trying; empty where nothing simple helps."""
+    if len(tensors) != 1:
+        return ""
+    (name, tensor), *_ = tensors.items()
+    for change, advice in CHANGES:
+        try:
+            changed = change(tensor)
+            if changed is None:
+                continue
+            with inference_mode_of(module):
+                returned(module, {name: changed}, example)
+        except Exception:  # noqa: BLE001 - it does not help
+            continue
+        return f"It takes {tuple(changed.shape)} {changed.dtype}: {advice}."
+    return ""
+
+
+# changes of an input with a batch axis that people forget, and what to do; None where a change does not apply
+CHANGES: tuple[tuple[Callable[[torch.Tensor], torch.Tensor | None], str], ...] = (
+    (
+        lambda x: x.permute(0, 3, 1, 2) if x.ndim == 4 and x.is_floating_point() else None,
+        "give images as (n, c, h, w), for example x.transpose(0, 3, 1, 2)",
+    ),
+    (lambda x: None if x.is_floating_point() else x.float(), "give float32, scaled as in training"),
+    (
+        lambda x: None if x.is_floating_point() or x.ndim != 4 else x.float().permute(0, 3, 1, 2),
+        "give float32, scaled as in training, as (n, c, h, w)",
+    ),
+    (lambda x: x.long() if x.is_floating_point() and bool((x == x.round()).all()) else None, "give whole numbers"),
+    (lambda x: x.unsqueeze(1) if x.ndim == 3 else None, "give images their axis of channels, for example x[:, None]"),
+    (lambda x: x.unsqueeze(0), "give a batch axis, for example x[None]"),
+)
 
 
 @contextmanager
@@ -124,7 +164,7 @@ def call(module: nn.Module, example: Example, dtype: torch.dtype | None = None) 
         ModelError: when the model fails on them, or gives values that are not finite.
     """
     tensors = _tensors_of(module, example, dtype)
-    with _explained(tensors), inference_mode_of(module):
+    with _explained(module, tensors, example), inference_mode_of(module):
         outputs = returned(module, tensors, example)
     named = named_outputs(outputs, example)
     for name, tensor in named.items():
@@ -150,6 +190,5 @@ def _advice_on_values(module: nn.Module) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, at most 300 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
+    """The first line of an error's text, at most 300 characters; its type where it has none."""
+    return said_by(error) or type(error).__name__

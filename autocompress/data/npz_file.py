@@ -125,6 +125,8 @@ def _labels(array: Array, where: str) -> Array:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
+        one_hot = array.ndim == 2 and np.isin(array, (0, 1)).all() and (array.sum(1) == 1).all()
+        hint = "One-hot labels become class numbers by y.argmax(1)." if one_hot else hint
         raise DataError(f"labels have shape {array.shape}, not (n,).", where=where, hint=hint)
     if array.dtype.kind == "f":
         wrong = np.flatnonzero(~np.isfinite(array) | (array != np.rint(array)))

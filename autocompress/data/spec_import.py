@@ -83,7 +83,7 @@ class Maker(Generic[T]):
         module = importlib.util.module_from_spec(spec)
         sys.modules[key] = module
         try:
-            with _importable(path.parent):
+            with _importable(path.parent), _arguments_of(path):
                 # compiled here: Python's cache of bytecode misses an edit of equal length in the same second
                 exec(compile(source, str(path), "exec"), module.__dict__)
         except BaseException as problem:  # noqa: BLE001 - _stop raises, and lets an interrupt pass
@@ -141,10 +141,13 @@ class Maker(Generic[T]):
         except BaseException as problem:  # noqa: BLE001 - _stop raises, and lets an interrupt pass
             self._stop(problem, target, f"{name}() raised")
         if not isinstance(made, self.wanted):
+            state = isinstance(made, dict) and made and all(hasattr(value, "detach") for value in made.values())
             raise self.error(
-                f"{name}() returned {kind_of(made)}, not {self.noun}.",
+                f"{name}() returned {'a state dict' if state else kind_of(made)}, not {self.noun}.",
                 where=target,
-                hint=f"Return {self.noun} from it.",
+                hint="Build the module, fill it with load_state_dict(), and return it."
+                if state
+                else f"Return {self.noun} from it.",
             )
         return made
 
@@ -155,10 +158,13 @@ class Maker(Generic[T]):
         text = first_line(problem)
         kind = type(problem).__name__
         line = line_of(problem)
+        hint = "Correct it there; --debug shows the traceback."
+        if isinstance(problem, SystemExit):
+            hint = "What a script does goes below: if __name__ == '__main__'."
         raise self.error(
             f"{what} {kind}." if text == kind else f"{what} {kind}: {text.rstrip('.')}.",
             where=_short(target) if line is None else line.place,
-            hint="Correct it there; --debug shows the traceback.",
+            hint=hint,
         ) from problem
 
 
@@ -180,6 +186,17 @@ def _importable(folder: Path) -> Iterator[None]:
         if place in sys.path:
             sys.path.remove(place)
         sys.path.append(place)
+
+
+@contextmanager
+def _arguments_of(path: Path) -> Iterator[None]:
+    """A script's own arguments, which are none: those of this program are not meant for it."""
+    before = sys.argv
+    sys.argv = [str(path)]
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 def _short(filename: str) -> str:

@@ -14,6 +14,7 @@ from autocompress.core.user_code import definition_of, kind_of, raised_by_user, 
 from autocompress.errors import DataError
 
 IGNORED = -100
+TAKES = "Give a function loss(outputs, targets) that takes these targets beside these outputs."
 
 
 def task_loss(task: Task, outputs: Mapping[str, torch.Tensor], targets: Any) -> torch.Tensor | None:
@@ -37,7 +38,7 @@ def task_loss(task: Task, outputs: Mapping[str, torch.Tensor], targets: Any) -> 
 
 
 def _own(loss: Loss, outputs: Any, targets: Any) -> torch.Tensor:
-    with raised_by_user("loss", function=loss):
+    with raised_by_user("loss", function=loss, called=TAKES):
         found = loss(outputs, targets)
     if not isinstance(found, torch.Tensor) or found.numel() != 1:
         message = with_line(f"returned {kind_of(found)}, not a tensor of one number", definition_of(loss))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import torch
 from torch import nn
 
-from autocompress.core.runtime import Example
+from autocompress.core.class_labels import require_several_classes
+from autocompress.core.runtime import Example, main_shape
 from autocompress.core.source import Array, Split, whole
 from autocompress.core.targets import mapped
 from autocompress.core.task import Task
-from autocompress.core.user_code import definition_of, raised_by_user, with_line
+from autocompress.core.user_code import definition_of, kind_of, raised_by_user, with_line
 from autocompress.data.augmentation_bank import AugmentationBank, Batch
+from autocompress.data.checked_items import CheckedItems
 from autocompress.data.module import call
 from autocompress.data.task_loss import task_loss
-from autocompress.errors import DataError, ModelError
+from autocompress.errors import DataError, ModelError, said_by, sentence_of
 from autocompress.evaluation.builder import Builder
 from autocompress.evaluation.scorer import Scorer
 from autocompress.system.randomness import seeded
@@ -25,32 +28,32 @@ from autocompress.training.recovery import training_place
 ITEMS = 2
 
 
-def try_functions(task: Task, builder: Builder, scorer: Scorer) -> None:
+def try_functions(task: Task, builder: Builder, scorer: Scorer) -> tuple[str, ...]:
     """Try the task's score on outputs of the baseline, its augmentation and loss on training items.
 
-    Nothing is kept: no score is looked at, the module stays as it is, and so do the global random generators. Without
-    training data augmentation and loss are not tried.
+    Returned is what the loss warned of, a sentence each. Nothing else is kept: no score is looked at, the module stays
+    as it is, and so do the global random generators. Without training data augmentation and loss are not tried.
 
     Raises:
         DataError: when one of them raises or gives something else than it should; it names the user's own line.
     """
+    said: tuple[str, ...] = ()
+    shape = main_shape(builder.baseline)
+    require_several_classes(task.score, shape)
     with seeded(0):
         # a validation split of its own may have other targets than the test items
         for split in (task.validation, task.set_aside if task.val is not None else None):
             if split is not None:
                 scorer.try_out(builder.baseline, split, ITEMS)
         if task.train is not None:
-            few = whole("train", task.train).ends(ITEMS)
-            if task.augment is not None or task.loss is not None:
-                _try_training(task, few, builder.module, builder.example)
-            else:
-                # calibration reads them too
-                list(few.batches(ITEMS))
+            checked = CheckedItems(task, "train", task.train, shape[1] if len(shape) == 2 else None)
+            said = _try_training(task, whole("train", checked).ends(ITEMS), builder.module, builder.example)
+    return said
 
 
-def _try_training(task: Task, few: Split, module: nn.Module, example: Example) -> None:
+def _try_training(task: Task, few: Split, module: nn.Module, example: Example) -> tuple[str, ...]:
     bank = AugmentationBank(few, example, batch=ITEMS, seed=0)
-    found = []
+    found, warned = [], dict[str, None]()
     for step in range(2):
         batch = bank.at(step, task.augment)
         try:
@@ -60,7 +63,14 @@ def _try_training(task: Task, few: Split, module: nn.Module, example: Example) -
             call(module, _example(example, bank.at(step)))
             raise _not_taken(task, error) from error
         if task.loss is not None:
-            found.append(_fault(task, outputs, batch))
+            # a loss of shapes that do not belong together may be no more than a warning
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                found.append(_fault(task, outputs, batch))
+            messages = (one.message for one in caught if one.category is UserWarning)
+            warned.update((f"The loss warns: {said_by(message)}", None) for message in messages if message)
+        elif isinstance(task.score, str):
+            _try_usual_loss(task, outputs, batch)
     # a batch of two may have nothing to learn from, such as labels that are all padding
     if found and all(found):
         raise DataError(
@@ -68,6 +78,24 @@ def _try_training(task: Task, few: Split, module: nn.Module, example: Example) -
             where="loss",
             hint="Compute one finite number from the outputs with torch, without detach(), item() or numpy().",
         )
+    return tuple(warned)
+
+
+def _try_usual_loss(task: Task, outputs: dict[str, torch.Tensor], batch: Batch) -> None:
+    """Take the loss of a task that has none of its own.
+
+    Raises:
+        DataError: when the targets do not fit the outputs.
+    """
+    try:
+        task_loss(task, outputs, batch.targets)
+    except (RuntimeError, IndexError, ValueError) as error:
+        shown = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in outputs.items())
+        raise DataError(
+            f"targets ({kind_of(batch.targets)}) do not fit the outputs ({shown}): {sentence_of(error)}",
+            where=f"{task.name}: train",
+            hint="Give targets as in test, or the task a loss of its own.",
+        ) from error
 
 
 def _fault(task: Task, outputs: dict[str, torch.Tensor], batch: Batch) -> str:

@@ -20,14 +20,14 @@ from autocompress.core.data_check import DataCheck
 from autocompress.core.device import require_described
 from autocompress.core.dynamic_axes import DynamicAxes
 from autocompress.core.layer_patterns import require_layers
-from autocompress.core.outputs import main_output
 from autocompress.core.profile import Profile, load_profile
 from autocompress.core.record import SCHEMA, Record, RunInputs
-from autocompress.core.runtime import feeds
+from autocompress.core.runtime import feeds, main_shape
 from autocompress.core.source import whole
 from autocompress.core.targets import Targets, rows_in
 from autocompress.core.task import Task
 from autocompress.core.tools import Tools
+from autocompress.data.checked_items import CheckedItems
 from autocompress.data.copies import as_compressed
 from autocompress.data.data_spec import load_data
 from autocompress.data.example_inputs import as_task, example_for, specs_in
@@ -145,8 +145,7 @@ def open_run(
         timed = timed_examples(builder.baseline, profile, example)
         # before the user's functions run, which may keep a state of their own
         identity = identity_of(profile, task, builder.baseline, tools)
-        if task is not None:
-            try_functions(task, builder, Scorer(tools.device, profile, task))
+        said = () if task is None else try_functions(task, builder, Scorer(tools.device, profile, task))
         check = check_data(task, builder.baseline, _seconds_for_training_items(deadline))
         names = {"data": data, **(named or {})} if isinstance(data, str) else dict(named or {})
         workspace.make()
@@ -157,7 +156,7 @@ def open_run(
         builder.keep_baseline()
     # a resumed run and other workers confirm on the items of the first one, however many training items they could read
     check = record.data_check or check
-    for sentence in (*left_out, *told(task, sets), *check.sentences):
+    for sentence in (*left_out, *told(task, sets), *said, *check.sentences):
         progress(Event("data", sentence))
     task = None if task is None else replace(task, left_out=check.left_out)
     record.release_dead_claims()
@@ -182,18 +181,21 @@ def check_data(task: Task | None, baseline: Artifact, seconds: float = TRAIN_SEC
     """
     if task is None:
         return DataCheck()
-    shapes = {spec.name: spec.shape for spec in baseline.outputs}
-    outputs = shapes[main_output(shapes)]
+    outputs = main_shape(baseline)
+    classes = outputs[1] if len(outputs) == 2 else None
     sources = hashed(task)
     for field, source in sources.items():
         require_stable(source, f"{task.name}: {field}")
         read = 0
-        for _, targets in feeds(whole(field, source), baseline, CHECKING_BATCH):
+        checked = CheckedItems(task, field, source, classes)
+        for _, targets in feeds(whole(field, checked), baseline, CHECKING_BATCH):
             _require_counted(task, targets, f"{task.name}: {field}", read)
             read += rows_in(targets)
-            if task.chooses_classes and len(outputs) == 2 and outputs[1] is not None:
+            if task.chooses_classes and classes is not None:
                 # placeholder outputs will do, since only the labels are checked
-                task.scores(np.zeros((rows_in(targets), outputs[1]), dtype=np.float32), targets)
+                task.scores(np.zeros((rows_in(targets), classes), dtype=np.float32), targets)
+    if task.train is not None:
+        task = replace(task, train=CheckedItems(task, "train", task.train, classes))
     return find_repeats(task, sources, seconds)
 
 

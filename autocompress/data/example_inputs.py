@@ -62,7 +62,7 @@ def example_for(
 
 def _first_example(model: Any, task: Task | None, inputs: Any, specs: Sequence[TensorSpec]) -> Example:
     if inputs is not None:
-        return _given(inputs)
+        return given_example(inputs)
     part = task.calibration or task.holdout if task else None
     if part is not None:
         read, _ = next(iter(part.first(2).batches(2)))
@@ -72,7 +72,7 @@ def _first_example(model: Any, task: Task | None, inputs: Any, specs: Sequence[T
     for attribute in ("example_input_array", "dummy_inputs"):
         own = getattr(model, attribute, None)
         if own is not None:
-            return _given(own)
+            return given_example(own)
     raise ModelError(
         "there is nothing to call it with.",
         where="model",
@@ -148,7 +148,12 @@ def _made_up_as_taken(model: Any, specs: Sequence[TensorSpec]) -> Example:
     )
 
 
-def _given(inputs: Any) -> Example:
+def given_example(inputs: Any) -> Example:
+    """Example inputs as a caller gives them: arrays by place or name, or specs.
+
+    Raises:
+        UsageError: when a text is no input spec.
+    """
     if isinstance(inputs, str):
         return made_up([TensorSpec.parse(inputs)])
     if isinstance(inputs, TensorSpec):

@@ -41,7 +41,7 @@ def try_functions(task: Task, builder: Builder, scorer: Scorer) -> None:
                 scorer.try_out(builder.baseline, split, ITEMS)
         if task.train is not None:
             few = whole("train", task.train).ends(ITEMS)
-            if task.augment is not None or task.loss is not None:
+            if builder.has_module and (task.augment is not None or task.loss is not None):
                 _try_training(task, few, builder.module, builder.example)
             else:
                 # calibration reads them too

@@ -27,11 +27,8 @@ from autocompress.core.source import whole
 from autocompress.core.targets import Targets, rows_in
 from autocompress.core.task import Task
 from autocompress.core.tools import Tools
-from autocompress.data.copies import as_compressed
 from autocompress.data.data_spec import load_data
-from autocompress.data.example_inputs import as_task, example_for
-from autocompress.data.model_columns import for_model
-from autocompress.data.preparation import prepared
+from autocompress.data.example_inputs import as_task
 from autocompress.data.repeated_items import TRAIN_SECONDS, find_repeats, hashed, require_stable
 from autocompress.devices import device_of
 from autocompress.errors import DataError, RecordError
@@ -39,6 +36,7 @@ from autocompress.evaluation.builder import Builder
 from autocompress.evaluation.measurer import Measurer
 from autocompress.evaluation.run import Run
 from autocompress.evaluation.scorer import Scorer
+from autocompress.models import as_model
 from autocompress.planner.tree import require_reachable
 from autocompress.run.looks import looks_elsewhere
 from autocompress.run.opening import try_functions
@@ -89,7 +87,7 @@ def tools_of(profile: Profile) -> Tools:
 
 
 def open_run(
-    model: torch.nn.Module,
+    model: torch.nn.Module | str | Path,
     profile: Profile,
     data: Any = None,
     *,
@@ -103,27 +101,25 @@ def open_run(
 ) -> Run:
     """Check all inputs, export the model, and open the run's folder and record.
 
-    `outputs` are those that ship, all where it is empty. `prepared` and `as_compressed` say of which
-    modules a copy is compressed.
+    `outputs` are those that ship, all where it is empty. `models` says what is
+    done with modules and with files.
     `named` are the texts that named the inputs, for `autocompress resolve` to find the data again.
 
     Raises:
         AutocompressError: when something given cannot be used.
     """
     deadline = Deadline.start(parse_duration(max_time))
-    model, changed = prepared(model)
-    names_of_layers = [name for name, _ in model.named_modules()]
+    given = as_model(model)
+    names_of_layers = given.layer_names
     require_layers(names_of_layers, profile.ignore, "ignore")
     require_layers(names_of_layers, profile.keep_float, "keep_float")
     task = load_data(data) if isinstance(data, str) else as_task(data)
-    task, left_out = for_model(task, model, inputs)
-    example = example_for(model, task, inputs, profile.inputs, outputs)
-    model, differing = as_compressed(model, example)
-    preparation = (*changed, *differing)
+    fitted = given.fitted(task, inputs, profile.inputs, outputs)
+    task, example, preparation = fitted.task, fitted.example, fitted.preparation
     tools = tools_of(profile)
     require_described(tools.device, profile)
     workspace = Workspace(Path(out))
-    builder = Builder(model, example, task, profile, tools, workspace)
+    builder = Builder(fitted.model, example, task, profile, tools, workspace)
     sweep_scratch()
     with scratch("baseline") as folder:
         # errors in model or data show here, before anything in the run's folder is changed
@@ -136,13 +132,13 @@ def open_run(
         names = {"data": data, **(named or {})} if isinstance(data, str) else dict(named or {})
         workspace.make()
         with folder_lock(workspace.root):
-            given = inputs_of(profile, task, builder, tools, names)
-            record = record_in(workspace, identity, given, check, resume=resume)
+            noted = inputs_of(profile, task, builder, tools, names)
+            record = record_in(workspace, identity, noted, check, resume=resume)
             workspace.sweep()
         builder.keep_baseline()
     # a resumed run and other workers confirm on the items of the first one, however many training items they could read
     check = record.data_check or check
-    for sentence in (*left_out, *check.sentences):
+    for sentence in (*fitted.left_out, *check.sentences):
         progress(Event("data", sentence))
     task = None if task is None else replace(task, left_out=check.left_out)
     record.release_dead_claims()

@@ -269,7 +269,7 @@ def _matrices(graph: _Graph, arrays: Mapping[str, Array], found: Mapping[str, La
             weight = weight.reshape(-1, weight.shape[-1])
         elif fact.kind is Kind.LINEAR and not _attribute(layer.node, "transB", 0):
             weight = weight.reshape(-1, weight.shape[-1]).T
-        tensors[layer.name] = torch.from_numpy(np.ascontiguousarray(weight, dtype=np.float32))
+        tensors[layer.name] = torch.from_numpy(np.array(weight, dtype=np.float32))
     return tensors
 
 

@@ -24,9 +24,9 @@ from autocompress.data.preparation import prepared
 
 @dataclass(frozen=True, eq=False)
 class ModuleModel(Model):
-    """A module; `preparation` has a sentence for each thing in which it is not the given one."""
+    """A module as it is compressed; `preparation` has a sentence for each thing in which it is not the given one."""
 
-    module: nn.Module
+    compressed: nn.Module
     preparation: tuple[str, ...] = ()
 
     @staticmethod
@@ -37,6 +37,11 @@ class ModuleModel(Model):
             ModelError: when it is no module that can be compressed.
         """
         return ModuleModel(*prepared(given))
+
+    @property
+    def module(self) -> nn.Module:
+        """See `Model.module`."""
+        return self.compressed
 
     @property
     def layer_names(self) -> Sequence[str]:

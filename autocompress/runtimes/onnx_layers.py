@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto
 
-from autocompress.core.layer_patterns import matches_pattern
+from autocompress.core.layer_patterns import matches_pattern, parts_of
 from autocompress.errors import ExportError
 from autocompress.runtimes.onnx_export import scope_of
 from autocompress.runtimes.onnx_file import PASSING
@@ -22,7 +22,7 @@ PARTS = ("weight", "bias", "kernel", "gamma", "beta", "running_mean", "running_v
 class GraphLayer:
     """A node with the stored floating tensors that it computes with, those behind casts and transposes too.
 
-    `name` is the module's name where the exporter left it: in the node's metadata, its name or that of a weight.
+    `name` is the module's name where the exporter left it: in that of a weight, in the node's metadata or its name.
     """
 
     name: str
@@ -47,11 +47,12 @@ def layers_of(graph: onnx.GraphProto) -> list[GraphLayer]:
 
 
 def names_in(graph: onnx.GraphProto) -> list[str]:
-    """All names that patterns of layers may fit: layers, nodes, and stored floating tensors."""
+    """All names that patterns of layers may fit: layers, modules around them, nodes, and stored floating tensors."""
     layers = layers_of(graph)
+    modules = [*(layer.name for layer in layers), *(scope_of(node) or _path(node.name) for node in graph.node)]
+    around = (part for name in modules for part in parts_of(name))
     tensors = (name for layer in layers for name in layer.weights)
-    nodes = (name for node in graph.node for name in (scope_of(node), _path(node.name), node.name))
-    return [name for name in dict.fromkeys((*(layer.name for layer in layers), *tensors, *nodes)) if name]
+    return [name for name in dict.fromkeys((*around, *tensors, *(node.name for node in graph.node))) if name]
 
 
 def places_of(graph: onnx.GraphProto, patterns: Sequence[str]) -> list[int]:
@@ -76,7 +77,7 @@ def places_of(graph: onnx.GraphProto, patterns: Sequence[str]) -> list[int]:
 
 
 def _name(node: onnx.NodeProto, weights: Sequence[str], place: int) -> str:
-    return scope_of(node) or _path(node.name) or _owner(weights) or node.name or f"{node.op_type}_{place}"
+    return _owner(weights) or scope_of(node) or _path(node.name) or node.name or f"{node.op_type}_{place}"
 
 
 def _owner(weights: Sequence[str]) -> str:

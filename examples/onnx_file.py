@@ -2,8 +2,8 @@
 
     python examples/onnx_file.py [FOLDER]
 
-Exports the network of `digits.py` to a folder beside FOLDER, as anyone might have it from a colleague, and compresses the
-file. The command line does the same: `autocompress run --model runs/onnx_file_model/digits.onnx --data digits`.
+Exports the network of `digits.py` to a folder beside FOLDER, as anyone might have it from a colleague, and compresses
+the file. The command line does the same: `autocompress run --model runs/onnx_file_model/digits.onnx --data digits`.
 """
 
 from __future__ import annotations

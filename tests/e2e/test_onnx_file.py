@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from torch import nn
 
 from autocompress import autocompress
 from autocompress.core.plan import Plan, Stage, Step
+from autocompress.core.runtime import Example
+from autocompress.runtimes import OnnxRuntime
 from e2e.command import command
-from e2e.conftest import Run
 
 MODULE_NEEDED = "the model is a file; changing its structure needs the PyTorch module"
 
 
 @pytest.fixture(scope="module")
-def folder(work: Path, rows_run: Run) -> Path:
-    """The user's folder, with the file of a trained network under names of its own."""
-    model = onnx.load(rows_run.baseline)
+def folder(work: Path, rows: Callable[[], nn.Module]) -> Path:
+    """The user's folder, with the file of a trained network."""
+    example = Example((np.zeros((2, 1, 8, 8), dtype=np.float32),))
+    with chdir(work):
+        model = onnx.load(OnnxRuntime().export(rows(), example, work / "net.onnx").path)
     model.doc_string = "from a colleague"
     onnx.save(model, work / "net.onnx")
     return work
@@ -36,6 +43,7 @@ def file_run(folder: Path) -> Path:
 RUN = "run --model net.onnx --data digits.npz --profile small.yaml"
 
 
+@pytest.mark.slow
 def test_a_file_is_compressed_and_judged_beside_itself(folder: Path, file_run: Path) -> None:
     result = json.loads((file_run / "result.json").read_text())
     assert result["status"] == "met"
@@ -44,6 +52,7 @@ def test_a_file_is_compressed_and_judged_beside_itself(folder: Path, file_run: P
     assert "the model is the file net.onnx" in (file_run / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_run_of_a_file_is_resumed_resolved_and_replayed(folder: Path, file_run: Path, tmp_path: Path) -> None:
     shutil.copytree(file_run, tmp_path / "run")
     assert command(*RUN.split(), "--out", tmp_path / "run", "--resume", folder=folder).code == 0
@@ -62,19 +71,16 @@ def test_the_run_of_a_file_is_resumed_resolved_and_replayed(folder: Path, file_r
     assert "model changed" in done.err
 
 
+@pytest.mark.slow
 def test_what_needs_the_module_is_refused_in_one_sentence(folder: Path, tmp_path: Path) -> None:
     done = command(*RUN.replace("run ", "plan ").split(), folder=folder)
     assert done.code == 0, done.err
     assert MODULE_NEEDED in done.out
     assert "distillation: the model is a file" in done.out
     step = Step("distillation", Stage.RECOVERY, {"steps": 4, "views": 1, "feature_weight": 0.0})
-    Plan(rounds=((step,),)).write(tmp_path / "plan.yaml")
-    done = command(
-        *f"apply {tmp_path}/plan.yaml --model net.onnx --data digits.npz".split(),
-        "--out",
-        tmp_path / "o",
-        folder=folder,
-    )
+    (tmp_path / "plan.yaml").write_text(Plan(rounds=((step,),)).to_yaml(), encoding="utf-8")
+    line = f"apply {tmp_path}/plan.yaml --model net.onnx --data digits.npz --out {tmp_path}/out"
+    done = command(*line.split(), folder=folder)
     assert done.code == 2
     assert MODULE_NEEDED in done.err
 
@@ -86,6 +92,7 @@ def test_inspect_shows_the_layers_of_a_file(folder: Path) -> None:
     assert sum(layer["kind"] == "convolution" for layer in facts["layers"]) == 2
 
 
+@pytest.mark.slow
 def test_without_data_a_file_needs_no_more_than_its_own_shapes(folder: Path, tmp_path: Path) -> None:
     result = autocompress(folder / "net.onnx", folder / "size-alone.yaml", out=tmp_path, budgets={"size_mb": "0.6x"})
     assert str(result.status) == "met"

@@ -116,7 +116,7 @@ def test_layers_named_by_weight_or_node_stay_in_float(tmp_path: Path) -> None:
         files = made.model.export(RUNTIME, made.example, tmp_path / "out" / "model.onnx", [pattern])
         graph = onnx.load(files.start.path).graph
         assert [node.op_type for node in graph.node if is_in_float(node)] == ["MatMul"]
-    with pytest.raises(ProfileError, match="Did you mean 'body.0'"):
+    with pytest.raises(ProfileError, match=r"Did you mean 'body\.0'"):
         require_layers(model.layer_names, ["bodi.0"], "keep_float")
 
 

@@ -46,7 +46,7 @@ BRIEFLY = 2.5
 
 
 def autocompress(
-    model: torch.nn.Module,
+    model: torch.nn.Module | str | Path,
     profile: str | Path | Profile = "local",
     data: Any = None,
     *,
@@ -66,7 +66,7 @@ def autocompress(
     """Find the cheapest measured compression plan that meets the profile's budgets, and write its file.
 
     Args:
-        model: a trained module; left as it is.
+        model: a trained module, or the path of an ONNX file; left as it is.
         profile: a YAML file, the name of a shipped profile, or a Profile.
         data: a Task, `(inputs, targets)` arrays, a Dataset, a DataLoader, a dict of `train`, `val`, `test` of
             these, or a data SPEC such as `digits`. Without data the accuracy stays unmeasured.
@@ -124,7 +124,7 @@ def _written(result: Result) -> Result:
 
 
 def explain(
-    model: torch.nn.Module,
+    model: torch.nn.Module | str | Path,
     profile: str | Path | Profile = "local",
     data: Any = None,
     *,
@@ -162,7 +162,7 @@ def explain(
             baseline = measure_baseline(run)
             facts = find_facts(run)
             planned = plan_space(run, baseline, facts, take_probes(run, facts))
-            if planned.fits:
+            if planned.fits or facts.is_file:
                 return planned
             seconds = max(LEAST_SECONDS, PLANNING_SECONDS - (time.monotonic() - began))
             planned = with_structure(run, planned, seconds)
@@ -177,7 +177,7 @@ def explain(
 
 def apply_plan(
     plan: Plan,
-    model: torch.nn.Module,
+    model: torch.nn.Module | str | Path,
     profile: str | Path | Profile = "local",
     data: Any = None,
     *,

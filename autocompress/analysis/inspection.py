@@ -84,7 +84,7 @@ def inspect_module(module: nn.Module, example: Example) -> Facts:
     total = sum(work.values())
     shares = {kind: value / total if total else 0.0 for kind, value in work.items()}
     attending = attending_parts(layers, functions.attending, products=attention > 0)
-    family, evidence = _family(shares, pointwise_share(layers, total), attending)
+    family, evidence = family_of(shares, pointwise_share(layers, total), attending)
     parameters = sum(weight.numel() for weight in weights)
     return Facts(
         family,
@@ -269,7 +269,8 @@ def _batched_products(operations: Mapping[Any, int]) -> int:
     return sum(count for operation, count in operations.items() if "bmm" in str(operation))
 
 
-def _family(shares: Mapping[Kind, float], pointwise: float, attending: Mapping[str, str]) -> tuple[Family, str]:
+def family_of(shares: Mapping[Kind, float], pointwise: float, attending: Mapping[str, str]) -> tuple[Family, str]:
+    """The kind of architecture, with the shares of work that it rests on; see `Facts` for the arguments."""
     parts = [f"{share:.0%} {kind}" for kind, share in shares.items() if share >= 0.005]
     evidence = f"work: {', '.join(parts)}" if parts else "no layer with multiply-accumulates"
     ways = Counter(attending.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -25,14 +26,13 @@ def with_weights(facts: Facts, module: nn.Module) -> Facts:
     Output channels come first. The spectrum is that of the matrix of output channels by everything else, of the largest
     layers that are not depthwise, through the eigenvalues of its Gram matrix in double precision.
     """
-    found: dict[str, WeightFact] = {}
-    tensors: dict[str, torch.Tensor] = {}
-    for layer in facts.layers:
-        if layer.kind in WORK:
-            weight = _largest(module.get_submodule(layer.name))
-            if weight is not None:
-                tensors[layer.name] = weight
-                found[layer.name] = _distribution(weight)
+    tensors = {layer.name: _largest(module.get_submodule(layer.name)) for layer in facts.layers if layer.kind in WORK}
+    return with_distributions(facts, {name: weight for name, weight in tensors.items() if weight is not None})
+
+
+def with_distributions(facts: Facts, tensors: Mapping[str, torch.Tensor]) -> Facts:
+    """Add to the facts how these weights of layers are distributed; see `with_weights`."""
+    found = {name: _distribution(weight) for name, weight in tensors.items()}
     for name in sorted(tensors, key=lambda name: -tensors[name].numel())[:MOST_SPECTRA]:
         matrix = tensors[name].flatten(1)
         if 1 < min(matrix.shape) <= WIDEST:

@@ -101,7 +101,7 @@ def run(
             module,
             profile,
             task,
-            inputs=_specs(input_),
+            inputs=_specs(input_, module),
             outputs=output or (),
             dynamic=dynamic,
             out=out,
@@ -166,7 +166,7 @@ def plan(
             module,
             profile,
             task,
-            inputs=_specs(input_),
+            inputs=_specs(input_, module),
             outputs=output or (),
             dynamic=dynamic,
             budgets=budgets,
@@ -227,7 +227,7 @@ def apply(
             module,
             profile,
             task,
-            inputs=_specs(input_),
+            inputs=_specs(input_, module),
             outputs=output or (),
             dynamic=dynamic,
             out=out,
@@ -363,22 +363,13 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show what a model is: layers, parameters, sparsity, multiply-accumulates, kind of architecture."""
-    from autocompress.analysis.inspection import inspect_module
-    from autocompress.analysis.weights import with_weights
-    from autocompress.data.copies import as_compressed
-    from autocompress.data.example_inputs import example_for
-    from autocompress.data.model_columns import for_model
-    from autocompress.data.preparation import prepared
+    from autocompress.models import as_model
     from autocompress.report.plan import print_facts, print_layers
 
     with _only_json(as_json):
         module, task = _load(model, weights, data, data_dir, "none", download=False)
-        module, changed = prepared(module)
-        task, _ = for_model(task, module)
-        example = example_for(module, task, _specs(input_), ())
-        module, differing = as_compressed(module, example)
-        facts = with_weights(inspect_module(module, example), module)
-        facts = replace(facts, preparation=(*changed, *differing))
+        fitted = as_model(module).fitted(task, _specs(input_, module), (), ())
+        facts = fitted.model.facts(fitted.example)
     if as_json:
         typer.echo(json.dumps({"schema": 2, **facts.to_json()}, indent=2))
         return
@@ -431,7 +422,10 @@ def _only_json(as_json: bool) -> Iterator[None]:
         yield
 
 
-def _specs(texts: list[str] | None) -> Any:
+def _specs(texts: list[str] | None, model: torch.nn.Module | Path) -> Any:
+    """Specs of example inputs; a dtype that is not given is the file's, and float32 for a module."""
+    if isinstance(model, Path):
+        return _shapes(texts) or None
     from autocompress.core.artifact import TensorSpec, input_name
 
     return tuple(TensorSpec.parse(text, input_name(place)) for place, text in enumerate(texts or ())) or None
@@ -452,7 +446,7 @@ def _named(**options: Any) -> dict[str, str]:
 
 def _load(
     model: str, weights: Path | None, data: str | None, data_dir: Path | None, augment: str, *, download: bool
-) -> tuple[torch.nn.Module, Task | None]:
+) -> tuple[torch.nn.Module | Path, Task | None]:
     from autocompress.data.data_spec import load_data
     from autocompress.data.model_spec import load_model
 

@@ -17,7 +17,7 @@ ModelSpec = Annotated[
     str,
     typer.Option(
         "--model",
-        help="file.py:callable, package.module:callable, torchvision:NAME, timm:NAME or hf:DIR.",
+        help="file.py:callable, package.module:callable, torchvision:NAME, timm:NAME, hf:DIR or FILE.onnx.",
         metavar="SPEC",
     ),
 ]

@@ -86,8 +86,8 @@ class Facts:
     `activations` counts the types of layers that compute activation functions; plain functions are not seen.
     `attention` maps the names of modules that compute attention to how they do it. `quantizable` is the share of
     parameters in layers that have int8 kernels. `largest_activation` is in values per item. `weights` holds the
-    distributions of weights, where they were computed. `preparation`
-    holds a sentence for each thing in which the compressed module is not the given one.
+    distributions of weights, where they were computed. `preparation` holds a sentence for each thing in which what is
+    compressed is not what was given. `is_file` says that the model is a file, which can neither be cut nor trained.
     """
 
     family: Family
@@ -106,6 +106,7 @@ class Facts:
     weights: Mapping[str, WeightFact] = field(default_factory=dict)
     activations: Mapping[str, int] = field(default_factory=dict)
     preparation: tuple[str, ...] = ()
+    is_file: bool = False
 
     def dominant(self, share: float = 0.8, most: int = 4) -> tuple[LayerFact, ...]:
         """Layers of distinct type and shape that together do `share` of the layers' MACs, at most `most`."""
@@ -146,6 +147,7 @@ class Facts:
             "largest_activation": self.largest_activation,
             "activations": dict(self.activations),
             "preparation": list(self.preparation),
+            "is_file": self.is_file,
             "weights": {name: asdict(fact) for name, fact in self.weights.items()},
             "layers": [asdict(layer) for layer in self.layers],
         }
@@ -181,4 +183,5 @@ class Facts:
             {name: WeightFact(**fact) for name, fact in data["weights"].items()},
             dict(data["activations"]),
             tuple(map(str, data.get("preparation", ()))),
+            bool(data.get("is_file", False)),
         )

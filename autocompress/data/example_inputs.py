@@ -64,7 +64,7 @@ def _first_example(model: Any, task: Task | None, inputs: Any, specs: Sequence[T
     if specs_in(inputs):
         return _made_up_as_taken(model, specs_in(inputs))
     if inputs is not None:
-        return _given(inputs)
+        return given_example(inputs)
     part = task.calibration or task.holdout if task else None
     if part is not None:
         read, _ = next(iter(part.first(2).batches(2)))
@@ -74,7 +74,7 @@ def _first_example(model: Any, task: Task | None, inputs: Any, specs: Sequence[T
     for attribute in ("example_input_array", "dummy_inputs"):
         own = getattr(model, attribute, None)
         if own is not None:
-            return _given(own)
+            return given_example(own)
     raise ModelError(
         "there is nothing to call it with.",
         where="model",
@@ -151,14 +151,21 @@ def _made_up_as_taken(model: Any, specs: Sequence[TensorSpec]) -> Example:
 
 
 def specs_in(inputs: Any) -> tuple[TensorSpec, ...]:
-    """The specs that a caller gave as inputs; empty where they are arrays, or nothing."""
+    """The specs that a caller gave as inputs; empty where they are arrays, or nothing.
+
+    A dtype that is not given stays open.
+
+    Raises:
+        UsageError: when a text is no input spec.
+    """
     if isinstance(inputs, str):
-        return (TensorSpec.parse(inputs),)
+        return (TensorSpec.parse(inputs, default_dtype=""),)
     parts = inputs if isinstance(inputs, tuple | list) else (inputs,)
     return tuple(parts) if parts and all(isinstance(part, TensorSpec) for part in parts) else ()
 
 
-def _given(inputs: Any) -> Example:
+def given_example(inputs: Any) -> Example:
+    """Example inputs as a caller gives them: arrays by place or name."""
     if isinstance(inputs, Mapping):
         return Example(_as_model_takes({str(name): to_array(value) for name, value in inputs.items()}))
     parts = inputs if isinstance(inputs, tuple | list) else (inputs,)

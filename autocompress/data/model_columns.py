@@ -19,11 +19,22 @@ FIELDS = ("test", "val", "train")
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments of a `forward`; `required` have no default, `others` says that it takes `**kwargs`."""
+    """The arguments of a `forward`; `required` have no default, `others` says that it takes `**kwargs`.
+
+    `of` is what has them in messages, and `called` what they are there: the arguments of `forward()`, the inputs of the
+    file.
+    """
 
     names: tuple[str, ...]
     required: tuple[str, ...] = ()
     others: bool = False
+    of: str = "forward()"
+    called: str = "arguments"
+
+    @property
+    def advice(self) -> str:
+        """What to do where columns have other names."""
+        return f"Name the columns as the {self.called} of {self.of}."
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +80,15 @@ def for_model(task: Task | None, model: Any, inputs: Any = None) -> tuple[Task |
     return _with_columns(task, arguments_of(model.forward))
 
 
+def for_file(task: Task | None, names: Collection[str]) -> tuple[Task | None, tuple[str, ...]]:
+    """The task with the columns that a file needs, and sentences about those that are left out.
+
+    Raises:
+        DataError: when no column gives an input, or one of them holds no numbers.
+    """
+    return _with_columns(task, Arguments(tuple(names), tuple(names), of="the file", called="inputs"))
+
+
 def for_inputs(task: Task | None, names: Collection[str]) -> Task | None:
     """The task with the columns that an artifact takes.
 
@@ -97,10 +117,10 @@ def _with_columns(task: Task | None, arguments: Arguments) -> tuple[Task | None,
             (unused if arguments.others or name in arguments.names else unknown)[name] = None
     sentences = []
     if unknown:
-        sentences.append(f"Columns that forward() does not take are left out: {', '.join(unknown)}.")
+        sentences.append(f"Columns that {arguments.of} does not take are left out: {', '.join(unknown)}.")
     if unused:
         sentences.append(
-            f"Columns that are targets or hold no numbers are not given to forward(): {', '.join(unused)}."
+            f"Columns that are targets or hold no numbers are not given to {arguments.of}: {', '.join(unused)}."
         )
     return replace(task, **sources), tuple(sentences)
 
@@ -134,7 +154,7 @@ def _selected(source: Source, arguments: Arguments) -> tuple[Source, list[str]]:
             f"has no column that the model takes; it takes {', '.join(arguments.names)}, "
             f"the columns are {', '.join(names)}.",
             where="data",
-            hint="Name the columns as the arguments of forward().",
+            hint=arguments.advice,
         )
     return chosen, [name for name in names if name not in (*inputs, *targets)]
 
@@ -144,12 +164,12 @@ def _require(arguments: Arguments, given: Sequence[str], names: Sequence[str]) -
     if missing:
         is_target = missing[0] in names
         raise DataError(
-            f"forward() needs {missing[0]!r}, which {'is the target' if is_target else 'no column gives'}; "
+            f"{arguments.of} needs {missing[0]!r}, which {'is the target' if is_target else 'no column gives'}; "
             f"it takes {', '.join(arguments.names)}, the columns are {', '.join(names)}.",
             where="data",
             hint="Give the argument a default, as the target is not fed to the model."
             if is_target
-            else "Name the columns as the arguments of forward().",
+            else arguments.advice,
         )
 
 

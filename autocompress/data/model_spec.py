@@ -17,7 +17,7 @@ from autocompress.data.module import first_line
 from autocompress.data.spec_import import Maker, split_spec
 from autocompress.errors import ModelError
 
-FORMS = "file.py:callable, package.module:callable, torchvision:NAME, timm:NAME or hf:DIR"
+FORMS = "file.py:callable, package.module:callable, torchvision:NAME, timm:NAME, hf:DIR or FILE.onnx"
 # what DataParallel and torch.compile put before the names of all weights
 PREFIXES = ("module.", "_orig_mod.")
 # how files of weights are usually named
@@ -26,13 +26,13 @@ _SAVING = "Save one with torch.save(model.state_dict(), FILE)."
 _makes_modules = Maker(nn.Module, "an nn.Module", ModelError)
 
 
-def load_model(spec: str, weights: Path | None = None) -> nn.Module:
-    """The module that a spec names, on the CPU.
+def load_model(spec: str, weights: Path | None = None) -> nn.Module | Path:
+    """The module that a spec names, on the CPU, or the path of an ONNX file.
 
     Args:
         spec: `file.py:callable` or `package.module:callable`, where the callable is a function or an
             `nn.Module` class that is called without arguments; or a model of a library, `torchvision:NAME`,
-            `timm:NAME` or `hf:DIR` (see `autocompress.data.model_libraries`).
+            `timm:NAME` or `hf:DIR` (see `autocompress.data.model_libraries`); or `FILE.onnx`.
         weights: a state dict saved with `torch.save`, alone or under the key `state_dict`; the prefixes
             `module.` and `_orig_mod.` that DataParallel and torch.compile leave are dropped. Nothing else is
             unpickled from it.
@@ -41,6 +41,10 @@ def load_model(spec: str, weights: Path | None = None) -> nn.Module:
         ModelError: when the module cannot be found, imported or built, or the weights do not fit it.
         MissingExtraError: when the library is needed and not installed.
     """
+    if spec.lower().endswith(".onnx"):
+        if weights is not None:
+            raise ModelError("holds its own weights.", where=spec, hint="Leave out --weights.")
+        return Path(spec).expanduser()
     module = _made(spec)
     if weights is not None:
         _fill(module, read_weights(weights), weights)

@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 
 from autocompress.core.artifact import Artifact
+from autocompress.core.facts import Facts
+from autocompress.core.model import Exported, Model
 from autocompress.core.plan import Plan, Stage, Step
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import Example, exported
@@ -19,12 +21,13 @@ from autocompress.core.task import Task
 from autocompress.core.technique import Context, ModelTechnique
 from autocompress.core.tools import Tools
 from autocompress.data.copies import with_own_weights, with_shared_weights
-from autocompress.errors import ArtifactError, TechniqueError, raised_as
+from autocompress.errors import ArtifactError, PlanError, TechniqueError, raised_as
 from autocompress.system.locks import folder_lock
 from autocompress.system.scratch import scratch
 from autocompress.system.workspace import Workspace, make_folder, write_atomically
 from autocompress.training.checkpoints import load_checkpoint
 
+MODULE_NEEDED = "the model is a file; changing its structure needs the PyTorch module."
 Rounds = tuple[tuple[Step, ...], ...]
 
 
@@ -51,29 +54,49 @@ class Artifacts(ABC):
 
 
 class Builder(Artifacts):
-    """Builds the artifacts of one module's plans, each kept in the workspace by the hash of its plan.
+    """Builds the artifacts of one model's plans, each kept in the workspace by the hash of its plan.
 
-    `export_seconds` is the time that exporting the unchanged module took, 0 where an earlier run made it. `on_step` is
+    `export_seconds` is the time that exporting the unchanged model took, 0 where an earlier run made it. `on_step` is
     called during training with the step, the number of steps and the seconds left.
     """
 
     def __init__(
         self,
-        module: torch.nn.Module,
+        model: Model,
         example: Example,
         task: Task | None,
         profile: Profile,
         tools: Tools,
         workspace: Workspace,
     ) -> None:
-        self.module = module
+        self._model = model
         self.on_step: Callable[[int, int, float], None] = lambda step, steps, seconds_left: None
         self.export_seconds = 0.0
         self.example = example
         self._task, self._profile = task, profile
         self._tools, self._workspace = tools, workspace
         self._name = f"model{tools.runtime.suffix}"
-        self._baseline: Artifact | None = None
+        self._unchanged: Exported | None = None
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The module whose structure is changed and which is trained.
+
+        Raises:
+            PlanError: when the model is a file.
+        """
+        if self._model.module is None:
+            raise PlanError(MODULE_NEEDED, where="model")
+        return self._model.module
+
+    @property
+    def has_module(self) -> bool:
+        """False when the model is a file."""
+        return self._model.module is not None
+
+    def facts(self) -> Facts:
+        """The facts of the model."""
+        return self._model.facts(self.example)
 
     @property
     def baseline(self) -> Artifact:
@@ -82,10 +105,22 @@ class Builder(Artifacts):
         Raises:
             ModelError: when it cannot be exported.
         """
-        if self._baseline is None:
+        return self._exported().baseline
+
+    @property
+    def start(self) -> Artifact:
+        """The artifact that techniques on artifacts begin with: the baseline, or what computes the same; see `Model`.
+
+        Raises:
+            ModelError: when it cannot be exported.
+        """
+        return self._exported().start
+
+    def _exported(self) -> Exported:
+        if self._unchanged is None:
             self.export_baseline(self._folder(Plan()))
-        assert self._baseline is not None
-        return self._baseline
+        assert self._unchanged is not None
+        return self._unchanged
 
     def export_baseline(self, folder: Path) -> None:
         """Export the unchanged model into a given folder.
@@ -94,12 +129,16 @@ class Builder(Artifacts):
             ModelError: when it cannot be exported.
         """
         began = time.monotonic()
-        self._baseline = self._export(self.module, folder / self._name)
+        runtime, destination = self._tools.runtime, folder / self._name
+        self._unchanged = self._model.export(runtime, self.example, destination, self._profile.in_float)
         self.export_seconds = time.monotonic() - began
 
     def keep_baseline(self) -> None:
         """Copy the exported baseline to the run's other artifacts."""
-        self._baseline = self.baseline.copy_to(self._folder(Plan()) / self._name)
+        made, folder = self._exported(), self._folder(Plan())
+        baseline = made.baseline.copy_to(folder / self._name)
+        start = baseline if made.start is made.baseline else made.start.copy_to(folder / made.start.entry)
+        self._unchanged = Exported(baseline, start)
 
     def _export(self, module: torch.nn.Module, path: Path) -> Artifact:
         return exported(self._tools.runtime, module, self.example, path, self._profile.in_float)
@@ -140,7 +179,7 @@ class Builder(Artifacts):
             self.example,
             self._task.calibration if self._task else None,
             folder,
-            self.module,
+            self._model.module,
             self.on_step,
             self._workspace.checkpoints,
             self._profile.ignore,
@@ -154,7 +193,7 @@ class Builder(Artifacts):
             TechniqueError: when a step cannot be done on this model.
         """
         if not rounds:
-            return self.baseline
+            return self.start
         path = self._folder(Plan(rounds)) / f"float{self._tools.runtime.suffix}"
         # plans with equal rounds share this artifact, and two workers may need it at once: the second waits
         with folder_lock(path.parent):

@@ -13,7 +13,7 @@ from autocompress.core.plan import Effort
 from autocompress.core.profile import Profile
 from autocompress.core.score_bounds import RATE, Bounds, is_within
 from autocompress.core.task import Task
-from autocompress.core.technique import Technique
+from autocompress.core.technique import ModelTechnique, Technique
 from autocompress.core.verdict import Status
 from autocompress.planner.rules import Branch, Effect, Rule, Situation, needs, otherwise, yes_or_no
 from autocompress.planner.target import target_of
@@ -34,6 +34,10 @@ def _fits(s: Situation) -> tuple[bool, str]:
     fits = structural.status is Status.MET
     missed = [f"{f.budget}: {f.value:.3g}" for f in structural.findings if f.value is not None and f.overshoot > 1.0]
     return fits, "all size and time budgets are met" if fits else "; ".join(missed) or "not every budget is measured"
+
+
+def _is_a_file(s: Situation) -> tuple[bool, str]:
+    return s.facts.is_file, "an ONNX file" if s.facts.is_file else "a PyTorch module"
 
 
 def _has_no_data(s: Situation) -> tuple[bool, str]:
@@ -293,6 +297,14 @@ RULES: tuple[Rule, ...] = (
         Effect(finish=True),
         "the model as it is keeps every size and time budget: nothing to do.",
         "it has to get smaller or faster.",
+    ),
+    yes_or_no(
+        "file",
+        "Is the model a file?",
+        _is_a_file,
+        Effect(lambda technique, situation: isinstance(technique, ModelTechnique)),
+        "the model is a file; changing its structure needs the PyTorch module, and so does training.",
+        "its structure can be changed, and it can be trained.",
     ),
     PLACE,
     FAMILY,

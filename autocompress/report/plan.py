@@ -27,7 +27,7 @@ def print_preflight(console: Console, facts: Facts, probes: Probes) -> None:
     A model that cannot be exported, or whose file computes something else, gets no further than an error.
     """
     tree = Tree("[bold]Preflight[/bold]")
-    tree.add("exports, and the file computes what the module does")
+    tree.add("loads and runs as it is" if facts.is_file else "exports, and the file computes what the module does")
     rest = [layer for layer in facts.layers if layer.parameters >= WORTH_NAMING * facts.parameters]
     without = [layer.name for layer in rest if layer.kind in (Kind.NORM, Kind.OTHER)]
     if without:

@@ -88,6 +88,8 @@ def _further(
     run = search.run
     left = run.deadline.left
     seconds = None if left is None else SHARE_OF_TIME * left
+    if planned.facts.is_file:
+        return None
     over = search.out_of_time or run.deadline.over or len(confirmations) >= MAX_LOOKS
     if over or planned.fits or is_answered(confirmations):
         return None

@@ -47,7 +47,12 @@ def try_functions(task: Task, builder: Builder, scorer: Scorer) -> tuple[str, ..
                 scorer.try_out(builder.baseline, split, ITEMS)
         if task.train is not None:
             checked = CheckedItems(task, "train", task.train, shape[1] if len(shape) == 2 else None)
-            said = _try_training(task, whole("train", checked).ends(ITEMS), builder.module, builder.example)
+            few = whole("train", checked).ends(ITEMS)
+            if builder.has_module:
+                said = _try_training(task, few, builder.module, builder.example)
+            else:
+                # calibration reads them too
+                list(few.batches(ITEMS))
     return said
 
 

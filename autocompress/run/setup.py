@@ -20,28 +20,27 @@ from autocompress.core.data_check import DataCheck
 from autocompress.core.device import require_described
 from autocompress.core.dynamic_axes import DynamicAxes
 from autocompress.core.layer_patterns import require_layers
+from autocompress.core.model import Fitted
 from autocompress.core.profile import Profile, load_profile
 from autocompress.core.record import SCHEMA, Record, RunInputs
-from autocompress.core.runtime import feeds, main_shape
+from autocompress.core.runtime import Example, feeds, main_shape
 from autocompress.core.source import whole
 from autocompress.core.targets import Targets, rows_in
 from autocompress.core.task import Task
 from autocompress.core.tools import Tools
 from autocompress.data.checked_items import CheckedItems
-from autocompress.data.copies import as_compressed
 from autocompress.data.data_spec import load_data
-from autocompress.data.example_inputs import as_task, example_for, specs_in
+from autocompress.data.example_inputs import as_task, specs_in
 from autocompress.data.input_shapes import timed_examples
 from autocompress.data.item_lengths import require_free, told, varying_axes
-from autocompress.data.model_columns import for_model
-from autocompress.data.preparation import prepared
 from autocompress.data.repeated_items import TRAIN_SECONDS, find_repeats, hashed, require_stable
 from autocompress.devices import device_of
-from autocompress.errors import DataError, RecordError
+from autocompress.errors import DataError, RecordError, UsageError
 from autocompress.evaluation.builder import Builder
 from autocompress.evaluation.measurer import Measurer
 from autocompress.evaluation.run import Run
 from autocompress.evaluation.scorer import Scorer
+from autocompress.models import as_model
 from autocompress.planner.tree import require_reachable
 from autocompress.run.looks import looks_elsewhere
 from autocompress.run.opening import try_functions
@@ -92,7 +91,7 @@ def tools_of(profile: Profile) -> Tools:
 
 
 def open_run(
-    model: torch.nn.Module,
+    model: torch.nn.Module | str | Path,
     profile: Profile,
     data: Any = None,
     *,
@@ -108,8 +107,7 @@ def open_run(
     """Check all inputs, export the model, and open the run's folder and record.
 
     `outputs` are those that ship, all where it is empty. `dynamic` are the axes that must be free, see
-    `DynamicAxes.parse`. `prepared` and `as_compressed` say of which
-    modules a copy is compressed.
+    `DynamicAxes.parse`. `models` says what is done with modules and with files.
     `named` are the texts that named the inputs, for `autocompress resolve` to find the data again.
 
     Raises:
@@ -117,26 +115,23 @@ def open_run(
     """
     deadline = Deadline.start(parse_duration(max_time))
     axes = DynamicAxes.parse(dynamic)
-    model, changed = prepared(model)
-    names_of_layers = [name for name, _ in model.named_modules()]
+    given = as_model(model)
+    names_of_layers = given.layer_names
     require_layers(names_of_layers, profile.ignore, "ignore")
     require_layers(names_of_layers, profile.keep_float, "keep_float")
     task = load_data(data) if isinstance(data, str) else as_task(data)
-    task, left_out = for_model(task, model, inputs)
     if specs_in(inputs):
         # shapes in a call go before those of the profile, for timing too
         profile = profile.with_inputs(specs_in(inputs))
         inputs = profile.inputs
-    example = example_for(model, task, inputs, profile.inputs, outputs)
+    fitted = given.fitted(task, inputs, profile.inputs, outputs)
+    task, preparation = fitted.task, fitted.preparation
     sets = tuple(one_set for one_set in profile.input_sets.values() if one_set)
-    example = replace(example, dynamic=replace(axes, varying=varying_axes(task, sets)))
-    axes.require_in(example.arrays)
-    model, differing = as_compressed(model, example)
-    preparation = (*changed, *differing)
+    example = _with_axes(fitted, replace(axes, varying=varying_axes(task, sets)))
     tools = tools_of(profile)
     require_described(tools.device, profile)
     workspace = Workspace(Path(out))
-    builder = Builder(model, example, task, profile, tools, workspace)
+    builder = Builder(fitted.model, example, task, profile, tools, workspace)
     sweep_scratch()
     with scratch("baseline") as folder:
         # errors in model or data show here, before anything in the run's folder is changed
@@ -150,13 +145,13 @@ def open_run(
         names = {"data": data, **(named or {})} if isinstance(data, str) else dict(named or {})
         workspace.make()
         with folder_lock(workspace.root):
-            given = inputs_of(profile, task, builder, tools, names)
-            record = record_in(workspace, identity, given, check, resume=resume)
+            noted = inputs_of(profile, task, builder, tools, names)
+            record = record_in(workspace, identity, noted, check, resume=resume)
             workspace.sweep()
         builder.keep_baseline()
     # a resumed run and other workers confirm on the items of the first one, however many training items they could read
     check = record.data_check or check
-    for sentence in (*left_out, *told(task, sets), *said, *check.sentences):
+    for sentence in (*fitted.left_out, *told(task, sets), *said, *check.sentences):
         progress(Event("data", sentence))
     task = None if task is None else replace(task, left_out=check.left_out)
     record.release_dead_claims()
@@ -168,6 +163,22 @@ def open_run(
     for sentence in preparation:
         run.tell("baseline", sentence)
     return run
+
+
+def _with_axes(fitted: Fitted, axes: DynamicAxes) -> Example:
+    """The example that says which axes are to stay free in the exported file.
+
+    Raises:
+        UsageError: when there is no such axis, or the model is a file.
+    """
+    axes.require_in(fitted.example.arrays)
+    if axes.declared is not None and fitted.model.module is None:
+        raise UsageError(
+            "the model is a file, whose free axes are those that it was exported with.",
+            where="dynamic",
+            hint="Leave dynamic= (--dynamic) out, or export the file anew.",
+        )
+    return replace(fitted.example, dynamic=axes)
 
 
 def check_data(task: Task | None, baseline: Artifact, seconds: float = TRAIN_SECONDS) -> DataCheck:

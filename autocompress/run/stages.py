@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
-from autocompress.analysis.inspection import inspect_module
 from autocompress.analysis.layer_probes import run_probes
 from autocompress.analysis.model_probes import probe_model
 from autocompress.analysis.prediction import BaselineFigures
 from autocompress.analysis.probe_measuring import ProbeMeasurer
-from autocompress.analysis.weights import with_weights
 from autocompress.core.facts import Facts
 from autocompress.core.measurement import Measurement
 from autocompress.core.plan import Plan, Step
@@ -78,8 +76,7 @@ def measure_baseline(run: Run) -> Measurement:
 
 def find_facts(run: Run) -> Facts:
     """Find the facts of the model."""
-    facts = with_weights(inspect_module(run.builder.module, run.example), run.builder.module)
-    facts = replace(facts, preparation=run.preparation)
+    facts = run.builder.facts()
     run.record.facts = facts
     return facts
 
@@ -101,7 +98,7 @@ def take_probes(run: Run, facts: Facts) -> Probes:
         measurer = ProbeMeasurer(techniques, run.tools, run.profile, lambda sentence: run.tell("probes", sentence))
         probes = run_probes(facts, measurer)
         if time_matters(run.profile):
-            probes = probe_model(run.baseline, run.example, facts, probes, measurer)
+            probes = probe_model(run.builder.start, run.example, facts, probes, measurer)
         probes = replace(probes, operators=_operators(run))
         run.record.probes = probes
         return probes
@@ -128,7 +125,9 @@ def plan_space(
 ) -> Planned:
     """Build the search space from what is known; structure is included once it was searched."""
     attempts = run.record.structure_attempts if structure_attempts is None else structure_attempts
-    techniques: Sequence[Technique] = [t for t in run.tools.techniques if attempts or isinstance(t, ArtifactTechnique)]
+    # what cannot be done to a file is refused at once
+    every = bool(attempts) or facts.is_file
+    techniques: Sequence[Technique] = [t for t in run.tools.techniques if every or isinstance(t, ArtifactTechnique)]
     latency = baseline.readings["latency_ms"].statistic(run.profile.protocol.statistic)
     figures = BaselineFigures(latency, run.baseline.size_bytes, probes.operators)
     situation = Situation(

@@ -170,7 +170,7 @@ def nodes_of(model: onnx.ModelProto, module: nn.Module, layers: Sequence[str]) -
     Raises:
         ExportError: when a layer with weights has no node of its own.
     """
-    scopes = [_scope(node) for node in model.graph.node]
+    scopes = [scope_of(node) for node in model.graph.node]
     here = {scope for scope in scopes if scope}
     for name, part in module.named_modules():
         has_weights = any(weight.dim() > 1 for weight in part.parameters(recurse=False))
@@ -185,7 +185,7 @@ def nodes_of(model: onnx.ModelProto, module: nn.Module, layers: Sequence[str]) -
     return [place for place, scope in enumerate(scopes) if matches_pattern(scope, layers)]
 
 
-def _scope(node: onnx.NodeProto) -> str:
+def scope_of(node: onnx.NodeProto) -> str:
     """The name of the innermost layer that a node came from."""
     noted = next((entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.name_scopes"), "")
     try:

@@ -225,7 +225,8 @@ def rename(graph: onnx.GraphProto, renamed: Mapping[str, str]) -> None:
                 names[place] = renamed.get(name, name)
 
 
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def subgraphs_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The branches and loop bodies of a node."""
     for attribute in node.attribute:
         if attribute.type == onnx.AttributeProto.GRAPH:
             yield attribute.g
@@ -234,7 +235,7 @@ def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 
 def _names_of_subgraphs(graph: onnx.GraphProto) -> set[str]:
-    return {name for node in graph.node for sub in _subgraphs(node) for name in _names_inside(sub)}
+    return {name for node in graph.node for sub in subgraphs_of(node) for name in _names_inside(sub)}
 
 
 def _names_inside(graph: onnx.GraphProto) -> Iterator[str]:
@@ -242,7 +243,7 @@ def _names_inside(graph: onnx.GraphProto) -> Iterator[str]:
     for node in graph.node:
         yield from node.input
         yield from node.output
-        for sub in _subgraphs(node):
+        for sub in subgraphs_of(node):
             yield from _names_inside(sub)
     for named in (*graph.input, *graph.output, *graph.initializer):
         yield named.name

@@ -38,6 +38,7 @@ from autocompress.errors import RuntimeFailureError, TechniqueError
 from autocompress.evaluation.builder import Builder
 from autocompress.evaluation.measurer import Measurer
 from autocompress.evaluation.run import Run
+from autocompress.models import ModuleModel
 from autocompress.run.confirm import Confirmation
 from autocompress.run.escalation import conclude, confirm_contenders
 from autocompress.run.record_store import open_record
@@ -326,7 +327,7 @@ class Stand:
         profile = Profile("scripted", protocol=protocol, budgets=budgets, objective=objective)
         example = Example((np.ones((2, 2), dtype=np.float32),))
         tools = Tools(ExportedOnce(), self.device, self.techniques)
-        builder = Builder(Answers().eval(), example, self.task, profile, tools, workspace)
+        builder = Builder(ModuleModel(Answers().eval()), example, self.task, profile, tools, workspace)
         self.run = Run(
             profile,
             self.task,

@@ -176,6 +176,8 @@ CASES: Sequence[tuple[str, str, str, Situation]] = (
     ("fits", "no", "size_mb <= 0.5x: 1; latency_ms <= 0.5x: 1", situation()),
     ("fits", "no", "not every budget is measured", situation(baseline=judged((SIZE, Standing.UNMEASURED, None)))),
     ("fits", "no", "not every budget is measured", situation(baseline=judged((DROP, Standing.MET, 0.0)))),
+    ("file", "no", "a PyTorch module", situation()),
+    ("file", "yes", "an ONNX file", situation(facts=replace(facts_of("cnn"), is_file=True))),
     ("place", "on a server", "server", situation()),
     ("place", "on a phone or a board", "mobile", situation(place="mobile")),
     ("place", "on a phone or a board", "edge", situation(place="edge")),
@@ -289,6 +291,14 @@ def test_without_data_static_int8_is_refused_for_that_reason() -> None:
     assert search_space.refusals["int8_static"] == Reason(
         "needs calibration data, and there are none.", "calibration", "no data"
     )
+
+
+def test_a_file_is_neither_cut_nor_trained() -> None:
+    search_space = space_of(situation(facts=replace(facts_of("cnn"), is_file=True)), [Training(), *with_structure()])
+    assert set(names(search_space)) == {"int8_dynamic", "int8_static"}
+    for name in ("retrained", "block_dropping", "channel_pruning", "distillation"):
+        assert search_space.refusals[name].rule == "file"
+        assert "needs the PyTorch module" in search_space.refusals[name].sentence
 
 
 def test_with_data_both_techniques_make_a_recipe() -> None:

@@ -22,6 +22,7 @@ from autocompress.errors import ExportError
 from autocompress.evaluation.builder import Builder
 from autocompress.evaluation.measurer import Measurer
 from autocompress.evaluation.run import Run
+from autocompress.models import ModuleModel
 from autocompress.run.record_store import open_record
 from autocompress.runtimes import OnnxRuntime, onnxruntime
 from autocompress.structure import candidates
@@ -91,7 +92,7 @@ def measurer_of(folder: Path, model: str, limit: float) -> tuple[StructureMeasur
     workspace.open(resume=True)
     workspace.journal.write_bytes(empty_record())
     tools = Tools(OnnxRuntime(), device, [technique() for technique in TECHNIQUES])
-    builder = Builder(small_model(model), example, task, profile, tools, workspace)
+    builder = Builder(ModuleModel(small_model(model)), example, task, profile, tools, workspace)
     measurer = Measurer(device, profile, task, {"": example}, builder.baseline)
     record, deadline = open_record(workspace.journal), Deadline.start(None)
     run = Run(profile, task, example, tools, workspace, builder, measurer, record, deadline)

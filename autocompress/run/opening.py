@@ -19,7 +19,7 @@ from autocompress.errors import DataError, ModelError
 from autocompress.evaluation.builder import Builder
 from autocompress.evaluation.scorer import Scorer
 from autocompress.system.randomness import seeded
-from autocompress.training.recovery import training_place
+from autocompress.training.place import training_place
 
 # items in each of the two batches
 ITEMS = 2

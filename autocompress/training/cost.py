@@ -17,7 +17,8 @@ from autocompress.core.task import Task
 from autocompress.system.locks import measuring
 from autocompress.system.scratch import scratch
 from autocompress.training.batch_norm import has_batch_norm
-from autocompress.training.recovery import Files, Schedule, recover
+from autocompress.training.recovery import Files, recover
+from autocompress.training.schedule import Schedule
 
 # augmented views of each item; longer training repeats them, so that the teacher's outputs are all cached
 VIEWS = 10

@@ -75,6 +75,12 @@ class Step:
         kept = {name: value for name, value in self.settings.items() if name not in ADAPTED}
         return Step(self.technique, self.stage, kept)
 
+    @property
+    def steps_taken(self) -> int:
+        """The number of training steps of a RECOVERY step: as planned, or where the last cut ends; 0 of any other."""
+        cuts = str(self.settings.get(CUTS, "")).split()
+        return int(cuts[-1].partition(":")[2]) if cuts else int(self.settings.get("steps", 0))
+
     def to_json(self) -> dict[str, Any]:
         """The step as a JSON object."""
         return {"technique": self.technique, "stage": str(self.stage), "settings": dict(self.settings)}

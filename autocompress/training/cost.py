@@ -35,6 +35,8 @@ GROWTH = 3
 # number of rungs without a time limit
 RUNGS = 3
 MOST_CANDIDATES = 3
+# scoring on the way and other work beside the steps explain less than this factor
+CLEARLY = 1.5
 # share of the remaining time for training; the rest is for building, measuring and confirming
 TRAINING_SHARE = 0.85
 # 0.1 for a batch of 256, in proportion to the batch (Goyal et al., "Accurate, Large Minibatch SGD", 2017)
@@ -80,6 +82,12 @@ def measure_training(
                 steps = min(TIMED_STEPS, max(LEAST_TIMED, round(TIMED_SECONDS / seconds[name] * (batch / timed))))
     asking = max(0.0, seconds["asking"] - seconds["known"])
     return TrainingProbe(batch, round(rate, 6), optimizer, seconds["known"], asking, bank)
+
+
+def at_least(training: TrainingProbe, seconds_per_step: float) -> TrainingProbe:
+    """The probe with steps that take so long, where a training has shown that they take clearly longer than timed."""
+    slower = seconds_per_step > CLEARLY * training.seconds_per_step
+    return replace(training, seconds_per_step=seconds_per_step) if slower else training
 
 
 def with_bracket(training: TrainingProbe, structures: Sequence[tuple[Step, ...]]) -> TrainingProbe:

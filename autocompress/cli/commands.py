@@ -33,6 +33,7 @@ from autocompress.cli.options import (
     OutDir,
     Outputs,
     ProfileSpec,
+    RecipeSpec,
     Resume,
     Verbose,
     Weights,
@@ -80,6 +81,7 @@ def run(
     output: Outputs = None,
     ignore: Ignore = None,
     keep_float: KeepFloat = None,
+    recipe: RecipeSpec = None,
     out: OutDir = DEFAULT_FOLDER,
     objective: Objective = None,
     max_time: MaxTime = None,
@@ -106,6 +108,7 @@ def run(
             objective=objective,
             ignore=ignore or (),
             keep_float=keep_float or (),
+            recipe=recipe,
             max_time=max_time,
             resume=resume,
             named=_named(
@@ -138,6 +141,7 @@ def plan(
     output: Outputs = None,
     ignore: Ignore = None,
     keep_float: KeepFloat = None,
+    recipe: RecipeSpec = None,
     objective: Objective = None,
     verbose: Verbose = False,
     as_json: AsJson = False,
@@ -168,6 +172,7 @@ def plan(
             objective=objective,
             ignore=ignore or (),
             keep_float=keep_float or (),
+            recipe=recipe,
             progress=progress,
         )
     if as_json:
@@ -204,6 +209,7 @@ def apply(
     output: Outputs = None,
     ignore: Ignore = None,
     keep_float: KeepFloat = None,
+    recipe: RecipeSpec = None,
     out: OutDir = DEFAULT_FOLDER,
     budgets: Mapping[str, str] | None = None,
 ) -> None:
@@ -227,6 +233,7 @@ def apply(
             budgets=budgets,
             ignore=ignore or (),
             keep_float=keep_float or (),
+            recipe=recipe,
             progress=progress,
         )
     print_result(console, Summary.of(result))

@@ -22,8 +22,12 @@ def seconds_for_answer(run: Run) -> float:
 
     They are what the longest ones took so far.
     """
-    needed = MARGIN * sum(_longest(run, part) for part in PARTS) + seconds_for_confirmation(run) + WRITING
-    left = run.deadline.left
+    return MARGIN * sum(_longest(run, part) for part in PARTS) + seconds_for_confirmation(run) + WRITING
+
+
+def seconds_kept_back(run: Run) -> float:
+    """Seconds of the time left that training does not get: those for the answer, at most a share of it."""
+    needed, left = seconds_for_answer(run), run.deadline.left
     return needed if left is None else min(needed, MOST * left)
 
 

@@ -19,7 +19,7 @@ from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Standing, Status
 from autocompress.errors import ENDS_THE_RUN
 from autocompress.evaluation.run import Run
-from autocompress.run.reserve import seconds_for_answer, seconds_for_training
+from autocompress.run.reserve import seconds_for_answer, seconds_for_training, seconds_kept_back
 from autocompress.run.waiting import await_others
 from autocompress.statistics.judging import forecast, judge_by
 from autocompress.system.progress import Event
@@ -76,14 +76,18 @@ class Search:
         yield from sorted(undecided, key=lambda trial: trial.verdict.overshoot)
 
     def _is_too_long(self, plan: Plan) -> bool:
-        """True where the time left is too short to train a plan, even when it is cut."""
+        """True where the time left is too short to build, measure and confirm a plan, even when its training is cut."""
+        run, left = self.run, self.run.deadline.left
+        if left is None:
+            return False
         recipe = self.search_space.recipe_of(plan)
         needed = recipe.predicted_seconds if recipe and recipe.predicted_seconds else 0.0
-        left = seconds_for_training(self.run, seconds_for_answer(self.run)) if needed else None
-        deadline = self.run.deadline.left
-        if left is None or deadline is None:
-            return False
-        return needed > LATENESS * deadline or left < LEAST_SHARE * needed
+        if needed:
+            training = seconds_for_training(run, seconds_kept_back(run)) or 0.0
+            return needed > LATENESS * left or training < LEAST_SHARE * needed
+        # one more structure is tried where it can still be measured and confirmed, or there is none yet to answer with
+        known = any(trial.plan.rounds and trial.outcome is Outcome.MEASURED for trial in run.record.trials())
+        return bool(plan.rounds) and known and left < seconds_for_answer(run)
 
     @property
     def structure_suffices(self) -> bool:
@@ -215,7 +219,7 @@ def evaluate(run: Run, plan: Plan, number: int, tell: Callable[[str], None] = la
     tell("building")
     try:
         if plan.rounds:
-            reserved = seconds_for_answer(run)
+            reserved = seconds_kept_back(run)
             plan = run.artifacts.trained(plan, lambda: seconds_for_training(run, reserved))
             seconds["training"] = time.monotonic() - clock
             clock = time.monotonic()

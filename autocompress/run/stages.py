@@ -29,7 +29,7 @@ from autocompress.evaluation.run import Run
 from autocompress.planner.rules import Situation
 from autocompress.planner.structure_recipes import fastest
 from autocompress.planner.tree import build_search_space
-from autocompress.run.reserve import measured_step_seconds, seconds_for_answer
+from autocompress.run.reserve import measured_step_seconds, seconds_kept_back
 from autocompress.statistics.judging import judge_by
 from autocompress.structure.candidates import find_paths, fitting_structures, smaller_structure, time_training
 from autocompress.structure.measuring import StructureMeasurer
@@ -218,7 +218,7 @@ def _for_rung(run: Run, seconds_left: float | None) -> float | None:
     """The time left as `with_next_rung` takes it, of which its share suffices for training and for the answer."""
     if seconds_left is None:
         return None
-    return min(seconds_left, max(0.0, seconds_left - seconds_for_answer(run)) / TRAINING_SHARE)
+    return min(seconds_left, max(0.0, seconds_left - seconds_kept_back(run)) / TRAINING_SHARE)
 
 
 def _alone(run: Run) -> AbstractContextManager[None]:

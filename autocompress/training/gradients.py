@@ -69,7 +69,19 @@ def _part_of(batch: Batch, part: slice) -> Any:
     return mapped(lambda tensor: tensor[part], batch.targets)
 
 
+def loss_on(student: nn.Module, lesson: Lesson, schedule: Schedule, step: int) -> float:
+    """The loss of a step's batch in the student's present mode."""
+    with torch.no_grad():
+        return float(_forward(student, lesson, schedule, lesson.batch(step), cached=True))
+
+
 def _add(student: nn.Module, lesson: Lesson, schedule: Schedule, batch: Batch, share: float, *, cached: bool) -> float:
+    loss = _forward(student, lesson, schedule, batch, cached=cached)
+    (loss * share).backward()  # type: ignore[no-untyped-call]  # torch has no type for it
+    return share * float(loss.detach())
+
+
+def _forward(student: nn.Module, lesson: Lesson, schedule: Schedule, batch: Batch, *, cached: bool) -> torch.Tensor:
     def ask() -> Answer:
         with torch.no_grad():
             return call_by(lesson.teacher, batch.inputs, lesson.example)
@@ -79,10 +91,7 @@ def _add(student: nn.Module, lesson: Lesson, schedule: Schedule, batch: Batch, s
         teaching = {name: tensor.to(lesson.place) for name, tensor in known.items()}
         outputs = call_by(student, batch.inputs, lesson.example)
     loss = _loss(lesson, schedule, in_float32(outputs), in_float32(teaching), batch)
-    if lesson.features is not None:
-        loss = loss + schedule.feature_weight * lesson.features.loss()
-    (loss * share).backward()  # type: ignore[no-untyped-call]  # torch has no type for it
-    return share * float(loss.detach())
+    return loss if lesson.features is None else loss + schedule.feature_weight * lesson.features.loss()
 
 
 def _loss(lesson: Lesson, schedule: Schedule, outputs: Answer, teaching: Answer, batch: Batch) -> torch.Tensor:

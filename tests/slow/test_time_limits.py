@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from e2e.blocks import network
 from torch import nn
 
 from autocompress import Status, Task, autocompress
@@ -16,7 +17,6 @@ from autocompress.api import apply_plan
 from autocompress.core.profile import Protocol, load_profile
 from autocompress.data.data_spec import load_data
 from autocompress.run.result import Result
-from e2e.blocks import network
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 BRIEF = replace(load_profile("local"), protocol=Protocol(max_seconds=0.6, precision=0.2))
@@ -67,7 +67,7 @@ def run(model: nn.Module, task: Task, limit: float, out: Path) -> tuple[Result, 
     return result, time.monotonic() - began
 
 
-@pytest.mark.parametrize("limit", [60.0, 120.0, 240.0])
+@pytest.mark.parametrize("limit", [100.0, 200.0])
 def test_a_limit_is_kept_when_training_becomes_slower(
     model: nn.Module, task: Task, tmp_path: Path, limit: float
 ) -> None:

@@ -59,6 +59,7 @@ def autocompress(
     ignore: Sequence[str] = (),
     keep_float: Sequence[str] = (),
     max_time: str | float | None = None,
+    recipe: Any = None,
     resume: bool = False,
     named: Mapping[str, str] | None = None,
     progress: Progress = silent,
@@ -81,6 +82,8 @@ def autocompress(
         ignore: names of layers to leave alone, with all inside them, beside the profile's; `*` stands for anything.
         keep_float: names of layers that are not quantized, in the same way.
         max_time: `90s`, `20m`, `2h` or seconds, over all resumptions.
+        recipe: how recovery trains: a TrainingRecipe, a dict of its fields, a function `train(module, teacher,
+            batches)`, or a spec such as `file.py:callable` of one of these.
         resume: continue the run in `out`.
         named: how a program names its inputs (`{"data": "digits"}`), noted for `resolve` to find the data again.
         progress: called with an `Event` for each step of the work.
@@ -100,6 +103,7 @@ def autocompress(
         dynamic=dynamic,
         out=out,
         max_time=max_time,
+        recipe=recipe,
         resume=resume,
         named=named,
         progress=progress,
@@ -135,6 +139,7 @@ def explain(
     objective: str | None = None,
     ignore: Sequence[str] = (),
     keep_float: Sequence[str] = (),
+    recipe: Any = None,
     progress: Progress = silent,
 ) -> Planned:
     """Plan without a run: baseline, facts, probes and search space, within about a minute.
@@ -156,6 +161,7 @@ def explain(
             outputs=outputs,
             dynamic=dynamic,
             out=folder,
+            recipe=recipe,
             progress=progress,
         )
         try:
@@ -188,11 +194,13 @@ def apply_plan(
     budgets: Mapping[str, float | str] | None = None,
     ignore: Sequence[str] = (),
     keep_float: Sequence[str] = (),
+    recipe: Any = None,
     progress: Progress = silent,
 ) -> Result:
     """Replay a plan and judge its file on the holdout; arguments as in `autocompress`.
 
-    The same plan, model, data and thread count give the same bytes on the same machine.
+    The same plan, model, data and thread count give the same bytes on the same machine. A plan that was trained by
+    functions of a recipe needs them again.
 
     Raises:
         AutocompressError: for bad input, a plan that does not fit the model, and failures of device or runtime.
@@ -200,7 +208,17 @@ def apply_plan(
     target = declared(profile, budgets, None, ignore, keep_float)
     tools_of(target).require_possible(plan)
     progress(Event("baseline", "exporting the model"))
-    run = open_run(model, target, data, inputs=inputs, outputs=outputs, dynamic=dynamic, out=out, progress=progress)
+    run = open_run(
+        model,
+        target,
+        data,
+        inputs=inputs,
+        outputs=outputs,
+        dynamic=dynamic,
+        out=out,
+        recipe=recipe,
+        progress=progress,
+    )
     try:
         baseline = measure_baseline(run)
         facts = find_facts(run)

@@ -34,6 +34,7 @@ from autocompress.cli.options import (
     OutDir,
     Outputs,
     ProfileSpec,
+    RecipeSpec,
     Resume,
     Verbose,
     Weights,
@@ -82,6 +83,7 @@ def run(
     dynamic: Dynamic = None,
     ignore: Ignore = None,
     keep_float: KeepFloat = None,
+    recipe: RecipeSpec = None,
     out: OutDir = DEFAULT_FOLDER,
     objective: Objective = None,
     max_time: MaxTime = None,
@@ -109,6 +111,7 @@ def run(
             objective=objective,
             ignore=ignore or (),
             keep_float=keep_float or (),
+            recipe=recipe,
             max_time=max_time,
             resume=resume,
             named=_named(
@@ -142,6 +145,7 @@ def plan(
     dynamic: Dynamic = None,
     ignore: Ignore = None,
     keep_float: KeepFloat = None,
+    recipe: RecipeSpec = None,
     objective: Objective = None,
     verbose: Verbose = False,
     as_json: AsJson = False,
@@ -173,6 +177,7 @@ def plan(
             objective=objective,
             ignore=ignore or (),
             keep_float=keep_float or (),
+            recipe=recipe,
             progress=progress,
         )
     if as_json:
@@ -210,6 +215,7 @@ def apply(
     dynamic: Dynamic = None,
     ignore: Ignore = None,
     keep_float: KeepFloat = None,
+    recipe: RecipeSpec = None,
     out: OutDir = DEFAULT_FOLDER,
     budgets: Mapping[str, str] | None = None,
 ) -> None:
@@ -234,6 +240,7 @@ def apply(
             budgets=budgets,
             ignore=ignore or (),
             keep_float=keep_float or (),
+            recipe=recipe,
             progress=progress,
         )
     print_result(console, Summary.of(result))

@@ -69,6 +69,10 @@ KeepFloat = Annotated[
     typer.Option("--keep-float", help="Layer that is not quantized, named in the same way.", metavar="NAME"),
 ]
 MaxTime = Annotated[str | None, typer.Option("--max-time", help="90s, 20m, 2h; over all resumptions.", metavar="TIME")]
+RecipeSpec = Annotated[
+    str | None,
+    typer.Option("--recipe", help="file.py:callable, a TrainingRecipe or a training function.", metavar="SPEC"),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Also print the facts, the probes and the decision tree.")]

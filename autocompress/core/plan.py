@@ -18,6 +18,9 @@ from autocompress.errors import PlanError
 
 Setting = str | int | float | bool
 SCHEMA = 1
+# settings of a RECOVERY step that say how it was changed on the way to fit time and memory
+CUTS, MICRO_BATCHES = "cuts", "micro_batches"
+ADAPTED = (CUTS, MICRO_BATCHES)
 
 
 class Stage(StrEnum):
@@ -64,6 +67,20 @@ class Step:
         inside = ", ".join(f"{key}={value}" for key, value in self.settings.items())
         return f"{self.technique}({inside})"
 
+    @property
+    def planned(self) -> Step:
+        """The step before its training was changed on the way to fit time and memory."""
+        if self.stage is not Stage.RECOVERY or not set(ADAPTED) & set(self.settings):
+            return self
+        kept = {name: value for name, value in self.settings.items() if name not in ADAPTED}
+        return Step(self.technique, self.stage, kept)
+
+    @property
+    def steps_taken(self) -> int:
+        """The number of training steps of a RECOVERY step: as planned, or where the last cut ends; 0 of any other."""
+        cuts = str(self.settings.get(CUTS, "")).split()
+        return int(cuts[-1].partition(":")[2]) if cuts else int(self.settings.get("steps", 0))
+
     def to_json(self) -> dict[str, Any]:
         """The step as a JSON object."""
         return {"technique": self.technique, "stage": str(self.stage), "settings": dict(self.settings)}
@@ -102,6 +119,11 @@ class Plan:
     def structure(self) -> tuple[Step, ...]:
         """The steps of the first round that remove parts of the network."""
         return tuple(step for step in self.rounds[0] if step.stage is Stage.STRUCTURE) if self.rounds else ()
+
+    @property
+    def planned(self) -> Plan:
+        """The plan as it was before its training was changed on the way to fit time and memory."""
+        return Plan(tuple(tuple(step.planned for step in steps) for steps in self.rounds), self.finish)
 
     @property
     def hash(self) -> str:

@@ -138,6 +138,8 @@ class TrainingProbe:
 
     `seconds_per_step` is for batches whose teacher output is cached; computing it adds `asking_seconds`, once for
     each of the `bank` batches that there are. Brackets follow each other, the later ones with smaller structures.
+    `weight_decay` None is the optimizer's usual one; `recipe` names the user's code that trains, empty without any;
+    `rate_reason` is a sentence on how the learning rate was chosen.
     """
 
     batch: int
@@ -147,6 +149,9 @@ class TrainingProbe:
     asking_seconds: float = 0.0
     bank: int = 0
     brackets: tuple[Bracket, ...] = ()
+    weight_decay: float | None = None
+    recipe: str = ""
+    rate_reason: str = ""
 
     @property
     def rungs(self) -> int:

@@ -18,6 +18,7 @@ from autocompress.core.runtime import Example
 from autocompress.core.search_space import Choice, Reason, SettingSpace
 from autocompress.core.source import Split
 from autocompress.core.task import Task
+from autocompress.core.training_recipe import TrainingRecipe
 from autocompress.errors import TechniqueError, raised_as
 from autocompress.system.locks import working
 
@@ -32,6 +33,10 @@ class Context:
     `calibration` holds items that ranges may be taken from, None when there are no data. `teacher` is the original
     module; `on_step` is called during training with the step, the number of steps and the seconds left. `shared` is a
     folder for files that all plans of a run use. Layers that `ignore` names are left alone.
+
+    `recipe` is the user's for training. `seconds_left` gives the seconds left for it, None without a limit. Where it
+    is adapted to time or memory, `adapted` is called with the settings that it then has, which give the same module
+    when they are applied again, and `tell` with a sentence.
     """
 
     task: Task | None
@@ -42,6 +47,10 @@ class Context:
     on_step: Callable[[int, int, float], None] = lambda step, steps, seconds_left: None
     shared: Path | None = None
     ignore: tuple[str, ...] = ()
+    recipe: TrainingRecipe | None = None
+    seconds_left: Callable[[], float | None] = lambda: None
+    adapted: Callable[[Mapping[str, Setting]], None] = lambda settings: None
+    tell: Callable[[str], None] = lambda sentence: None
 
 
 def applied(

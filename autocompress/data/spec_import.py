@@ -54,11 +54,19 @@ class Maker(Generic[T]):
             AutocompressError: of the class `error`, when the target cannot be found or imported, has no such
                 callable, or when that raises or returns something else.
         """
+        found = self.find(target, name)
+        return found if isinstance(found, self.wanted) else self._call(found, target, name)
+
+    def find(self, target: str, name: str) -> Any:
+        """The object `name` in the file or module `target`: an instance of the class wanted, or a callable.
+
+        Raises:
+            AutocompressError: as `make`.
+        """
         prepare_torchvision()
         is_file = target.endswith(".py")
         module = self._import_file(Path(target).expanduser()) if is_file else self._import_module(target)
-        found = self._find(module, target, name)
-        return found if isinstance(found, self.wanted) else self._call(found, target, name)
+        return self._find(module, target, name)
 
     def _import_file(self, path: Path) -> ModuleType:
         if not path.exists():

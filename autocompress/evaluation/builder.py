@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,17 +16,18 @@ import torch
 from autocompress.core.artifact import Artifact
 from autocompress.core.facts import Facts
 from autocompress.core.model import Exported, Model
-from autocompress.core.plan import Plan, Stage, Step
+from autocompress.core.plan import Plan, Setting, Stage, Step
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import Example, exported
 from autocompress.core.task import Task
 from autocompress.core.technique import Context, ModelTechnique
 from autocompress.core.tools import Tools
+from autocompress.core.training_recipe import TrainingRecipe
 from autocompress.data.copies import with_own_weights, with_shared_weights
 from autocompress.errors import ArtifactError, PlanError, TechniqueError, raised_as
 from autocompress.system.locks import folder_lock
 from autocompress.system.scratch import scratch
-from autocompress.system.workspace import Workspace, make_folder, write_atomically
+from autocompress.system.workspace import Workspace, make_folder, write_atomically, write_text
 from autocompress.training.checkpoints import load_checkpoint
 
 MODULE_NEEDED = "the model is a file; changing its structure needs the PyTorch module."
@@ -44,6 +47,16 @@ class Artifacts(ABC):
         """The plan's artifact if it exists already."""
 
     @abstractmethod
+    def trained(self, plan: Plan, seconds_left: Callable[[], float | None]) -> Plan:
+        """Train the rounds of a plan within the time left; the plan as it was trained, which `build` then builds.
+
+        It is another plan where the training was changed on the way to fit time or memory.
+
+        Raises:
+            PlanError, TechniqueError: as `build`.
+        """
+
+    @abstractmethod
     def build(self, plan: Plan) -> Artifact:
         """Build the plan's artifact; the same plan, model, data and thread count give the same bytes.
 
@@ -57,7 +70,8 @@ class Builder(Artifacts):
     """Builds the artifacts of one model's plans, each kept in the workspace by the hash of its plan.
 
     `export_seconds` is the time that exporting the unchanged model took, 0 where an earlier run made it. `on_step` is
-    called during training with the step, the number of steps and the seconds left.
+    called during training with the step, the number of steps and the seconds left, `tell` with a sentence where it is
+    changed on the way. `recipe` is the user's for training.
     """
 
     def __init__(
@@ -68,8 +82,11 @@ class Builder(Artifacts):
         profile: Profile,
         tools: Tools,
         workspace: Workspace,
+        recipe: TrainingRecipe | None = None,
     ) -> None:
         self._model = model
+        self.recipe = recipe
+        self.tell: Callable[[str], None] = lambda sentence: None
         self.on_step: Callable[[int, int, float], None] = lambda step, steps, seconds_left: None
         self.export_seconds = 0.0
         self.example = example
@@ -157,6 +174,48 @@ class Builder(Artifacts):
                 return self._tools.runtime.read(path)
         return None
 
+    def trained(self, plan: Plan, seconds_left: Callable[[], float | None]) -> Plan:
+        """See `Artifacts.trained`."""
+        self._tools.require_possible(plan)
+        rounds = plan.rounds
+        for count in range(1, len(rounds) + 1):
+            rounds = (*self._trained(rounds[:count], seconds_left), *rounds[count:])
+        return Plan(rounds, plan.finish)
+
+    def _trained(self, rounds: Rounds, seconds_left: Callable[[], float | None]) -> Rounds:
+        """Train the last of these rounds, and return the rounds as they were trained."""
+        place = next((i for i, step in enumerate(rounds[-1]) if step.stage is Stage.RECOVERY), None)
+        if place is None:
+            return rounds
+        folder = self._folder(Plan(rounds))
+        known = folder / "trained_as.json"
+        with folder_lock(folder):
+            if known.exists():
+                found = Plan.from_json(json.loads(known.read_text(encoding="utf-8")), str(known)).rounds
+            elif (folder / "module.pt").exists():
+                found = rounds
+            else:
+                found = self._train(rounds, place, folder, seconds_left)
+                if found != rounds:
+                    write_text(known, json.dumps(Plan(found).to_json()))
+        return found
+
+    def _train(self, rounds: Rounds, place: int, folder: Path, seconds_left: Callable[[], float | None]) -> Rounds:
+        """Train the last round in its folder; the weights are kept in that of the rounds as they were trained."""
+        last = list(rounds[-1])
+
+        def adapted(settings: Mapping[str, Setting]) -> None:
+            last[place] = replace(last[place], settings=settings)
+
+        context = replace(self._context(folder), seconds_left=seconds_left, adapted=adapted)
+        module = self._before(rounds)
+        for step in rounds[-1]:
+            module = self._apply(module, step, context)
+        found = (*rounds[:-1], tuple(last))
+        weights = self._folder(Plan(found)) / "module.pt"
+        write_atomically(weights, lambda target: torch.save(module.state_dict(), target))
+        return found
+
     def build(self, plan: Plan) -> Artifact:
         """See `Artifacts.build`."""
         if not plan.finish and not plan.rounds:
@@ -183,6 +242,8 @@ class Builder(Artifacts):
             self.on_step,
             self._workspace.checkpoints,
             self._profile.ignore,
+            self.recipe,
+            tell=self.tell,
         )
 
     def exported(self, rounds: Rounds) -> Artifact:
@@ -231,14 +292,14 @@ class Builder(Artifacts):
             module = self._before(rounds)
             # the checkpoint holds the trained weights; shapes may depend on the weights of the rounds before
             for step in (step for step in rounds[-1] if step.stage is not Stage.RECOVERY):
-                module = self._apply(module, step, folder)
+                module = self._apply(module, step, self._context(folder))
             # a round without structure still shares the original's tensors, which must not be overwritten
             module = with_own_weights(module)
             if load_checkpoint(weights, module.load_state_dict):
                 return module
         module = self._before(rounds)
         for step in rounds[-1]:
-            module = self._apply(module, step, folder)
+            module = self._apply(module, step, replace(self._context(folder), adapted=_only(step)))
         write_atomically(weights, lambda target: torch.save(module.state_dict(), target))
         return module
 
@@ -247,8 +308,22 @@ class Builder(Artifacts):
         with folder_lock(self._folder(Plan(rounds[:-1]))):
             return self._module(rounds[:-1])
 
-    def _apply(self, module: torch.nn.Module, step: Step, folder: Path) -> torch.nn.Module:
+    def _apply(self, module: torch.nn.Module, step: Step, context: Context) -> torch.nn.Module:
         technique = self._tools.technique(step.technique)
         assert isinstance(technique, ModelTechnique)
         with raised_as(TechniqueError, step.technique):
-            return technique.apply(module, step.settings, self._context(folder))
+            return technique.apply(module, step.settings, context)
+
+
+def _only(step: Step) -> Callable[[Mapping[str, Setting]], None]:
+    """A check that a step is taken as it stands in the plan: the plan's file would be another one."""
+
+    def check(settings: Mapping[str, Setting]) -> None:
+        if settings != step.settings:
+            raise TechniqueError(
+                "does not fit into memory here as the plan has it.",
+                where=step.technique,
+                hint="Give it more memory; with smaller parts of a batch the file would be another one.",
+            )
+
+    return check

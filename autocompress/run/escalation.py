@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from autocompress.core.plan import Plan
 from autocompress.core.trial import Trial
@@ -10,6 +10,7 @@ from autocompress.errors import ENDS_THE_RUN
 from autocompress.evaluation.run import Run
 from autocompress.run.answer import Answer, History, answer_from, write_up
 from autocompress.run.confirm import MAX_LOOKS, Confirmation, confirm_in_order, confirm_once, is_answered
+from autocompress.run.reserve import seconds_for_confirmation
 from autocompress.run.result import Result
 from autocompress.run.search import Search
 from autocompress.run.stages import Planned, with_structure, with_training
@@ -75,7 +76,17 @@ def confirm_contenders(
 
     known = {confirmation.plan.hash for confirmation in so_far}
     plans = [Plan()] if planned.fits else (trial.plan for trial in search.contenders(known, last=last))
-    return confirm_in_order(plans, confirmed, so_far)
+    return confirm_in_order(_in_time(run, plans, len(so_far)), confirmed, so_far)
+
+
+def _in_time(run: Run, plans: Iterable[Plan], confirmed: int) -> Iterator[Plan]:
+    """The plans as long as there is time to confirm one more; the first one is always confirmed."""
+    for plan in plans:
+        left = run.deadline.left
+        if left is not None and confirmed and left < seconds_for_confirmation(run):
+            return
+        yield plan
+        confirmed += 1
 
 
 def _further(

@@ -10,22 +10,29 @@ from torch import nn
 
 from autocompress.core.class_labels import require_several_classes
 from autocompress.core.runtime import Example, main_shape
-from autocompress.core.source import Array, Split, whole
+from autocompress.core.source import Array, ArraySource, Split, whole
 from autocompress.core.targets import mapped
 from autocompress.core.task import Task
+from autocompress.core.training_recipe import OPTIMIZERS
 from autocompress.core.user_code import definition_of, kind_of, raised_by_user, with_line
 from autocompress.data.augmentation_bank import AugmentationBank, Batch
 from autocompress.data.checked_items import CheckedItems
+from autocompress.data.copies import with_own_weights, with_shared_weights
 from autocompress.data.module import call
 from autocompress.data.task_loss import task_loss
-from autocompress.errors import DataError, ModelError, said_by, sentence_of
+from autocompress.errors import DataError, ModelError, UsageError, said_by, sentence_of
 from autocompress.evaluation.builder import Builder
 from autocompress.evaluation.scorer import Scorer
 from autocompress.system.randomness import seeded
-from autocompress.training.recovery import training_place
+from autocompress.system.scratch import scratch
+from autocompress.training.place import training_place
+from autocompress.training.recovery import Files, recover
+from autocompress.training.schedule import Schedule
 
 # items in each of the two batches
 ITEMS = 2
+# for a recipe that is tried without a rate of its own
+SMALL_RATE = 1e-5
 
 
 def try_functions(task: Task, builder: Builder, scorer: Scorer) -> tuple[str, ...]:
@@ -54,6 +61,29 @@ def try_functions(task: Task, builder: Builder, scorer: Scorer) -> tuple[str, ..
                 # calibration reads them too
                 list(few.batches(ITEMS))
     return said
+
+
+def try_recipe(task: Task | None, builder: Builder) -> None:
+    """Try the recipe for training on two batches of training items, on a copy of the original that is thrown away.
+
+    Raises:
+        DataError: when one of its functions fails; it names the user's own line.
+        UsageError: when there are no training data.
+    """
+    recipe = builder.recipe
+    if recipe is None:
+        return
+    if not builder.has_module:
+        raise UsageError("the model is a file, which is not trained.", where="recipe", hint="Leave the recipe out.")
+    if task is None or task.train is None:
+        raise UsageError("there are no training data.", where="recipe", hint="Give the task train items.")
+    few = whole("train", task.train).ends(ITEMS)
+    alone = replace(task, test=None, val=None, train=ArraySource(*next(few.batches(len(few)))))
+    student = with_own_weights(with_shared_weights(builder.module))
+    optimizer = recipe.optimizer if isinstance(recipe.optimizer, str) else OPTIMIZERS[0]
+    schedule = Schedule(2, ITEMS, 0, recipe.learning_rate or SMALL_RATE, optimizer, recipe=recipe)
+    with scratch("recipe") as folder, seeded(0):
+        recover(student, builder.module, alone, builder.example, schedule, Files(folder / "training.pt"))
 
 
 def _try_training(task: Task, few: Split, module: nn.Module, example: Example) -> tuple[str, ...]:

@@ -256,7 +256,7 @@ class OptunaTrials(TrialStore):
         """
         with self._database.alone() as connection:
             # after a delay beyond the grace period another worker may have the plan, and its result counts
-            mine = self._is_mine(trial.plan) & (CLAIMS.c.trial == trial.number)
+            mine = self._of_trial(trial.number) & (CLAIMS.c.owner == _me())
             if connection.execute(select(CLAIMS.c.trial).where(mine)).first() is None:
                 return
         handle = self._handles[trial.number]
@@ -280,8 +280,7 @@ class OptunaTrials(TrialStore):
                 state = TrialState.FAIL if state is TrialState.COMPLETE else state
                 self._study.tell(trial.number, state=state, skip_if_finished=True)
         with self._database.alone() as connection:
-            its = self._is(trial.plan) & (CLAIMS.c.trial == trial.number)
-            connection.execute(update(CLAIMS).where(its).values(ended=True))
+            connection.execute(update(CLAIMS).where(self._of_trial(trial.number)).values(ended=True))
 
     def release_dead_claims(self) -> int:
         """See `TrialStore.release_dead_claims`.
@@ -316,6 +315,10 @@ class OptunaTrials(TrialStore):
 
     def _is(self, plan: Plan) -> Any:
         return (CLAIMS.c.study == self._database.study) & (CLAIMS.c.plan_hash == plan.hash)
+
+    def _of_trial(self, number: int) -> Any:
+        # not by the plan, which may have been changed while it was trained
+        return (CLAIMS.c.study == self._database.study) & (CLAIMS.c.trial == number)
 
     def _is_mine(self, plan: Plan) -> Any:
         return self._is(plan) & (CLAIMS.c.owner == _me())

@@ -19,6 +19,7 @@ from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Standing, Status
 from autocompress.errors import ENDS_THE_RUN
 from autocompress.evaluation.run import Run
+from autocompress.run.reserve import seconds_for_answer, seconds_for_training, seconds_kept_back
 from autocompress.run.waiting import await_others
 from autocompress.statistics.judging import forecast, judge_by
 from autocompress.system.progress import Event
@@ -27,6 +28,8 @@ from autocompress.system.progress import Event
 NEAREST = 2
 # training is started even if its predicted time is up to this factor of the remaining time
 LATENESS = 1.1
+# and if it would not be cut to less than this share of the predicted time
+LEAST_SHARE = 0.25
 
 
 @dataclass(eq=False)
@@ -61,9 +64,7 @@ class Search:
                     break
                 self.out_of_time = deadline.over
                 continue
-            recipe = self.search_space.recipe_of(plan)
-            needed = recipe.predicted_seconds if recipe and recipe.predicted_seconds else 0.0
-            if deadline.over or (deadline.left is not None and needed > LATENESS * deadline.left):
+            if deadline.over or self._is_too_long(plan):
                 self.out_of_time = True
                 break
             self._try(plan, history)
@@ -73,6 +74,20 @@ class Search:
         # each look at the holdout costs certainty, so the trial closest to its budgets comes first
         undecided = [t for t in record.trials() if _undecided(t) and t.plan.hash not in given]
         yield from sorted(undecided, key=lambda trial: trial.verdict.overshoot)
+
+    def _is_too_long(self, plan: Plan) -> bool:
+        """True where the time left is too short to build, measure and confirm a plan, even when its training is cut."""
+        run, left = self.run, self.run.deadline.left
+        if left is None:
+            return False
+        recipe = self.search_space.recipe_of(plan)
+        needed = recipe.predicted_seconds if recipe and recipe.predicted_seconds else 0.0
+        if needed:
+            training = seconds_for_training(run, seconds_kept_back(run)) or 0.0
+            return needed > LATENESS * left or training < LEAST_SHARE * needed
+        # one more structure is tried where it can still be measured and confirmed, or there is none yet to answer with
+        known = any(trial.plan.rounds and trial.outcome is Outcome.MEASURED for trial in run.record.trials())
+        return bool(plan.rounds) and known and left < seconds_for_answer(run)
 
     @property
     def structure_suffices(self) -> bool:
@@ -128,6 +143,7 @@ class Search:
             run.progress(Event("search", sentence, len(history), total, best_so_far, min(limits)))
 
         run.builder.on_step = on_step
+        run.builder.tell = lambda sentence: run.tell("search", f"{run.name_of(plan)}: {sentence}")
         with run.record.claim(plan) as number:
             if number is not None:
                 run.record.finish(evaluate(run, plan, number, tell))
@@ -146,6 +162,10 @@ class Search:
         judged = (Outcome.MEASURED, Outcome.STOPPED)
         trials = [trial for trial in self.run.record.trials() if trial.outcome in judged and trial.verdict.findings]
         near = _structural_distance if self.search_space.out_of_reach else distance
+        if self.run.deadline.over:
+            # no time to compare several to the end: the nearest by what is known
+            closest = min(trials, key=near, default=None)
+            return nearest_miss([closest] if closest else [], self._measured_to_the_end, near)
         return nearest_miss(trials, self._measured_to_the_end, near)
 
     def _measured_to_the_end(self, trial: Trial) -> Trial:
@@ -198,6 +218,11 @@ def evaluate(run: Run, plan: Plan, number: int, tell: Callable[[str], None] = la
     clock = time.monotonic()
     tell("building")
     try:
+        if plan.rounds:
+            reserved = seconds_kept_back(run)
+            plan = run.artifacts.trained(plan, lambda: seconds_for_training(run, reserved))
+            seconds["training"] = time.monotonic() - clock
+            clock = time.monotonic()
         artifact = run.artifacts.build(plan)
     except ENDS_THE_RUN:
         raise

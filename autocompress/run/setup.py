@@ -28,11 +28,13 @@ from autocompress.core.source import whole
 from autocompress.core.targets import Targets, rows_in
 from autocompress.core.task import Task
 from autocompress.core.tools import Tools
+from autocompress.core.training_recipe import TrainingRecipe
 from autocompress.data.checked_items import CheckedItems
 from autocompress.data.data_spec import load_data
 from autocompress.data.example_inputs import as_task, specs_in
 from autocompress.data.input_shapes import timed_examples
 from autocompress.data.item_lengths import require_free, told, varying_axes
+from autocompress.data.recipe_spec import load_recipe
 from autocompress.data.repeated_items import TRAIN_SECONDS, find_repeats, hashed, require_stable
 from autocompress.devices import device_of
 from autocompress.errors import DataError, RecordError, UsageError
@@ -43,7 +45,7 @@ from autocompress.evaluation.scorer import Scorer
 from autocompress.models import as_model
 from autocompress.planner.tree import require_reachable
 from autocompress.run.looks import looks_elsewhere
-from autocompress.run.opening import try_functions
+from autocompress.run.opening import try_functions, try_recipe
 from autocompress.run.record_store import open_record
 from autocompress.runtimes import runtime_of
 from autocompress.system.locks import folder_lock
@@ -100,6 +102,7 @@ def open_run(
     dynamic: Any = None,
     out: str | Path = DEFAULT_FOLDER,
     max_time: str | float | None = None,
+    recipe: Any = None,
     resume: bool = False,
     named: Mapping[str, str] | None = None,
     progress: Progress = silent,
@@ -107,14 +110,15 @@ def open_run(
     """Check all inputs, export the model, and open the run's folder and record.
 
     `outputs` are those that ship, all where it is empty. `dynamic` are the axes that must be free, see
-    `DynamicAxes.parse`. `models` says what is done with modules and with files.
+    `DynamicAxes.parse`. `models` says what is done with modules and with files. `recipe` is how the user wants
+    recovery to train.
     `named` are the texts that named the inputs, for `autocompress resolve` to find the data again.
 
     Raises:
         AutocompressError: when something given cannot be used.
     """
     deadline = Deadline.start(parse_duration(max_time))
-    axes = DynamicAxes.parse(dynamic)
+    axes, own_training = DynamicAxes.parse(dynamic), load_recipe(recipe)
     given = as_model(model)
     names_of_layers = given.layer_names
     require_layers(names_of_layers, profile.ignore, "ignore")
@@ -131,7 +135,7 @@ def open_run(
     tools = tools_of(profile)
     require_described(tools.device, profile)
     workspace = Workspace(Path(out))
-    builder = Builder(fitted.model, example, task, profile, tools, workspace)
+    builder = Builder(fitted.model, example, task, profile, tools, workspace, own_training)
     sweep_scratch()
     with scratch("baseline") as folder:
         # errors in model or data show here, before anything in the run's folder is changed
@@ -139,8 +143,9 @@ def open_run(
         require_free(task, builder.baseline)
         timed = timed_examples(builder.baseline, profile, example)
         # before the user's functions run, which may keep a state of their own
-        identity = identity_of(profile, task, builder.baseline, tools)
+        identity = identity_of(profile, task, builder.baseline, tools, own_training)
         said = () if task is None else try_functions(task, builder, Scorer(tools.device, profile, task))
+        try_recipe(task, builder)
         check = check_data(task, builder.baseline, _seconds_for_training_items(deadline))
         names = {"data": data, **(named or {})} if isinstance(data, str) else dict(named or {})
         workspace.make()
@@ -297,10 +302,12 @@ def inputs_of(
     )
 
 
-def identity_of(profile: Profile, task: Task | None, baseline: Artifact, tools: Tools) -> dict[str, str]:
+def identity_of(
+    profile: Profile, task: Task | None, baseline: Artifact, tools: Tools, recipe: TrainingRecipe | None = None
+) -> dict[str, str]:
     """The identity of a run: hashes of what must be equal to resume it.
 
-    Of score, loss and augmentation the code counts, not the name.
+    Of score, loss, augmentation and recipe the code counts, not the name.
     """
     splits: Sequence[Any] = (task.validation, task.set_aside, task.calibration) if task else ()
     declared = json.dumps(
@@ -318,6 +325,7 @@ def identity_of(profile: Profile, task: Task | None, baseline: Artifact, tools: 
         "score": task.score_code if task else "",
         "loss": code_hash(task.loss) if task else "",
         "augmentation": code_hash(task.augment) if task else "",
+        "recipe": recipe.identity if recipe else "",
         "machine": tools.device.machine().fingerprint,
         "versions": json.dumps(
             {**tools.runtime.versions, "python": platform.python_version(), "numpy": np.__version__}
@@ -337,7 +345,7 @@ def _require_schema(record: Record, folder: Path) -> None:
 
 def _require_same_run(noted: Mapping[str, str], identity: Mapping[str, str], folder: Path) -> None:
     """Raise RecordError unless model, data and profile are those that the record was begun with."""
-    changed = [key for key in identity if noted.get(key) != identity[key]]
+    changed = [key for key in identity if noted.get(key, "") != identity[key]]
     if changed:
         raise RecordError(
             f"was begun with other inputs: {', '.join(changed)} changed.",

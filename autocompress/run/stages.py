@@ -27,11 +27,12 @@ from autocompress.evaluation.run import Run
 from autocompress.planner.rules import Situation
 from autocompress.planner.structure_recipes import fastest
 from autocompress.planner.tree import build_search_space
+from autocompress.run.reserve import measured_step_seconds, seconds_kept_back
 from autocompress.statistics.judging import judge_by
 from autocompress.structure.candidates import find_paths, fitting_structures, smaller_structure, time_training
 from autocompress.structure.measuring import StructureMeasurer
 from autocompress.system.locks import folder_lock
-from autocompress.training.cost import with_bracket, with_next_rung
+from autocompress.training.cost import TRAINING_SHARE, at_least, with_bracket, with_next_rung
 
 # items in a training step that is timed only for planning
 TIMED_ITEMS = 16
@@ -202,12 +203,21 @@ def with_training(
                 if last:
                     smaller = smaller_structure(measurer, probes, last[0])
                     training = None if smaller is None else with_bracket(training, [smaller])
-            training = training and with_next_rung(training, len(train), seconds_left)
+            training = training and with_next_rung(
+                at_least(training, measured_step_seconds(run)), len(train), _for_rung(run, seconds_left)
+            )
             if training is None:
                 return None
             probes = replace(probes, training=training)
             run.record.probes = probes
     return plan_space(run, planned.baseline, planned.facts, probes, planned.structure_attempts)
+
+
+def _for_rung(run: Run, seconds_left: float | None) -> float | None:
+    """The time left as `with_next_rung` takes it, of which its share suffices for training and for the answer."""
+    if seconds_left is None:
+        return None
+    return min(seconds_left, max(0.0, seconds_left - seconds_kept_back(run)) / TRAINING_SHARE)
 
 
 def _alone(run: Run) -> AbstractContextManager[None]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from autocompress.core.budget import METRICS
-from autocompress.core.plan import Plan
+from autocompress.core.plan import Plan, Step
 from autocompress.core.search_space import Recipe, SearchSpace
 from autocompress.core.strategy import Strategy
 from autocompress.core.trial import Outcome, Trial
@@ -32,7 +32,7 @@ class Bisection(Strategy):
 
     def propose(self, search_space: SearchSpace, history: Sequence[Trial]) -> Plan | None:
         """See `Strategy.propose`."""
-        tried = {trial.plan.hash for trial in history}
+        tried = {trial.plan.planned.hash for trial in history}
         for recipe in search_space.recipes:
             plan = _halve(recipe, history, tried) if recipe.nested else _next(recipe, history, tried)
             if plan is not None:
@@ -49,7 +49,7 @@ def _next(recipe: Recipe, history: Sequence[Trial], tried: set[str]) -> Plan | N
     if recipe.promotes is not None:
         plans = _promoted(plans, recipe.promotes, history)
     for plan in plans:
-        if plan.hash not in tried and recipe.fixed_by(plan) not in dead:
+        if plan.planned.hash not in tried and recipe.fixed_by(plan) not in dead:
             return plan
     return None
 
@@ -60,12 +60,18 @@ def _promoted(plans: Sequence[Plan], most: int, history: Sequence[Trial]) -> lis
     None is promoted while one of these shorter trials is still running: it might turn out better.
     """
     longer = {(plan.rounds[:-1], plan.finish): plan for plan in plans}
-    shorter = [trial for trial in history if (trial.plan.rounds, trial.plan.finish) in longer]
+    shorter = [trial for trial in history if _as_planned(trial) in longer]
     if any(trial.outcome is Outcome.CLAIMED for trial in shorter):
         return []
     judged = [trial for trial in shorter if trial.outcome in (Outcome.MEASURED, Outcome.STOPPED)]
     judged.sort(key=_promise)
-    return [longer[trial.plan.rounds, trial.plan.finish] for trial in judged[:most]]
+    # what was trained goes on from where it ended, also where that was sooner than planned
+    further = [(trial.plan.rounds, longer[_as_planned(trial)]) for trial in judged[:most]]
+    return [Plan((*rounds, plan.rounds[-1]), plan.finish) for rounds, plan in further]
+
+
+def _as_planned(trial: Trial) -> tuple[tuple[tuple[Step, ...], ...], tuple[Step, ...]]:
+    return trial.plan.planned.rounds, trial.plan.finish
 
 
 def _promise(trial: Trial) -> tuple[float, float]:

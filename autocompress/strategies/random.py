@@ -22,6 +22,6 @@ class Random(Strategy):
 
     def propose(self, search_space: SearchSpace, history: Sequence[Trial]) -> Plan | None:
         """See `Strategy.propose`."""
-        tried = {trial.plan.hash for trial in history}
+        tried = {trial.plan.planned.hash for trial in history}
         left = [plan for recipe in search_space.recipes for plan in recipe.plans() if plan.hash not in tried]
         return random.Random(f"{self._seed}/{len(tried)}").choice(left) if left else None

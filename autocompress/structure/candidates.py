@@ -35,6 +35,7 @@ from autocompress.structure.size_model import SizeModel
 from autocompress.structure.space import NoMoves, PruningSpace
 from autocompress.system.time_limit import TimeLimit
 from autocompress.training.cost import measure_training, with_bracket
+from autocompress.training.schedule import PLAIN
 
 # most measurements that the latency model is fitted to, those that correct it included
 MOST_MEASURED = 10
@@ -244,7 +245,9 @@ def time_training(
         try:
             with raised_as(TechniqueError, "training"):
                 student = run.builder.untrained(structure)
-                training = measure_training(student, run.builder.module, run.task, run.example, most_items)
+                training = measure_training(
+                    student, run.builder.module, run.task, run.example, most_items, run.builder.recipe or PLAIN
+                )
         except ENDS_THE_RUN:
             raise
         except AutocompressError as error:

@@ -10,20 +10,27 @@ from typing import ClassVar
 from torch import nn
 
 from autocompress.core.facts import Facts
-from autocompress.core.plan import Effort, Setting, Stage
+from autocompress.core.plan import ADAPTED, CUTS, MICRO_BATCHES, Effort, Setting, Stage
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.search_space import Choice, Reason, SettingSpace
 from autocompress.core.source import whole
 from autocompress.core.task import Task
-from autocompress.core.technique import Context, ModelTechnique
+from autocompress.core.technique import Context, ModelTechnique, with_remarks
+from autocompress.core.training_recipe import OPTIMIZERS, TrainingRecipe
 from autocompress.data.copies import with_own_weights
 from autocompress.errors import PlanError, TechniqueError
 from autocompress.training.cost import VIEWS
-from autocompress.training.recovery import Files, Schedule, recover
+from autocompress.training.optimizer import OWN
+from autocompress.training.recovery import Files, Watch, recover
+from autocompress.training.schedule import PLAIN, Schedule, changes_text, parse_changes
 
 NEEDED = ("steps", "batch", "seed", "learning_rate", "optimizer")
-KNOWN = (*NEEDED, "views", "feature_weight")
+PROPOSED = (*NEEDED, "views", "feature_weight")
+# of a recipe of the user's, and of training that was changed on the way
+KNOWN = (*PROPOSED, "weight_decay", "recipe", *ADAPTED)
+
+LEAVE_OUT = "Leave recipe= (--recipe) out: numbers that a recipe gave stand in the plan."
 
 
 class Distillation(ModelTechnique):
@@ -37,9 +44,19 @@ class Distillation(ModelTechnique):
     choices: ClassVar[tuple[Choice, ...]] = tuple(Choice(name, (), structural=False) for name in KNOWN)
 
     def describe(self, settings: Sequence[Mapping[str, Setting]]) -> str:
-        """See `Technique.describe`: the total steps of all rounds."""
-        steps = sum(int(one.get("steps", 0)) for one in settings)
-        return f"distilled {steps} steps" if steps < 1000 else f"distilled {steps / 1000:.3g}k steps"
+        """See `Technique.describe`: the total steps of all rounds, and what was changed on the way."""
+        taken = sum(_steps_taken(one) for one in settings)
+        steps = f"{taken} steps" if taken < 1000 else f"{taken / 1000:.3g}k steps"
+        small = {parse_changes(str(one[MICRO_BATCHES]), self.name)[-1][1] for one in settings if MICRO_BATCHES in one}
+        own = next((str(one["recipe"]) for one in settings if "recipe" in one), "")
+        return with_remarks(
+            f"distilled {steps}",
+            [
+                (f"by {own.rpartition(' ')[0]}", bool(own)),
+                ("cut to the time", any(CUTS in one for one in settings)),
+                (f"in parts of {min(small, default=0)} items", bool(small)),
+            ],
+        )
 
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
         """A single schedule with the steps of the first rung; recipes put in the steps of later ones."""
@@ -55,7 +72,11 @@ class Distillation(ModelTechnique):
             "views": VIEWS,
             "feature_weight": 0.0,
         }
-        return SettingSpace(tuple(Choice(name, (values[name],), structural=False) for name in KNOWN))
+        if training.weight_decay is not None:
+            values["weight_decay"] = training.weight_decay
+        if training.recipe:
+            values["recipe"] = training.recipe
+        return SettingSpace(tuple(Choice(name, (value,), structural=False) for name, value in values.items()))
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         """Refused where no structure that fits needs it."""
@@ -70,18 +91,50 @@ class Distillation(ModelTechnique):
     def apply(self, module: nn.Module, settings: Mapping[str, Setting], context: Context) -> nn.Module:
         """See `ModelTechnique.apply`."""
         if set(settings) - set(KNOWN) or set(NEEDED) - set(settings):
-            hint = f"Needed: {', '.join(NEEDED)}; may be left out: views, feature_weight."
+            hint = f"Needed: {', '.join(NEEDED)}; may be left out: {', '.join(KNOWN[len(NEEDED) :])}."
             raise PlanError("has other settings than these.", where=self.name, hint=hint)
         if context.task is None or context.teacher is None:
             raise TechniqueError("needs training data and a teacher.", where=self.name)
-        schedule = _schedule(settings)
+        recipe = _recipe(settings, context.recipe)
+        schedule = replace(_schedule(settings), frozen=context.ignore, recipe=recipe)
         files = Files(
             context.folder / "training.pt", context.shared and context.shared / _answers(context.task, schedule)
         )
+
+        def adapted(found: Schedule) -> None:
+            changes = {CUTS: changes_text(found.cuts), MICRO_BATCHES: changes_text(found.micro_batches)}
+            kept = {name: value for name, value in settings.items() if name not in ADAPTED}
+            context.adapted({**kept, **{name: text for name, text in changes.items() if text}})
+
         # without a structure step before it, the module still shares the original's weights
         student = with_own_weights(module)
-        schedule = replace(schedule, frozen=context.ignore)
-        return recover(student, context.teacher, context.task, context.example, schedule, files, context.on_step)
+        watch = Watch(context.seconds_left, adapted, context.tell, context.on_step)
+        return recover(student, context.teacher, context.task, context.example, schedule, files, watch)
+
+
+def _steps_taken(settings: Mapping[str, Setting]) -> int:
+    cuts = parse_changes(str(settings.get(CUTS, "")), Distillation.name)
+    return cuts[-1][1] if cuts else int(settings.get("steps", 0))
+
+
+def _recipe(settings: Mapping[str, Setting], given: TrainingRecipe | None) -> TrainingRecipe:
+    """The recipe whose functions a step needs; it has to be the one that the plan names.
+
+    Raises:
+        PlanError: when it is another one, or is missing.
+    """
+    wanted = str(settings.get("recipe", ""))
+    found = given.name if given is not None else ""
+    if wanted == found:
+        return given or PLAIN
+    if not wanted:
+        raise PlanError(f"was not trained by a recipe, and {found} was given.", where="distillation", hint=LEAVE_OUT)
+    told = f"and {found} was given" if found else "and none was given"
+    raise PlanError(
+        f"was trained by the recipe {wanted}, {told}.",
+        where="distillation",
+        hint="Give recipe= (--recipe) with the functions of that run, unchanged.",
+    )
 
 
 def _answers(task: Task, schedule: Schedule) -> str:
@@ -95,11 +148,16 @@ def _schedule(settings: Mapping[str, Setting]) -> Schedule:
     steps, batch, seed = (int(settings[name]) for name in ("steps", "batch", "seed"))
     rate, optimizer = float(settings["learning_rate"]), str(settings["optimizer"])
     views, matching = int(settings.get("views", 0)), float(settings.get("feature_weight", 0.0))
-    if steps < 1 or batch < 1 or rate <= 0 or views < 0 or matching < 0 or optimizer not in ("sgd", "adamw"):
+    decay = float(settings["weight_decay"]) if "weight_decay" in settings else None
+    low = steps < 1 or batch < 1 or rate <= 0 or views < 0 or matching < 0 or (decay is not None and decay < 0)
+    if low or optimizer not in (*OPTIMIZERS, OWN):
         raise PlanError(
             f"cannot train {steps} steps of {batch} items with {optimizer} at {rate}.",
             where="distillation",
-            hint="Steps, batch and learning_rate are above 0, views and feature_weight not below; optimizer is sgd or "
-            "adamw.",
+            hint="Steps, batch and learning_rate are above 0, views, feature_weight and weight_decay not below; "
+            "optimizer is sgd or adamw.",
         )
-    return Schedule(steps, batch, seed, rate, optimizer, views, matching)
+    cuts, parts = (parse_changes(str(settings.get(name, "")), "distillation") for name in ADAPTED)
+    return Schedule(
+        steps, batch, seed, rate, optimizer, views, matching, weight_decay=decay, cuts=cuts, micro_batches=parts
+    )

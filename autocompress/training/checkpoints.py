@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from autocompress.data.module import place_of
 from autocompress.system.workspace import write_atomically
+from autocompress.training.schedule import Changes, Schedule
 
 State = dict[str, torch.Tensor]
 
@@ -66,11 +67,15 @@ class Best:
 
 @dataclass(eq=False)
 class RecoveryState:
-    """The complete state of a recovery, from which it can be resumed."""
+    """The complete state of a recovery, from which it can be resumed.
+
+    `schedule` is the one that it was begun with, with the changes since.
+    """
 
     student: nn.Module
     average: Average
     optimizer: torch.optim.Optimizer
+    schedule: Schedule
     best: Best = field(default_factory=Best)
     step: int = 0
 
@@ -84,6 +89,8 @@ class RecoveryState:
             "optimizer": self.optimizer.state_dict(),
             "best_score": self.best.score,
             "best": self.best.state,
+            "cuts": self.schedule.cuts,
+            "micro_batches": self.schedule.micro_batches,
         }
         write_atomically(path, lambda target: torch.save(content, target))
 
@@ -97,6 +104,7 @@ class RecoveryState:
         place = place_of(self.student)
         kept = {name: tensor.clone() for name, tensor in self.student.state_dict().items()}
         updates, step = int(content["updates"]), int(content["step"])
+        cuts, parts = _changes(content["cuts"]), _changes(content["micro_batches"])
         best = Best(float(content["best_score"]), content["best"])
         try:
             self.student.load_state_dict(content["student"])
@@ -107,6 +115,11 @@ class RecoveryState:
             raise
         self.average.state = {name: tensor.to(place) for name, tensor in content["average"].items()}
         self.average.updates, self.best, self.step = updates, best, step
+        self.schedule = replace(self.schedule, cuts=cuts, micro_batches=parts)
+
+
+def _changes(stored: Any) -> Changes:
+    return tuple((int(step), int(value)) for step, value in stored)
 
 
 def _require_like(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:

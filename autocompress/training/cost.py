@@ -14,10 +14,13 @@ from autocompress.core.probes import Bracket, TrainingProbe
 from autocompress.core.runtime import Example
 from autocompress.core.source import ArraySource, whole
 from autocompress.core.task import Task
+from autocompress.core.training_recipe import TrainingRecipe
 from autocompress.system.locks import measuring
 from autocompress.system.scratch import scratch
 from autocompress.training.batch_norm import has_batch_norm
-from autocompress.training.recovery import Files, Schedule, recover
+from autocompress.training.optimizer import OWN, own_optimizer
+from autocompress.training.recovery import Files, recover
+from autocompress.training.schedule import PLAIN, Schedule
 
 # augmented views of each item; longer training repeats them, so that the teacher's outputs are all cached
 VIEWS = 10
@@ -34,6 +37,8 @@ GROWTH = 3
 # number of rungs without a time limit
 RUNGS = 3
 MOST_CANDIDATES = 3
+# scoring on the way and other work beside the steps explain less than this factor
+CLEARLY = 1.5
 # share of the remaining time for training; the rest is for building, measuring and confirming
 TRAINING_SHARE = 0.85
 # 0.1 for a batch of 256, in proportion to the batch (Goyal et al., "Accurate, Large Minibatch SGD", 2017)
@@ -43,21 +48,29 @@ ADAMW_RATE = 2e-4
 
 
 def measure_training(
-    student: nn.Module, teacher: nn.Module, task: Task, example: Example, most_items: int | None = None
+    student: nn.Module,
+    teacher: nn.Module,
+    task: Task,
+    example: Example,
+    most_items: int | None = None,
+    recipe: TrainingRecipe = PLAIN,
 ) -> TrainingProbe | None:
     """Time training steps of `student`, and choose batch, learning rate and optimizer.
 
     None without training data. No bracket is decided yet; the student's weights are changed. With `most_items` a step
     is timed with no more items than that, which takes less memory; one with a whole batch is then taken to cost in
-    proportion.
+    proportion. What a `recipe` lays down is taken as it is.
     """
     if task.train is None:
         return None
     items = len(task.train)
-    batch = min(BATCH, max(8, items // 4))
-    sgd = has_batch_norm(teacher)
-    rate = SGD_RATE_PER_ITEM * batch if sgd else ADAMW_RATE
-    optimizer = "sgd" if sgd else "adamw"
+    batch = min(recipe.batch or BATCH, max(8, items // 4))
+    optimizer = recipe.optimizer if isinstance(recipe.optimizer, str) else "sgd" if has_batch_norm(teacher) else "adamw"
+    rate = SGD_RATE_PER_ITEM * batch if optimizer == "sgd" else ADAMW_RATE
+    if callable(recipe.optimizer):
+        optimizer = OWN
+        rate = float(own_optimizer(list(student.parameters()), recipe).param_groups[0]["lr"]) or rate
+    rate = recipe.learning_rate or rate
     bank = VIEWS * max(1, items // batch)
     timed = min(batch, most_items or batch)
     # only the items that the timed steps use are read, and there is no scoring on validation data, which would take as
@@ -71,14 +84,22 @@ def measure_training(
         steps = WARM_UP_STEPS
         for name in ("warm-up", "asking", "known"):
             answers = folder / ("first.pt" if name == "warm-up" else "answers.pt")
-            schedule = Schedule(steps, timed, 0, rate, optimizer, VIEWS)
+            schedule = Schedule(steps, timed, 0, rate, optimizer, VIEWS, recipe=recipe)
             start = time.monotonic()
             recover(student, teacher, alone, example, schedule, Files(folder / f"{name}.pt", answers))
             seconds[name] = (time.monotonic() - start) / steps * (batch / timed)
             if name == "warm-up":
                 steps = min(TIMED_STEPS, max(LEAST_TIMED, round(TIMED_SECONDS / seconds[name] * (batch / timed))))
     asking = max(0.0, seconds["asking"] - seconds["known"])
-    return TrainingProbe(batch, round(rate, 6), optimizer, seconds["known"], asking, bank)
+    rate = rate if recipe.learning_rate or optimizer == OWN else round(rate, 6)
+    decay = None if recipe.weight_decay is None else float(recipe.weight_decay)
+    return TrainingProbe(batch, rate, optimizer, seconds["known"], asking, bank, weight_decay=decay, recipe=recipe.name)
+
+
+def at_least(training: TrainingProbe, seconds_per_step: float) -> TrainingProbe:
+    """The probe with steps that take so long, where a training has shown that they take clearly longer than timed."""
+    slower = seconds_per_step > CLEARLY * training.seconds_per_step
+    return replace(training, seconds_per_step=seconds_per_step) if slower else training
 
 
 def with_bracket(training: TrainingProbe, structures: Sequence[tuple[Step, ...]]) -> TrainingProbe:

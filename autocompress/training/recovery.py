@@ -7,11 +7,9 @@ are kept are an exponential moving average of those trained, at the step where i
 
 from __future__ import annotations
 
-import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,19 +21,23 @@ from autocompress.core.layer_patterns import matches_pattern
 from autocompress.core.outputs import as_given
 from autocompress.core.runtime import Example
 from autocompress.core.source import Split, whole
-from autocompress.core.targets import mapped
 from autocompress.core.task import Task
 from autocompress.data.augmentation_bank import AugmentationBank
 from autocompress.data.copies import with_own_weights, with_shared_weights
 from autocompress.data.example_inputs import in_dtype_of
 from autocompress.data.module import call_by, inference_mode_of
-from autocompress.devices.meter.describe import describe
-from autocompress.errors import TechniqueError
+from autocompress.errors import TechniqueError, sentence_of
 from autocompress.system.locks import working
 from autocompress.system.randomness import seeded
 from autocompress.training.checkpoints import Average, RecoveryState, load_checkpoint
 from autocompress.training.feature_matching import FeatureMatching
-from autocompress.training.loss import loss_of
+from autocompress.training.gradients import Lesson, add_gradients
+from autocompress.training.memory import is_out_of_memory, release_memory, smaller_parts
+from autocompress.training.optimizer import RELATIVE_RATE, make_optimizer
+from autocompress.training.own_training import Batches, trained_by
+from autocompress.training.pace import Pace
+from autocompress.training.place import as_trained, autocast, in_float32, training_layout, training_place
+from autocompress.training.schedule import Schedule
 from autocompress.training.teacher_cache import TeacherCache
 
 CHECKPOINT_SECONDS = 20.0
@@ -43,37 +45,6 @@ CHECKPOINT_SECONDS = 20.0
 JUDGED = 8
 JUDGING_ITEMS = 2048
 JUDGING_BATCH = 256
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Settings of the training; the same schedule, data and thread count give the same weights.
-
-    `views` is the size of the bank of augmented views, 0 for fresh ones; `feature_weight` weighs the matching of
-    blocks that remain, 0 leaves it out. In layers that `frozen` names, parameters that are frozen stay so.
-    """
-
-    steps: int
-    batch: int
-    seed: int
-    learning_rate: float
-    optimizer: str = "sgd"
-    views: int = 0
-    feature_weight: float = 0.0
-    temperature: float = 4.0
-    soft_weight: float = 0.9
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    averaging: float = 0.995
-    warm_up: float = 0.1
-    frozen: tuple[str, ...] = ()
-
-    def learning_rate_at(self, step: int) -> float:
-        """The learning rate of a step: linear from 0 in the warm-up, then half a cosine to 0 at the end."""
-        rise = max(1, int(self.warm_up * self.steps))
-        if step < rise:
-            return self.learning_rate * (step + 1) / rise
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, self.steps - rise)))
 
 
 @dataclass(frozen=True)
@@ -85,20 +56,20 @@ class Files:
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
-    """The fixed inputs of a training: teacher, task, schedule, data and caches.
+class Watch:
+    """What a training heeds and tells while it goes on.
 
-    `place` is the device that trains: the CPU, or a GPU when there is one.
+    `seconds_left` gives the seconds that are left for it, None without a limit. `adapted` is called with the schedule
+    whenever it was changed to fit time or memory, `tell` with a sentence about it.
     """
 
-    teacher: nn.Module
-    task: Task
-    schedule: Schedule
-    example: Example
-    bank: AugmentationBank
-    teacher_cache: TeacherCache
-    features: FeatureMatching | None
-    place: torch.device
+    seconds_left: Callable[[], float | None] = lambda: None
+    adapted: Callable[[Schedule], None] = lambda schedule: None
+    tell: Callable[[str], None] = lambda sentence: None
+    on_step: Callable[[int, int, float], None] = lambda step, steps, seconds_left: None
+
+
+UNWATCHED = Watch()
 
 
 def recover(
@@ -108,17 +79,23 @@ def recover(
     example: Example,
     schedule: Schedule,
     files: Files,
-    on_step: Callable[[int, int, float], None] = lambda step, steps, seconds_left: None,
+    watch: Watch = UNWATCHED,
 ) -> nn.Module:
     """Train `student` with the original as teacher, resuming from its checkpoint when there is one.
 
     Returns the student with its averaged weights. The average is scored eight times on the validation data, and the
-    best one is returned. `on_step` is called now and then with the step, the number of steps and the seconds left. The
-    checkpoint is written every 20 seconds. A GPU is used where torch finds one. Frozen parameters are trained too,
-    since layers that were cut have to recover; the schedule's `frozen` says where they stay as they are.
+    best one is returned. The checkpoint is written every 20 seconds. A GPU is used where torch finds one. Frozen
+    parameters are trained too, since layers that were cut have to recover; the schedule's `frozen` says where they stay
+    as they are.
+
+    Where the time that `watch` gives turns out too short the schedule is cut to what is left, and where a batch does
+    not fit into memory its gradients are added up over smaller parts. A schedule with these changes in it gives the
+    same weights again.
 
     Raises:
-        TechniqueError: without training data, or when the loss is no longer finite.
+        DataError: when the recipe's functions fail.
+        TechniqueError: without training data, when the loss is no longer finite, or when even the smallest part of a
+            batch does not fit into memory.
     """
     if task.train is None:
         raise TechniqueError("needs training data, and there are none.", where="recovery")
@@ -131,56 +108,91 @@ def recover(
         student, teacher = student.to(place), with_own_weights(with_shared_weights(teacher)).to(place)
     features = FeatureMatching(student, teacher, example) if schedule.feature_weight else None
     teacher_cache = TeacherCache(files.teacher_cache if schedule.views and features is None else None)
-    lesson = Lesson(teacher, task, schedule, example, bank, teacher_cache, features, place)
+    lesson = Lesson(teacher, task, example, bank, teacher_cache, features, place)
     # only the student has gradients, never the original
     _unfreeze(student, schedule.frozen)
-    parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
-    state = RecoveryState(student, Average(student, schedule.averaging), _optimizer(parameters, schedule))
-    if files.checkpoint.exists():
-        load_checkpoint(files.checkpoint, state.restore)
     try:
-        with inference_mode_of(teacher), torch.enable_grad(), _layout(student), _layout(teacher):
-            _train(state, lesson, files.checkpoint, on_step)
+        with inference_mode_of(teacher), torch.enable_grad(), training_layout(student), training_layout(teacher):
+            if schedule.recipe.train is None:
+                _train(student, lesson, schedule, files.checkpoint, watch)
+            else:
+                student = _train_by_recipe(student, lesson, schedule, watch)
     finally:
         if features is not None:
             features.remove()
     # gradients take as much memory as the weights and are not needed any more
-    state.optimizer.zero_grad(set_to_none=True)
-    student.load_state_dict(state.best.state or state.average.state)
+    student.zero_grad(set_to_none=True)
     return student.cpu().eval()
 
 
-def training_place() -> torch.device:
-    """The device that trains: a GPU where torch finds one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _train(state: RecoveryState, lesson: Lesson, checkpoint: Path, on_step: Callable[[int, int, float], None]) -> None:
-    student, schedule = state.student, lesson.schedule
-    began = saved = time.monotonic()
-    start = state.step
+def _train(student: nn.Module, lesson: Lesson, schedule: Schedule, checkpoint: Path, watch: Watch) -> None:
+    optimizer = make_optimizer(student, schedule)
+    state = RecoveryState(student, Average(student, schedule.averaging), optimizer, schedule)
+    if checkpoint.exists():
+        load_checkpoint(checkpoint, state.restore)
+    watch.adapted(state.schedule)
+    saved, pace = time.monotonic(), Pace(watch.seconds_left)
     interval = max(1, math.ceil(schedule.steps / JUDGED))
     validation = lesson.task.validation
     split = None if validation is None else validation.first(JUDGING_ITEMS)
     student.train()
-    while state.step < schedule.steps:
-        # seeded by the step, so that dropout and whatever else draws gets the same numbers after a resumption
-        with working(), seeded(schedule.seed * 1_000_003 + state.step):
-            loss = _step(state, lesson)
+    while state.step < state.schedule.end:
+        loss = _step(state, lesson, watch)
         if not math.isfinite(loss):
             raise TechniqueError(f"the loss is no longer finite at step {state.step}.", where="recovery")
-        if split is not None and (state.step % interval == 0 or state.step == schedule.steps):
+        pace.step_taken()
+        places = [state.schedule.planned_step(taken) for taken in (state.step - 1, state.step)]
+        _keep_to_time(state, pace, math.ceil((schedule.steps - places[1]) / interval) * (split is not None), watch)
+        passed = places[0] // interval < places[1] // interval
+        if split is not None and (passed or state.step == state.schedule.end):
             with state.average.inside(student), seeded(schedule.seed):
                 score = score_module(student, split, lesson.task, lesson.example, lesson.place)
             state.best.consider(score, state.average.state)
             student.train()
+            pace.scored()
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
             state.save(checkpoint)
             lesson.teacher_cache.save()
             saved = time.monotonic()
-            rate = (saved - began) / (state.step - start)
-            on_step(state.step, schedule.steps, rate * (schedule.steps - state.step))
+            watch.on_step(state.step, state.schedule.end, pace.seconds_per_step * (state.schedule.end - state.step))
     lesson.teacher_cache.save()
+    student.load_state_dict(state.best.state or state.average.state)
+
+
+def _keep_to_time(state: RecoveryState, pace: Pace, scores: int, watch: Watch) -> None:
+    """Cut the schedule where the time left does not suffice for the steps that are left."""
+    steps = pace.steps_left(state.schedule.end - state.step, scores)
+    if steps is not None:
+        before, end = state.schedule.end, state.step + steps
+        state.schedule = state.schedule.cut(state.step, end)
+        watch.adapted(state.schedule)
+        watch.tell(f"the time does not suffice for {before} steps: training ends after {end}")
+
+
+def _train_by_recipe(student: nn.Module, lesson: Lesson, schedule: Schedule, watch: Watch) -> nn.Module:
+    """Train by the recipe's own function, from its beginning: it has no checkpoints."""
+    pace, saved = Pace(watch.seconds_left), [time.monotonic()]
+
+    def done(taken: int) -> float | None:
+        nonlocal schedule
+        if taken:
+            pace.step_taken()
+            steps = pace.steps_left(schedule.end - taken, 0)
+            if steps is not None:
+                schedule = schedule.cut(taken, taken + steps)
+                watch.adapted(schedule)
+                watch.tell(f"the time does not suffice: training ends after {schedule.end} steps")
+        if time.monotonic() - saved[0] > CHECKPOINT_SECONDS:
+            saved[0] = time.monotonic()
+            watch.on_step(taken, schedule.end, pace.seconds_per_step * (schedule.end - taken))
+        return None if taken >= schedule.end else schedule.planned_step(taken) / schedule.steps
+
+    watch.adapted(schedule)
+    student.train()
+    with working(), seeded(schedule.seed):
+        return trained_by(
+            schedule.recipe, student, lesson.teacher, Batches(schedule.steps, lesson.batch, lesson.example, done)
+        )
 
 
 def _unfreeze(student: nn.Module, frozen: Sequence[str]) -> None:
@@ -189,60 +201,53 @@ def _unfreeze(student: nn.Module, frozen: Sequence[str]) -> None:
             parameter.requires_grad_(True)
 
 
-def _optimizer(parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
-    if schedule.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=0.0, weight_decay=0.01)
-    return torch.optim.SGD(
-        parameters, lr=0.0, momentum=schedule.momentum, weight_decay=schedule.weight_decay, nesterov=True
-    )
-
-
-def _step(state: RecoveryState, lesson: Lesson) -> float:
-    schedule = lesson.schedule
-    batch = lesson.bank.at(state.step, lesson.task.augment)
-    inputs = {name: _as_trained(tensor, lesson.place) for name, tensor in batch.inputs.items()}
-    for group in state.optimizer.param_groups:
-        group["lr"] = schedule.learning_rate_at(state.step)
-
-    def ask() -> dict[str, torch.Tensor]:
+def _step(state: RecoveryState, lesson: Lesson, watch: Watch) -> float:
+    """Take one step; a batch that does not fit into memory is trained in smaller parts from then on."""
+    while True:
+        kept = [(buffer, buffer.detach().clone()) for buffer in state.student.buffers()]
+        # seeded by the step, so that dropout and whatever else draws gets the same numbers after a resumption
+        with working(), seeded(state.schedule.seed * 1_000_003 + state.step):
+            state.optimizer.zero_grad(set_to_none=True)
+            try:
+                loss = add_gradients(state.student, lesson, state.schedule, state.step)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                told = sentence_of(error)
+            else:
+                _update(state)
+                return loss
+        # out of the handler, where the traceback no longer holds the tensors of the failed step
+        state.optimizer.zero_grad(set_to_none=True)
+        release_memory()
         with torch.no_grad():
-            return call_by(lesson.teacher, inputs, lesson.example)
+            for buffer, before in kept:
+                buffer.copy_(before)
+        batch = min(state.schedule.batch, len(lesson.task.train or ()))
+        state.schedule = smaller_parts(state.schedule, state.step, batch, state.student, told)
+        watch.adapted(state.schedule)
+        size = state.schedule.micro_batch_at(state.step)
+        watch.tell(f"memory is short: gradients of {size} items at a time are added up")
 
-    with _autocast(lesson.place):
-        known = lesson.teacher_cache.to(batch.key, ask)
-        teaching = {name: tensor.to(lesson.place) for name, tensor in known.items()}
-        outputs = call_by(state.student, inputs, lesson.example)
-    loss = loss_of(
-        lesson.task,
-        _in_float32(outputs),
-        _in_float32(teaching),
-        mapped(lambda tensor: tensor.to(lesson.place), batch.targets),
-        soft_weight=schedule.soft_weight,
-        temperature=schedule.temperature,
-    )
-    if lesson.features is not None:
-        loss = loss + schedule.feature_weight * lesson.features.loss()
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
+
+def _update(state: RecoveryState) -> None:
+    factor = state.schedule.learning_rate_at(state.step)
+    for group in state.optimizer.param_groups:
+        group["lr"] = factor * group.get(RELATIVE_RATE, 1.0)
     nn.utils.clip_grad_norm_(state.student.parameters(), 5.0)
     state.optimizer.step()
     state.average.update(state.student)
     state.step += 1
-    return float(loss.detach())
-
-
-def _in_float32(outputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in outputs.items()}
 
 
 def score_module(module: nn.Module, split: Split, task: Task, example: Example, place: torch.device) -> float:
     """The score of a module on a split; used to watch training, not to decide what is deployed."""
     scores = []
-    with inference_mode_of(module), _autocast(place):
+    with inference_mode_of(module), autocast(place):
         for inputs, targets in split.batches(JUDGING_BATCH):
             arrays = replace(example, inputs=inputs).arrays
-            tensors = {name: _as_trained(_tensor(example, name, array), place) for name, array in arrays.items()}
-            outputs = _in_float32(call_by(module, tensors, example))
+            tensors = {name: as_trained(_tensor(example, name, array), place) for name, array in arrays.items()}
+            outputs = in_float32(call_by(module, tensors, example))
             found = {name: output.cpu().numpy() for name, output in outputs.items()}
             scores.append(task.scores(as_given(found, lambda array: array.dtype.kind == "f"), targets))
     return task.value(np.concatenate(scores))
@@ -250,36 +255,3 @@ def score_module(module: nn.Module, split: Split, task: Task, example: Example, 
 
 def _tensor(example: Example, name: str, array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(in_dtype_of(example, name, array)))
-
-
-def _as_trained(tensor: torch.Tensor, place: torch.device) -> torch.Tensor:
-    tensor = tensor.to(place)
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
-
-
-def _autocast(place: torch.device) -> torch.autocast:
-    bfloat16 = trains_in_bfloat16() if place.type == "cpu" else torch.cuda.is_bf16_supported()
-    return torch.autocast(place.type, dtype=torch.bfloat16, enabled=bfloat16)
-
-
-@functools.cache
-def trains_in_bfloat16() -> bool:
-    """True where the CPU has bfloat16 products; elsewhere autocast would be slower than float32."""
-    return torch.backends.cpu.get_cpu_capability() == "AVX512" and "bf16" in describe()["features"]
-
-
-def _to_layout(module: nn.Module, layout: torch.memory_format) -> None:
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=layout)
-
-
-@contextmanager
-def _layout(module: nn.Module) -> Iterator[None]:
-    """Use the channels_last layout inside the block, for modules with image weights."""
-    _to_layout(module, torch.channels_last)
-    try:
-        yield
-    finally:
-        _to_layout(module, torch.contiguous_format)

@@ -17,7 +17,8 @@ from autocompress.errors import TechniqueError
 from autocompress.pruning.blocks import drop_blocks, droppable_blocks
 from autocompress.training import recovery
 from autocompress.training.batch_norm import reestimate_batch_norm
-from autocompress.training.recovery import Files, Schedule, recover
+from autocompress.training.recovery import Files, Watch, recover
+from autocompress.training.schedule import Schedule
 
 ITEMS = 256
 
@@ -83,11 +84,11 @@ def test_a_recovery_that_was_broken_off_goes_on_to_the_same_weights(
 
     broken = Files(tmp_path / "broken.pt")
     with pytest.raises(KeyboardInterrupt):
-        recover(network(8, 3), teacher, TASK, EXAMPLE, SCHEDULE, broken, stop_in_the_middle)
+        recover(network(8, 3), teacher, TASK, EXAMPLE, SCHEDULE, broken, Watch(on_step=stop_in_the_middle))
     steps: list[int] = []
     # other initial weights: everything has to come from the checkpoint
     found = recover(
-        network(8, 9), teacher, TASK, EXAMPLE, SCHEDULE, broken, lambda step, _steps, _left: steps.append(step)
+        network(8, 9), teacher, TASK, EXAMPLE, SCHEDULE, broken, Watch(on_step=lambda step, *_: steps.append(step))
     ).state_dict()
     assert steps[0] == 26
     assert all(torch.equal(found[name], whole_run[name]) for name in whole_run)
@@ -109,7 +110,7 @@ def test_dropout_draws_the_same_whatever_was_drawn_before_and_after_a_resumption
 
     broken = Files(tmp_path / "broken.pt")
     with pytest.raises(KeyboardInterrupt):
-        recover(dropping(), teacher, TASK, EXAMPLE, SCHEDULE, broken, stop_in_the_middle)
+        recover(dropping(), teacher, TASK, EXAMPLE, SCHEDULE, broken, Watch(on_step=stop_in_the_middle))
     student = dropping()
     torch.manual_seed(9)
     before = torch.random.get_rng_state()

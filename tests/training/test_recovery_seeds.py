@@ -12,7 +12,8 @@ from torch import nn
 from autocompress.core.runtime import Example
 from autocompress.core.task import Task
 from autocompress.training import recovery
-from autocompress.training.recovery import Files, Schedule, recover
+from autocompress.training.recovery import Files, Watch, recover
+from autocompress.training.schedule import Schedule
 
 ITEMS, LENGTH, WIDTH = 32, 6, 16
 SCHEDULE = Schedule(steps=10, batch=8, seed=0, learning_rate=0.01, optimizer="adamw")
@@ -101,7 +102,9 @@ def test_all_that_draws_in_a_training_draws_the_same_again_and_after_a_resumptio
         student = made(kind, 3)
         for seed in (random.seed, np.random.seed, torch.manual_seed):
             seed(len(name))
-        return recover(student, teacher, task, example, SCHEDULE, Files(tmp_path / f"{name}.pt"), on_step).state_dict()
+        return recover(
+            student, teacher, task, example, SCHEDULE, Files(tmp_path / f"{name}.pt"), Watch(on_step=on_step)
+        ).state_dict()
 
     wanted = trained("whole")
     again = trained("once more")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from autocompress.core.artifact import Artifact, TensorSpec, input_name
+from autocompress.core.output_kinds import OutputFact
 from autocompress.core.source import Array, ArraySource, Inputs, Split, whole
 from autocompress.core.targets import Targets, rows_in
 from autocompress.errors import DataError, ExportError, raised_as
@@ -25,11 +26,13 @@ class Example:
     """Example inputs of a model, with a batch axis first.
 
     They are arrays in the order of the model's arguments, or by argument name. `outputs` names the outputs of the model
-    that count, or paths to several of them; empty for all.
+    that count, or paths to several of them; empty for all. `kinds` are what the floating outputs mean, by name; empty
+    where that was not looked for.
     """
 
     inputs: Inputs
     outputs: tuple[str, ...] = ()
+    kinds: Mapping[str, OutputFact] = field(default_factory=dict)
 
     @property
     def arrays(self) -> dict[str, Array]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from autocompress.core.aggregate import AGGREGATES, WITHOUT_LABEL, Aggregate, first_output
 from autocompress.core.code_hash import code_hash
 from autocompress.core.data_sources import as_source
+from autocompress.core.output_kinds import Declared, declared_kinds
 from autocompress.core.score_bounds import RATE, Bounds, as_bounds
 from autocompress.core.source import Array, DatasetSource, Split, third, to_array, whole
 from autocompress.core.targets import Targets, arrays_in, rows_in
@@ -47,6 +48,8 @@ class Task:
         left_out: indices of test items that must not confirm, as a run finds them: they occur elsewhere as well.
         targets: names of the columns that are targets, where items are mappings: one is an array, several are a dict by
             name. Without it the first of `labels`, `label`, `targets`, `target` and `y` that is there.
+        output_kind: what outputs are, where the model's values do not tell: a word for the only output, or words by
+            output name (`autocompress.core.output_kinds.WORDS`).
     """
 
     test: Any = None
@@ -59,6 +62,7 @@ class Task:
     score_bounds: Bounds | None = None
     left_out: Sequence[int] = ()
     targets: str | Sequence[str] = ()
+    output_kind: Declared = ""
 
     def __post_init__(self) -> None:
         named = (self.targets,) if isinstance(self.targets, str) else tuple(self.targets)
@@ -81,6 +85,7 @@ class Task:
             raise DataError(
                 f"there is no score named {self.score!r}.", where="score", hint=f"Known: {', '.join(known)}."
             )
+        declared_kinds(self.output_kind)
         if self.score_bounds is not None:
             if self.aggregate is not None:
                 raise DataError(
@@ -297,6 +302,7 @@ def token_accuracy(outputs: Any, targets: Array) -> Array:
 # outputs have classes on the last axis, and targets below 0 count for nothing
 TOKEN_SCORES = ("token_accuracy", "negative_perplexity")
 CLASS_SCORES = ("top1", "top5", "macro_f1")
+ERROR_SCORES = ("negative_error", "spearman")
 SCORES: Mapping[str, Score] = {
     "top1": top1,
     "top5": top5,

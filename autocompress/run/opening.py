@@ -78,7 +78,7 @@ def _fault(task: Task, outputs: dict[str, torch.Tensor], batch: Batch) -> str:
     with torch.enable_grad():
         # copies: a loss may change the outputs in place, which torch allows for no leaf
         given = {name: tensor.clone() for name, tensor in starts.items()}
-        loss = task_loss(task, given, mapped(lambda tensor: tensor.to(place), batch.targets))
+        loss = task_loss(task, given, mapped(lambda tensor: tensor.to(place), batch.targets), {})
         assert loss is not None
         gradients: tuple[torch.Tensor | None, ...] = ()
         if loss.requires_grad and leaves:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from autocompress.core.layer_patterns import matches_pattern
+from autocompress.core.output_kinds import OutputFact
 from autocompress.core.outputs import as_given
 from autocompress.core.runtime import Example
 from autocompress.core.source import Split, whole
@@ -29,13 +30,14 @@ from autocompress.data.augmentation_bank import AugmentationBank
 from autocompress.data.copies import with_own_weights, with_shared_weights
 from autocompress.data.example_inputs import in_dtype_of
 from autocompress.data.module import call_by, inference_mode_of
+from autocompress.data.output_recognition import kinds_of
 from autocompress.devices.meter.describe import describe
 from autocompress.errors import TechniqueError
 from autocompress.system.locks import working
 from autocompress.system.randomness import seeded
 from autocompress.training.checkpoints import Average, RecoveryState, load_checkpoint
 from autocompress.training.feature_matching import FeatureMatching
-from autocompress.training.loss import loss_of
+from autocompress.training.loss import Softness, loss_of
 from autocompress.training.teacher_cache import TeacherCache
 
 CHECKPOINT_SECONDS = 20.0
@@ -86,7 +88,7 @@ class Files:
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """The fixed inputs of a training: teacher, task, schedule, data and caches.
+    """The fixed inputs of a training: teacher, task, schedule, kinds of outputs, data and caches.
 
     `place` is the device that trains: the CPU, or a GPU when there is one.
     """
@@ -95,6 +97,7 @@ class Lesson:
     task: Task
     schedule: Schedule
     example: Example
+    kinds: Mapping[str, OutputFact]
     bank: AugmentationBank
     teacher_cache: TeacherCache
     features: FeatureMatching | None
@@ -125,13 +128,14 @@ def recover(
     bank = AugmentationBank(
         whole("train", task.train), example, batch=schedule.batch, seed=schedule.seed, views=schedule.views
     )
+    kinds = kinds_of(example, teacher, task)
     place = training_place()
     if place.type != "cpu":
         # copies, since the user's own module stays on its device
         student, teacher = student.to(place), with_own_weights(with_shared_weights(teacher)).to(place)
     features = FeatureMatching(student, teacher, example) if schedule.feature_weight else None
     teacher_cache = TeacherCache(files.teacher_cache if schedule.views and features is None else None)
-    lesson = Lesson(teacher, task, schedule, example, bank, teacher_cache, features, place)
+    lesson = Lesson(teacher, task, schedule, example, kinds, bank, teacher_cache, features, place)
     # only the student has gradients, never the original
     _unfreeze(student, schedule.frozen)
     parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
@@ -217,8 +221,9 @@ def _step(state: RecoveryState, lesson: Lesson) -> float:
         _in_float32(outputs),
         _in_float32(teaching),
         mapped(lambda tensor: tensor.to(lesson.place), batch.targets),
-        soft_weight=schedule.soft_weight,
-        temperature=schedule.temperature,
+        kinds=lesson.kinds,
+        inputs=inputs,
+        softness=Softness(schedule.soft_weight, schedule.temperature),
     )
     if lesson.features is not None:
         loss = loss + schedule.feature_weight * lesson.features.loss()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autocompress.core.output_kinds import Declared
 from autocompress.core.plan import Plan
 from autocompress.core.profile import Profile
 from autocompress.core.search_space import SearchSpace
@@ -52,6 +53,7 @@ def autocompress(
     *,
     inputs: Any = None,
     outputs: str | Sequence[str] = (),
+    output_kind: Declared = "",
     out: str | Path = DEFAULT_FOLDER,
     budgets: Mapping[str, float | str] | None = None,
     objective: str | None = None,
@@ -72,6 +74,9 @@ def autocompress(
         inputs: example inputs where no data give them: an array or tensor with a batch axis, a tuple or dict of
             them, or a spec such as `1x3x32x32:float32`.
         outputs: names of the model's outputs that ship, in this order, or paths to several; all where it is left out.
+        output_kind: what outputs are where their values do not tell, which decides how networks are compared: a word
+            for the only output, or words by output name: `logits`, `multilabel_logits`, `probabilities`,
+            `log_probabilities`, `sigmoid`, `masks`, `embedding`, `values`, `boxes`, `states`.
         out: the run's folder. What an earlier run left there moves to `previous/`.
         budgets: replace the profile's budgets of the same metrics: `{"latency_ms": "0.5x"}`.
         objective: replaces the profile's: `effort`, `latency`, `size`, `accuracy`, `serving_cost`.
@@ -94,6 +99,7 @@ def autocompress(
         data,
         inputs=inputs,
         outputs=outputs,
+        output_kind=output_kind,
         out=out,
         max_time=max_time,
         resume=resume,
@@ -126,6 +132,7 @@ def explain(
     *,
     inputs: Any = None,
     outputs: str | Sequence[str] = (),
+    output_kind: Declared = "",
     budgets: Mapping[str, float | str] | None = None,
     objective: str | None = None,
     ignore: Sequence[str] = (),
@@ -149,6 +156,7 @@ def explain(
             data,
             inputs=inputs,
             outputs=outputs,
+            output_kind=output_kind,
             out=folder,
             progress=progress,
         )
@@ -177,6 +185,7 @@ def apply_plan(
     *,
     inputs: Any = None,
     outputs: str | Sequence[str] = (),
+    output_kind: Declared = "",
     out: str | Path = DEFAULT_FOLDER,
     budgets: Mapping[str, float | str] | None = None,
     ignore: Sequence[str] = (),
@@ -193,7 +202,9 @@ def apply_plan(
     target = declared(profile, budgets, None, ignore, keep_float)
     tools_of(target).require_possible(plan)
     progress(Event("baseline", "exporting the model"))
-    run = open_run(model, target, data, inputs=inputs, outputs=outputs, out=out, progress=progress)
+    run = open_run(
+        model, target, data, inputs=inputs, outputs=outputs, output_kind=output_kind, out=out, progress=progress
+    )
     try:
         baseline = measure_baseline(run)
         facts = find_facts(run)

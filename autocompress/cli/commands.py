@@ -31,6 +31,7 @@ from autocompress.cli.options import (
     ModelSpec,
     Objective,
     OutDir,
+    OutputKinds,
     Outputs,
     ProfileSpec,
     Resume,
@@ -78,6 +79,7 @@ def run(
     augment: Augment = "none",
     input_: InputSpec = None,
     output: Outputs = None,
+    output_kind: OutputKinds = None,
     ignore: Ignore = None,
     keep_float: KeepFloat = None,
     out: OutDir = DEFAULT_FOLDER,
@@ -101,6 +103,7 @@ def run(
             task,
             inputs=_specs(input_),
             outputs=output or (),
+            output_kind=output_kind or (),
             out=out,
             budgets=budgets,
             objective=objective,
@@ -136,6 +139,7 @@ def plan(
     augment: Augment = "none",
     input_: InputSpec = None,
     output: Outputs = None,
+    output_kind: OutputKinds = None,
     ignore: Ignore = None,
     keep_float: KeepFloat = None,
     objective: Objective = None,
@@ -146,6 +150,7 @@ def plan(
     """Explain what would be tried and what it is expected to give, what was refused, and why."""
     from autocompress.api import explain
     from autocompress.report.plan import (
+        print_comparison,
         print_decisions,
         print_facts,
         print_preflight,
@@ -164,6 +169,7 @@ def plan(
             task,
             inputs=_specs(input_),
             outputs=output or (),
+            output_kind=output_kind or (),
             budgets=budgets,
             objective=objective,
             ignore=ignore or (),
@@ -181,6 +187,7 @@ def plan(
         return
     print_search_space(console, planned.search_space)
     print_preflight(console, planned.facts, planned.probes)
+    print_comparison(console, planned.facts)
     if not verbose:
         console.print("--verbose shows the facts, the probes and the decision tree behind this.", style="dim")
         return
@@ -202,6 +209,7 @@ def apply(
     augment: Augment = "none",
     input_: InputSpec = None,
     output: Outputs = None,
+    output_kind: OutputKinds = None,
     ignore: Ignore = None,
     keep_float: KeepFloat = None,
     out: OutDir = DEFAULT_FOLDER,
@@ -223,6 +231,7 @@ def apply(
             task,
             inputs=_specs(input_),
             outputs=output or (),
+            output_kind=output_kind or (),
             out=out,
             budgets=budgets,
             ignore=ignore or (),
@@ -353,6 +362,7 @@ def inspect(
     data: DataSpec = None,
     data_dir: DataDir = None,
     input_: InputSpec = None,
+    output_kind: OutputKinds = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a model is: layers, parameters, sparsity, multiply-accumulates, kind of architecture."""
@@ -361,8 +371,10 @@ def inspect(
     from autocompress.data.copies import as_compressed
     from autocompress.data.example_inputs import example_for
     from autocompress.data.model_columns import for_model
+    from autocompress.data.output_recognition import with_kinds
     from autocompress.data.preparation import prepared
-    from autocompress.report.plan import print_facts, print_layers
+    from autocompress.data.task_loss import teachers_of
+    from autocompress.report.plan import print_comparison, print_facts, print_layers
 
     with _only_json(as_json):
         module, task = _load(model, weights, data, data_dir, "none", download=False)
@@ -371,12 +383,14 @@ def inspect(
         example = example_for(module, task, _specs(input_), ())
         module, differing = as_compressed(module, example)
         facts = with_weights(inspect_module(module, example), module)
-        facts = replace(facts, preparation=(*changed, *differing))
+        kinds = with_kinds(example, module, task, output_kind or ()).kinds
+        facts = replace(facts, preparation=(*changed, *differing), outputs=kinds, recovery=teachers_of(task))
     if as_json:
         typer.echo(json.dumps({"schema": 2, **facts.to_json()}, indent=2))
         return
     console = Console(highlight=False)
     print_facts(console, facts)
+    print_comparison(console, facts)
     print_layers(console, facts)
 
 

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from autocompress.core.output_kinds import OutputFact
+
 
 class Family(StrEnum):
     """Kind of architecture, by the kind of layers that do most of its work."""
@@ -87,7 +89,8 @@ class Facts:
     `attention` maps the names of modules that compute attention to how they do it. `quantizable` is the share of
     parameters in layers that have int8 kernels. `largest_activation` is in values per item. `weights` holds the
     distributions of weights, where they were computed. `preparation`
-    holds a sentence for each thing in which the compressed module is not the given one.
+    holds a sentence for each thing in which the compressed module is not the given one. `outputs` are the kinds of the
+    floating outputs by name, and `recovery` says what training would learn from; empty without training data.
     """
 
     family: Family
@@ -106,6 +109,13 @@ class Facts:
     weights: Mapping[str, WeightFact] = field(default_factory=dict)
     activations: Mapping[str, int] = field(default_factory=dict)
     preparation: tuple[str, ...] = ()
+    outputs: Mapping[str, OutputFact] = field(default_factory=dict)
+    recovery: str = ""
+
+    @property
+    def comparison(self) -> tuple[str, ...]:
+        """How outputs are compared and what recovery learns from, a line each, which the user may contradict."""
+        return (*(fact.told(name) for name, fact in self.outputs.items()), *filter(None, [self.recovery]))
 
     def dominant(self, share: float = 0.8, most: int = 4) -> tuple[LayerFact, ...]:
         """Layers of distinct type and shape that together do `share` of the layers' MACs, at most `most`."""
@@ -146,6 +156,8 @@ class Facts:
             "largest_activation": self.largest_activation,
             "activations": dict(self.activations),
             "preparation": list(self.preparation),
+            "outputs": {name: fact.to_json() for name, fact in self.outputs.items()},
+            "recovery": self.recovery,
             "weights": {name: asdict(fact) for name, fact in self.weights.items()},
             "layers": [asdict(layer) for layer in self.layers],
         }
@@ -181,4 +193,6 @@ class Facts:
             {name: WeightFact(**fact) for name, fact in data["weights"].items()},
             dict(data["activations"]),
             tuple(map(str, data.get("preparation", ()))),
+            {name: OutputFact.from_json(one) for name, one in data.get("outputs", {}).items()},
+            str(data.get("recovery", "")),
         )

@@ -16,6 +16,7 @@ from autocompress.core.output_kinds import Declared, declared_kinds
 from autocompress.core.score_bounds import RATE, Bounds, as_bounds
 from autocompress.core.source import Array, DatasetSource, Split, third, to_array, whole
 from autocompress.core.targets import Targets, arrays_in, rows_in
+from autocompress.core.unlabelled_items import require_no_loss, unlabelled_source
 from autocompress.core.user_code import definition_of, kind_of, raised_by_user, with_line
 from autocompress.errors import DataError
 
@@ -32,7 +33,8 @@ class Task:
     Args:
         test: what accuracy is certified on. Sources are `(inputs, targets)` arrays, a Dataset or a DataLoader;
             several inputs are a tuple of arrays or a dict by argument name, several targets a tuple or a dict.
-        train: what may be trained on and calibrated with.
+        train: what may be trained on and calibrated with; its items need no target where there is no loss, and then the
+            original alone teaches.
         val: the validation split, which selects between candidates. Without it, a third of `test` selects and the rest
             is the holdout.
         score: `score(outputs, targets) -> (n,)`, higher is better; by name (`top1`, `top5`, `negative_error`,
@@ -71,7 +73,9 @@ class Task:
             where = f"{self.name}: {field}"
             try:
                 with raised_by_user(where):
-                    source = as_source(getattr(self, field), trains=field == "train", targets=named)
+                    given = getattr(self, field)
+                    source = unlabelled_source(given) if field == "train" and not named else None
+                    source = source or as_source(given, trains=field == "train", targets=named)
             except DataError as error:
                 # the same loader may be right for one field and wrong for another
                 raise DataError(error.message, where=where, hint=error.hint) from error
@@ -80,6 +84,7 @@ class Task:
             if isinstance(source, DatasetSource) and source.where != where:
                 source = replace(source, where=where)
             object.__setattr__(self, field, source)
+        require_no_loss(self.train, self.loss)
         known = (*SCORES, *AGGREGATES)
         if isinstance(self.score, str) and self.score not in known:
             raise DataError(

@@ -41,7 +41,7 @@ def with_kinds(example: Example, module: nn.Module, task: Task | None, declared:
         ModelError: when the module fails on calibration items.
         DataError: when something declared is no kind, names no output, or is contradicted by the values.
     """
-    words = {**(declared_kinds(task.output_kind) if task else {}), **declared_kinds(declared)}
+    given = [declared_kinds(task.output_kind) if task else {}, declared_kinds(declared)]
     seen: dict[str, Traits] = {}
     strict: dict[str, Traits] = {}
     all_targets: list[Any] = []
@@ -50,17 +50,10 @@ def with_kinds(example: Example, module: nn.Module, task: Task | None, declared:
         all_targets.append(targets)
         for name, values in outputs.items():
             _add(seen, name, Traits.of(values))
-            if words:
+            if any(given):
                 _add(strict, name, Traits.of(values, DECLARED_NEAR))
     facts = recognised(seen, task, all_targets)
-    if "" in words:
-        if len(facts) != 1:
-            raise DataError(
-                f"is one word, and the model has the outputs {', '.join(facts)}.",
-                where="output_kind",
-                hint=f"Name the output: {next(iter(facts))}={words['']}.",
-            )
-        words[next(iter(facts))] = words.pop("")
+    words = {**_by_output(given[0], list(facts)), **_by_output(given[1], list(facts))}
     for name, word in words.items():
         if name not in facts:
             raise DataError(
@@ -70,6 +63,17 @@ def with_kinds(example: Example, module: nn.Module, task: Task | None, declared:
             )
         facts[name] = _as_declared(name, word, strict[name], facts[name])
     return replace(example, kinds=facts)
+
+
+def _by_output(words: Mapping[str, str], names: list[str]) -> dict[str, str]:
+    """The declared words by output; a word alone is that of the only output."""
+    if "" in words and len(names) != 1:
+        raise DataError(
+            f"is one word, and the model has the outputs {', '.join(names)}.",
+            where="output_kind",
+            hint=f"Name the output: {names[0]}={words['']}.",
+        )
+    return {name or names[0]: word for name, word in words.items()}
 
 
 def kinds_of(example: Example, module: nn.Module, task: Task | None) -> Mapping[str, OutputFact]:
@@ -129,7 +133,7 @@ class _Output:
     @property
     def has_yes_or_no_targets(self) -> bool:
         """True where the targets are zeros and ones, one for each number of the output."""
-        occurring = {value for one in self.targets for value in one.unique().tolist()}
+        occurring = {value for one in self.targets for value in torch.unique(one).tolist()}
         return occurring == {0, 1} and all(self._as_many(one) for one in self.targets)
 
     @property

@@ -19,10 +19,11 @@ from autocompress.core.code_hash import code_hash
 from autocompress.core.data_check import DataCheck
 from autocompress.core.device import require_described
 from autocompress.core.layer_patterns import require_layers
+from autocompress.core.output_kinds import Declared
 from autocompress.core.outputs import main_output
 from autocompress.core.profile import Profile, load_profile
 from autocompress.core.record import SCHEMA, Record, RunInputs
-from autocompress.core.runtime import feeds
+from autocompress.core.runtime import Example, feeds
 from autocompress.core.source import whole
 from autocompress.core.targets import Targets, rows_in
 from autocompress.core.task import Task
@@ -31,6 +32,7 @@ from autocompress.data.copies import as_compressed
 from autocompress.data.data_spec import load_data
 from autocompress.data.example_inputs import as_task, example_for
 from autocompress.data.model_columns import for_model
+from autocompress.data.output_recognition import with_kinds
 from autocompress.data.preparation import prepared
 from autocompress.data.repeated_items import TRAIN_SECONDS, find_repeats, hashed, require_stable
 from autocompress.devices import device_of
@@ -95,6 +97,7 @@ def open_run(
     *,
     inputs: Any = None,
     outputs: str | Sequence[str] = (),
+    output_kind: Declared = "",
     out: str | Path = DEFAULT_FOLDER,
     max_time: str | float | None = None,
     resume: bool = False,
@@ -103,8 +106,8 @@ def open_run(
 ) -> Run:
     """Check all inputs, export the model, and open the run's folder and record.
 
-    `outputs` are those that ship, all where it is empty. `prepared` and `as_compressed` say of which
-    modules a copy is compressed.
+    `outputs` are those that ship, all where it is empty; `output_kind` says what they are. `prepared` and
+    `as_compressed` say of which modules a copy is compressed.
     `named` are the texts that named the inputs, for `autocompress resolve` to find the data again.
 
     Raises:
@@ -129,7 +132,8 @@ def open_run(
         # errors in model or data show here, before anything in the run's folder is changed
         builder.export_baseline(folder)
         # before the user's functions run, which may keep a state of their own
-        identity = identity_of(profile, task, builder.baseline, tools)
+        example = builder.example = with_kinds(example, model, task, output_kind)
+        identity = identity_of(profile, task, builder.baseline, tools, example)
         if task is not None:
             try_functions(task, builder, Scorer(tools.device, profile, task))
         check = check_data(task, builder.baseline, _seconds_for_training_items(deadline))
@@ -269,10 +273,12 @@ def inputs_of(
     )
 
 
-def identity_of(profile: Profile, task: Task | None, baseline: Artifact, tools: Tools) -> dict[str, str]:
+def identity_of(
+    profile: Profile, task: Task | None, baseline: Artifact, tools: Tools, example: Example
+) -> dict[str, str]:
     """The identity of a run: hashes of what must be equal to resume it.
 
-    Of score, loss and augmentation the code counts, not the name.
+    Of score, loss and augmentation the code counts, not the name. Kinds of outputs count, however they were found.
     """
     splits: Sequence[Any] = (task.validation, task.set_aside, task.calibration) if task else ()
     declared = json.dumps(
@@ -288,6 +294,7 @@ def identity_of(profile: Profile, task: Task | None, baseline: Artifact, tools: 
         "score": task.score_code if task else "",
         "loss": code_hash(task.loss) if task else "",
         "augmentation": code_hash(task.augment) if task else "",
+        "output kinds": "; ".join(f"{name}: {fact.kind} {fact.axis}" for name, fact in example.kinds.items()),
         "machine": tools.device.machine().fingerprint,
         "versions": json.dumps(
             {**tools.runtime.versions, "python": platform.python_version(), "numpy": np.__version__}

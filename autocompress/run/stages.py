@@ -24,6 +24,7 @@ from autocompress.core.search_space import SearchSpace
 from autocompress.core.technique import ArtifactTechnique, Technique
 from autocompress.core.verdict import Verdict
 from autocompress.data.example_inputs import feed_of
+from autocompress.data.task_loss import teachers_of
 from autocompress.errors import ENDS_THE_RUN, AutocompressError, RuntimeFailureError, raised_as
 from autocompress.evaluation.run import Run
 from autocompress.planner.rules import Situation
@@ -79,7 +80,7 @@ def measure_baseline(run: Run) -> Measurement:
 def find_facts(run: Run) -> Facts:
     """Find the facts of the model."""
     facts = with_weights(inspect_module(run.builder.module, run.example), run.builder.module)
-    facts = replace(facts, preparation=run.preparation)
+    facts = replace(facts, preparation=run.preparation, outputs=run.example.kinds, recovery=teachers_of(run.task))
     run.record.facts = facts
     return facts
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autocompress.core.output_kinds import Declared
 from autocompress.core.plan import Plan
 from autocompress.core.profile import Profile
 from autocompress.core.search_space import SearchSpace
@@ -53,6 +54,7 @@ def autocompress(
     inputs: Any = None,
     outputs: str | Sequence[str] = (),
     dynamic: Any = None,
+    output_kind: Declared = "",
     out: str | Path = DEFAULT_FOLDER,
     budgets: Mapping[str, float | str] | None = None,
     objective: str | None = None,
@@ -76,6 +78,9 @@ def autocompress(
         outputs: names of the model's outputs that ship, in this order, or paths to several; all where it is left out.
         dynamic: axes that must be free in the file beside the batch: `{"input_ids": {1: "sequence"}}`, or `()` for
             none. Left out, axes of tokens, masks, features over time and audio are free where the model allows it.
+        output_kind: what outputs are where their values do not tell, which decides how networks are compared: a word
+            for the only output, or words by output name: `logits`, `multilabel_logits`, `probabilities`,
+            `log_probabilities`, `sigmoid`, `masks`, `embedding`, `values`, `boxes`, `states`.
         out: the run's folder. What an earlier run left there moves to `previous/`.
         budgets: replace the profile's budgets of the same metrics: `{"latency_ms": "0.5x"}`.
         objective: replaces the profile's: `effort`, `latency`, `size`, `accuracy`, `serving_cost`.
@@ -101,6 +106,7 @@ def autocompress(
         inputs=inputs,
         outputs=outputs,
         dynamic=dynamic,
+        output_kind=output_kind,
         out=out,
         max_time=max_time,
         recipe=recipe,
@@ -135,6 +141,7 @@ def explain(
     inputs: Any = None,
     outputs: str | Sequence[str] = (),
     dynamic: Any = None,
+    output_kind: Declared = "",
     budgets: Mapping[str, float | str] | None = None,
     objective: str | None = None,
     ignore: Sequence[str] = (),
@@ -160,6 +167,7 @@ def explain(
             inputs=inputs,
             outputs=outputs,
             dynamic=dynamic,
+            output_kind=output_kind,
             out=folder,
             recipe=recipe,
             progress=progress,
@@ -190,6 +198,7 @@ def apply_plan(
     inputs: Any = None,
     outputs: str | Sequence[str] = (),
     dynamic: Any = None,
+    output_kind: Declared = "",
     out: str | Path = DEFAULT_FOLDER,
     budgets: Mapping[str, float | str] | None = None,
     ignore: Sequence[str] = (),
@@ -215,6 +224,7 @@ def apply_plan(
         inputs=inputs,
         outputs=outputs,
         dynamic=dynamic,
+        output_kind=output_kind,
         out=out,
         recipe=recipe,
         progress=progress,

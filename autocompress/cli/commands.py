@@ -32,6 +32,7 @@ from autocompress.cli.options import (
     ModelSpec,
     Objective,
     OutDir,
+    OutputKinds,
     Outputs,
     ProfileSpec,
     RecipeSpec,
@@ -81,6 +82,7 @@ def run(
     input_: InputSpec = None,
     output: Outputs = None,
     dynamic: Dynamic = None,
+    output_kind: OutputKinds = None,
     ignore: Ignore = None,
     keep_float: KeepFloat = None,
     recipe: RecipeSpec = None,
@@ -106,6 +108,7 @@ def run(
             inputs=_specs(input_, module),
             outputs=output or (),
             dynamic=dynamic,
+            output_kind=output_kind or (),
             out=out,
             budgets=budgets,
             objective=objective,
@@ -143,6 +146,7 @@ def plan(
     input_: InputSpec = None,
     output: Outputs = None,
     dynamic: Dynamic = None,
+    output_kind: OutputKinds = None,
     ignore: Ignore = None,
     keep_float: KeepFloat = None,
     recipe: RecipeSpec = None,
@@ -154,6 +158,7 @@ def plan(
     """Explain what would be tried and what it is expected to give, what was refused, and why."""
     from autocompress.api import explain
     from autocompress.report.plan import (
+        print_comparison,
         print_decisions,
         print_facts,
         print_preflight,
@@ -173,6 +178,7 @@ def plan(
             inputs=_specs(input_, module),
             outputs=output or (),
             dynamic=dynamic,
+            output_kind=output_kind or (),
             budgets=budgets,
             objective=objective,
             ignore=ignore or (),
@@ -191,6 +197,7 @@ def plan(
         return
     print_search_space(console, planned.search_space)
     print_preflight(console, planned.facts, planned.probes)
+    print_comparison(console, planned.facts)
     if not verbose:
         console.print("--verbose shows the facts, the probes and the decision tree behind this.", style="dim")
         return
@@ -213,6 +220,7 @@ def apply(
     input_: InputSpec = None,
     output: Outputs = None,
     dynamic: Dynamic = None,
+    output_kind: OutputKinds = None,
     ignore: Ignore = None,
     keep_float: KeepFloat = None,
     recipe: RecipeSpec = None,
@@ -236,6 +244,7 @@ def apply(
             inputs=_specs(input_, module),
             outputs=output or (),
             dynamic=dynamic,
+            output_kind=output_kind or (),
             out=out,
             budgets=budgets,
             ignore=ignore or (),
@@ -367,21 +376,28 @@ def inspect(
     data: DataSpec = None,
     data_dir: DataDir = None,
     input_: InputSpec = None,
+    output_kind: OutputKinds = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a model is: layers, parameters, sparsity, multiply-accumulates, kind of architecture."""
+    from autocompress.data.output_recognition import with_kinds
+    from autocompress.data.task_loss import teachers_of
     from autocompress.models import as_model
-    from autocompress.report.plan import print_facts, print_layers
+    from autocompress.report.plan import print_comparison, print_facts, print_layers
 
     with _only_json(as_json):
         module, task = _load(model, weights, data, data_dir, "none", download=False)
         fitted = as_model(module).fitted(task, _specs(input_, module), (), ())
         facts = fitted.model.facts(fitted.example)
+        if fitted.model.module is not None:
+            kinds = with_kinds(fitted.example, fitted.model.module, fitted.task, output_kind or ()).kinds
+            facts = replace(facts, outputs=kinds, recovery=teachers_of(fitted.task))
     if as_json:
         typer.echo(json.dumps({"schema": 2, **facts.to_json()}, indent=2))
         return
     console = Console(highlight=False)
     print_facts(console, facts)
+    print_comparison(console, facts)
     print_layers(console, facts)
 
 

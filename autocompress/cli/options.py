@@ -56,6 +56,14 @@ Dynamic = Annotated[
         metavar="AXIS",
     ),
 ]
+OutputKinds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--output-kind",
+        help="What an output is, where its values do not tell: boxes=values, or one word; repeatable.",
+        metavar="NAME=KIND",
+    ),
+]
 OutDir = Annotated[Path, typer.Option("--out", help="Folder of the run.", metavar="DIR")]
 Objective = Annotated[
     str | None, typer.Option("--objective", help="effort, latency, size, accuracy or serving_cost.", metavar="NAME")

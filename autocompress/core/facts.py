@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from autocompress.core.output_kinds import OutputFact
+
 
 class Family(StrEnum):
     """Kind of architecture, by the kind of layers that do most of its work."""
@@ -88,6 +90,8 @@ class Facts:
     parameters in layers that have int8 kernels. `largest_activation` is in values per item. `weights` holds the
     distributions of weights, where they were computed. `preparation` holds a sentence for each thing in which what is
     compressed is not what was given. `is_file` says that the model is a file, which can neither be cut nor trained.
+    `outputs` are the kinds of the floating outputs by name, and `recovery` says what training would learn from; empty
+    without training data.
     """
 
     family: Family
@@ -107,6 +111,13 @@ class Facts:
     activations: Mapping[str, int] = field(default_factory=dict)
     preparation: tuple[str, ...] = ()
     is_file: bool = False
+    outputs: Mapping[str, OutputFact] = field(default_factory=dict)
+    recovery: str = ""
+
+    @property
+    def comparison(self) -> tuple[str, ...]:
+        """How outputs are compared and what recovery learns from, a line each, which the user may contradict."""
+        return (*(fact.told(name) for name, fact in self.outputs.items()), *filter(None, [self.recovery]))
 
     def dominant(self, share: float = 0.8, most: int = 4) -> tuple[LayerFact, ...]:
         """Layers of distinct type and shape that together do `share` of the layers' MACs, at most `most`."""
@@ -148,6 +159,8 @@ class Facts:
             "activations": dict(self.activations),
             "preparation": list(self.preparation),
             "is_file": self.is_file,
+            "outputs": {name: fact.to_json() for name, fact in self.outputs.items()},
+            "recovery": self.recovery,
             "weights": {name: asdict(fact) for name, fact in self.weights.items()},
             "layers": [asdict(layer) for layer in self.layers],
         }
@@ -184,4 +197,6 @@ class Facts:
             dict(data["activations"]),
             tuple(map(str, data.get("preparation", ()))),
             bool(data.get("is_file", False)),
+            {name: OutputFact.from_json(one) for name, one in data.get("outputs", {}).items()},
+            str(data.get("recovery", "")),
         )

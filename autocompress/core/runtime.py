@@ -12,6 +12,7 @@ import numpy as np
 
 from autocompress.core.artifact import Artifact, TensorSpec, input_name
 from autocompress.core.dynamic_axes import Axis, DynamicAxes
+from autocompress.core.output_kinds import OutputFact
 from autocompress.core.outputs import main_output
 from autocompress.core.source import Array, ArraySource, Inputs, Split, whole
 from autocompress.core.targets import Targets, rows_in
@@ -28,11 +29,13 @@ class Example:
 
     They are arrays in the order of the model's arguments, or by argument name. `outputs` names the outputs of the model
     that count, or paths to several of them; empty for all. `dynamic` says which axes are to stay free in a file.
+    `kinds` are what the floating outputs mean, by name; empty where that was not looked for.
     """
 
     inputs: Inputs
     outputs: tuple[str, ...] = ()
     dynamic: DynamicAxes = field(default_factory=DynamicAxes)
+    kinds: Mapping[str, OutputFact] = field(default_factory=dict)
 
     @property
     def arrays(self) -> dict[str, Array]:

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 S = TypeVar("S")
+# the only name in the targets of items that have none
+UNLABELLED = "no target"
 Targets = NDArray[Any] | tuple[NDArray[Any], ...] | dict[str, NDArray[Any]]
 
 
@@ -46,3 +48,13 @@ def joined(parts: Sequence[Targets]) -> Targets:
     """Targets of several batches as those of one."""
     columns = {key: np.concatenate([arrays_in(part)[key] for part in parts]) for key in arrays_in(parts[0])}
     return like(parts[0], columns)
+
+
+def unlabelled(items: int) -> Targets:
+    """What stands for the targets of training items that have none."""
+    return {UNLABELLED: np.zeros(items, dtype=np.int64)}
+
+
+def is_unlabelled(targets: Any) -> bool:
+    """True for what `unlabelled` gives."""
+    return isinstance(targets, dict) and list(targets) == [UNLABELLED]

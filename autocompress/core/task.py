@@ -13,9 +13,11 @@ from autocompress.core.aggregate import AGGREGATES, Aggregate, first_output
 from autocompress.core.class_labels import require_class_scores, require_labels
 from autocompress.core.code_hash import code_hash
 from autocompress.core.data_sources import as_source
+from autocompress.core.output_kinds import Declared, declared_kinds
 from autocompress.core.score_bounds import RATE, Bounds, as_bounds
 from autocompress.core.source import Array, DatasetSource, Split, third, to_array, whole
 from autocompress.core.targets import Targets, arrays_in, rows_in
+from autocompress.core.unlabelled_items import require_no_loss, unlabelled_source
 from autocompress.core.user_code import definition_of, kind_of, raised_by_user, with_line
 from autocompress.errors import DataError
 
@@ -31,7 +33,8 @@ class Task:
     Args:
         test: what accuracy is certified on. Sources are `(inputs, targets)` arrays, a Dataset or a DataLoader;
             several inputs are a tuple of arrays or a dict by argument name, several targets a tuple or a dict.
-        train: what may be trained on and calibrated with.
+        train: what may be trained on and calibrated with; its items need no target where there is no loss, and then the
+            original alone teaches.
         val: the validation split, which selects between candidates. Without it, a third of `test` selects and the rest
             is the holdout.
         score: `score(outputs, targets) -> (n,)`, higher is better; by name (`top1`, `top5`, `negative_error`,
@@ -49,6 +52,8 @@ class Task:
             name. Without it the first of `labels`, `label`, `targets`, `target` and `y` that is there.
         collate: a function that puts a list of items into a batch, as a DataLoader's `collate_fn`; it pads items of
             different lengths. For sources that bring none of their own.
+        output_kind: what outputs are, where the model's values do not tell: a word for the only output, or words by
+            output name (`autocompress.core.output_kinds.WORDS`).
     """
 
     test: Any = None
@@ -62,6 +67,7 @@ class Task:
     left_out: Sequence[int] = ()
     targets: str | Sequence[str] = ()
     collate: Callable[[list[Any]], Any] | None = None
+    output_kind: Declared = ""
 
     def __post_init__(self) -> None:
         named = (self.targets,) if isinstance(self.targets, str) else tuple(self.targets)
@@ -70,7 +76,9 @@ class Task:
             where = f"{self.name}: {field}"
             try:
                 with raised_by_user(where):
-                    source = as_source(getattr(self, field), trains=field == "train", targets=named)
+                    given = getattr(self, field)
+                    source = unlabelled_source(given) if field == "train" and not named else None
+                    source = source or as_source(given, trains=field == "train", targets=named)
             except DataError as error:
                 # the same loader may be right for one field and wrong for another
                 raise DataError(error.message, where=where, hint=error.hint) from error
@@ -80,11 +88,13 @@ class Task:
                 source = replace(source, where=where, collate=source.collate or self.collate)
             object.__setattr__(self, field, source)
         self._require_functions()
+        require_no_loss(self.train, self.loss)
         known = (*SCORES, *AGGREGATES)
         if isinstance(self.score, str) and self.score not in known:
             raise DataError(
                 f"there is no score named {self.score!r}.", where="score", hint=f"Known: {', '.join(known)}."
             )
+        declared_kinds(self.output_kind)
         if self.score_bounds is not None:
             if self.aggregate is not None:
                 raise DataError(
@@ -305,6 +315,7 @@ def token_accuracy(outputs: Any, targets: Array) -> Array:
 # outputs have classes on the last axis, and targets below 0 count for nothing
 TOKEN_SCORES = ("token_accuracy", "negative_perplexity")
 CLASS_SCORES = ("top1", "top5", "macro_f1")
+ERROR_SCORES = ("negative_error", "spearman")
 SCORES: Mapping[str, Score] = {
     "top1": top1,
     "top5": top5,

@@ -14,8 +14,6 @@ from autocompress.errors import ModelError
 
 # appended to the name of an output that has an input's name, since a graph names every value once
 AS_OUTPUT = "_out"
-# variance of an output, relative to its mean square, below which it counts as constant
-LEAST_SPREAD = 1e-9
 
 
 def named_outputs(outputs: Any, example: Example) -> dict[str, torch.Tensor]:
@@ -96,16 +94,3 @@ def floating(outputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The outputs of floating numbers, as float32; all of them where there is none."""
     kept = {name: tensor.float() for name, tensor in outputs.items() if tensor.is_floating_point()}
     return kept or {name: tensor.float() for name, tensor in outputs.items()}
-
-
-def relative_distance(wanted: torch.Tensor, found: torch.Tensor) -> torch.Tensor | None:
-    """The mean squared distance of an output to the original's, over the variance of the original's.
-
-    None where that says nothing: the original's values do not vary, or the shapes differ.
-    """
-    if wanted.shape != found.shape or wanted.numel() < 2:
-        return None
-    spread = wanted.var()
-    if not bool(spread > LEAST_SPREAD * wanted.square().mean()):
-        return None
-    return (wanted - found).square().mean() / spread

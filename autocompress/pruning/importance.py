@@ -20,6 +20,7 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
+from autocompress.core.output_kinds import OutputFact
 from autocompress.core.outputs import main_output
 from autocompress.core.runtime import Example
 from autocompress.core.source import Split
@@ -27,6 +28,7 @@ from autocompress.core.task import Task
 from autocompress.data.augmentation_bank import AugmentationBank
 from autocompress.data.module import call_by, first_line, inference_mode_of, returned, unfused_encoder_layers
 from autocompress.data.named_outputs import floating
+from autocompress.data.output_recognition import kinds_of
 from autocompress.data.task_loss import task_loss
 from autocompress.errors import TechniqueError
 from autocompress.pruning.dependency_graph import group_item
@@ -154,12 +156,13 @@ def _mean_activations(
 def _gradients(module: nn.Module, example: Example, calibration: Split, task: Task | None) -> Iterator[None]:
     """Compute the gradients of the loss into the module's parameters, one batch after the other."""
     module.eval()
+    kinds = kinds_of(example, module, task)
     for inputs, targets in _batches(example, calibration):
         module.zero_grad(set_to_none=False)
         with torch.enable_grad(), unfused_encoder_layers():
             outputs = call_by(module, inputs, example)
             try:
-                loss = _loss(task, outputs, targets)
+                loss = _loss(task, outputs, targets, kinds)
             except Exception as error:
                 raise TechniqueError(
                     f"the loss cannot be taken on calibration data ({first_line(error)}).",
@@ -173,13 +176,15 @@ def _gradients(module: nn.Module, example: Example, calibration: Split, task: Ta
         yield
 
 
-def _loss(task: Task | None, outputs: dict[str, torch.Tensor], targets: Any) -> torch.Tensor:
+def _loss(
+    task: Task | None, outputs: dict[str, torch.Tensor], targets: Any, kinds: Mapping[str, OutputFact]
+) -> torch.Tensor:
     """The loss that gradients are taken of: the task's own, without a teacher.
 
     Recovery adds the distance to a teacher; the network's distance to itself would be zero. In its place stand the mean
     squares of the outputs that the loss does not look at, relative to themselves where there are several.
     """
-    own = None if task is None else task_loss(task, outputs, targets)
+    own = None if task is None else task_loss(task, outputs, targets, kinds)
     terms = [] if own is None else [own]
     if task is None or task.loss is None:
         looked_at = () if own is None else (main_output(outputs),)

@@ -167,6 +167,14 @@ def print_facts(console: Console, facts: Facts) -> None:
         console.print(escape(sentence), soft_wrap=True)
 
 
+def print_comparison(console: Console, facts: Facts) -> None:
+    """Print what the outputs are, how they are compared, and what recovery by training learns from."""
+    for sentence in facts.comparison:
+        console.print(escape(sentence), soft_wrap=True)
+    if facts.outputs:
+        console.print("--output-kind NAME=KIND says what an output is where this is wrong.", style="dim")
+
+
 def print_layers(console: Console, facts: Facts) -> None:
     """Print a line per layer; long names are folded, never cut."""
     headings = ("layer", "type", "output", "parameters", "MACs", "near 0", "spread", "rank")

@@ -105,7 +105,7 @@ def _try_training(task: Task, few: Split, module: nn.Module, example: Example) -
             messages = (one.message for one in caught if one.category is UserWarning)
             warned.update((f"The loss warns: {said_by(message)}", None) for message in messages if message)
         elif isinstance(task.score, str):
-            _try_usual_loss(task, outputs, batch)
+            _try_usual_loss(task, outputs, batch, example)
     # a batch of two may have nothing to learn from, such as labels that are all padding
     if found and all(found):
         raise DataError(
@@ -116,14 +116,14 @@ def _try_training(task: Task, few: Split, module: nn.Module, example: Example) -
     return tuple(warned)
 
 
-def _try_usual_loss(task: Task, outputs: dict[str, torch.Tensor], batch: Batch) -> None:
+def _try_usual_loss(task: Task, outputs: dict[str, torch.Tensor], batch: Batch, example: Example) -> None:
     """Take the loss of a task that has none of its own.
 
     Raises:
         DataError: when the targets do not fit the outputs.
     """
     try:
-        task_loss(task, outputs, batch.targets)
+        task_loss(task, outputs, batch.targets, example.kinds)
     except (RuntimeError, IndexError, ValueError) as error:
         shown = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in outputs.items())
         raise DataError(
@@ -141,7 +141,7 @@ def _fault(task: Task, outputs: dict[str, torch.Tensor], batch: Batch) -> str:
     with torch.enable_grad():
         # copies: a loss may change the outputs in place, which torch allows for no leaf
         given = {name: tensor.clone() for name, tensor in starts.items()}
-        loss = task_loss(task, given, mapped(lambda tensor: tensor.to(place), batch.targets))
+        loss = task_loss(task, given, mapped(lambda tensor: tensor.to(place), batch.targets), {})
         assert loss is not None
         gradients: tuple[torch.Tensor | None, ...] = ()
         if loss.requires_grad and leaves:

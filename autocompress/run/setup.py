@@ -21,6 +21,7 @@ from autocompress.core.device import require_described
 from autocompress.core.dynamic_axes import DynamicAxes
 from autocompress.core.layer_patterns import require_layers
 from autocompress.core.model import Fitted
+from autocompress.core.output_kinds import Declared
 from autocompress.core.profile import Profile, load_profile
 from autocompress.core.record import SCHEMA, Record, RunInputs
 from autocompress.core.runtime import Example, feeds, main_shape
@@ -34,6 +35,7 @@ from autocompress.data.data_spec import load_data
 from autocompress.data.example_inputs import as_task, specs_in
 from autocompress.data.input_shapes import timed_examples
 from autocompress.data.item_lengths import require_free, told, varying_axes
+from autocompress.data.output_recognition import with_kinds
 from autocompress.data.recipe_spec import load_recipe
 from autocompress.data.repeated_items import TRAIN_SECONDS, find_repeats, hashed, require_stable
 from autocompress.devices import device_of
@@ -100,6 +102,7 @@ def open_run(
     inputs: Any = None,
     outputs: str | Sequence[str] = (),
     dynamic: Any = None,
+    output_kind: Declared = "",
     out: str | Path = DEFAULT_FOLDER,
     max_time: str | float | None = None,
     recipe: Any = None,
@@ -109,9 +112,9 @@ def open_run(
 ) -> Run:
     """Check all inputs, export the model, and open the run's folder and record.
 
-    `outputs` are those that ship, all where it is empty. `dynamic` are the axes that must be free, see
-    `DynamicAxes.parse`. `models` says what is done with modules and with files. `recipe` is how the user wants
-    recovery to train.
+    `outputs` are those that ship, all where it is empty; `output_kind` says what they are. `dynamic` are the axes that
+    must be free, see `DynamicAxes.parse`. `models` says what is done with modules and with files. `recipe` is how the
+    user wants recovery to train.
     `named` are the texts that named the inputs, for `autocompress resolve` to find the data again.
 
     Raises:
@@ -143,7 +146,9 @@ def open_run(
         require_free(task, builder.baseline)
         timed = timed_examples(builder.baseline, profile, example)
         # before the user's functions run, which may keep a state of their own
-        identity = identity_of(profile, task, builder.baseline, tools, own_training)
+        if builder.has_module:
+            example = builder.example = with_kinds(example, builder.module, task, output_kind)
+        identity = identity_of(profile, task, builder.baseline, tools, example, own_training)
         said = () if task is None else try_functions(task, builder, Scorer(tools.device, profile, task))
         try_recipe(task, builder)
         check = check_data(task, builder.baseline, _seconds_for_training_items(deadline))
@@ -303,11 +308,17 @@ def inputs_of(
 
 
 def identity_of(
-    profile: Profile, task: Task | None, baseline: Artifact, tools: Tools, recipe: TrainingRecipe | None = None
+    profile: Profile,
+    task: Task | None,
+    baseline: Artifact,
+    tools: Tools,
+    example: Example,
+    recipe: TrainingRecipe | None = None,
 ) -> dict[str, str]:
     """The identity of a run: hashes of what must be equal to resume it.
 
-    Of score, loss, augmentation and recipe the code counts, not the name.
+    Of score, loss, augmentation and recipe the code counts, not the name. Kinds of outputs count, however they were
+    found.
     """
     splits: Sequence[Any] = (task.validation, task.set_aside, task.calibration) if task else ()
     declared = json.dumps(
@@ -326,6 +337,7 @@ def identity_of(
         "loss": code_hash(task.loss) if task else "",
         "augmentation": code_hash(task.augment) if task else "",
         "recipe": recipe.identity if recipe else "",
+        "output kinds": "; ".join(f"{name}: {fact.kind} {fact.axis}" for name, fact in example.kinds.items()),
         "machine": tools.device.machine().fingerprint,
         "versions": json.dumps(
             {**tools.runtime.versions, "python": platform.python_version(), "numpy": np.__version__}

@@ -22,6 +22,7 @@ from autocompress.core.search_space import SearchSpace
 from autocompress.core.technique import ArtifactTechnique, Technique
 from autocompress.core.verdict import Verdict
 from autocompress.data.example_inputs import feed_of
+from autocompress.data.task_loss import teachers_of
 from autocompress.errors import ENDS_THE_RUN, AutocompressError, RuntimeFailureError, raised_as
 from autocompress.evaluation.run import Run
 from autocompress.planner.rules import Situation
@@ -77,7 +78,7 @@ def measure_baseline(run: Run) -> Measurement:
 
 def find_facts(run: Run) -> Facts:
     """Find the facts of the model."""
-    facts = run.builder.facts()
+    facts = replace(run.builder.facts(), outputs=run.example.kinds, recovery=teachers_of(run.task))
     run.record.facts = facts
     return facts
 

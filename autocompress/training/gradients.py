@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from autocompress.core.output_kinds import OutputFact
 from autocompress.core.outputs import as_given
 from autocompress.core.runtime import Example
 from autocompress.core.targets import mapped
@@ -17,7 +19,7 @@ from autocompress.data.augmentation_bank import AugmentationBank, Batch
 from autocompress.data.module import call_by
 from autocompress.errors import DataError
 from autocompress.training.feature_matching import FeatureMatching
-from autocompress.training.loss import loss_of
+from autocompress.training.loss import Softness, loss_of
 from autocompress.training.memory import parts_of
 from autocompress.training.place import as_trained, autocast, in_float32
 from autocompress.training.schedule import Schedule
@@ -26,7 +28,7 @@ from autocompress.training.teacher_cache import Answer, TeacherCache
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """The fixed inputs of a training: teacher, task, example, batches and caches.
+    """The fixed inputs of a training: teacher, task, example, kinds of outputs, batches and caches.
 
     `place` is the device that trains: the CPU, or a GPU when there is one.
     """
@@ -34,6 +36,7 @@ class Lesson:
     teacher: nn.Module
     task: Task
     example: Example
+    kinds: Mapping[str, OutputFact]
     bank: AugmentationBank
     teacher_cache: TeacherCache
     features: FeatureMatching | None
@@ -102,8 +105,9 @@ def _loss(lesson: Lesson, schedule: Schedule, outputs: Answer, teaching: Answer,
             outputs,
             teaching,
             batch.targets,
-            soft_weight=schedule.soft_weight,
-            temperature=schedule.temperature,
+            kinds=lesson.kinds,
+            inputs=batch.inputs,
+            softness=Softness(schedule.soft_weight, schedule.temperature),
         )
     given = [as_given(named, torch.is_floating_point) for named in (outputs, teaching)]
     with raised_by_user("recipe", "loss raised", own):

@@ -26,6 +26,7 @@ from autocompress.data.augmentation_bank import AugmentationBank
 from autocompress.data.copies import with_own_weights, with_shared_weights
 from autocompress.data.example_inputs import in_dtype_of
 from autocompress.data.module import call_by, inference_mode_of
+from autocompress.data.output_recognition import kinds_of
 from autocompress.errors import TechniqueError, sentence_of
 from autocompress.system.locks import working
 from autocompress.system.randomness import seeded
@@ -102,13 +103,14 @@ def recover(
     bank = AugmentationBank(
         whole("train", task.train), example, batch=schedule.batch, seed=schedule.seed, views=schedule.views
     )
+    kinds = kinds_of(example, teacher, task)
     place = training_place()
     if place.type != "cpu":
         # copies, since the user's own module stays on its device
         student, teacher = student.to(place), with_own_weights(with_shared_weights(teacher)).to(place)
     features = FeatureMatching(student, teacher, example) if schedule.feature_weight else None
     teacher_cache = TeacherCache(files.teacher_cache if schedule.views and features is None else None)
-    lesson = Lesson(teacher, task, example, bank, teacher_cache, features, place)
+    lesson = Lesson(teacher, task, example, kinds, bank, teacher_cache, features, place)
     # only the student has gradients, never the original
     _unfreeze(student, schedule.frozen)
     try:

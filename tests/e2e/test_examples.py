@@ -18,6 +18,7 @@ METRICS = {
     "token_classifier": "max_accuracy_drop_pp",
     "language_model": "max_score_drop",
     "onnx_file": "max_accuracy_drop_pp",
+    "two_heads": "max_accuracy_drop_pp",
 }
 
 

@@ -65,7 +65,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finish(folder: Path, items: str = "all") -> Path:
     stand = Stand(folder, [scripted()], BUDGETS, TASK, objective="latency", items=items)
     run = stand.run
-    identity = identity_of(run.profile, run.task, run.baseline, run.tools)
+    identity = identity_of(run.profile, run.task, run.baseline, run.tools, run.example)
     stand.record.begin(identity, inputs_of(run.profile, run.task, run.builder, run.tools, {}))
     result = stand.result()
     write_files(result)

@@ -38,7 +38,7 @@ def run(tmp_path: Path) -> Run:
 
 def opened(run: Run, *, resume: bool, check: DataCheck = CHECK) -> Record:
     """The run's record as `open_run` opens it."""
-    identity = identity_of(run.profile, run.task, run.baseline, run.tools)
+    identity = identity_of(run.profile, run.task, run.baseline, run.tools, run.example)
     inputs = inputs_of(run.profile, run.task, run.builder, run.tools, {})
     return record_in(run.workspace, identity, inputs, check, resume=resume)
 
@@ -59,8 +59,8 @@ def test_looks_are_counted_on_when_the_model_was_trained_on_other_items(run: Run
     more = replace(TASK, train=items_of(ramp(50)))
     run.task = more
     assert (
-        identity_of(run.profile, more, run.baseline, run.tools)["data"]
-        != identity_of(run.profile, TASK, run.baseline, run.tools)["data"]
+        identity_of(run.profile, more, run.baseline, run.tools, run.example)["data"]
+        != identity_of(run.profile, TASK, run.baseline, run.tools, run.example)["data"]
     )
     assert len(opened(run, resume=False, check=examine(more)).looks) == 1
 

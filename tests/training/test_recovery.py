@@ -13,6 +13,7 @@ from autocompress.core.runtime import Example
 from autocompress.core.source import whole
 from autocompress.core.task import Task
 from autocompress.data.copies import with_own_weights, with_shared_weights
+from autocompress.data.output_recognition import with_kinds
 from autocompress.errors import TechniqueError
 from autocompress.pruning.blocks import drop_blocks, droppable_blocks
 from autocompress.training import recovery
@@ -148,14 +149,16 @@ def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
 
 
 def test_answers_that_were_kept_teach_the_same_as_fresh_ones(teacher: nn.Module, tmp_path: Path) -> None:
+    # with the kinds known, the teacher is asked for answers alone
+    example = with_kinds(EXAMPLE, teacher, TASK)
     bank = replace(SCHEDULE, views=2)
     answers = tmp_path / "answers.pt"
-    fresh = recover(network(8, 3), teacher, TASK, EXAMPLE, bank, Files(tmp_path / "a.pt")).state_dict()
+    fresh = recover(network(8, 3), teacher, TASK, example, bank, Files(tmp_path / "a.pt")).state_dict()
     asked: list[object] = []
     handle = teacher.register_forward_hook(lambda *_: asked.append(1))
-    kept = recover(network(8, 3), teacher, TASK, EXAMPLE, bank, Files(tmp_path / "b.pt", answers)).state_dict()
+    kept = recover(network(8, 3), teacher, TASK, example, bank, Files(tmp_path / "b.pt", answers)).state_dict()
     first = len(asked)
-    again = recover(network(8, 3), teacher, TASK, EXAMPLE, bank, Files(tmp_path / "c.pt", answers)).state_dict()
+    again = recover(network(8, 3), teacher, TASK, example, bank, Files(tmp_path / "c.pt", answers)).state_dict()
     handle.remove()
     # two views of eight batches, then nothing new
     assert (first, len(asked)) == (16, 16)

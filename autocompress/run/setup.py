@@ -119,7 +119,6 @@ def open_run(
     task, left_out = for_model(task, model, inputs)
     example = example_for(model, task, inputs, profile.inputs, outputs)
     model, differing = as_compressed(model, example)
-    preparation = (*changed, *differing)
     tools = tools_of(profile)
     require_described(tools.device, profile)
     workspace = Workspace(Path(out))
@@ -128,6 +127,7 @@ def open_run(
     with scratch("baseline") as folder:
         # errors in model or data show here, before anything in the run's folder is changed
         builder.export_baseline(folder)
+        preparation = (*changed, *differing, *builder.baseline.remarks)
         # before the user's functions run, which may keep a state of their own
         identity = identity_of(profile, task, builder.baseline, tools)
         if task is not None:

@@ -17,6 +17,7 @@ from torch import nn
 from autocompress.core.layer_patterns import matches_pattern, parts_of
 from autocompress.core.runtime import Example
 from autocompress.data.module import FlatModule, call, first_line, inference_mode_of, place_of
+from autocompress.data.transformer_encoders import masks_as_given
 from autocompress.data.user_line import causes_of, user_line
 from autocompress.errors import ExportError, ModelError
 from autocompress.runtimes.onnx_file import rename
@@ -80,6 +81,7 @@ def _export(module: nn.Module, example: Example, output_names: tuple[str, ...], 
     try:
         with (
             inference_mode_of(module),
+            masks_as_given(module),
             quiet("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch.fx.experimental.symbolic_shapes"),
             _tracking(module, entered),
             _uncollected(),

@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,9 +20,10 @@ from autocompress.core.artifact import Artifact
 from autocompress.core.runtime import Contents, Example, Runtime, Session, align
 from autocompress.core.source import Array
 from autocompress.data.module import call, first_line
-from autocompress.errors import ExportError, RuntimeFailureError
+from autocompress.errors import ExportError, ModelError, RuntimeFailureError
 from autocompress.runtimes.onnx_export import export_graph, nodes_of
 from autocompress.runtimes.onnx_file import compact, describe, load_model, mark_float, save_model, weight_labels
+from autocompress.runtimes.traced_export import other_values, sentence_on, traced_graph
 from autocompress.system.scratch import scratch
 
 # largest change of an output by the export, as a share of its own largest value: float32 sums run in another order
@@ -83,7 +85,20 @@ class OnnxRuntime(Runtime):
     ) -> Artifact:
         """See `Runtime.export`."""
         expected = call(module, example)
-        artifact = _export(module, example, tuple(expected), destination, keep_float)
+        artifact, failure = _export(module, example, tuple(expected), destination, keep_float)
+        if failure is None:
+            self._require_parity(artifact, module, example, expected)
+            return artifact
+        try:
+            self._require_parity(artifact, module, example, expected)
+            self._require_parity_elsewhere(artifact, module, example)
+        except (ExportError, RuntimeFailureError):
+            raise failure from failure.__cause__
+        return replace(artifact, remarks=(sentence_on(failure),))
+
+    def _require_parity(
+        self, artifact: Artifact, module: torch.nn.Module, example: Example, expected: Mapping[str, torch.Tensor]
+    ) -> None:
         session = self.load(artifact, threads=1, options={})
         _check_parity(session, artifact, example, expected)
         if artifact.fixed_batch is None:
@@ -91,7 +106,16 @@ class OnnxRuntime(Runtime):
             for size in {1, 3} - {example.batch}:
                 other = example.with_batch(size)
                 _check_parity(session, artifact, other, call(module, other))
-        return artifact
+
+    def _require_parity_elsewhere(self, artifact: Artifact, module: torch.nn.Module, example: Example) -> None:
+        """Compare on other values than the example's, as far as the module takes them."""
+        session = self.load(artifact, threads=1, options={})
+        for other in other_values(example):
+            try:
+                expected = call(module, other)
+            except ModelError:
+                continue
+            _check_parity(session, artifact, other, expected)
 
     def read(self, path: Path) -> Artifact:
         """See `Runtime.read`."""
@@ -182,8 +206,14 @@ def _require_equal(name: str, wanted: Array, found: Array) -> None:
 
 def _export(
     module: torch.nn.Module, example: Example, outputs: tuple[str, ...], destination: Path, keep_float: Sequence[str]
-) -> Artifact:
+) -> tuple[Artifact, ExportError | None]:
+    """The artifact, and the error for which it was traced, None where it was not."""
     # the graph and its weights are freed when this returns, before sessions load them again
-    model = export_graph(module, example, outputs)
+    failure = None
+    try:
+        model = export_graph(module, example, outputs)
+    except ExportError as error:
+        failure = error
+        model = traced_graph(module, example, outputs, error)
     places = nodes_of(model, module, keep_float) if keep_float else []
-    return save_model(mark_float(compact(model), places), destination)
+    return save_model(mark_float(compact(model), places), destination), failure

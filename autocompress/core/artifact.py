@@ -6,7 +6,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -103,6 +103,7 @@ class Artifact:
         files: names of all files, the entry included.
         format: `onnx`, ...
         inputs, outputs: specs in the order of the graph.
+        remarks: a sentence for each thing that is special about how it was exported.
     """
 
     root: Path
@@ -111,6 +112,7 @@ class Artifact:
     format: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    remarks: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def path(self) -> Path:
@@ -143,7 +145,7 @@ class Artifact:
         renamed = {name: (entry.name if name == self.entry else name) for name in self.files}
         for name, new_name in renamed.items():
             write_atomically(entry.parent / new_name, partial(shutil.copyfile, self.root / name))
-        return Artifact(entry.parent, entry.name, tuple(renamed.values()), self.format, self.inputs, self.outputs)
+        return replace(self, root=entry.parent, entry=entry.name, files=tuple(renamed.values()))
 
 
 def require_file(path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from autocompress.core.runtime import Example
 from autocompress.data.module import call, changing_buffers, first_line
+from autocompress.data.transformer_encoders import dropping_padding, keep_padding
 from autocompress.errors import ModelError
 
 # largest distance of the float32 copy's outputs from the original's, in roundings of the original's type and as a share
@@ -87,6 +88,14 @@ def as_compressed(module: nn.Module, example: Example) -> tuple[nn.Module, tuple
     if dtype is not torch.float32 or places:
         module, sentence = _compared_copy(module, example, dtype, sorted(places))
         said.append(sentence)
+    encoders = dropping_padding(module, example)
+    if encoders:
+        module = with_shared_weights(module)
+        keep_padding(module, encoders)
+        said.append(
+            f"nn.TransformerEncoder ({', '.join(encoders)}) computes padded places like all others "
+            "(enable_nested_tensor=False), where the model itself gives 0 for them"
+        )
     changing = changing_buffers(module, example)
     if changing:
         said.append(

@@ -24,7 +24,7 @@ SAFE, PICKLED = "*.safetensors", "*.bin"
 
 
 def from_torchvision(name: str) -> nn.Module:
-    """A classification or segmentation model of torchvision.
+    """A classification, segmentation or detection model of torchvision.
 
     Raises:
         ModelError: when it has none of this name.
@@ -33,12 +33,15 @@ def from_torchvision(name: str) -> nn.Module:
     import_torchvision()
     from torchvision import models
 
-    known = [one for part in (models, models.segmentation) for one in models.list_models(module=part)]
+    known = [one for part in (models, models.segmentation, models.detection) for one in models.list_models(module=part)]
     if name.lower() not in known:
         hint = nearest(name.lower(), known)
-        raise ModelError(f"has no classification or segmentation model {name!r}.", where="torchvision", hint=hint)
-    # a segmentation model would fetch weights for its backbone
-    more = {"weights_backbone": None} if name.lower() in models.list_models(module=models.segmentation) else {}
+        raise ModelError(
+            f"has no classification, segmentation or detection model {name!r}.", where="torchvision", hint=hint
+        )
+    # these would fetch weights for their backbone
+    on_backbones = [one for part in (models.segmentation, models.detection) for one in models.list_models(module=part)]
+    more = {"weights_backbone": None} if name.lower() in on_backbones else {}
     with _same_weights():
         module: nn.Module = models.get_model(name.lower(), weights=None, **more)
     return module

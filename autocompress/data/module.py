@@ -161,13 +161,19 @@ def call(module: nn.Module, example: Example, dtype: torch.dtype | None = None) 
     Floating inputs are cast to `dtype` where that is given.
 
     Raises:
-        ModelError: when the model fails on them, or gives values that are not finite.
+        ModelError: when the model fails on them, or gives complex numbers or values that are not finite.
     """
     tensors = _tensors_of(module, example, dtype)
     with _explained(module, tensors, example), inference_mode_of(module):
         outputs = returned(module, tensors, example)
     named = named_outputs(outputs, example)
     for name, tensor in named.items():
+        if tensor.is_complex():
+            raise ModelError(
+                f"gives output {name!r} in complex numbers, which an ONNX file cannot give.",
+                where="model",
+                hint="Return torch.view_as_real() of it, or choose other outputs (outputs=, --output).",
+            )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ModelError(
                 f"gives output {name!r} that is not finite (NaN or infinity).",

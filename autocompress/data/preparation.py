@@ -13,7 +13,9 @@ from torch.nn.utils.weight_norm import WeightNorm
 from torch.optim.swa_utils import AveragedModel
 
 from autocompress.data.copies import with_shared_weights
+from autocompress.data.detectors import before_suppression
 from autocompress.data.module import first_line
+from autocompress.data.transposed_linear import as_linear, transposed_linears
 from autocompress.errors import ModelError
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
@@ -30,21 +32,30 @@ QUANTIZED_TYPES = (torch.int8, torch.uint8, torch.float8_e4m3fn, torch.float8_e5
 def prepared(model: Any) -> tuple[nn.Module, tuple[str, ...]]:
     """The module to compress, and a sentence for each thing in which it is not the given one.
 
+    Detectors of torchvision end before non-maximum suppression.
     Compiled modules, DataParallel, DistributedDataParallel and AveragedModel are unwrapped. Where parts are compiled,
     or weights are computed from others (weight norm, spectral norm, pruning masks, any other parametrization), a copy
     with plain weights is taken, which computes the same in evaluation mode; all other weights are shared.
 
     Raises:
-        ModelError: when it is no nn.Module, a TorchScript module, already quantized, or has no weights yet.
+        ModelError: when it is no nn.Module, a TorchScript module, already quantized, has no weights yet, or is a
+            detector of two stages.
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"is a {type(model).__name__}, not a torch.nn.Module.", where="model")
     module, kinds = _unwrapped(model)
     _require_plain(module)
     said = [f"the model is taken out of {' and '.join(kinds)}: layers are named as inside it"] if kinds else []
+    detector, module = module, before_suppression(module)
+    if module is not detector:
+        said.append(
+            f"the {type(detector).__name__} detector is compressed up to its boxes and logits: non-maximum suppression "
+            "comes after the file"
+        )
     compiled = [name for name, part in module.named_modules(remove_duplicate=False) if _is_compiled(part)]
     computed = {name: found for name, part in module.named_modules() if (found := list(_computed(part)))}
-    if not compiled and not computed:
+    transposed = transposed_linears(module)
+    if not compiled and not computed and not transposed:
         return module, tuple(said)
     try:
         # parts that share their weights with others also share the copies of them
@@ -53,6 +64,7 @@ def prepared(model: Any) -> tuple[nn.Module, tuple[str, ...]]:
             _replace_compiled(module, name)
         for part in module.modules():
             _bake(part)
+        as_linear(module, transposed)
     except Exception as error:
         raise ModelError(
             f"cannot be copied with plain weights ({type(error).__name__}: {first_line(error)}).",
@@ -67,6 +79,8 @@ def prepared(model: Any) -> tuple[nn.Module, tuple[str, ...]]:
             f"weights computed by {', '.join(ways)} ({_listed(list(computed))}) are baked into plain weights of a "
             "copy, which computes the same"
         )
+    if transposed:
+        said.append(f"layers with transposed weights, Conv1D ({_listed(transposed)}), are compressed as nn.Linear")
     return module, tuple(said)
 
 
@@ -179,6 +193,13 @@ def _require_plain(module: nn.Module) -> None:
                 f"has no weights yet: {name!r} gets its shape in the first call.",
                 where="model",
                 hint="Call the model once with a batch, and load its trained weights.",
+            )
+        if tensor.layout is not torch.strided:
+            raise ModelError(
+                f"keeps {name!r} as a sparse tensor ({str(tensor.layout).removeprefix('torch.')}), which no ONNX graph "
+                "computes with.",
+                where="model",
+                hint="Keep its to_dense(), and multiply with torch.matmul.",
             )
         if tensor.is_meta:
             raise ModelError(

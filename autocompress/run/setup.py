@@ -132,7 +132,7 @@ def open_run(
         profile = profile.with_inputs(specs_in(inputs))
         inputs = profile.inputs
     fitted = given.fitted(task, inputs, profile.inputs, outputs)
-    task, preparation = fitted.task, fitted.preparation
+    task = fitted.task
     sets = tuple(one_set for one_set in profile.input_sets.values() if one_set)
     example = _with_axes(fitted, replace(axes, varying=varying_axes(task, sets)))
     tools = tools_of(profile)
@@ -145,6 +145,7 @@ def open_run(
         builder.export_baseline(folder)
         require_free(task, builder.baseline)
         timed = timed_examples(builder.baseline, profile, example)
+        preparation = (*fitted.preparation, *builder.baseline.remarks)
         # before the user's functions run, which may keep a state of their own
         if builder.has_module:
             example = builder.example = with_kinds(example, builder.module, task, output_kind)

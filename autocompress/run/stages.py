@@ -78,7 +78,12 @@ def measure_baseline(run: Run) -> Measurement:
 
 def find_facts(run: Run) -> Facts:
     """Find the facts of the model."""
-    facts = replace(run.builder.facts(), outputs=run.example.kinds, recovery=teachers_of(run.task))
+    facts = replace(
+        run.builder.facts(),
+        preparation=run.preparation,
+        outputs=run.example.kinds,
+        recovery=teachers_of(run.task),
+    )
     run.record.facts = facts
     return facts
 

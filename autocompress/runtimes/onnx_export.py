@@ -18,6 +18,7 @@ from autocompress.core.dynamic_axes import Axis
 from autocompress.core.layer_patterns import matches_pattern, parts_of
 from autocompress.core.runtime import Example
 from autocompress.data.module import FlatModule, call, first_line, inference_mode_of, place_of
+from autocompress.data.transformer_encoders import masks_as_given
 from autocompress.data.user_line import causes_of, user_line
 from autocompress.errors import ExportError, ModelError
 from autocompress.runtimes.onnx_file import rename
@@ -99,6 +100,7 @@ def _export(
     try:
         with (
             inference_mode_of(module),
+            masks_as_given(module),
             quiet("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch.fx.experimental.symbolic_shapes"),
             tracking(module, entered),
             _uncollected(),

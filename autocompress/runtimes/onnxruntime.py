@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,7 +21,7 @@ from autocompress.core.dynamic_axes import Axis
 from autocompress.core.runtime import Contents, Example, Runtime, Session, align
 from autocompress.core.source import Array
 from autocompress.data.module import call, first_line
-from autocompress.errors import ExportError, RuntimeFailureError
+from autocompress.errors import ExportError, ModelError, RuntimeFailureError
 from autocompress.runtimes.free_axes import (
     at_other_sizes,
     axes_by_name,
@@ -32,6 +33,7 @@ from autocompress.runtimes.free_axes import (
 )
 from autocompress.runtimes.onnx_export import export_graph, nodes_of
 from autocompress.runtimes.onnx_file import compact, describe, load_model, mark_float, save_model, weight_labels
+from autocompress.runtimes.traced_export import other_values, sentence_on, traced_graph
 from autocompress.system.scratch import scratch
 
 # largest change of an output by the export, as a share of its own largest value: float32 sums run in another order
@@ -96,7 +98,8 @@ class OnnxRuntime(Runtime):
         axes = movable_axes(module, example)
         while axes:
             try:
-                artifact = self._exported(module, example, expected, destination, keep_float, axes)
+                artifact = _export(module, example, tuple(expected), destination, keep_float, axes)
+                self._require_parity(artifact, module, example, expected)
                 differing = self._differing_axes(artifact, module, example)
             except (ExportError, RuntimeFailureError) as error:
                 require_undeclared(example, error)
@@ -104,19 +107,35 @@ class OnnxRuntime(Runtime):
             if not differing:
                 return artifact
             axes = tuple(axis for axis in axes if axis not in differing)
-        return self._exported(module, example, expected, destination, keep_float)
+        try:
+            artifact = _export(module, example, tuple(expected), destination, keep_float)
+        except ExportError as error:
+            return self._traced(module, example, expected, destination, keep_float, error)
+        self._require_parity(artifact, module, example, expected)
+        return artifact
 
-    def _exported(
+    def _traced(
         self,
         module: torch.nn.Module,
         example: Example,
         expected: Mapping[str, torch.Tensor],
         destination: Path,
         keep_float: Sequence[str],
-        axes: Sequence[Axis] = (),
+        failure: ExportError,
     ) -> Artifact:
-        """The artifact with these axes free where torch finds nothing against it, compared with the module."""
-        artifact = _export(module, example, tuple(expected), destination, keep_float, axes)
+        """The artifact of a traced graph, with no free axis but the batch; raises `failure` where it differs."""
+        model = traced_graph(module, example, tuple(expected), failure)
+        artifact = _saved(model, module, destination, keep_float)
+        try:
+            self._require_parity(artifact, module, example, expected)
+            self._require_parity_elsewhere(artifact, module, example)
+        except (ExportError, RuntimeFailureError):
+            raise failure from failure.__cause__
+        return replace(artifact, remarks=(sentence_on(failure),))
+
+    def _require_parity(
+        self, artifact: Artifact, module: torch.nn.Module, example: Example, expected: Mapping[str, torch.Tensor]
+    ) -> None:
         session = self.load(artifact, threads=1, options={})
         _check_parity(session, artifact, example, expected)
         if artifact.fixed_batch is None:
@@ -124,7 +143,16 @@ class OnnxRuntime(Runtime):
             for size in {1, 3} - {example.batch}:
                 other = example.with_batch(size)
                 _check_parity(session, artifact, other, call(module, other))
-        return artifact
+
+    def _require_parity_elsewhere(self, artifact: Artifact, module: torch.nn.Module, example: Example) -> None:
+        """Compare on other values than the example's, as far as the module takes them."""
+        session = self.load(artifact, threads=1, options={})
+        for other in other_values(example):
+            try:
+                expected = call(module, other)
+            except ModelError:
+                continue
+            _check_parity(session, artifact, other, expected)
 
     def _differing_axes(self, artifact: Artifact, module: torch.nn.Module, example: Example) -> Sequence[Axis]:
         """The free axes at whose other sizes the file and the module differ, or the file fails.
@@ -248,10 +276,14 @@ def _export(
     outputs: tuple[str, ...],
     destination: Path,
     keep_float: Sequence[str],
-    axes: Sequence[Axis],
+    axes: Sequence[Axis] = (),
 ) -> Artifact:
     # the graph and its weights are freed when this returns, before sessions load them again
     model = export_graph(module, without_ones(module, example, axes), outputs, axes)
     name_axes(model, module, example, axes)
+    return _saved(model, module, destination, keep_float)
+
+
+def _saved(model: onnx.ModelProto, module: torch.nn.Module, destination: Path, keep_float: Sequence[str]) -> Artifact:
     places = nodes_of(model, module, keep_float) if keep_float else []
     return save_model(mark_float(compact(model), places), destination)

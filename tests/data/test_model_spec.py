@@ -282,7 +282,7 @@ def test_a_callable_that_gives_no_module_is_told_with_what_it_did(file: Path, na
 
 
 def test_an_unknown_model_of_torchvision_names_the_nearest() -> None:
-    with pytest.raises(ModelError, match=r"no classification or segmentation model 'resnet81'\. Did you mean 'resnet1"):
+    with pytest.raises(ModelError, match=r"or detection model 'resnet81'\. Did you mean 'resnet1"):
         load_model("torchvision:resnet81")
 
 

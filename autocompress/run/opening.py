@@ -12,6 +12,7 @@ from autocompress.core.source import Array, Split, whole
 from autocompress.core.targets import mapped
 from autocompress.core.task import Task
 from autocompress.core.user_code import definition_of, raised_by_user, with_line
+from autocompress.data.augment_call import takes_targets
 from autocompress.data.augmentation_bank import AugmentationBank, Batch
 from autocompress.data.module import call
 from autocompress.data.task_loss import task_loss
@@ -49,7 +50,9 @@ def try_functions(task: Task, builder: Builder, scorer: Scorer) -> None:
 
 
 def _try_training(task: Task, few: Split, module: nn.Module, example: Example) -> None:
-    bank = AugmentationBank(few, example, batch=ITEMS, seed=0)
+    bank = AugmentationBank(few, example, batch=ITEMS, seed=0, draws=True)
+    # targets that were changed must still fit a loss of ours
+    tries_loss = task.loss is not None or (task.augment is not None and takes_targets(task.augment))
     found = []
     for step in range(2):
         batch = bank.at(step, task.augment)
@@ -59,7 +62,7 @@ def _try_training(task: Task, few: Split, module: nn.Module, example: Example) -
             # raises where the model fails on the items as they are
             call(module, _example(example, bank.at(step)))
             raise _not_taken(task, error) from error
-        if task.loss is not None:
+        if tries_loss:
             found.append(_fault(task, outputs, batch))
     # a batch of two may have nothing to learn from, such as labels that are all padding
     if found and all(found):
@@ -79,7 +82,8 @@ def _fault(task: Task, outputs: dict[str, torch.Tensor], batch: Batch) -> str:
         # copies: a loss may change the outputs in place, which torch allows for no leaf
         given = {name: tensor.clone() for name, tensor in starts.items()}
         loss = task_loss(task, given, mapped(lambda tensor: tensor.to(place), batch.targets))
-        assert loss is not None
+        if loss is None:
+            return ""
         gradients: tuple[torch.Tensor | None, ...] = ()
         if loss.requires_grad and leaves:
             with raised_by_user("loss", "its gradient raised", task.loss):

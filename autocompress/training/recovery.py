@@ -122,9 +122,8 @@ def recover(
     """
     if task.train is None:
         raise TechniqueError("needs training data, and there are none.", where="recovery")
-    bank = AugmentationBank(
-        whole("train", task.train), example, batch=schedule.batch, seed=schedule.seed, views=schedule.views
-    )
+    part, views = whole("train", task.train), schedule.views
+    bank = AugmentationBank(part, example, batch=schedule.batch, seed=schedule.seed, views=views, draws=True)
     place = training_place()
     if place.type != "cpu":
         # copies, since the user's own module stays on its device
@@ -142,6 +141,7 @@ def recover(
         with inference_mode_of(teacher), torch.enable_grad(), _layout(student), _layout(teacher):
             _train(state, lesson, files.checkpoint, on_step)
     finally:
+        bank.close()
         if features is not None:
             features.remove()
     # gradients take as much memory as the weights and are not needed any more
@@ -239,7 +239,7 @@ def score_module(module: nn.Module, split: Split, task: Task, example: Example, 
     """The score of a module on a split; used to watch training, not to decide what is deployed."""
     scores = []
     with inference_mode_of(module), _autocast(place):
-        for inputs, targets in split.batches(JUDGING_BATCH):
+        for inputs, targets in split.batches(split.rows_within(JUDGING_BATCH)):
             arrays = replace(example, inputs=inputs).arrays
             tensors = {name: _as_trained(_tensor(example, name, array), place) for name, array in arrays.items()}
             outputs = _in_float32(call_by(module, tensors, example))

@@ -20,6 +20,7 @@ from autocompress.core.source import Array, Split
 from autocompress.core.targets import rows_in
 from autocompress.core.task import Task
 from autocompress.errors import RuntimeFailureError
+from autocompress.evaluation.item_checks import labels_end_the_run, require_counted
 from autocompress.statistics.bootstrap import replicates
 from autocompress.system.locks import working
 
@@ -101,7 +102,11 @@ class Scorer:
         session = self.device.load(artifact, self.profile)
         found: dict[str, list[Any]] = {}
         names = [spec.name for spec in artifact.outputs]
+        read = 0
         for feed, targets in feeds(split, artifact, batch):
+            items = split.indices[read : read + rows_in(targets)].tolist()
+            read += len(items)
+            require_counted(self.task, targets, f"data ({split.name})", items)
             fed = len(next(iter(feed.values())))
             with working():
                 outputs = [_without_filling(output, fed, rows_in(targets)) for output in session.run(feed)]
@@ -112,7 +117,9 @@ class Scorer:
                     hint="Check the model.",
                 )
             given = as_given(dict(zip(names, outputs, strict=True)), lambda output: output.dtype.kind == "f")
-            for name, rows in self.task.columns(given, targets).items():
+            with labels_end_the_run():
+                columns = self.task.columns(given, targets)
+            for name, rows in columns.items():
                 found.setdefault(name, []).append(rows)
         scored = {name: np.concatenate(rows) for name, rows in found.items()} or {"score": np.zeros(0)}
         if self.task.bounds is not None:

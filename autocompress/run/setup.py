@@ -19,12 +19,8 @@ from autocompress.core.code_hash import code_hash
 from autocompress.core.data_check import DataCheck
 from autocompress.core.device import require_described
 from autocompress.core.layer_patterns import require_layers
-from autocompress.core.outputs import main_output
 from autocompress.core.profile import Profile, load_profile
 from autocompress.core.record import SCHEMA, Record, RunInputs
-from autocompress.core.runtime import feeds
-from autocompress.core.source import whole
-from autocompress.core.targets import Targets, rows_in
 from autocompress.core.task import Task
 from autocompress.core.tools import Tools
 from autocompress.data.copies import as_compressed
@@ -32,14 +28,14 @@ from autocompress.data.data_spec import load_data
 from autocompress.data.example_inputs import as_task, example_for
 from autocompress.data.model_columns import for_model
 from autocompress.data.preparation import prepared
-from autocompress.data.repeated_items import TRAIN_SECONDS, find_repeats, hashed, require_stable
 from autocompress.devices import device_of
-from autocompress.errors import DataError, RecordError
+from autocompress.errors import RecordError
 from autocompress.evaluation.builder import Builder
 from autocompress.evaluation.measurer import Measurer
 from autocompress.evaluation.run import Run
 from autocompress.evaluation.scorer import Scorer
 from autocompress.planner.tree import require_reachable
+from autocompress.run.data_checking import check_data, seconds_for_training_items
 from autocompress.run.looks import looks_elsewhere
 from autocompress.run.opening import try_functions
 from autocompress.run.record_store import open_record
@@ -52,10 +48,6 @@ from autocompress.system.workspace import DEFAULT_FOLDER, Workspace
 
 if TYPE_CHECKING:
     import torch
-
-CHECKING_BATCH = 256
-# share of the time left that looking for repeated items among the training items may take
-SHARE_FOR_TRAINING_ITEMS = 0.1
 
 
 def declared(
@@ -132,7 +124,7 @@ def open_run(
         identity = identity_of(profile, task, builder.baseline, tools)
         if task is not None:
             try_functions(task, builder, Scorer(tools.device, profile, task))
-        check = check_data(task, builder.baseline, _seconds_for_training_items(deadline))
+        check = check_data(task, builder.baseline, seconds_for_training_items(deadline))
         names = {"data": data, **(named or {})} if isinstance(data, str) else dict(named or {})
         workspace.make()
         with folder_lock(workspace.root):
@@ -154,50 +146,6 @@ def open_run(
     for sentence in preparation:
         run.tell("baseline", sentence)
     return run
-
-
-def check_data(task: Task | None, baseline: Artifact, seconds: float = TRAIN_SECONDS) -> DataCheck:
-    """Read all test and validation items, to find errors and repeated items before any work.
-
-    Nothing is scored. Training items are read for about `seconds`, only to find repeated ones.
-
-    Raises:
-        DataError: when shapes, dtypes or values do not fit the model, a label is none of its classes, an item has no
-            token that counts, or test or validation items are others each time they are read.
-    """
-    if task is None:
-        return DataCheck()
-    shapes = {spec.name: spec.shape for spec in baseline.outputs}
-    outputs = shapes[main_output(shapes)]
-    sources = hashed(task)
-    for field, source in sources.items():
-        require_stable(source, f"{task.name}: {field}")
-        read = 0
-        for _, targets in feeds(whole(field, source), baseline, CHECKING_BATCH):
-            _require_counted(task, targets, f"{task.name}: {field}", read)
-            read += rows_in(targets)
-            if task.chooses_classes and len(outputs) == 2 and outputs[1] is not None:
-                # placeholder outputs will do, since only the labels are checked
-                task.scores(np.zeros((rows_in(targets), outputs[1]), dtype=np.float32), targets)
-    return find_repeats(task, sources, seconds)
-
-
-def _require_counted(task: Task, targets: Targets, where: str, first: int) -> None:
-    """Raise DataError when an item has no token that counts: its score would say nothing."""
-    if task.score != "token_accuracy" or not isinstance(targets, np.ndarray) or targets.ndim < 2:
-        return
-    empty = np.flatnonzero((targets < 0).reshape(len(targets), -1).all(1))
-    if len(empty):
-        raise DataError(
-            f"item {first + int(empty[0])} has no label that counts: all are below 0.",
-            where=where,
-            hint="Leave such items out; with score 0 before and after they would make every loss look smaller.",
-        )
-
-
-def _seconds_for_training_items(deadline: Deadline) -> float:
-    left = deadline.left
-    return TRAIN_SECONDS if left is None else min(TRAIN_SECONDS, SHARE_FOR_TRAINING_ITEMS * left)
 
 
 def record_in(

@@ -16,6 +16,7 @@ from autocompress.core.item_hashes import HashedSource, input_hashes, target_has
 from autocompress.core.source import ArraySource, Source, Split, bytes_of, whole
 from autocompress.core.targets import arrays_in, rows_in
 from autocompress.core.task import Task
+from autocompress.data.kept_items import unkept
 from autocompress.errors import DataError
 from autocompress.system.randomness import reseeded
 
@@ -38,7 +39,7 @@ def require_stable(source: Source, where: str) -> None:
     Raises:
         DataError: when an item is another one the second time: it would be judged by chance.
     """
-    changed = _changed(source)
+    changed = _changed(unkept(source))
     if changed:
         raise DataError(
             f"{changed} each time it is read.",
@@ -137,7 +138,7 @@ def examine(task: Task, seconds: float = TRAIN_SECONDS) -> DataCheck:
     """
     sources = hashed(task)
     for field, source in sources.items():
-        require_stable(source, f"{task.name}: {field}")
+        require_stable(getattr(task, field), f"{task.name}: {field}")
         order, read = reading_order(task, field, source, judged_seconds(seconds)), 0
         for _, targets in order.split.batches(order.split.rows_within(BATCH)):
             read += rows_in(targets)
@@ -221,6 +222,8 @@ def _trained(train: Source | None, wanted: set[bytes], seconds: float) -> tuple[
     known: _Known = {}
     if train is None:
         return known, 0, True
+    # a comparison of thousands of items is no reason to keep them
+    train = unkept(train)
     if _changed(train):
         return known, 0, False
     every = whole("train", train)

@@ -42,7 +42,7 @@ def check_data(task: Task | None, baseline: Artifact, seconds: float = TRAIN_SEC
     outputs = shapes[main_output(shapes)]
     sources = hashed(task)
     for field, source in sources.items():
-        require_stable(source, f"{task.name}: {field}")
+        require_stable(getattr(task, field), f"{task.name}: {field}")
         order = reading_order(task, field, source, judged_seconds(seconds))
         read = 0
         for _, targets in feeds(order.split, baseline, order.split.rows_within(BATCH)):

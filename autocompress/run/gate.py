@@ -21,6 +21,7 @@ from autocompress.core.tools import Tools
 from autocompress.core.verdict import Finding, Standing, Verdict
 from autocompress.data.example_inputs import example_for, feed_of
 from autocompress.data.input_shapes import timed_example
+from autocompress.data.kept_items import with_kept_items
 from autocompress.data.model_columns import for_inputs
 from autocompress.data.repeated_items import require_stable
 from autocompress.devices import device_of
@@ -211,6 +212,7 @@ def check(
         DeviceError, RuntimeFailureError: when it cannot be measured.
     """
     task = for_inputs(task, {spec.name for file in (artifact, baseline) if file is not None for spec in file.inputs})
+    task = with_kept_items(task)
     gauge = Gauge.of(profile, tools, task, artifact, baseline)
     machine = tools.device.machine()
     measurement = gauge.measure(artifact)

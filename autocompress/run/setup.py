@@ -26,6 +26,7 @@ from autocompress.core.tools import Tools
 from autocompress.data.copies import as_compressed
 from autocompress.data.data_spec import load_data
 from autocompress.data.example_inputs import as_task, example_for
+from autocompress.data.kept_items import with_kept_items
 from autocompress.data.model_columns import for_model
 from autocompress.data.preparation import prepared
 from autocompress.devices import device_of
@@ -109,6 +110,8 @@ def open_run(
     require_layers(names_of_layers, profile.keep_float, "keep_float")
     task = load_data(data) if isinstance(data, str) else as_task(data)
     task, left_out = for_model(task, model, inputs)
+    # what is read while the data are checked is not read again when it judges
+    task = with_kept_items(task)
     example = example_for(model, task, inputs, profile.inputs, outputs)
     model, differing = as_compressed(model, example)
     preparation = (*changed, *differing)

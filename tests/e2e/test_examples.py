@@ -17,6 +17,7 @@ METRICS = {
     "two_inputs": "max_accuracy_drop_pp",
     "token_classifier": "max_accuracy_drop_pp",
     "language_model": "max_score_drop",
+    "unet_masks": "max_accuracy_drop_pp",
 }
 
 

@@ -58,7 +58,10 @@ class DataError(AutocompressError):
 
 
 class UnusableItemError(DataError):
-    """An item that cannot be read, or does not fit the model; no other candidate can be judged with it either."""
+    """An item that cannot be read or does not fit the model.
+
+    No other candidate can be judged with it either.
+    """
 
 
 class FreeDimensionError(DataError):

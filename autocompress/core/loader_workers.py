@@ -53,7 +53,7 @@ class Workers:
 def read_ahead(
     read: Callable[[Any], Any], requests: Iterable[Any], workers: Workers, batch_bytes: int, where: str
 ) -> Iterator[Any]:
-    """What `read` gives for each request, in order, read by the workers while the caller uses what came before.
+    """What `read` gives for each request, in order, read by the workers ahead of the caller.
 
     `batch_bytes` is the size of one batch, about. The workers end with the iterator, and with this process.
 

@@ -268,7 +268,7 @@ class Split:
         return len(self.indices)
 
     def batches(self, size: int) -> Iterator[tuple[Inputs, Targets]]:
-        """Inputs and targets, `size` items at a time, the last batch smaller, read ahead by the loader's workers.
+        """Inputs and targets, `size` items at a time, the last batch smaller; workers read ahead.
 
         Raises:
             DataError: when a source of the user's raises, or gives what is no batch.

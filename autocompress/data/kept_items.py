@@ -1,4 +1,4 @@
-"""Items that were read are kept on disk for as long as the process runs, so that no candidate decodes them again."""
+"""Items that were read are kept on disk while the process runs: no candidate decodes them again."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Room:
 
 
 class KeptSource:
-    """A source whose items are read from another one once, and from disk after that; it is a `Source` itself.
+    """A source whose items are read from another one once, and after that from disk.
 
     They are kept in the types that the source gives. Where there is no room left, and where items differ in shape from
     the first ones, they are read again each time. Views other than the fixed one are passed through.

@@ -28,7 +28,7 @@ BATCH = 256
 # seconds that the items of each of test and val are read for beyond those that have to be read
 JUDGED_SECONDS = 3.0
 # items set aside that the ledger's hash is over at most, where they do not lie in memory
-IDENTIFYING = 1024
+IDENTIFYING = 512
 # arrays up to this size count as in memory; larger ones are files that are mapped into it
 IN_MEMORY_BYTES = 1_000_000_000
 
@@ -113,7 +113,7 @@ def _in_memory(source: Source) -> bool:
 
 
 def _identifying(task: Task) -> Split | None:
-    """The items set aside whose content is the ledger's hash: all, or a sample fixed by a hash of the index."""
+    """The items set aside that the ledger's hash is over: all, or a sample by a hash of the index."""
     aside = task.set_aside
     return aside if aside is None or _in_memory(task.test) else aside.first(IDENTIFYING)
 

@@ -1,4 +1,4 @@
-"""Rows of one size in an unnamed temporary file, which no other process sees and which ends with this one."""
+"""Rows of one size in an unnamed temporary file, which ends with this process."""
 
 from __future__ import annotations
 

@@ -57,6 +57,13 @@ class DataError(AutocompressError):
     """Data that cannot be read or does not fit the model."""
 
 
+class UnusableItemError(DataError):
+    """An item that cannot be read or does not fit the model.
+
+    No other candidate can be judged with it either.
+    """
+
+
 class FreeDimensionError(DataError):
     """An input whose size neither the file, nor the profile, nor the data give: it cannot be timed."""
 
@@ -118,7 +125,7 @@ class UndecidedError(AutocompressError):
 
 
 # these end a run wherever they are raised; any other error of a trial ends that trial
-ENDS_THE_RUN = (DeviceError, RecordError, InterruptedRunError, UsageError, ProfileError)
+ENDS_THE_RUN = (DeviceError, RecordError, InterruptedRunError, UsageError, ProfileError, UnusableItemError)
 
 
 def sentence_of(error: Exception) -> str:

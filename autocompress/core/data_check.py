@@ -74,6 +74,8 @@ class DataCheck:
         train: number of training items.
         train_read: training items among which repeated ones were looked for.
         train_stable: False where training items are others each time they are read, so that none can be found there.
+        holdout_read: holdout items that were read and compared when the run began; None for all.
+        validation_read: the same of validation items.
     """
 
     holdout_hash: str = ""
@@ -83,6 +85,8 @@ class DataCheck:
     train: int = 0
     train_read: int = 0
     train_stable: bool = True
+    holdout_read: int | None = None
+    validation_read: int | None = None
 
     @property
     def left_out(self) -> tuple[int, ...]:
@@ -96,6 +100,15 @@ class DataCheck:
         found = [overlap.sentence(totals[overlap.split]) for overlap in self.overlaps]
         if self.left_out:
             found.append(f"{self.holdout - len(self.left_out):,} holdout items are left to confirm with.")
+        for name, read, total in (
+            ("holdout", self.holdout_read, self.holdout),
+            ("validation", self.validation_read, self.validation),
+        ):
+            if read is not None and read < total:
+                found.append(
+                    f"{read:,} of {total:,} {name} items were read when the run began: repeated ones among the others "
+                    "are not known, and their shapes and values are checked when they are read to be judged."
+                )
         if not self.train_stable:
             found.append(
                 "Training items are others each time they are read, so whether test items are among them is not known."

@@ -11,6 +11,7 @@ import numpy as np
 
 from autocompress.core.columns import Columns, prepared
 from autocompress.core.loader_items import drawn_items, draws_lists
+from autocompress.core.loader_workers import Workers
 from autocompress.core.source import (
     Array,
     ArraySource,
@@ -118,7 +119,8 @@ def _drawn_through(loader: Any, columns: Columns, *, trains: bool) -> Source:
     whole_set = hasattr(dataset, "__len__") and items == list(range(len(dataset)))
     part = dataset if whole_set else Subset(dataset, items)
     if loader.batch_sampler is not None:
-        return DatasetSource(part, None if collate is default_collate else collate, columns)
+        own = None if collate is default_collate else collate
+        return DatasetSource(part, own, columns, workers=Workers.of(loader))
     # it does not batch: its items are batches already, or single items that its collate function converts one by one
     if draws_lists(loader):
         keys: list[Any] = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
@@ -126,7 +128,7 @@ def _drawn_through(loader: Any, columns: Columns, *, trains: bool) -> Source:
         keys = list(items)
     if draws_lists(loader) or _is_batch(collate(dataset[keys[0]]), columns):
         return _joined(split_batch(collate(dataset[key]), columns) for key in keys)
-    return DatasetSource(_Converted(part, collate), None, columns)
+    return DatasetSource(_Converted(part, collate), None, columns, workers=Workers.of(loader))
 
 
 def _is_batch(found: Any, columns: Columns) -> bool:

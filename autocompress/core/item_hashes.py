@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.core.padded_source import PaddedSource
 from autocompress.core.source import Array, Inputs, Source
+from autocompress.core.streams import Request, stream
 from autocompress.core.targets import Targets, arrays_in
 from autocompress.errors import DataError
 
@@ -24,6 +26,7 @@ class HashedSource:
 
     def __init__(self, source: Source) -> None:
         self._source = source
+        self._known = np.zeros(len(source), dtype=bool)
         self._inputs, self._targets = bytearray(BYTES * len(source)), bytearray(BYTES * len(source))
 
     def __len__(self) -> int:
@@ -32,10 +35,31 @@ class HashedSource:
     def read(self, indices: Sequence[int]) -> tuple[Inputs, Targets]:
         """See `Source.read`."""
         inputs, targets = self._source.read(indices)
+        self._keep(indices, inputs, targets)
+        return inputs, targets
+
+    def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Inputs, Targets]]:
+        """See `Streamed.stream`."""
+        asked: deque[Request] = deque()
+
+        def noted() -> Iterator[Request]:
+            for request in requests:
+                asked.append(request)
+                yield request
+
+        for inputs, targets in stream(self._source, noted()):
+            self._keep(asked.popleft().items, inputs, targets)
+            yield inputs, targets
+
+    def was_read(self, index: int) -> bool:
+        """True when the item's hashes are known."""
+        return bool(self._known[index])
+
+    def _keep(self, indices: Sequence[int], inputs: Inputs, targets: Targets) -> None:
         for index, (one, other) in zip(indices, item_hashes(self._source, indices, inputs, targets), strict=True):
             self._inputs[BYTES * index : BYTES * (index + 1)] = one
             self._targets[BYTES * index : BYTES * (index + 1)] = other
-        return inputs, targets
+            self._known[index] = True
 
     def inputs_of(self, index: int) -> bytes:
         """The hash of the inputs of an item that was read."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 
 from autocompress.core.columns import PAD
 from autocompress.core.source import Array, ArraySource, DatasetSource, Inputs, Source, Split, whole
+from autocompress.core.streams import Request, stream
 from autocompress.core.targets import Targets, arrays_in, like, rows_in
 from autocompress.errors import DataError
 
@@ -46,6 +49,26 @@ class PaddedSource:
             rows = len(indices)
             return _first_rows(self.alone.read([*indices, *self.longest]), rows)
         return _padded([self.alone.read([int(index)]) for index in indices], self.widest)
+
+    def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Inputs, Targets]]:
+        """See `Streamed.stream`."""
+        asked: deque[int] = deque()
+
+        def read() -> Iterator[Request]:
+            for request in requests:
+                asked.append(len(request.items))
+                if self.pads_itself:
+                    yield from (Request((item,), request.view) for item in request.items)
+                else:
+                    yield Request((*request.items, *self.longest), request.view)
+
+        coming = stream(self.alone, read())
+        for batch in coming:
+            rows = asked.popleft()
+            if self.pads_itself:
+                yield _padded([batch, *islice(coming, rows - 1)], self.widest)
+            else:
+                yield _first_rows(batch, rows)
 
     @cached_property
     def shapes(self) -> list[Shapes]:

@@ -16,7 +16,7 @@ from autocompress.core.output_kinds import OutputFact
 from autocompress.core.outputs import main_output
 from autocompress.core.source import Array, ArraySource, Inputs, Split, whole
 from autocompress.core.targets import Targets, rows_in
-from autocompress.errors import DataError, ExportError, raised_as
+from autocompress.errors import DataError, ExportError, UnusableItemError, raised_as
 from autocompress.system.locks import working
 
 if TYPE_CHECKING:
@@ -188,8 +188,12 @@ def main_shape(artifact: Artifact) -> tuple[int | None, ...]:
     return shapes[main_output(shapes)]
 
 
-def align(inputs: Inputs, specs: Sequence[TensorSpec], where: str = "data") -> dict[str, Array]:
+def align(
+    inputs: Inputs, specs: Sequence[TensorSpec], where: str = "data", items: Sequence[int] = ()
+) -> dict[str, Array]:
     """The inputs of a batch as the artifact takes them: by name, in its dtypes.
+
+    `items` are the numbers of the batch's items where they are known, for errors.
 
     Raises:
         DataError: when names, number, shapes or dtypes do not fit, or a value is not finite.
@@ -199,7 +203,7 @@ def align(inputs: Inputs, specs: Sequence[TensorSpec], where: str = "data") -> d
     for spec in specs:
         if spec.name not in named:
             raise DataError(f"has no input {spec.name!r}.", where=where, hint=f"It has {', '.join(named)}.")
-        aligned[spec.name] = _fit(named[spec.name], spec, where)
+        aligned[spec.name] = _fit(named[spec.name], spec, where, items)
     return aligned
 
 
@@ -208,11 +212,24 @@ def feeds(split: Split, artifact: Artifact, size: int) -> Iterator[tuple[dict[st
 
     An artifact with a fixed batch gets full batches only: the last one is filled up with its own items, so
     there may be more rows in the feed than targets.
+
+    Raises:
+        UnusableItemError: when an item cannot be read or does not fit the artifact.
     """
     fixed = artifact.fixed_batch
-    for inputs, targets in split.batches(fixed or size):
-        feed = align(inputs, artifact.inputs, where=f"data ({split.name})")
-        rows = rows_in(targets)
+    coming, done = split.batches(fixed or size), 0
+    while True:
+        try:
+            batch = next(coming, None)
+            if batch is None:
+                return
+            inputs, targets = batch
+            rows = rows_in(targets)
+            items = split.indices[done : done + rows].tolist()
+            feed = align(inputs, artifact.inputs, f"data ({split.name})", items)
+        except DataError as error:
+            raise UnusableItemError(error.message, where=error.where, hint=error.hint) from error
+        done += rows
         if fixed and rows < fixed:
             fill = np.arange(fixed) % rows
             feed = {name: array[fill] for name, array in feed.items()}
@@ -225,21 +242,23 @@ def _by_position(inputs: tuple[Array, ...], specs: Sequence[TensorSpec], where: 
     return {spec.name: array for spec, array in zip(specs, inputs, strict=True)}
 
 
-def _fit(array: Array, spec: TensorSpec, where: str) -> Array:
+def _fit(array: Array, spec: TensorSpec, where: str, items: Sequence[int] = ()) -> Array:
     fits = array.ndim == len(spec.shape) and all(
         wanted is None or axis == 0 or wanted == found
         for axis, (wanted, found) in enumerate(zip(spec.shape, array.shape, strict=False))
     )
     if not fits:
         raise DataError(
-            f"input {spec.name!r} has shape {_sizes(array.shape)}, the model takes {_sizes(spec.shape)}.",
+            f"input {spec.name!r} has shape {_sizes(array.shape)}{_from(items)}, the model takes {_sizes(spec.shape)}.",
             where=where,
             hint="Give data in the model's shape.",
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         item = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0])
         raise DataError(
-            f"input {spec.name!r} holds values that are not finite (first in item {item} of a batch).", where=where
+            f"input {spec.name!r} holds values that are not finite "
+            f"(first in item {items[item] if items else f'{item} of a batch'}).",
+            where=where,
         )
     kinds = {"f": "f", "i": "iub", "u": "iub", "b": "b"}
     wanted_dtype = np.dtype(spec.dtype)
@@ -255,6 +274,10 @@ def _fit(array: Array, spec: TensorSpec, where: str) -> Array:
     if not kept:
         raise DataError(f"input {spec.name!r} holds values beyond {spec.dtype}.", where=where)
     return fitted
+
+
+def _from(items: Sequence[int]) -> str:
+    return f" from item {items[0]} on" if items else ""
 
 
 def _sizes(shape: Sequence[Any]) -> str:

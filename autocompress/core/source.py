@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from itertools import chain, islice
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.core.columns import ALL_COLUMNS, Columns, as_mapping, no_numbers, prepared, stacked
+from autocompress.core.loader_workers import Workers, read_ahead
+from autocompress.core.streams import Request, seed_of, stream
 from autocompress.core.targets import Targets, arrays_in, mapped, rows_in
 from autocompress.core.user_code import definition_of, kind_of, raised_by_user, with_line
 from autocompress.errors import DataError
 from autocompress.system.randomness import seed_all, seeded
 
+# bytes of a batch whose size is free
+MOST_BATCH_BYTES = 32_000_000
 Array = NDArray[Any]
 Inputs = tuple[Array, ...] | dict[str, Array]
 
@@ -74,15 +79,17 @@ class ArraySource:
 class DatasetSource:
     """A source over a map-style dataset with items `(input, ..., target)` or dicts that hold the target.
 
-    What the dataset's transforms draw at random is fixed by the item's index, so that an item is always the same.
-    Without a collate function of the user's, columns that are not read are dropped before items are stacked. `where` is
-    the field of the task that holds it, for errors.
+    What the dataset's transforms draw at random is fixed by the item's index and the view, so that an item is always
+    the same in one view. Without a collate function of the user's, columns that are not read are dropped before items
+    are stacked. `where` is the field of the task that holds it, for errors. `workers` read ahead where more than one
+    batch is asked for.
     """
 
     dataset: Any
     collate: Callable[[list[Any]], Any] | None = None
     columns: Columns = ALL_COLUMNS
     where: str = "data"
+    workers: Workers | None = None
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -93,10 +100,35 @@ class DatasetSource:
         Raises:
             DataError: when the dataset or the collate function raises; it names the user's own line.
         """
+        return self.read_request(Request(tuple(indices)))
+
+    def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Inputs, Targets]]:
+        """See `Streamed.stream`.
+
+        Raises:
+            DataError: as `read` does, in whatever process.
+        """
+        coming = iter(requests)
+        first = list(islice(coming, 2))
+        # to start workers takes longer than to read one batch
+        if self.workers is None or len(first) < 2:
+            yield from map(self.read_request, chain(first, coming))
+            return
+        alone = replace(self, workers=None)
+        size = len(first[0].items) * self._item_bytes
+        yield from read_ahead(alone.read_request, chain(first, coming), self.workers, size, self.where)
+
+    @cached_property
+    def _item_bytes(self) -> int:
+        return bytes_of(self.read([0]))
+
+    def read_request(self, request: Request) -> tuple[Inputs, Targets]:
+        """The batch of a request; raises as `read` does."""
         from torch.utils.data import default_collate
 
-        with seeded(0), self._placed():
-            items = self._items(indices)
+        indices = request.items
+        with seeded(request.view), self._placed():
+            items = self._items(indices, request.view)
             if self.collate is None:
                 batch = default_collate(prepared(items, self.columns, indices))
             else:
@@ -128,11 +160,11 @@ class DatasetSource:
         beside = isinstance(found, tuple | list) and len(found) == 2 and isinstance(found[0], Mapping)
         return (tuple(map(str, found[0])) if beside else ()), ()
 
-    def _items(self, indices: Sequence[int]) -> list[Any]:
+    def _items(self, indices: Sequence[int], view: int = 0) -> list[Any]:
         items = []
         with seeded(0):
             for index in indices:
-                seed_all(int(index))
+                seed_all(seed_of(index, view))
                 with raised_by_user(self.where, f"item {index} raised"):
                     items.append(self.dataset[int(index)])
         return items
@@ -254,17 +286,25 @@ class Split:
         return len(self.indices)
 
     def batches(self, size: int) -> Iterator[tuple[Inputs, Targets]]:
-        """Inputs and targets, `size` items at a time, the last batch smaller.
+        """Inputs and targets, `size` items at a time, the last batch smaller; workers read ahead.
 
         Raises:
             DataError: when a source of the user's raises, or gives what is no batch.
         """
-        for start in range(0, len(self.indices), size):
-            items = [int(i) for i in self.indices[start : start + size]]
-            # a source of the user's may draw at random: what is read again is then the same
-            with seeded(items[0]), raised_by_user(f"data ({self.name})", "reading it raised"):
-                batch = self.source.read(items)
+        starts = range(0, len(self.indices), size)
+        coming = stream(self.source, (Request(tuple(self.indices[start : start + size].tolist())) for start in starts))
+        while True:
+            with raised_by_user(f"data ({self.name})", "reading it raised"):
+                batch = next(coming, None)
+            if batch is None:
+                return
             yield batch
+
+    def rows_within(self, most: int) -> int:
+        """How many items, at most `most`, are read at once where the size of batches is free; at least one."""
+        if len(self) == 0:
+            return most
+        return max(1, min(most, MOST_BATCH_BYTES // max(1, bytes_of(next(self.first(1).batches(1))))))
 
     def first(self, count: int) -> Split:
         """The first `count` items in an order fixed by a hash of the index, which breaks any sorting by class."""
@@ -277,7 +317,9 @@ class Split:
     @cached_property
     def mixed(self) -> NDArray[np.int64]:
         """The items' indices in an order fixed by a hash of the index."""
-        return self.indices[np.argsort([_mix(int(index)) for index in self.indices])]
+        if not len(self.indices):
+            return self.indices
+        return self.indices[np.argsort(_mixed(int(self.indices.max()) + 1)[self.indices], kind="stable")]
 
     def without(self, indices: NDArray[np.int64]) -> Split:
         """The items of the split except these."""
@@ -301,12 +343,24 @@ def whole(name: str, source: Source) -> Split:
     return Split(name, source, np.arange(len(source), dtype=np.int64))
 
 
-def _mix(index: int) -> int:
-    return int.from_bytes(hashlib.blake2b(index.to_bytes(8, "little"), digest_size=8).digest(), "little")
+def bytes_of(batch: tuple[Inputs, Targets]) -> int:
+    """The bytes of a batch's arrays."""
+    inputs, targets = batch
+    arrays = inputs.values() if isinstance(inputs, dict) else inputs
+    return sum(array.nbytes for array in (*arrays, *arrays_in(targets).values()))
+
+
+@lru_cache(maxsize=4)
+def _mixed(n: int) -> NDArray[np.uint64]:
+    """A hash of each index below `n`, kept since a million of them take seconds."""
+    joined = b"".join(hashlib.blake2b(i.to_bytes(8, "little"), digest_size=8).digest() for i in range(n))
+    found = np.frombuffer(joined, dtype="<u8")
+    found.flags.writeable = False
+    return found
 
 
 def third(n: int, *, selects: bool) -> NDArray[np.int64]:
     """Indices of the validation third of `n` items, or of the other two thirds."""
     # by the hash of the index alone: an item stays in its split when items are added at the end
-    chosen = np.array([_mix(i) % 3 == 0 for i in range(n)], dtype=bool)
+    chosen = _mixed(n) % 3 == 0
     return np.flatnonzero(chosen if selects else ~chosen).astype(np.int64)

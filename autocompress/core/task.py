@@ -23,7 +23,7 @@ from autocompress.errors import DataError
 
 Score = Callable[[Any, Any], Any]
 Loss = Callable[[Any, Any], Any]
-Augment = Callable[[Any], Any]
+Augment = Callable[..., Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,8 @@ class Task:
             distribution; without them all items are read and the bounds are asymptotic. Those of `top1`, `top5` and
             `token_accuracy` are known.
         loss: `loss(outputs, targets)` on tensors of the same form, for training.
-        augment: a function on a batch of input tensors, for training.
+        augment: a function on a batch of input tensors, for training; one of two arguments gets inputs and targets
+            and returns both.
         left_out: indices of test items that must not confirm, as a run finds them: they occur elsewhere as well.
         targets: names of the columns that are targets, where items are mappings: one is an array, several are a dict by
             name. Without it the first of `labels`, `label`, `targets`, `target` and `y` that is there.

@@ -1,20 +1,29 @@
-"""A seeded bank of augmented views."""
+"""A seeded bank of augmented views, whose batches are read when they are needed."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
+from typing import Any
 
 import numpy as np
 import torch
 
 from autocompress.core.runtime import Example
-from autocompress.core.source import Split
-from autocompress.core.targets import Targets, arrays_in, like, mapped, rows_in
+from autocompress.core.source import Array, Split
+from autocompress.core.streams import Request, stream
+from autocompress.core.targets import mapped
 from autocompress.core.task import Augment
-from autocompress.core.user_code import definition_of, kind_of, raised_by_user, with_line
+from autocompress.core.user_code import raised_by_user
+from autocompress.data.augment_call import augmented
 from autocompress.data.example_inputs import in_dtype_of
 from autocompress.errors import DataError
 from autocompress.system.randomness import seeded
+
+# batches that are read one by one before it is worth starting to read ahead
+LEAST_IN_ORDER = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,82 +35,98 @@ class Batch:
     targets: torch.Tensor | tuple[torch.Tensor, ...] | dict[str, torch.Tensor]
 
 
+@dataclass(frozen=True)
+class _Place:
+    """A batch's place in the bank: its view and its number in it."""
+
+    view: int
+    number: int
+
+
 class AugmentationBank:
     """Augmented batches of a split: equal seed and step give the same batch, also in a resumed run.
 
-    An epoch shows one of `views` views of all items: a view fixes which items meet in a batch and how they are
-    augmented, so that a teacher's outputs can be cached. Later epochs show the views again, their batches in another
-    order. 0 views means a fresh one for every epoch. Items are held in memory as the model takes them.
+    An epoch shows one of `views` views of all items: a view fixes which items meet in a batch, how they are augmented
+    and, with `draws`, what the random transforms of the dataset itself draw, so that a teacher's outputs can be cached.
+    Later epochs show the views again, their batches in another order. 0 views means a fresh one for every epoch. Only
+    the batches at hand are in memory; steps that are asked for in order are read ahead.
     """
 
-    def __init__(self, split: Split, example: Example, *, batch: int, seed: int, views: int = 0) -> None:
-        inputs, self._targets = _gather(split, example)
-        self._inputs = {name: torch.from_numpy(array) for name, array in inputs.items()}
-        self._items = rows_in(self._targets)
-        self._seed, self._views, self._batch = seed, views, min(batch, self._items)
+    def __init__(
+        self, split: Split, example: Example, *, batch: int, seed: int, views: int = 0, draws: bool = False
+    ) -> None:
+        self._split, self._example, self._items = split, example, len(split)
+        self._seed, self._views, self._draws = seed, views, draws
+        self._batch = min(batch, self._items)
         self.per_epoch = max(1, self._items // self._batch)
+        self._order = lru_cache(maxsize=2)(self._drawn_order)
+        self._ahead: Iterator[Any] | None = None
+        self._next, self._in_order = 0, 0
+        self._shapes: dict[str, tuple[int, ...]] = {}
 
     def at(self, step: int, augment: Augment | None = None) -> Batch:
-        """The batch of one step, with tensors by input name; images are augmented.
+        """The batch of one step, with tensors by input name; augmented.
 
         Raises:
-            DataError: when `augment` raises or gives no batch of as many items.
+            DataError: when `augment` raises or gives no batch of as many items, or items cannot be read.
         """
-        epoch, place = divmod(step, self.per_epoch)
-        view = epoch % self._views if self._views else epoch
-        if view != epoch:
-            place = int(self._order(self.per_epoch, 7_368_787 + epoch)[place])
-        items = self._order(self._items, view)[place * self._batch : (place + 1) * self._batch]
-        inputs = {name: tensor[items] for name, tensor in self._inputs.items()}
-        key = view * self.per_epoch + place
+        place = self._place(step)
+        request = self._request(place)
+        inputs, targets = self._read(step, request)
+        arrays = Example(inputs).arrays
+        self._require_one_shape(arrays, request)
+        tensors = {name: _tensor(in_dtype_of(self._example, name, array)) for name, array in arrays.items()}
+        labels: Any = mapped(_tensor, targets)
+        key = place.view * self.per_epoch + place.number
         if augment is not None:
             # augmentation draws from the global generators, which are restored afterwards
             with seeded(self._seed * 1_000_003 + key):
-                inputs = {name: _augmented(augment, tensor) for name, tensor in inputs.items()}
-        return Batch(key, inputs, mapped(lambda array: torch.from_numpy(array)[items], self._targets))
+                tensors, labels = augmented(augment, tensors, labels, by_name=self._example.by_name)
+        return Batch(key, tensors, labels)
 
-    def _order(self, n: int, number: int) -> torch.Tensor:
+    def close(self) -> None:
+        """End reading ahead, and the workers that do it."""
+        self._ahead = None
+
+    def _read(self, step: int, request: Request) -> Any:
+        if step != self._next:
+            self._ahead, self._in_order = None, 0
+        elif self._ahead is None:
+            self._in_order += 1
+        if self._ahead is None and self._in_order >= LEAST_IN_ORDER:
+            self._ahead = stream(self._split.source, (self._request(self._place(later)) for later in count(step)))
+        self._next = step + 1
+        with raised_by_user(f"data ({self._split.name})", "reading it raised"):
+            return next(self._ahead or stream(self._split.source, [request]))
+
+    def _place(self, step: int) -> _Place:
+        epoch, number = divmod(step, self.per_epoch)
+        view = epoch % self._views if self._views else epoch
+        if view != epoch:
+            number = int(self._order(self.per_epoch, 7_368_787 + epoch)[number])
+        return _Place(view, number)
+
+    def _request(self, place: _Place) -> Request:
+        chosen = self._order(self._items, place.view)[place.number * self._batch : (place.number + 1) * self._batch]
+        items = tuple(self._split.indices[chosen.numpy()].tolist())
+        # view 0 of a source is the one that judges
+        return Request(items, 1 + self._seed * 1_000_003 + place.view if self._draws else 0)
+
+    def _drawn_order(self, n: int, number: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + number)
         return torch.randperm(n, generator=generator)
 
-
-def _augmented(augment: Augment, images: torch.Tensor) -> torch.Tensor:
-    if images.ndim != 4:
-        return images
-    with raised_by_user("augment", function=augment):
-        found = augment(images)
-    if not isinstance(found, torch.Tensor) or found.shape[:1] != images.shape[:1]:
-        message = f"returned {kind_of(found)} for a tensor of shape {tuple(images.shape)}"
-        hint = "Return a tensor of as many items, in the shape and type that the model takes."
-        raise DataError(with_line(message, definition_of(augment)), where="augment", hint=hint)
-    return found
+    def _require_one_shape(self, arrays: dict[str, Array], request: Request) -> None:
+        for name, array in arrays.items():
+            known = self._shapes.setdefault(name, array.shape[1:])
+            if array.shape[1:] != known:
+                raise DataError(
+                    f"items have shape {known}, and item {request.items[0]} has {array.shape[1:]}.",
+                    where=f"data: {name}",
+                    hint="Pad them to one shape.",
+                )
 
 
-def _gather(split: Split, example: Example) -> tuple[dict[str, np.ndarray], Targets]:
-    arrays: dict[str, np.ndarray] = {}
-    labels: dict[str, np.ndarray] = {}
-    # the form of the targets, whose arrays are filled below
-    form: Targets = np.empty(0)
-    start = 0
-    for inputs, targets in split.batches(512):
-        for name, column in Example(inputs).arrays.items():
-            arrays[name] = _put(arrays.get(name), in_dtype_of(example, name, column), start, len(split), name)
-        for name, column in arrays_in(targets).items():
-            labels[name] = _put(labels.get(name), column, start, len(split), name)
-        form = targets
-        start += rows_in(targets)
-    return arrays, like(form, labels)
-
-
-def _put(array: np.ndarray | None, rows: np.ndarray, start: int, length: int, name: str) -> np.ndarray:
-    # filled batch by batch: joined at the end, the items would be held twice
-    if array is None:
-        array = np.empty((length, *rows.shape[1:]), rows.dtype)
-    if rows.shape[1:] != array.shape[1:]:
-        raise DataError(
-            f"items have shape {array.shape[1:]}, and from item {start} on {rows.shape[1:]}.",
-            where=f"data: {name}",
-            hint="Pad them to one shape.",
-        )
-    array[start : start + len(rows)] = rows
-    return array
+def _tensor(array: Array) -> torch.Tensor:
+    # a copy: augmentation may work in place, and a source of the user's may give its own arrays
+    return torch.from_numpy(np.array(array))

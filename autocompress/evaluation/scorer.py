@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,10 @@ from autocompress.core.profile import Profile
 from autocompress.core.runtime import feeds
 from autocompress.core.score_bounds import RATE, Bounds, require_inside
 from autocompress.core.source import Array, Split
-from autocompress.core.targets import rows_in
+from autocompress.core.targets import Targets, rows_in
 from autocompress.core.task import Task
 from autocompress.errors import RuntimeFailureError
+from autocompress.evaluation.item_checks import labels_end_the_run, require_counted
 from autocompress.statistics.bootstrap import replicates
 from autocompress.system.locks import working
 
@@ -103,9 +103,10 @@ class Scorer:
         session = self.device.load(artifact, self.profile)
         found: dict[str, list[Any]] = {}
         names = [spec.name for spec in artifact.outputs]
-        # items of one length at a time, so that none is padded
-        parts = list(by_shape(split))
-        for feed, targets in chain.from_iterable(feeds(part, artifact, batch) for part in parts):
+        taken: list[int] = []
+        for items, feed, targets in _batches(split, artifact, batch):
+            taken += items
+            require_counted(self.task, targets, f"data ({split.name})", items)
             fed = len(next(iter(feed.values())))
             with working():
                 outputs = [_without_filling(output, fed, rows_in(targets)) for output in session.run(feed)]
@@ -116,9 +117,10 @@ class Scorer:
                     hint="Check the model.",
                 )
             given = as_given(dict(zip(names, outputs, strict=True)), lambda output: output.dtype.kind == "f")
-            for name, rows in self.task.columns(given, targets).items():
+            with labels_end_the_run():
+                columns = self.task.columns(given, targets)
+            for name, rows in columns.items():
                 found.setdefault(name, []).append(rows)
-        taken = np.concatenate([part.indices for part in parts] or [split.indices])
         order = np.argsort(taken, kind="stable")[np.argsort(np.argsort(split.indices, kind="stable"), kind="stable")]
         scored = {name: np.concatenate(rows)[order] for name, rows in found.items()} or {"score": np.zeros(0)}
         if self.task.bounds is not None:
@@ -134,3 +136,13 @@ def _without_filling(output: Array, fed: int, items: int) -> Array:
     if fed == items or fed not in output.shape:
         return output
     return np.take(output, np.arange(items), axis=output.shape.index(fed))
+
+
+def _batches(split: Split, artifact: Artifact, size: int) -> Iterator[tuple[list[int], dict[str, Array], Targets]]:
+    """Batches of a split with the numbers of their items; items of one length at a time, so that none is padded."""
+    for part in by_shape(split):
+        read = 0
+        for feed, targets in feeds(part, artifact, size):
+            items = part.indices[read : read + rows_in(targets)].tolist()
+            read += len(items)
+            yield items, feed, targets

@@ -21,6 +21,7 @@ from autocompress.core.tools import Tools
 from autocompress.core.trial import Outcome, Trial
 from autocompress.data.data_spec import DEFAULT_DATA_DIR, load_data, runs_code
 from autocompress.data.example_inputs import as_task, made_up
+from autocompress.data.kept_items import with_kept_items
 from autocompress.data.model_columns import for_inputs
 from autocompress.data.repeated_items import examine
 from autocompress.errors import (
@@ -208,6 +209,7 @@ def checked_data(run: StoredRun, data: Any, data_dir: Path | None) -> tuple[Task
     Items that did not confirm in the run do not confirm now. See `data_again`.
     """
     task, without = data_again(run, data, data_dir)
+    task = with_kept_items(task)
     if task is None:
         return None, run.record.data_check or DataCheck(), without
     check = run.record.data_check or examine(task)

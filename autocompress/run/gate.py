@@ -22,6 +22,7 @@ from autocompress.core.verdict import Finding, Standing, Verdict
 from autocompress.data.example_inputs import example_for, feed_of
 from autocompress.data.input_shapes import timed_examples
 from autocompress.data.item_lengths import require_free
+from autocompress.data.kept_items import with_kept_items
 from autocompress.data.model_columns import for_inputs
 from autocompress.data.repeated_items import require_stable
 from autocompress.devices import device_of
@@ -216,6 +217,7 @@ def check(
     for file in (artifact, baseline):
         if file is not None:
             require_free(task, file)
+    task = with_kept_items(task)
     gauge = Gauge.of(profile, tools, task, artifact, baseline)
     machine = tools.device.machine()
     measurement = gauge.measure(artifact)

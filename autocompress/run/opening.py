@@ -15,13 +15,14 @@ from autocompress.core.targets import mapped
 from autocompress.core.task import Task
 from autocompress.core.training_recipe import OPTIMIZERS
 from autocompress.core.user_code import definition_of, kind_of, raised_by_user, with_line
+from autocompress.data.augment_call import takes_targets
 from autocompress.data.augmentation_bank import AugmentationBank, Batch
-from autocompress.data.checked_items import CheckedItems
 from autocompress.data.copies import with_own_weights, with_shared_weights
 from autocompress.data.module import call
 from autocompress.data.task_loss import task_loss
 from autocompress.errors import DataError, ModelError, UsageError, said_by, sentence_of
 from autocompress.evaluation.builder import Builder
+from autocompress.evaluation.item_checks import ItemChecks
 from autocompress.evaluation.scorer import Scorer
 from autocompress.system.randomness import seeded
 from autocompress.system.scratch import scratch
@@ -53,13 +54,11 @@ def try_functions(task: Task, builder: Builder, scorer: Scorer) -> tuple[str, ..
             if split is not None:
                 scorer.try_out(builder.baseline, split, ITEMS)
         if task.train is not None:
-            checked = CheckedItems(task, "train", task.train, shape[1] if len(shape) == 2 else None)
-            few = whole("train", checked).ends(ITEMS)
+            few = whole("train", task.train).ends(ITEMS)
+            check = ItemChecks(task, "train", shape[1] if len(shape) == 2 else None)
+            check(few.indices.tolist(), *next(few.batches(len(few))))
             if builder.has_module:
                 said = _try_training(task, few, builder.module, builder.example)
-            else:
-                # calibration reads them too
-                list(few.batches(ITEMS))
     return said
 
 
@@ -87,7 +86,9 @@ def try_recipe(task: Task | None, builder: Builder) -> None:
 
 
 def _try_training(task: Task, few: Split, module: nn.Module, example: Example) -> tuple[str, ...]:
-    bank = AugmentationBank(few, example, batch=ITEMS, seed=0)
+    bank = AugmentationBank(few, example, batch=ITEMS, seed=0, draws=True)
+    # targets that were changed must still fit a loss of ours
+    moved = task.augment is not None and takes_targets(task.augment)
     found, warned = [], dict[str, None]()
     for step in range(2):
         batch = bank.at(step, task.augment)
@@ -101,9 +102,11 @@ def _try_training(task: Task, few: Split, module: nn.Module, example: Example) -
             # a loss of shapes that do not belong together may be no more than a warning
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
-                found.append(_fault(task, outputs, batch))
+                found.append(_fault(task, outputs, batch, example))
             messages = (one.message for one in caught if one.category is UserWarning)
             warned.update((f"The loss warns: {said_by(message)}", None) for message in messages if message)
+        elif moved:
+            found.append(_fault(task, outputs, batch, example))
         elif isinstance(task.score, str):
             _try_usual_loss(task, outputs, batch, example)
     # a batch of two may have nothing to learn from, such as labels that are all padding
@@ -133,7 +136,7 @@ def _try_usual_loss(task: Task, outputs: dict[str, torch.Tensor], batch: Batch, 
         ) from error
 
 
-def _fault(task: Task, outputs: dict[str, torch.Tensor], batch: Batch) -> str:
+def _fault(task: Task, outputs: dict[str, torch.Tensor], batch: Batch, example: Example) -> str:
     """What is wrong with the loss of a batch, empty where nothing is."""
     place = training_place()
     starts = {name: tensor.detach().to(place) for name, tensor in outputs.items()}
@@ -141,8 +144,9 @@ def _fault(task: Task, outputs: dict[str, torch.Tensor], batch: Batch) -> str:
     with torch.enable_grad():
         # copies: a loss may change the outputs in place, which torch allows for no leaf
         given = {name: tensor.clone() for name, tensor in starts.items()}
-        loss = task_loss(task, given, mapped(lambda tensor: tensor.to(place), batch.targets), {})
-        assert loss is not None
+        loss = task_loss(task, given, mapped(lambda tensor: tensor.to(place), batch.targets), example.kinds)
+        if loss is None:
+            return ""
         gradients: tuple[torch.Tensor | None, ...] = ()
         if loss.requires_grad and leaves:
             with raised_by_user("loss", "its gradient raised", task.loss):

@@ -24,28 +24,26 @@ from autocompress.core.model import Fitted
 from autocompress.core.output_kinds import Declared
 from autocompress.core.profile import Profile, load_profile
 from autocompress.core.record import SCHEMA, Record, RunInputs
-from autocompress.core.runtime import Example, feeds, main_shape
-from autocompress.core.source import whole
-from autocompress.core.targets import Targets, rows_in
+from autocompress.core.runtime import Example
 from autocompress.core.task import Task
 from autocompress.core.tools import Tools
 from autocompress.core.training_recipe import TrainingRecipe
-from autocompress.data.checked_items import CheckedItems
 from autocompress.data.data_spec import load_data
 from autocompress.data.example_inputs import as_task, specs_in
 from autocompress.data.input_shapes import timed_examples
 from autocompress.data.item_lengths import require_free, told, varying_axes
+from autocompress.data.kept_items import with_kept_items
 from autocompress.data.output_recognition import with_kinds
 from autocompress.data.recipe_spec import load_recipe
-from autocompress.data.repeated_items import TRAIN_SECONDS, find_repeats, hashed, require_stable
 from autocompress.devices import device_of
-from autocompress.errors import DataError, RecordError, UsageError
+from autocompress.errors import RecordError, UsageError
 from autocompress.evaluation.builder import Builder
 from autocompress.evaluation.measurer import Measurer
 from autocompress.evaluation.run import Run
 from autocompress.evaluation.scorer import Scorer
 from autocompress.models import as_model
 from autocompress.planner.tree import require_reachable
+from autocompress.run.data_checking import check_data, seconds_for_training_items
 from autocompress.run.looks import looks_elsewhere
 from autocompress.run.opening import try_functions, try_recipe
 from autocompress.run.record_store import open_record
@@ -58,10 +56,6 @@ from autocompress.system.workspace import DEFAULT_FOLDER, Workspace
 
 if TYPE_CHECKING:
     import torch
-
-CHECKING_BATCH = 256
-# share of the time left that looking for repeated items among the training items may take
-SHARE_FOR_TRAINING_ITEMS = 0.1
 
 
 def declared(
@@ -132,7 +126,8 @@ def open_run(
         profile = profile.with_inputs(specs_in(inputs))
         inputs = profile.inputs
     fitted = given.fitted(task, inputs, profile.inputs, outputs)
-    task = fitted.task
+    # what is read while the data are checked is not read again when it judges
+    task = with_kept_items(fitted.task)
     sets = tuple(one_set for one_set in profile.input_sets.values() if one_set)
     example = _with_axes(fitted, replace(axes, varying=varying_axes(task, sets)))
     tools = tools_of(profile)
@@ -152,7 +147,7 @@ def open_run(
         identity = identity_of(profile, task, builder.baseline, tools, example, own_training)
         said = () if task is None else try_functions(task, builder, Scorer(tools.device, profile, task))
         try_recipe(task, builder)
-        check = check_data(task, builder.baseline, _seconds_for_training_items(deadline))
+        check = check_data(task, builder.baseline, seconds_for_training_items(deadline))
         names = {"data": data, **(named or {})} if isinstance(data, str) else dict(named or {})
         workspace.make()
         with folder_lock(workspace.root):
@@ -190,53 +185,6 @@ def _with_axes(fitted: Fitted, axes: DynamicAxes) -> Example:
             hint="Leave dynamic= (--dynamic) out, or export the file anew.",
         )
     return replace(fitted.example, dynamic=axes)
-
-
-def check_data(task: Task | None, baseline: Artifact, seconds: float = TRAIN_SECONDS) -> DataCheck:
-    """Read all test and validation items, to find errors and repeated items before any work.
-
-    Nothing is scored. Training items are read for about `seconds`, only to find repeated ones.
-
-    Raises:
-        DataError: when shapes, dtypes or values do not fit the model, a label is none of its classes, an item has no
-            token that counts, or test or validation items are others each time they are read.
-    """
-    if task is None:
-        return DataCheck()
-    outputs = main_shape(baseline)
-    classes = outputs[1] if len(outputs) == 2 else None
-    sources = hashed(task)
-    for field, source in sources.items():
-        require_stable(source, f"{task.name}: {field}")
-        read = 0
-        checked = CheckedItems(task, field, source, classes)
-        for _, targets in feeds(whole(field, checked), baseline, CHECKING_BATCH):
-            _require_counted(task, targets, f"{task.name}: {field}", read)
-            read += rows_in(targets)
-            if task.chooses_classes and classes is not None:
-                # placeholder outputs will do, since only the labels are checked
-                task.scores(np.zeros((rows_in(targets), classes), dtype=np.float32), targets)
-    if task.train is not None:
-        task = replace(task, train=CheckedItems(task, "train", task.train, classes))
-    return find_repeats(task, sources, seconds)
-
-
-def _require_counted(task: Task, targets: Targets, where: str, first: int) -> None:
-    """Raise DataError when an item has no token that counts: its score would say nothing."""
-    if task.score != "token_accuracy" or not isinstance(targets, np.ndarray) or targets.ndim < 2:
-        return
-    empty = np.flatnonzero((targets < 0).reshape(len(targets), -1).all(1))
-    if len(empty):
-        raise DataError(
-            f"item {first + int(empty[0])} has no label that counts: all are below 0.",
-            where=where,
-            hint="Leave such items out; with score 0 before and after they would make every loss look smaller.",
-        )
-
-
-def _seconds_for_training_items(deadline: Deadline) -> float:
-    left = deadline.left
-    return TRAIN_SECONDS if left is None else min(TRAIN_SECONDS, SHARE_FOR_TRAINING_ITEMS * left)
 
 
 def record_in(

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from autocompress.core.code_hash import code_hash
 from autocompress.core.facts import Facts
 from autocompress.core.plan import ADAPTED, CUTS, MICRO_BATCHES, Effort, Setting, Stage
 from autocompress.core.probes import Probes
@@ -139,8 +140,7 @@ def _recipe(settings: Mapping[str, Setting], given: TrainingRecipe | None) -> Tr
 
 def _answers(task: Task, schedule: Schedule) -> str:
     """The file name of the teacher's cached outputs for one bank of augmented views."""
-    augment = getattr(task.augment, "__qualname__", str(task.augment))
-    bank = (whole("train", task.train).hash, augment, schedule.batch, schedule.seed, schedule.views)
+    bank = (whole("train", task.train).hash, code_hash(task.augment), schedule.batch, schedule.seed, schedule.views)
     return f"teacher-{hashlib.sha256(str(bank).encode()).hexdigest()[:16]}.pt"
 
 

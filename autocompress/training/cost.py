@@ -12,7 +12,8 @@ from torch import nn
 from autocompress.core.plan import Step
 from autocompress.core.probes import Bracket, TrainingProbe
 from autocompress.core.runtime import Example
-from autocompress.core.source import ArraySource, whole
+from autocompress.core.source import whole
+from autocompress.core.streams import PartSource
 from autocompress.core.task import Task
 from autocompress.core.training_recipe import TrainingRecipe
 from autocompress.system.locks import measuring
@@ -73,10 +74,10 @@ def measure_training(
     rate = recipe.learning_rate or rate
     bank = VIEWS * max(1, items // batch)
     timed = min(batch, most_items or batch)
-    # only the items that the timed steps use are read, and there is no scoring on validation data, which would take as
-    # long in a few steps as in many
+    # only the items that the timed steps use are read, as the training reads them; there is no scoring on validation
+    # data, which would take as long in a few steps as in many
     shown = whole("train", task.train).first(timed * TIMED_STEPS)
-    alone = replace(task, test=None, val=None, train=ArraySource(*next(shown.batches(len(shown)))))
+    alone = replace(task, test=None, val=None, train=PartSource(task.train, shown.indices))
     seconds = {}
     with scratch("training") as folder, measuring():
         # the warm-up steps set up memory and kernels for all later ones; the last steps find the teacher's outputs for

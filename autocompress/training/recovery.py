@@ -100,9 +100,8 @@ def recover(
     """
     if task.train is None:
         raise TechniqueError("needs training data, and there are none.", where="recovery")
-    bank = AugmentationBank(
-        whole("train", task.train), example, batch=schedule.batch, seed=schedule.seed, views=schedule.views
-    )
+    part, views = whole("train", task.train), schedule.views
+    bank = AugmentationBank(part, example, batch=schedule.batch, seed=schedule.seed, views=views, draws=True)
     kinds = kinds_of(example, teacher, task)
     place = training_place()
     if place.type != "cpu":
@@ -120,6 +119,7 @@ def recover(
             else:
                 student = _train_by_recipe(student, lesson, schedule, watch)
     finally:
+        bank.close()
         if features is not None:
             features.remove()
     # gradients take as much memory as the weights and are not needed any more
@@ -246,7 +246,7 @@ def score_module(module: nn.Module, split: Split, task: Task, example: Example, 
     """The score of a module on a split; used to watch training, not to decide what is deployed."""
     scores = []
     with inference_mode_of(module), autocast(place):
-        for inputs, targets in split.batches(JUDGING_BATCH):
+        for inputs, targets in split.batches(split.rows_within(JUDGING_BATCH)):
             arrays = replace(example, inputs=inputs).arrays
             tensors = {name: as_trained(_tensor(example, name, array), place) for name, array in arrays.items()}
             outputs = in_float32(call_by(module, tensors, example))

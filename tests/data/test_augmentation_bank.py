@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader, Dataset
 
+from autocompress.core.data_sources import as_source
 from autocompress.core.runtime import Example
 from autocompress.core.source import Array, ArraySource, Inputs, whole
 from autocompress.data.augmentation import crop_flip
@@ -76,7 +80,58 @@ def test_items_of_another_shape_are_named() -> None:
             return 513
 
         def read(self, indices: Sequence[int]) -> tuple[Inputs, Array]:
-            return (np.zeros((len(indices), 1 if len(indices) == 1 else 8), np.float32),), np.zeros(len(indices))
+            return (np.zeros((len(indices), 1 if 512 in indices else 8), np.float32),), np.zeros(len(indices))
 
-    with pytest.raises(DataError, match=r"data: input: items have shape \(8,\), and from item 512 on \(1,\)"):
-        AugmentationBank(whole("train", Ragged()), EXAMPLE, batch=10, seed=0)
+    held = AugmentationBank(whole("train", Ragged()), EXAMPLE, batch=10, seed=0)
+    with pytest.raises(DataError, match=r"data: input: items have shape \(8,\), and item \d+ has \(1,\)"):
+        [held.at(step) for step in range(held.per_epoch)]
+
+
+class Noisy(Dataset[Any]):
+    """Items with a random transform of their own."""
+
+    def __init__(self, items: int = 12, size: int = 3) -> None:
+        self.items, self.size = items, size
+
+    def __len__(self) -> int:
+        return self.items
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        return np.full(self.size, index + np.random.rand() / 2, np.float32), index
+
+
+def drawn(steps: Sequence[int], *, draws: bool, workers: int = 0, seed: int = 0) -> list[list[float]]:
+    """What the items of each step are, by item."""
+    source: Any = as_source(DataLoader(Noisy(), num_workers=workers), trains=True)
+    example = Example((np.zeros((1, 3), np.float32),))
+    held = AugmentationBank(whole("train", source), example, batch=12, seed=seed, views=3, draws=draws)
+    return [held.at(step).inputs["input"][:, 0].sort().values.tolist() for step in steps]
+
+
+def test_a_datasets_own_transforms_draw_anew_in_each_view_and_the_same_in_each_process() -> None:
+    views = drawn(range(6), draws=True)
+    assert len({tuple(view) for view in views}) == 3
+    # the fourth epoch shows the first view again, which the teacher has answered
+    assert views[3:] == views[:3]
+    assert drawn([4, 2], draws=True) == [views[4], views[2]]
+    assert drawn(range(6), draws=True, workers=2) == views
+    assert drawn([0], draws=True, seed=1) != views[:1]
+    # as for judging
+    assert len({tuple(view) for view in drawn(range(3), draws=False)}) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_a_training_set_is_never_in_memory_as_a_whole() -> None:
+    def resident_mb() -> float:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * 4096 / 1e6
+
+    images: Any = as_source(Noisy(100, 250_000), trains=True)
+    example = Example((np.zeros((1, 250_000), np.float32),))
+    held = AugmentationBank(whole("train", images), example, batch=5, seed=0)
+    held.at(0)
+    start, most = resident_mb(), 0.0
+    for step in range(held.per_epoch):
+        held.at(step)
+        most = max(most, resident_mb() - start)
+    # all of them are 100 MB, a batch is 5
+    assert most < 50

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from autocompress.core.data_check import DataCheck
-from autocompress.core.source import Array, Inputs
+from autocompress.core.source import Array, Inputs, whole
 from autocompress.core.task import Task
 from autocompress.data import repeated_items
 from autocompress.data.repeated_items import examine, require_stable
@@ -161,7 +161,8 @@ def test_large_training_data_are_read_for_a_while_and_the_sentence_says_how_many
     train = Counted(inputs(2000, 3000), labels(3000))
     check = examine(with_val(train=train), seconds=0.0)
     assert check.train_read == repeated_items.BATCH
-    assert train.read_so_far == repeated_items.BATCH + 2 * repeated_items.READ_TWICE
+    # one more tells how large an item is
+    assert train.read_so_far == repeated_items.BATCH + 2 * repeated_items.READ_TWICE + 1
     assert check.sentences == [
         "Repeated items were looked for among 256 of 3,000 training items, as many as could be read in the time for it."
     ]
@@ -170,7 +171,7 @@ def test_large_training_data_are_read_for_a_while_and_the_sentence_says_how_many
 def test_test_and_validation_items_are_read_once_beside_the_few_that_are_read_twice() -> None:
     test, val = Counted(*TEST), Counted(inputs(1000, 10), labels(10))
     examine(Task(test=test, val=val))
-    assert (test.read_so_far, val.read_so_far) == (ITEMS + 2 * repeated_items.READ_TWICE, 3 * 10)
+    assert (test.read_so_far, val.read_so_far) == (ITEMS + 2 * repeated_items.READ_TWICE + 1, 3 * 10 + 1)
 
 
 @pytest.mark.parametrize("field", ["test", "val"])
@@ -203,9 +204,46 @@ def test_values_that_are_no_numbers_are_equal_to_themselves() -> None:
 
 def test_a_check_is_remembered_whole_and_shown_in_part() -> None:
     check = examine(with_val(train=TEST))
-    whole = DataCheck.from_json(json.loads(json.dumps(check.to_json())))
-    assert whole == check
+    again = DataCheck.from_json(json.loads(json.dumps(check.to_json())))
+    assert again == check
     assert len(check.left_out) == ITEMS
     shown = check.to_json(20)
     assert shown["left_out"] == shown["overlaps"][0]["count"] == ITEMS
     assert len(shown["overlaps"][0]["pairs"]) == 20
+
+
+def test_of_a_large_holdout_a_sample_is_the_identity_and_the_rest_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(repeated_items, "IDENTIFYING", 20)
+    monkeypatch.setattr(repeated_items, "BATCH", 10)
+    values, val = inputs(0, 300), (inputs(1000, 10), labels(10))
+
+    def check(changed: Sequence[int] = (), items: int = 300, seconds: float = 0.0) -> DataCheck:
+        other = values.copy()
+        other[list(changed)] += 0.5
+        return examine(Task(test=Counted(other[:items], labels(items)), val=val), seconds=seconds)
+
+    base = check()
+    assert (base.holdout, base.holdout_read, base.validation_read) == (300, 20, 10)
+    assert base.sentences == [
+        "20 of 300 holdout items were read when the run began: repeated ones among the others are not known, and their "
+        "shapes and values are checked when they are read to be judged."
+    ]
+    # however much time there was
+    longer = check(seconds=100.0)
+    assert (longer.holdout_hash, longer.holdout_read, longer.sentences) == (base.holdout_hash, 300, [])
+    chosen = whole("test", Counted(values, labels(300))).first(20).indices.tolist()
+    others = [check([chosen[3]]), check(items=299)]
+    assert len({base.holdout_hash, *(other.holdout_hash for other in others)}) == 3
+    # what changes outside of the sample alone is taken for the same holdout: its looks are counted on
+    assert check([index for index in range(300) if index not in chosen]).holdout_hash == base.holdout_hash
+
+
+def test_repeated_items_among_those_that_were_read_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeated_items, "IDENTIFYING", 20)
+    test = Counted(inputs(0, 300), labels(300))
+    read = whole("test", test).first(20).indices.tolist()
+    check = examine(Task(test=test, val=(inputs(read[4], 1), labels(1))), seconds=0.0)
+    assert check.left_out == (read[4],)
+    assert DataCheck.from_json(json.loads(json.dumps(check.to_json()))) == check

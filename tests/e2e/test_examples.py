@@ -19,6 +19,7 @@ METRICS = {
     "language_model": "max_score_drop",
     "onnx_file": "max_accuracy_drop_pp",
     "two_heads": "max_accuracy_drop_pp",
+    "unet_masks": "max_accuracy_drop_pp",
 }
 
 

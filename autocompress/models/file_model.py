@@ -127,7 +127,7 @@ def _is_alone(path: Path) -> bool:
 
 
 def _example(described: Artifact, task: Task | None, inputs: Any, specs: Sequence[TensorSpec]) -> dict[str, Array]:
-    """Inputs of one call by the file's names: as given, else from the data, else from the specs, else made up."""
+    """Inputs of one call by the file's names: as given, else of the data, the specs, or made up."""
     asked: Sequence[TensorSpec] = ()
     data = None
     part = task.calibration or task.holdout if task else None

@@ -56,7 +56,7 @@ def read_source(path: Path) -> onnx.ModelProto:
 
 
 def with_outputs(model: onnx.ModelProto, chosen: Sequence[str], path: Path) -> onnx.ModelProto:
-    """The model with the chosen outputs alone, in this order, and what computes them; all where none is chosen.
+    """The model with the chosen outputs alone, in this order; all where none is chosen.
 
     A name stands for all outputs below it, as `state` for `state.h`.
 

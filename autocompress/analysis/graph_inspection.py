@@ -50,7 +50,7 @@ class _Graph:
 
 
 def inspect_graph(model: onnx.ModelProto, feed: Mapping[str, Array], batch: int) -> Facts:
-    """Facts about a graph: layers with shapes, parameters and MACs per item, shares of work, family, weights.
+    """Facts about a graph: layers with shapes, parameters and MACs, shares of work, family, weights.
 
     `feed` are inputs of `batch` items. Layers are the nodes that compute with stored floating tensors, products of
     activations are counted beside them; what lies inside branches and loop bodies counts as parameters alone.

@@ -126,7 +126,7 @@ class Builder(Artifacts):
 
     @property
     def start(self) -> Artifact:
-        """The artifact that techniques on artifacts begin with: the baseline, or what computes the same; see `Model`.
+        """The artifact that techniques begin with: the baseline, or what computes the same; see `Model`.
 
         Raises:
             ModelError: when it cannot be exported.

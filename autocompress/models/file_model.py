@@ -24,7 +24,7 @@ from autocompress.errors import ArtifactError, ModelError, RuntimeFailureError
 from autocompress.runtimes.onnx_file import compact, describe, mark_float, save_model
 from autocompress.runtimes.onnx_layers import names_in, places_of
 from autocompress.runtimes.onnx_normalization import Form, forms, main_type
-from autocompress.runtimes.onnx_source import read_source, with_outputs
+from autocompress.runtimes.onnx_source import holds_its_weights, read_source, with_outputs
 from autocompress.runtimes.onnxruntime import PARITY_TOLERANCE, OnnxRuntime
 from autocompress.system.scratch import scratch
 
@@ -54,7 +54,7 @@ class FileModel(Model):
             ArtifactError, ModelError: see `read_source`.
         """
         source = read_source(path)
-        return FileModel(path, source, Form(source), whole=_is_alone(path))
+        return FileModel(path, source, Form(source), whole=holds_its_weights(path))
 
     @property
     def module(self) -> None:
@@ -120,14 +120,8 @@ class FileModel(Model):
         return replace(inspect_graph(self.form.model, feed, batch), preparation=self.preparation)
 
 
-def _is_alone(path: Path) -> bool:
-    """True when a file holds its weights itself."""
-    model = onnx.load(path, format="protobuf", load_external_data=False)
-    return all(tensor.data_location != onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
-
-
 def _example(described: Artifact, task: Task | None, inputs: Any, specs: Sequence[TensorSpec]) -> dict[str, Array]:
-    """Inputs of one call by the file's names: as given, else from the data, else from the specs, else made up."""
+    """Inputs of one call by the file's names: as given, else of the data, the specs, or made up."""
     asked: Sequence[TensorSpec] = ()
     data = None
     part = task.calibration or task.holdout if task else None

@@ -24,7 +24,7 @@ from autocompress.data.preparation import prepared
 
 @dataclass(frozen=True, eq=False)
 class ModuleModel(Model):
-    """A module as it is compressed; `preparation` has a sentence for each thing in which it is not the given one."""
+    """A module as it is compressed; `preparation` says in what it is not the given one."""
 
     compressed: nn.Module
     preparation: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ PARTS = ("weight", "bias", "kernel", "gamma", "beta", "running_mean", "running_v
 
 @dataclass(frozen=True)
 class GraphLayer:
-    """A node with the stored floating tensors that it computes with, those behind casts and transposes too.
+    """A node with the stored floating tensors that it computes with, behind casts and transposes too.
 
     `name` is the module's name where the exporter left it: in that of a weight, in the node's metadata or its name.
     """
@@ -47,7 +47,7 @@ def layers_of(graph: onnx.GraphProto) -> list[GraphLayer]:
 
 
 def names_in(graph: onnx.GraphProto) -> list[str]:
-    """All names that patterns of layers may fit: layers, modules around them, nodes, and stored floating tensors."""
+    """All names that patterns may fit: layers, modules around them, nodes, stored floating tensors."""
     layers = layers_of(graph)
     modules = [*(layer.name for layer in layers), *(scope_of(node) or _path(node.name) for node in graph.node)]
     around = (part for name in modules for part in parts_of(name))

@@ -1,4 +1,4 @@
-"""The form of a user's ONNX graph that techniques work on: constants stored and folded, weights in float32."""
+"""The form of a user's ONNX graph that techniques work on: constants folded, weights in float32."""
 
 from __future__ import annotations
 
@@ -32,10 +32,9 @@ class Form:
 
 
 def forms(model: onnx.ModelProto) -> Iterator[Form]:
-    """Forms of a graph for techniques to begin with, the best first; whether one computes the same is for the caller
-    to try.
+    """Forms of a graph for techniques to begin with, the best first, the graph as it is last.
 
-    The last one is the graph as it is.
+    Whether one computes the same is for the caller to try.
     """
     sentences: list[str] = []
     base = _stored(model) or model
@@ -81,7 +80,7 @@ def _folded(model: onnx.ModelProto, sentences: tuple[str, ...]) -> Iterator[Form
 
 
 def _stored(model: onnx.ModelProto) -> onnx.ModelProto | None:
-    """The graph with its functions inlined and its constants stored, none of them an input; None where that fails."""
+    """The graph with functions inlined and constants stored, none an input; None where that fails."""
     # imported here: see `_folded`
     import onnx_ir
     from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass

@@ -16,6 +16,8 @@ from autocompress.errors import ArtifactError, ModelError
 from autocompress.runtimes.onnx_file import subgraphs_of
 
 STANDARD = ("", "ai.onnx")
+# protobuf writes no larger message
+MOST_BYTES = 2**31 - 1
 # operators that compute with, or make, integers in place of floats; in onnxruntime's domain by the first part of a name
 QUANTIZED = (
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
@@ -55,8 +57,14 @@ def read_source(path: Path) -> onnx.ModelProto:
     return model
 
 
+def holds_its_weights(path: Path) -> bool:
+    """True when a file keeps no weights in other files."""
+    model = onnx.load(path, format="protobuf", load_external_data=False)
+    return not any(uses_external_data(tensor) for tensor in _tensors(model))
+
+
 def with_outputs(model: onnx.ModelProto, chosen: Sequence[str], path: Path) -> onnx.ModelProto:
-    """The model with the chosen outputs alone, in this order, and what computes them; all where none is chosen.
+    """The model with the chosen outputs alone, in this order; all where none is chosen.
 
     A name stands for all outputs below it, as `state` for `state.h`.
 
@@ -88,6 +96,7 @@ def with_outputs(model: onnx.ModelProto, chosen: Sequence[str], path: Path) -> o
 def _load_weights(model: onnx.ModelProto, path: Path) -> None:
     """Load weights from files in the model's folder, and from nowhere else."""
     folder = path.resolve().parent
+    files = set()
     for tensor in _tensors(model):
         if not uses_external_data(tensor):
             continue
@@ -105,6 +114,14 @@ def _load_weights(model: onnx.ModelProto, path: Path) -> None:
                 where=str(path),
                 hint="Put that file beside it: the two belong together.",
             )
+        files.add(file)
+    size = path.stat().st_size + sum(file.stat().st_size for file in files)
+    if size > MOST_BYTES:
+        raise ModelError(
+            f"has {size / 1e9:.1f} GB with its weights, more than the 2 GB of one ONNX file.",
+            where=str(path),
+            hint="Give the PyTorch module.",
+        )
     load_external_data_for_model(model, str(folder))
 
 

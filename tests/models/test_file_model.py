@@ -145,6 +145,14 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
         FileModel.read(path)
 
 
+def test_weights_beyond_two_gigabytes_are_not_read(tmp_path: Path) -> None:
+    path = beside(mlp(), tmp_path / "net.onnx", "weights.bin")
+    with (tmp_path / "weights.bin").open("r+b") as file:
+        file.truncate(3_000_000_000)
+    with pytest.raises(AutocompressError, match=r"has 3.0 GB with its weights"):
+        FileModel.read(path)
+
+
 def newer_than_known() -> onnx.ModelProto:
     return mlp(ir_version=99)
 

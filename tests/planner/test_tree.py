@@ -294,9 +294,9 @@ def test_without_data_static_int8_is_refused_for_that_reason() -> None:
 
 
 def test_a_file_is_neither_cut_nor_trained() -> None:
-    search_space = space_of(situation(facts=replace(facts_of("cnn"), is_file=True)), [Training(), *with_structure()])
+    search_space = space_of(situation(facts=replace(facts_of("cnn"), is_file=True)), with_structure())
     assert set(names(search_space)) == {"int8_dynamic", "int8_static"}
-    for name in ("retrained", "block_dropping", "channel_pruning", "distillation"):
+    for name in ("block_dropping", "channel_pruning", "distillation"):
         assert search_space.refusals[name].rule == "file"
         assert "needs the PyTorch module" in search_space.refusals[name].sentence
 

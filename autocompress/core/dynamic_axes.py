@@ -1,4 +1,4 @@
-"""Axes beside the batch that are to stay free in the exported file, as the user or the data ask for them."""
+"""Axes beside the batch that are to stay free in the file, as the user or the data ask for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kinds of outputs: what the numbers of an output mean, which decides how two networks are compared by it."""
+"""Kinds of outputs: what an output's numbers mean, which decides how two networks are compared by it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources whose items have different lengths: padded to the longest for a batch, or read at their own length."""
+"""Sources of items of different lengths: padded to the longest in a batch, or read at their own."""
 
 from __future__ import annotations
 

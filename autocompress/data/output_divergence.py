@@ -74,7 +74,7 @@ def _distance(kind: OutputKind, found: torch.Tensor, wanted: torch.Tensor, t: fl
 
 
 def spread(kind: OutputKind, wanted: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """The divergence from the original's outputs to their mean over items and places, as `distance` computes it."""
+    """The divergence of the original's outputs from their mean over items and places."""
     t = temperature
     if kind in OF_CLASSES:
         logs = _log_softmax(kind, wanted, t)

@@ -1,4 +1,4 @@
-"""Recognises the kinds of a model's outputs from their values, the targets, the loss, the score and their names."""
+"""Recognises the kinds of a model's outputs by values, targets, loss, score and names."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def recognised(seen: Mapping[str, Traits], task: Task | None, targets: list[Any]
 
 @dataclass(frozen=True)
 class _Output:
-    """An output with all that tells its kind; `targets` are its own, of each batch, empty where there are none."""
+    """An output with all that tells its kind; `targets` are its own by batch, empty without any."""
 
     name: str
     traits: Traits
@@ -150,7 +150,7 @@ def _no_score(outputs: Any, targets: Any) -> Any:
 
 
 def _targets_of(name: str, place: int, is_main: bool, targets: list[Any]) -> list[torch.Tensor]:
-    """The targets that belong to an output: the only ones to the main output, several by their names or places."""
+    """The targets of an output: the only ones are the main output's, several go by name or place."""
     if all(isinstance(one, dict) for one in targets):
         return [one[name] for one in targets if name in one]
     if all(isinstance(one, tuple) for one in targets):

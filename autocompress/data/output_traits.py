@@ -77,7 +77,7 @@ class Traits:
 
 
 def axes_of(values: torch.Tensor) -> list[int]:
-    """The axes that may be those of classes: the last, or the second, as torch has them; not of a single number."""
+    """The axes that may be those of classes: the last, or the second, as torch has them."""
     last = values.ndim - 1
     found = (1,) if last == 1 else (2, 1) if last == 2 else (1, last)
     return [axis for axis in found if 0 < axis <= last and values.shape[axis] > 1]

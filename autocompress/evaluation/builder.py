@@ -48,7 +48,7 @@ class Artifacts(ABC):
 
     @abstractmethod
     def trained(self, plan: Plan, seconds_left: Callable[[], float | None]) -> Plan:
-        """Train the rounds of a plan within the time left; the plan as it was trained, which `build` then builds.
+        """Train a plan's rounds in the time left; returns the plan as it was trained, for `build`.
 
         It is another plan where the training was changed on the way to fit time or memory.
 

@@ -17,7 +17,7 @@ from autocompress.errors import DataError, UnusableItemError
 
 @dataclass(frozen=True, eq=False)
 class ItemChecks:
-    """Checks of the items of one field of a task: values that are finite, and training labels that are classes.
+    """Checks of items of one field of a task: finite values, and training labels that are classes.
 
     `classes` is the number of the model's classes, None where its outputs are no class scores.
     """
@@ -46,7 +46,7 @@ class ItemChecks:
 
 
 def _require_finite(array: Array, items: Sequence[int], what: str, where: str) -> None:
-    """Raise DataError, naming the first item by its number, when an array with a row per item is not finite."""
+    """Raise DataError, naming the first item, when an array with a row per item is not finite."""
     if array.dtype.kind != "f" or len(array) != len(items) or np.isfinite(array).all():
         return
     place = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0])

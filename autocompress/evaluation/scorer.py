@@ -139,7 +139,7 @@ def _without_filling(output: Array, fed: int, items: int) -> Array:
 
 
 def _batches(split: Split, artifact: Artifact, size: int) -> Iterator[tuple[list[int], dict[str, Array], Targets]]:
-    """Batches of a split with the numbers of their items; items of one length at a time, so that none is padded."""
+    """Batches of a split with their items' numbers, of one length at a time, so that none is padded."""
     for part in by_shape(split):
         read = 0
         for feed, targets in feeds(part, artifact, size):

@@ -63,7 +63,7 @@ def try_functions(task: Task, builder: Builder, scorer: Scorer) -> tuple[str, ..
 
 
 def try_recipe(task: Task | None, builder: Builder) -> None:
-    """Try the recipe for training on two batches of training items, on a copy of the original that is thrown away.
+    """Try the recipe on two batches of training items, with a copy of the original.
 
     Raises:
         DataError: when one of its functions fails; it names the user's own line.

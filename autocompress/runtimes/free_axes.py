@@ -1,4 +1,4 @@
-"""Axes that stay free in an exported file: found by calling the module at other sizes, named, and compared."""
+"""Axes that stay free in an exported file: found by calls at other sizes, named, and compared."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def require_undeclared(example: Example, error: AutocompressError, axes: Sequenc
 
 
 def _other_sizes(example: Example, axes: Sequence[Axis]) -> Sequence[int]:
-    """Sizes to try: those that data and profile have, one more and one less, then multiples of what nets divide by."""
+    """Sizes to try: those of data and profile, one more and less, then multiples that nets divide by."""
     own = {_size(example, axis) for axis in axes}
     known = [size for axis in axes for size in example.dynamic.varying.get(axis, ())]
     size = max(own)

@@ -98,7 +98,7 @@ def measure_training(
 
 
 def at_least(training: TrainingProbe, seconds_per_step: float) -> TrainingProbe:
-    """The probe with steps that take so long, where a training has shown that they take clearly longer than timed."""
+    """The probe with steps that take so long, where training showed that they clearly do."""
     slower = seconds_per_step > CLEARLY * training.seconds_per_step
     return replace(training, seconds_per_step=seconds_per_step) if slower else training
 

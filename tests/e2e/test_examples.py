@@ -17,6 +17,8 @@ METRICS = {
     "two_inputs": "max_accuracy_drop_pp",
     "token_classifier": "max_accuracy_drop_pp",
     "language_model": "max_score_drop",
+    "sentence_encoder": "max_accuracy_drop_pp",
+    "keyword_gru": "max_accuracy_drop_pp",
 }
 
 

@@ -1,4 +1,4 @@
-"""Sources whose items have different lengths: padded to the longest for a batch, or read at their own length."""
+"""Sources whose items have different lengths: padded to the longest, or read at their own length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Axes in which the data or a profile's shapes have several sizes, and whether a file leaves them free."""
+"""Axes in which data or a profile's shapes have several sizes, and whether a file leaves them free."""
 
 from __future__ import annotations
 

@@ -18,7 +18,10 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 from autocompress import Result, Task, autocompress
+from autocompress.data.vision import prepare_torchvision
 
+# transformers imports torchvision, which may be built for another torch than the one that is installed
+prepare_torchvision()
 try:
     from transformers import BertConfig, BertModel
 except ImportError:

@@ -20,6 +20,8 @@ METRICS = {
     "onnx_file": "max_accuracy_drop_pp",
     "two_heads": "max_accuracy_drop_pp",
     "unet_masks": "max_accuracy_drop_pp",
+    "sentence_encoder": "max_accuracy_drop_pp",
+    "keyword_gru": "max_accuracy_drop_pp",
 }
 
 

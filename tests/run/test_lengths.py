@@ -15,6 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 from autocompress import Task, autocompress, resolve
+from autocompress.api import apply_plan
+from autocompress.core.plan import Plan, Stage, Step
 from autocompress.core.profile import Profile, parse_profile
 from autocompress.core.verdict import Standing
 from autocompress.data.model_columns import for_model
@@ -116,11 +118,14 @@ def test_a_run_is_timed_at_each_of_the_profiles_shapes_and_so_is_resolve(tmp_pat
 
 
 @pytest.mark.slow
-def test_labels_of_padded_tokens_count_for_nothing_in_training(tmp_path: Path) -> None:
+def test_items_of_different_lengths_with_a_label_for_each_token_are_trained_on(tmp_path: Path) -> None:
     items = rows(120, per_token=True)
     data = Task(train=items[:60], test=items[60:], score="token_accuracy")
-    budgets = {**BUDGETS, "max_accuracy_drop_pp": 90, "size_mb": "0.9x"}
-    result = autocompress(Tokens(), profile_of(), data, budgets=budgets, out=tmp_path / "run")
+    schedule = {"steps": 12, "batch": 16, "seed": 0, "learning_rate": 0.01, "optimizer": "sgd"}
+    schedule |= {"views": 2, "feature_weight": 0.0}
+    plan = Plan(((Step("distillation", Stage.RECOVERY, schedule),),), ())
+    budgets = {"latency_ms": 1000, "max_accuracy_drop_pp": 90}
+    result = apply_plan(plan, Tokens(), profile_of(), data, budgets=budgets, out=tmp_path / "run")
     assert result.status == "met", str(result)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from autocompress.core.columns import TARGET_KEYS
 from autocompress.core.source import ArraySource, DatasetSource, Source, to_array
 from autocompress.core.targets import UNLABELLED, is_unlabelled, unlabelled
 from autocompress.errors import DataError
+from autocompress.system.randomness import seeded
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +47,16 @@ def unlabelled_source(data: Any) -> Source | None:
         # arrays of inputs and targets
         return None
     listed = hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, tuple | str | bytes)
-    if listed and not isinstance(data, Mapping | Source) and len(data) and _is_item_without_target(data[0]):
+    if listed and not isinstance(data, Mapping | Source) and _has_no_targets(data):
         return DatasetSource(_WithoutTargets(data))
     return None
+
+
+def _has_no_targets(dataset: Any) -> bool:
+    # an item that cannot be read is told with its place when it is needed
+    with seeded(0), suppress(Exception):
+        return len(dataset) > 0 and _is_item_without_target(dataset[0])
+    return False
 
 
 def require_no_loss(source: Source | None, loss: Any) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from autocompress.core.aggregate import first_output
 from autocompress.core.data_check import DataCheck, Overlap
+from autocompress.core.output_kinds import OutputFact, OutputKind
 from autocompress.core.profile import load_profile
 from autocompress.core.record import Record
 from autocompress.core.task import Task
@@ -129,6 +130,17 @@ def test_a_run_is_not_resumed_with_another_score_loss_or_augmentation(
     with pytest.raises(RecordError, match=f"begun with other inputs: {part} changed"):
         opened(other, resume=True)
     opened(run, resume=True)
+
+
+def test_a_run_is_not_resumed_with_other_kinds_of_outputs(run: Run) -> None:
+    run.example = replace(run.example, kinds={"output": OutputFact(OutputKind.LOGITS, 1, "by its name")})
+    opened(run, resume=False).close()
+    other = replace(run, example=replace(run.example, kinds={"output": OutputFact(OutputKind.VALUES)}))
+    with pytest.raises(RecordError, match="begun with other inputs: output kinds changed"):
+        opened(other, resume=True)
+    # what they were recognised by does not matter
+    declared = {"output": OutputFact(OutputKind.LOGITS, 1, "declared")}
+    opened(replace(run, example=replace(run.example, kinds=declared)), resume=True)
 
 
 @pytest.mark.parametrize("part", ["machine", "versions"])

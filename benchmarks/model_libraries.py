@@ -167,7 +167,7 @@ def line_of(row: dict[str, Any]) -> str:
     plan = row.get("plan", "").split("(")[0]
     size = f"{row['size']:.2f}x" if row.get("size") else "-"
     cells = (
-        row["name"], ", ".join(names) or "none", ", ".join(agreed) or "-", str(len(row.get("recipes", []))) or "-",
+        row["name"], ", ".join(names) or "none", ", ".join(agreed) or "-",
         f"{plan} {size}" if plan else "-", "; ".join(dict.fromkeys(filter(None, reasons))).replace("|", "/") or "",
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"

@@ -1,6 +1,6 @@
 """Networks of transformers, timm and torchvision: free axes, parity at several sizes, and an int8 run each.
 
-    python benchmarks/model_libraries.py [--only BERT --only ViT] [--again]
+    python benchmarks/model_libraries.py [--only BERT --only ViT] [--no-run] [--again]
 
 The plan is the search space that the run begins with, refusals included. Small configurations with random weights, so
 nothing is said of accuracy. Each network runs in a process of its own. Writes benchmarks/results/model_libraries.json
@@ -110,7 +110,7 @@ def difference(module: nn.Module, session: Any, artifact: Artifact, example: Exa
     return max(gaps)
 
 
-def row_of(name: str) -> dict[str, Any]:
+def row_of(name: str, *, with_run: bool) -> dict[str, Any]:
     network = NETWORKS[name]
     began = time.time()
     row: dict[str, Any] = {"name": name, "asked": [f"{axis}:{place}" for axis, place in network.axes]}
@@ -122,6 +122,8 @@ def row_of(name: str) -> dict[str, Any]:
             return row | {"seconds": time.time() - began}
         row["free"] = free_of(artifact)
         row["agreed"], row["largest_difference"], row["sizes_refused"] = parity(module, network, artifact)
+        if not with_run:
+            return row | {"seconds": time.time() - began}
         dynamic: Mapping[str, list[int]] | None = dynamic_of(network) if not row["refusal"] else None
         given = {"inputs": network.inputs(), "outputs": network.outputs, "dynamic": dynamic}
         out = Path(folder) / "run"
@@ -165,7 +167,7 @@ def line_of(row: dict[str, Any]) -> str:
     plan = row.get("plan", "").split("(")[0]
     size = f"{row['size']:.2f}x" if row.get("size") else "-"
     cells = (
-        row["name"], ", ".join(names) or "none", ", ".join(agreed) or "-", str(len(row.get("recipes", []))) or "-",
+        row["name"], ", ".join(names) or "none", ", ".join(agreed) or "-",
         f"{plan} {size}" if plan else "-", "; ".join(dict.fromkeys(filter(None, reasons))).replace("|", "/") or "",
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
@@ -174,20 +176,22 @@ def line_of(row: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=sorted(NETWORKS), default=[])
+    parser.add_argument("--no-run", action="store_true", help="files and their parity alone")
     parser.add_argument("--again", action="store_true", help="also networks whose results are there")
     parser.add_argument("--row", choices=sorted(NETWORKS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.row:
-        print(json.dumps(row_of(options.row)))
+        print(json.dumps(row_of(options.row, with_run=not options.no_run)))
         return
     rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
-    known = {row["name"] for row in rows}
+    known = {
+        row["name"] for row in rows if options.no_run or row["refusal"] or "status" in row or row.get("run_refusal")
+    }
     for name in options.only or list(NETWORKS):
         if name in known and not options.again:
             continue
-        done = subprocess.run(
-            [sys.executable, __file__, "--row", name], capture_output=True, text=True, timeout=SECONDS, check=False
-        )
+        command = [sys.executable, __file__, "--row", name, *(["--no-run"] if options.no_run else [])]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
         if done.returncode:
             print(done.stderr, file=sys.stderr)
             continue

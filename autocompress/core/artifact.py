@@ -130,7 +130,8 @@ class Artifact:
         digest = hashlib.sha256()
         for name in sorted(self.files, key=lambda name: (name != self.entry, name)):
             digest.update(b"entry" if name == self.entry else name.encode())
-            digest.update(hashlib.sha256((self.root / name).read_bytes()).digest())
+            with (self.root / name).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
 
     @property
@@ -144,6 +145,7 @@ class Artifact:
         make_folder(entry.parent)
         renamed = {name: (entry.name if name == self.entry else name) for name in self.files}
         for name, new_name in renamed.items():
+            # no links: onnx refuses weights in a file that has several names
             write_atomically(entry.parent / new_name, partial(shutil.copyfile, self.root / name))
         return replace(self, root=entry.parent, entry=entry.name, files=tuple(renamed.values()))
 

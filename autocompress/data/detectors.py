@@ -17,7 +17,7 @@ ONE_STAGE, TWO_STAGES = ("SSD", "RetinaNet", "FCOS"), ("GeneralizedRCNN",)
 
 
 class BoxesAndLogits(nn.Module):
-    """A torchvision detector (SSD, RetinaNet, FCOS) from images to all of its boxes and class logits.
+    """A one-stage detector of torchvision, from a batch of images to all of its boxes and class logits.
 
     Takes images `(n, 3, height, width)`, floats from 0 to 1 in the size that the detector works at (320 x 320 for
     ssdlite320, 300 x 300 for ssd300, sides in multiples of 32 for the others), and applies the detector's own

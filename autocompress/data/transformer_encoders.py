@@ -1,4 +1,4 @@
-"""torch's own encoders and decoders: what they do at call time that no exported graph does."""
+"""torch's own encoders and decoders: what they decide at call time, which no exported graph does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear layers with a transposed weight, as GPT-2's (`transformers.pytorch_utils.Conv1D`)."""
+"""Linear layers that keep weights transposed, as GPT-2's do (`transformers.pytorch_utils.Conv1D`)."""
 
 from __future__ import annotations
 

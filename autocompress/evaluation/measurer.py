@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import zstandard
 
@@ -17,6 +18,7 @@ from autocompress.core.task import Task
 from autocompress.evaluation.scorer import Scorer
 
 DOWNLOAD_LEVEL = 19
+PIECE_BYTES = 1 << 24
 
 
 class Measurer:
@@ -115,7 +117,14 @@ class Measurer:
     def _sizes(self, artifact: Artifact) -> dict[str, Reading]:
         readings = {"size_mb": Reading.one("MB", artifact.size_bytes / BYTES_PER_MB)}
         if self.profile.limits("download_mb"):
-            compressor = zstandard.ZstdCompressor(level=DOWNLOAD_LEVEL)
-            packed = sum(len(compressor.compress((artifact.root / name).read_bytes())) for name in artifact.files)
+            packed = sum(_packed_bytes(artifact.root / name) for name in artifact.files)
             readings["download_mb"] = Reading.one("MB", packed / BYTES_PER_MB)
         return readings
+
+
+def _packed_bytes(path: Path) -> int:
+    """Size of a file in bytes after compression, a piece at a time: files may hold gigabytes."""
+    compressor = zstandard.ZstdCompressor(level=DOWNLOAD_LEVEL).compressobj(path.stat().st_size)
+    with path.open("rb") as file:
+        pieces = iter(lambda: file.read(PIECE_BYTES), b"")
+        return sum(len(compressor.compress(piece)) for piece in pieces) + len(compressor.flush())

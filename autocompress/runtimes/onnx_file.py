@@ -16,6 +16,7 @@ from onnx import numpy_helper
 
 from autocompress.core.artifact import Artifact, TensorSpec, require_file
 from autocompress.errors import ArtifactError, TechniqueError
+from autocompress.runtimes.external_weights import load_weights, move_weights, needs_own_file, weight_files
 from autocompress.system.workspace import write_atomically
 
 # operators that a weight may pass through before the operator that uses it
@@ -27,8 +28,8 @@ LETTERS = string.ascii_lowercase + string.ascii_uppercase
 NUMBERED = re.compile(r"(.*?)[0-9]+")
 
 
-def load_model(path: Path) -> onnx.ModelProto:
-    """Load and check the model in an ONNX file.
+def load_model(path: Path, *, with_weights: bool = True) -> onnx.ModelProto:
+    """Load and check the model in an ONNX file, with the weights that lie beside it where they are needed.
 
     Raises:
         ArtifactError: when the file is missing, damaged or no ONNX model.
@@ -37,11 +38,11 @@ def load_model(path: Path) -> onnx.ModelProto:
     try:
         # without an explicit format the file's suffix would decide it
         model = onnx.load(path, format="protobuf", load_external_data=False)
-        if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
-            raise ArtifactError(
-                "keeps its weights in other files.", where=str(path), hint="Save it as one file (external_data=False)."
-            )
-        onnx.checker.check_model(model)
+        beside = weight_files(model, path)
+        # the checker looks for these files from the path of the graph
+        onnx.checker.check_model(str(path) if beside else model)
+        if beside and with_weights:
+            load_weights(model, path.parent)
     except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ArtifactError(
@@ -55,9 +56,13 @@ def load_model(path: Path) -> onnx.ModelProto:
 def save_model(model: onnx.ModelProto, path: Path) -> Artifact:
     """Write the model to one file, whole or not at all, and describe it.
 
+    Weights that are too many for one file go to a second one beside it, and are taken out of `model`.
+
     Raises:
-        ArtifactError: when it is larger than the 2 GB that one ONNX file holds.
+        ArtifactError: when the graph alone is larger than the 2 GB that one ONNX file holds.
     """
+    if needs_own_file(model):
+        move_weights(model, path.parent)
     try:
         content = model.SerializeToString(deterministic=True)
     except (EncodeError, ValueError) as error:
@@ -88,7 +93,7 @@ def describe(model: onnx.ModelProto, path: Path) -> Artifact:
     return Artifact(
         path.parent,
         path.name,
-        (path.name,),
+        (path.name, *weight_files(model, path)),
         "onnx",
         tuple(_spec(value) for value in model.graph.input if value.name not in stored),
         tuple(_spec(value) for value in model.graph.output),

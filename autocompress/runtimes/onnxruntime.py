@@ -83,7 +83,7 @@ class OnnxSession(Session):
 
 
 class OnnxRuntime(Runtime):
-    """ONNX Runtime's CPU execution provider; artifacts are single ONNX files."""
+    """ONNX Runtime's CPU execution provider; artifacts are ONNX files, above 2 GB with a file of weights."""
 
     name: ClassVar[str] = "onnxruntime"
     format: ClassVar[str] = "onnx"
@@ -185,7 +185,7 @@ class OnnxRuntime(Runtime):
 
     def read(self, path: Path) -> Artifact:
         """See `Runtime.read`."""
-        return describe(load_model(path), path)
+        return describe(load_model(path, with_weights=False), path)
 
     def load(self, artifact: Artifact, threads: int, options: Mapping[str, str]) -> OnnxSession:
         """See `Runtime.load`."""

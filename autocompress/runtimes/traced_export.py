@@ -79,7 +79,10 @@ def traced_graph(
 
 @contextmanager
 def _unlogged() -> Iterator[None]:
-    """Keep the exporter from printing its graph when it fails, as it does with any settings (torch 2.13)."""
+    """Keep the exporter from printing its graph when it fails.
+
+    It does so whatever its settings say (torch 2.13).
+    """
     library: Any = torch._C
     log, library._jit_onnx_log = library._jit_onnx_log, lambda *_: None
     try:

@@ -186,7 +186,9 @@ class Workspace:
         previous = older / str(number)
         previous.mkdir()
         # the record's files last: after a kill in between, the next start finds them and moves the rest
-        for name in (self.checkpoints.name, self.resolved.name, *RESULT_FILES, FAILURES, *reversed(JOURNAL_FILES)):
+        weights = sorted(path.name for path in self.root.glob("weights-*.data"))
+        kept = (self.checkpoints.name, self.resolved.name, *RESULT_FILES, *weights, FAILURES, *reversed(JOURNAL_FILES))
+        for name in kept:
             source = self.root / name
             if source.exists():
                 source.rename(previous / name)

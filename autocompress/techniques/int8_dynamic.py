@@ -23,6 +23,7 @@ from autocompress.core.search_space import Choice, Reason, SettingSpace, check_s
 from autocompress.core.technique import ArtifactTechnique, Context, with_remarks
 from autocompress.data.module import first_line
 from autocompress.errors import TechniqueError
+from autocompress.runtimes.external_weights import needs_own_file
 from autocompress.runtimes.onnx_file import compact, is_in_float, load_model, save_if_smaller
 from autocompress.runtimes.tied_embeddings import share_tied_tables, tied_tables
 from autocompress.system.quiet import quiet
@@ -31,6 +32,8 @@ TYPES: Mapping[Setting, Any] = {"uint8": QuantType.QUInt8, "int8": QuantType.QIn
 WITHOUT_CONVOLUTIONS = ["MatMul", "Gemm", "LSTM", "Gather", "EmbedLayerNormalization", "Attention"]
 # suffix that the quantizer adds to the name of a Gemm when it splits it into a product and a sum
 AS_PRODUCT = "_MatMul"
+# ending of the file with the weights that one ONNX file does not hold, between two steps
+BESIDE = ".weights"
 QUANTIZED = ("MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "DequantizeLinear")
 
 
@@ -86,7 +89,7 @@ class Int8Dynamic(ArtifactTechnique):
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
         """See `ArtifactTechnique.apply`."""
         check_settings(self.name, self.choices, settings)
-        model = _with_constants_folded(artifact.path, context.folder / "folded.onnx")
+        model = _with_constants_folded(artifact, context.folder / "folded.onnx")
         tied = tied_tables(model)
         quantized = context.folder / "quantizing.onnx"
         try:
@@ -99,13 +102,15 @@ class Int8Dynamic(ArtifactTechnique):
                     reduce_range=bool(settings["reduce_range"]),
                     op_types_to_quantize=None if settings["convolutions"] else WITHOUT_CONVOLUTIONS,
                     nodes_to_exclude=_in_float(model),
+                    use_external_data_format=needs_own_file(model),
                 )
         except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
             raise TechniqueError(
                 f"onnxruntime cannot quantize this model: {first_line(error)}", where=self.name
             ) from error
         result = load_model(quantized)
-        quantized.unlink()
+        for written in context.folder.glob(f"{quantized.name}*"):
+            written.unlink()
         if not any(node.op_type in QUANTIZED for node in result.graph.node):
             raise TechniqueError("quantized nothing in this model.", where=self.name)
         share_tied_tables(result, tied)
@@ -118,7 +123,7 @@ def _in_float(model: onnx.ModelProto) -> list[str]:
     return [*marked, *(f"{name}{AS_PRODUCT}" for name in marked)]
 
 
-def _with_constants_folded(source: Path, between: Path) -> onnx.ModelProto:
+def _with_constants_folded(source: Artifact, between: Path) -> onnx.ModelProto:
     """The model after onnxruntime's basic optimization, which folds constants.
 
     Exported LSTMs have their weights behind slices and concatenations, where the quantizer does not find them.
@@ -127,7 +132,11 @@ def _with_constants_folded(source: Path, between: Path) -> onnx.ModelProto:
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     settings.optimized_model_filepath = str(between)
     settings.log_severity_level = 3
-    onnxruntime.InferenceSession(str(source), settings, providers=["CPUExecutionProvider"])
+    if len(source.files) > 1:
+        beside = between.with_suffix(BESIDE).name
+        settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", beside)
+    onnxruntime.InferenceSession(str(source.path), settings, providers=["CPUExecutionProvider"])
     model = load_model(between)
     between.unlink()
+    between.with_suffix(BESIDE).unlink(missing_ok=True)
     return model

@@ -35,6 +35,7 @@ from autocompress.core.source import Array, Split
 from autocompress.core.technique import ArtifactTechnique, Context, with_remarks
 from autocompress.data.module import first_line
 from autocompress.errors import TechniqueError
+from autocompress.runtimes.external_weights import needs_own_file
 from autocompress.runtimes.onnx_file import compact, is_in_float, load_model, save_if_smaller
 from autocompress.system.quiet import quiet
 
@@ -127,6 +128,7 @@ class Int8Static(ArtifactTechnique):
                     nodes_to_exclude=_name_nodes(model, unbounded),
                     calibrate_method=METHODS[settings["calibration"]],
                     calibration_cache_path=ranges,
+                    use_external_data_format=needs_own_file(model),
                 )
         except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
             raise TechniqueError(
@@ -134,7 +136,8 @@ class Int8Static(ArtifactTechnique):
             ) from error
         ranges.unlink()
         result = load_model(quantized)
-        quantized.unlink()
+        for written in context.folder.glob(f"{quantized.name}*"):
+            written.unlink()
         if not any(node.op_type == "QuantizeLinear" for node in result.graph.node):
             raise TechniqueError("quantized nothing in this model.", where=self.name)
         return save_if_smaller(compact(result), artifact, context.folder, self.name)
@@ -155,6 +158,7 @@ def _calibrate(artifact: Artifact, split: Split, method: Setting, destination: P
     calibrator = create_calibrator(
         artifact.path,
         augmented_model_path=str(destination.with_suffix(".augmented.onnx")),
+        use_external_data_format=len(artifact.files) > 1,
         calibrate_method=METHODS[method],
         extra_options=bins,
     )

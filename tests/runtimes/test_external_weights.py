@@ -1,0 +1,106 @@
+"""Models whose weights are too many for one file, with the limit lowered to some kilobytes, and one of 2.2 GB."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from autocompress import Status, autocompress
+from autocompress.core.runtime import Example
+from autocompress.errors import ArtifactError
+from autocompress.runtimes import OnnxRuntime, external_weights
+
+FEATURES = np.random.default_rng(0).standard_normal((600, 64)).astype(np.float32)
+
+
+def chain(width: int, layers: int) -> nn.Module:
+    torch.manual_seed(0)
+    parts = [part for _ in range(layers) for part in (nn.Linear(width, width, bias=False), nn.ReLU())]
+    return nn.Sequential(*parts).eval()
+
+
+@pytest.fixture
+def low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(external_weights, "ONE_FILE_BYTES", 20_000)
+
+
+@pytest.mark.usefixtures("low_limit")
+def test_graph_and_weights_are_two_files_of_one_artifact(tmp_path: Path) -> None:
+    runtime, module = OnnxRuntime(), chain(64, 3)
+    made = runtime.export(module, Example((FEATURES[:2],)), tmp_path / "a" / "model.onnx")
+    assert len(made.files) == 2
+    assert made.size_bytes == sum(path.stat().st_size for path in made.root.iterdir()) > 3 * 64 * 64 * 4
+    assert runtime.contents(made).parameters == 3 * 64 * 64
+    copied = made.copy_to(tmp_path / "b" / "other.onnx")
+    assert copied.hash == made.hash == runtime.read(copied.path).hash
+    again = runtime.export(module, Example((FEATURES[:2],)), tmp_path / "c" / "model.onnx")
+    assert again.hash == made.hash
+    (copied.root / copied.files[1]).unlink()
+    with pytest.raises(ArtifactError, match="which is not beside it"):
+        runtime.read(copied.path)
+
+
+@pytest.mark.usefixtures("low_limit")
+def test_weights_in_another_folder_are_refused(tmp_path: Path) -> None:
+    made = OnnxRuntime().export(chain(64, 2), Example((FEATURES[:2],)), tmp_path / "model.onnx")
+    model = onnx.load(made.path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = "../secret.data"
+    made.path.write_bytes(model.SerializeToString())
+    with pytest.raises(ArtifactError, match="which is no file beside it"):
+        OnnxRuntime().read(made.path)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("low_limit")
+@pytest.mark.parametrize("technique", ["float16", "int8_dynamic", "int8_static"])
+def test_a_run_with_weights_beside_the_graph(technique: str, tmp_path: Path) -> None:
+    budgets: dict[str, float | str] = {"size_mb": "0.6x" if technique == "float16" else "0.35x", "latency_ms": "20x"}
+    if technique == "int8_static":
+        budgets["max_accuracy_drop_pp"] = 20
+    data = (FEATURES, np.arange(600) % 3) if technique == "int8_static" else None
+    inputs = None if data else "1x64:float32"
+    keep = {"float16": (), "int8_dynamic": (), "int8_static": ()}[technique]
+    result = autocompress(
+        chain(64, 6), "local", data, inputs=inputs, budgets=budgets, out=tmp_path, keep_float=keep, max_time="60s"
+    )
+    assert result.artifact is not None
+    assert (tmp_path / "model.onnx").exists()
+    assert len(list(tmp_path.glob("weights-*.data"))) >= 1
+    assert OnnxRuntime().read(tmp_path / "baseline.onnx").size_bytes > 6 * 64 * 64 * 4
+    assert OnnxRuntime().read(tmp_path / "model.onnx").size_bytes < 0.6 * 6 * 64 * 64 * 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_2200_megabytes_of_weights_end_in_a_file_of_a_quarter(tmp_path: Path) -> None:
+    width, layers = 8192, 8
+    weights = 4 * width * width * layers
+    module = nn.Sequential(*(nn.Linear(width, width, bias=False, device="meta") for _ in range(layers)))
+    module.to_empty(device="cpu")
+    for layer in module:
+        # random numbers take minutes
+        pattern = torch.linspace(-1, 1, 4099).sin() / 64
+        layer.weight.data.view(-1).copy_(pattern.repeat(width * width // 4099 + 1)[: width * width])  # type: ignore[union-attr]
+        layer.weight.data += torch.rand(width, 1) / 512  # type: ignore[union-attr]
+    result = autocompress(
+        module.eval(),
+        "local",
+        inputs=f"1x{width}:float32",
+        budgets={"size_mb": "0.3x", "latency_ms": "20x"},
+        out=tmp_path,
+        max_time="8m",
+    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(f"peak memory {peak / weights:.2f}x the weights")
+    assert result.status in (Status.MET, Status.UNDECIDED)
+    assert result.plan.steps[-1].technique == "int8_dynamic"
+    assert (tmp_path / "model.onnx").stat().st_size < 0.3 * weights

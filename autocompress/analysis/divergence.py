@@ -12,7 +12,7 @@ from torch.nn import functional
 from autocompress.core.outputs import main_output
 from autocompress.core.runtime import Example
 from autocompress.core.source import Split
-from autocompress.data.module import call_by, inference_mode_of, returned
+from autocompress.data.module import call_by, inference_mode_of, place_of, returned
 from autocompress.data.named_outputs import floating
 from autocompress.system.locks import working
 
@@ -31,12 +31,13 @@ class Divergence:
 
     def __init__(self, module: nn.Module, example: Example, split: Split) -> None:
         self._example = example
-        some = _inputs(split.first(LEAST_ITEMS), example)
+        place = place_of(module)
+        some = _inputs(split.first(LEAST_ITEMS), example, place)
         with inference_mode_of(module):
             start = time.monotonic()
             returned(module, some, example)
             affordable = int(SECONDS / max(time.monotonic() - start, 1e-9) * LEAST_ITEMS)
-        self._inputs = _inputs(split.first(max(LEAST_ITEMS, min(MOST_ITEMS, affordable))), example)
+        self._inputs = _inputs(split.first(max(LEAST_ITEMS, min(MOST_ITEMS, affordable))), example, place)
         self._wanted = self._outputs(module)
 
     def of(self, module: nn.Module) -> float:
@@ -62,11 +63,13 @@ class Divergence:
         return {name: torch.cat(portions) for name, portions in parts.items()}
 
 
-def _inputs(split: Split, example: Example) -> dict[str, torch.Tensor]:
+def _inputs(split: Split, example: Example, place: torch.device) -> dict[str, torch.Tensor]:
     (read, _), *_ = split.batches(len(split))
     arrays = Example(read).arrays
     known = example.arrays
-    return {name: torch.from_numpy(np.asarray(array, dtype=known[name].dtype)) for name, array in arrays.items()}
+    return {
+        name: torch.from_numpy(np.asarray(array, dtype=known[name].dtype)).to(place) for name, array in arrays.items()
+    }
 
 
 def _classes(values: torch.Tensor) -> bool:

@@ -45,7 +45,9 @@ class Artifacts(ABC):
 
     @abstractmethod
     def trained(self, plan: Plan, seconds_left: Callable[[], float | None]) -> Plan:
-        """Train the rounds of a plan within the time left; the plan as it was trained, which `build` then builds.
+        """Train the rounds of a plan within the time left, and return the plan as it was trained.
+
+        `build` then builds that one.
 
         It is another plan where the training was changed on the way to fit time or memory.
 

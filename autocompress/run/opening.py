@@ -56,7 +56,9 @@ def try_functions(task: Task, builder: Builder, scorer: Scorer) -> None:
 
 
 def try_recipe(task: Task | None, builder: Builder) -> None:
-    """Try the recipe for training on two batches of training items, on a copy of the original that is thrown away.
+    """Try the recipe for training on two batches of training items.
+
+    It trains a copy of the original that is thrown away.
 
     Raises:
         DataError: when one of its functions fails; it names the user's own line.

@@ -131,7 +131,7 @@ def _tested_rate(
 
 
 def at_least(training: TrainingProbe, seconds_per_step: float) -> TrainingProbe:
-    """The probe with steps that take so long, where a training has shown that they take clearly longer than timed."""
+    """The probe with slower steps, where a training has shown that they take clearly longer than timed."""
     slower = seconds_per_step > CLEARLY * training.seconds_per_step
     return replace(training, seconds_per_step=seconds_per_step) if slower else training
 

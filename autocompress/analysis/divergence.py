@@ -17,7 +17,7 @@ from autocompress.core.runtime import Example
 from autocompress.core.source import Array, Inputs, Split
 from autocompress.core.targets import mapped
 from autocompress.data.counted_places import counted_places
-from autocompress.data.module import call_by, inference_mode_of, returned
+from autocompress.data.module import call_by, inference_mode_of, place_of, returned
 from autocompress.data.named_outputs import floating
 from autocompress.data.output_divergence import distance, rows_of, spread
 from autocompress.data.output_recognition import with_kinds
@@ -40,12 +40,14 @@ class Divergence:
 
     def __init__(self, module: nn.Module, example: Example, split: Split) -> None:
         self._example = example
-        some, _ = _read(split.first(LEAST_ITEMS), example)
+        place = place_of(module)
+        some, _ = _read(split.first(LEAST_ITEMS), example, place)
         with inference_mode_of(module):
             start = time.monotonic()
             returned(module, some, example)
             affordable = int(SECONDS / max(time.monotonic() - start, 1e-9) * LEAST_ITEMS)
-        self._inputs, self._targets = _read(split.first(max(LEAST_ITEMS, min(MOST_ITEMS, affordable))), example)
+        few = split.first(max(LEAST_ITEMS, min(MOST_ITEMS, affordable)))
+        self._inputs, self._targets = _read(few, example, place)
         self._kinds = example.kinds or with_kinds(replace(example, inputs=_arrays(some, example)), module, None).kinds
         self._wanted = self._outputs(module)
         compared = [name for name, values in self._wanted.items() if values.numel() > 1]
@@ -112,14 +114,16 @@ def _rows(
     return rows.flatten(1) if by_item and rows.ndim > 1 else rows.flatten()
 
 
-def _read(split: Split, example: Example) -> tuple[dict[str, torch.Tensor], Any]:
+def _read(split: Split, example: Example, place: torch.device) -> tuple[dict[str, torch.Tensor], Any]:
     (read, targets), *_ = split.batches(len(split))
     arrays = Example(read).arrays
     known = example.arrays
-    inputs = {name: torch.from_numpy(np.asarray(array, dtype=known[name].dtype)) for name, array in arrays.items()}
-    return inputs, mapped(torch.as_tensor, targets)
+    inputs = {
+        name: torch.from_numpy(np.asarray(array, dtype=known[name].dtype)).to(place) for name, array in arrays.items()
+    }
+    return inputs, mapped(lambda array: torch.as_tensor(array).to(place), targets)
 
 
 def _arrays(tensors: Mapping[str, torch.Tensor], example: Example) -> Inputs:
-    arrays: dict[str, Array] = {name: tensor.numpy() for name, tensor in tensors.items()}
+    arrays: dict[str, Array] = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
     return arrays if example.by_name else tuple(arrays.values())

@@ -77,7 +77,7 @@ class Step:
 
     @property
     def steps_taken(self) -> int:
-        """The number of training steps of a RECOVERY step: as planned, or up to the last cut; else 0."""
+        """The training steps of a RECOVERY step: as planned, or where the last cut ends; else 0."""
         cuts = str(self.settings.get(CUTS, "")).split()
         return int(cuts[-1].partition(":")[2]) if cuts else int(self.settings.get("steps", 0))
 

@@ -62,7 +62,7 @@ class TrainingRecipe:
             raise UsageError(f"gives train and also {others}, which only our training uses.", where="recipe")
 
     def factor(self, done: float) -> float:
-        """The factor of the rate that the recipe's `schedule` gives for the share of training that is done.
+        """The factor of the rate by the recipe's `schedule`, for the share of training that is done.
 
         Raises:
             DataError: when it raises or gives no finite number from 0 on.

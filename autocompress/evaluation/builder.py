@@ -48,7 +48,9 @@ class Artifacts(ABC):
 
     @abstractmethod
     def trained(self, plan: Plan, seconds_left: Callable[[], float | None]) -> Plan:
-        """Train a plan's rounds in the time left; returns the plan as it was trained, for `build`.
+        """Train the rounds of a plan within the time left, and return the plan as it was trained.
+
+        `build` then builds that one.
 
         It is another plan where the training was changed on the way to fit time or memory.
 

@@ -24,9 +24,10 @@ from autocompress.core.output_kinds import OutputFact
 from autocompress.core.outputs import main_output
 from autocompress.core.runtime import Example
 from autocompress.core.source import Split
+from autocompress.core.targets import mapped
 from autocompress.core.task import Task
 from autocompress.data.augmentation_bank import AugmentationBank
-from autocompress.data.module import call_by, first_line, inference_mode_of, returned, unfused_encoder_layers
+from autocompress.data.module import call_by, first_line, inference_mode_of, place_of, returned, unfused_encoder_layers
 from autocompress.data.named_outputs import floating
 from autocompress.data.output_recognition import kinds_of
 from autocompress.data.task_loss import task_loss
@@ -52,7 +53,7 @@ class MeanActivation(tp.importance.Importance):  # type: ignore[misc]  # torch-p
         for item in group:
             means = self.means.get(item.dep.target.module)
             if means is not None and item.dep.handler in READERS:
-                total.scatter_add_(0, torch.tensor(item.root_idxs), means[item.idxs])
+                total.scatter_add_(0, torch.tensor(item.root_idxs), means[item.idxs].cpu())
                 known = True
         return total if known else None
 
@@ -122,12 +123,15 @@ def _in_order(group: Any) -> Any:
     return group
 
 
-def _batches(example: Example, calibration: Split) -> Iterator[tuple[dict[str, torch.Tensor], Any]]:
+def _batches(
+    example: Example, calibration: Split, place: torch.device
+) -> Iterator[tuple[dict[str, torch.Tensor], Any]]:
     views = AugmentationBank(calibration.first(ITEMS), example, batch=BATCH, seed=0)
     known = example.tensors()
     for step in range(views.per_epoch):
         batch = views.at(step)
-        yield {name: tensor.to(known[name].dtype) for name, tensor in batch.inputs.items()}, batch.targets
+        inputs = {name: tensor.to(place, known[name].dtype) for name, tensor in batch.inputs.items()}
+        yield inputs, mapped(lambda tensor: tensor.to(place), batch.targets)
 
 
 def _mean_activations(
@@ -145,7 +149,7 @@ def _mean_activations(
     handles = [reader.register_forward_pre_hook(record) for reader in readers]
     try:
         with inference_mode_of(module), unfused_encoder_layers():
-            for inputs, _ in _batches(example, calibration):
+            for inputs, _ in _batches(example, calibration, place_of(module)):
                 returned(module, inputs, example)
     finally:
         for handle in handles:
@@ -157,7 +161,7 @@ def _gradients(module: nn.Module, example: Example, calibration: Split, task: Ta
     """Compute the gradients of the loss into the module's parameters, one batch after the other."""
     module.eval()
     kinds = kinds_of(example, module, task)
-    for inputs, targets in _batches(example, calibration):
+    for inputs, targets in _batches(example, calibration, place_of(module)):
         module.zero_grad(set_to_none=False)
         with torch.enable_grad(), unfused_encoder_layers():
             outputs = call_by(module, inputs, example)

@@ -63,7 +63,9 @@ def try_functions(task: Task, builder: Builder, scorer: Scorer) -> tuple[str, ..
 
 
 def try_recipe(task: Task | None, builder: Builder) -> None:
-    """Try the recipe on two batches of training items, with a copy of the original.
+    """Try the recipe for training on two batches of training items.
+
+    It trains a copy of the original that is thrown away.
 
     Raises:
         DataError: when one of its functions fails; it names the user's own line.

@@ -18,9 +18,9 @@ MOST = 0.6
 
 
 def seconds_for_answer(run: Run) -> float:
-    """Seconds from a training's end to the run's: one trial's measurements and one confirmation.
+    """Seconds from the end of a training to the end of the run.
 
-    They are what the longest ones took so far.
+    One trial's measurements and one confirmation, and writing the answer. They are what the longest ones took so far.
     """
     return MARGIN * sum(_longest(run, part) for part in PARTS) + seconds_for_confirmation(run) + WRITING
 
@@ -46,7 +46,7 @@ def seconds_for_training(run: Run, reserved: float) -> float | None:
 
 
 def measured_step_seconds(run: Run) -> float:
-    """Seconds of a step in the slowest training so far, in its last round; 0 without any."""
+    """Seconds of a step of the slowest training so far, in its last round; 0 without any."""
     found = 0.0
     for trial in run.record.trials():
         steps = _steps(trial)

@@ -76,7 +76,7 @@ class Search:
         yield from sorted(undecided, key=lambda trial: trial.verdict.overshoot)
 
     def _is_too_long(self, plan: Plan) -> bool:
-        """True where the time left does not suffice for a plan, even when its training is cut."""
+        """True where the time left is too short for a plan, even when its training is cut."""
         run, left = self.run, self.run.deadline.left
         if left is None:
             return False

@@ -220,7 +220,7 @@ def with_training(
 
 
 def _for_rung(run: Run, seconds_left: float | None) -> float | None:
-    """The time left as `with_next_rung` takes it: its share suffices for training and the answer."""
+    """The seconds left for `with_next_rung`, less what is kept back for the answer beyond its share."""
     if seconds_left is None:
         return None
     return min(seconds_left, max(0.0, seconds_left - seconds_kept_back(run)) / TRAINING_SHARE)

@@ -8,7 +8,7 @@ from torch import nn
 from autocompress.core.runtime import Example
 from autocompress.core.source import Split
 from autocompress.data.augmentation_bank import AugmentationBank
-from autocompress.data.module import returned
+from autocompress.data.module import place_of, returned
 from autocompress.system.locks import working
 
 REESTIMATION_BATCHES = 8
@@ -32,6 +32,7 @@ def reestimate_batch_norm(module: nn.Module, part: Split, example: Example, batc
         norm.reset_running_stats()
         # a momentum of None averages all batches equally
         norm.momentum = None
+    place = place_of(module)
     views = AugmentationBank(part.first(batch * REESTIMATION_BATCHES), example, batch=batch, seed=0)
     # only the norms train: dropout would change the statistics at random
     module.eval()
@@ -40,7 +41,8 @@ def reestimate_batch_norm(module: nn.Module, part: Split, example: Example, batc
     with torch.no_grad():
         for step in range(views.per_epoch):
             with working():
-                returned(module, views.at(step).inputs, example)
+                inputs = {name: tensor.to(place) for name, tensor in views.at(step).inputs.items()}
+                returned(module, inputs, example)
     module.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import nn
 
 from autocompress.core.plan import Step
@@ -16,12 +17,20 @@ from autocompress.core.source import whole
 from autocompress.core.streams import PartSource
 from autocompress.core.task import Task
 from autocompress.core.training_recipe import TrainingRecipe
+from autocompress.data.augmentation_bank import AugmentationBank
+from autocompress.data.copies import with_own_weights, with_shared_weights
+from autocompress.data.module import inference_mode_of
+from autocompress.data.output_recognition import kinds_of
 from autocompress.system.locks import measuring
 from autocompress.system.scratch import scratch
 from autocompress.training.batch_norm import has_batch_norm
+from autocompress.training.gradients import Lesson
 from autocompress.training.optimizer import OWN, own_optimizer
-from autocompress.training.recovery import Files, recover
+from autocompress.training.place import training_place
+from autocompress.training.range_test import JUDGED, STEPS, choose_rate
+from autocompress.training.recovery import Files, recover, trainable
 from autocompress.training.schedule import PLAIN, Schedule
+from autocompress.training.teacher_cache import TeacherCache
 
 # augmented views of each item; longer training repeats them, so that the teacher's outputs are all cached
 VIEWS = 10
@@ -40,6 +49,8 @@ RUNGS = 3
 MOST_CANDIDATES = 3
 # scoring on the way and other work beside the steps explain less than this factor
 CLEARLY = 1.5
+# longest range test of the learning rate
+RANGE_SECONDS = 20.0
 # share of the remaining time for training; the rest is for building, measuring and confirming
 TRAINING_SHARE = 0.85
 # 0.1 for a batch of 256, in proportion to the batch (Goyal et al., "Accurate, Large Minibatch SGD", 2017)
@@ -73,6 +84,7 @@ def measure_training(
         rate = float(own_optimizer(list(student.parameters()), recipe).param_groups[0]["lr"]) or rate
     rate = recipe.learning_rate or rate
     bank = VIEWS * max(1, items // batch)
+    untrained = with_own_weights(with_shared_weights(student))
     timed = min(batch, most_items or batch)
     # only the items that the timed steps use are read, as the training reads them; there is no scoring on validation
     # data, which would take as long in a few steps as in many
@@ -94,11 +106,34 @@ def measure_training(
     asking = max(0.0, seconds["asking"] - seconds["known"])
     rate = rate if recipe.learning_rate or optimizer == OWN else round(rate, 6)
     decay = None if recipe.weight_decay is None else float(recipe.weight_decay)
-    return TrainingProbe(batch, rate, optimizer, seconds["known"], asking, bank, weight_decay=decay, recipe=recipe.name)
+    schedule = Schedule(1, batch, 0, rate, optimizer, VIEWS, weight_decay=decay, recipe=recipe)
+    reason = ""
+    # planning alone, and what the user lays down, are not tested
+    if most_items is None and recipe.learning_rate is None and recipe.train is None and optimizer != OWN:
+        rate, reason = _tested_rate(untrained, teacher, task, example, schedule, seconds["known"] + asking)
+    probe = TrainingProbe(batch, rate, optimizer, seconds["known"], asking, bank)
+    return replace(probe, weight_decay=decay, recipe=recipe.name, rate_reason=reason)
+
+
+def _tested_rate(
+    student: nn.Module, teacher: nn.Module, task: Task, example: Example, schedule: Schedule, step_seconds: float
+) -> tuple[float, str]:
+    """The learning rate by a range test where that takes some seconds only, and a sentence about it."""
+    seconds = (3 * STEPS + 2 * JUDGED) * step_seconds
+    if seconds > RANGE_SECONDS:
+        return schedule.learning_rate, f"the default; a range test would take {seconds:.0f} s"
+    assert task.train is not None
+    place = training_place()
+    teacher = with_own_weights(with_shared_weights(teacher)).to(place) if place.type != "cpu" else teacher
+    shown = whole("train", task.train).first(schedule.batch * (STEPS + JUDGED))
+    bank = AugmentationBank(shown, example, batch=schedule.batch, seed=schedule.seed, views=schedule.views)
+    lesson = Lesson(teacher, task, example, kinds_of(example, teacher, task), bank, TeacherCache(None), None, place)
+    with inference_mode_of(teacher), torch.enable_grad():
+        return choose_rate(trainable(student).to(place), lesson, schedule)
 
 
 def at_least(training: TrainingProbe, seconds_per_step: float) -> TrainingProbe:
-    """The probe with steps that take so long, where training showed that they clearly do."""
+    """The probe with slower steps, where a training has shown that they take clearly longer than timed."""
     slower = seconds_per_step > CLEARLY * training.seconds_per_step
     return replace(training, seconds_per_step=seconds_per_step) if slower else training
 

@@ -50,7 +50,9 @@ class FeatureMatching:
             for student, teacher in pairs
             if student.shape == teacher.shape
         ]
-        return torch.stack(distances).mean() if distances else torch.zeros(())
+        if not distances:
+            return torch.zeros((), device=pairs[0][0].device if pairs else None)
+        return torch.stack(distances).mean()
 
     def remove(self) -> None:
         """Remove the hooks."""

@@ -44,7 +44,7 @@ def parts_of(items: int, size: int) -> list[slice]:
 
 
 def smaller_parts(schedule: Schedule, step: int, batch: int, student: nn.Module, told: str) -> Schedule:
-    """The schedule with parts of half the size from a step on, since a step ran out of memory.
+    """The schedule with parts of half the size from a step on, which ran out of memory.
 
     Raises:
         TechniqueError: when the parts are as small as they can be.

@@ -111,7 +111,7 @@ def recover(
     teacher_cache = TeacherCache(files.teacher_cache if schedule.views and features is None else None)
     lesson = Lesson(teacher, task, example, kinds, bank, teacher_cache, features, place)
     # only the student has gradients, never the original
-    _unfreeze(student, schedule.frozen)
+    trainable(student, schedule.frozen)
     try:
         with inference_mode_of(teacher), torch.enable_grad(), training_layout(student), training_layout(teacher):
             if schedule.recipe.train is None:
@@ -197,10 +197,12 @@ def _train_by_recipe(student: nn.Module, lesson: Lesson, schedule: Schedule, wat
         )
 
 
-def _unfreeze(student: nn.Module, frozen: Sequence[str]) -> None:
+def trainable(student: nn.Module, frozen: Sequence[str] = ()) -> nn.Module:
+    """The student with gradients for all parameters but those that are frozen and named by `frozen`."""
     for name, parameter in student.named_parameters():
         if parameter.is_floating_point() and not matches_pattern(name, frozen):
             parameter.requires_grad_(True)
+    return student
 
 
 def _step(state: RecoveryState, lesson: Lesson, watch: Watch) -> float:

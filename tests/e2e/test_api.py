@@ -23,8 +23,8 @@ from e2e.conftest import digits, fit, user_file
 PUBLIC = [
     "Aggregate", "Artifact", "AutocompressError", "Budget", "BudgetsNotMetError", "Event", "Finding", "Plan",
     "Profile", "Result",
-    "Standing", "Status", "Step", "Task", "Trial", "UndecidedError", "Verdict", "__version__", "autocompress",
-    "load_profile", "resolve",
+    "Standing", "Status", "Step", "Task", "TrainingRecipe", "Trial", "UndecidedError", "Verdict", "__version__",
+    "autocompress", "load_profile", "resolve",
 ]  # fmt: skip
 ITEMS = 240
 

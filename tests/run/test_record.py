@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -775,3 +776,18 @@ def test_a_trial_of_which_nothing_is_known_is_not_complete_to_optuna(path: Path,
     finished(open_record(path), plan_of(1), Outcome.MEASURED, *findings)
     assert [trial.state for trial in stored(path)] == [TrialState.FAIL]
     assert [trial.outcome for trial in open_record(path).trials()] == [Outcome.MEASURED]
+
+
+def test_a_trial_whose_training_was_cut_ends_as_the_plan_that_was_trained(path: Path) -> None:
+    record = open_record(path)
+    step = Step("distillation", Stage.RECOVERY, {"steps": 100})
+    asked, taken = (Plan(((one,),)) for one in (step, replace(step, settings={"steps": 100, "cuts": "20:50"})))
+    assert taken.planned == asked
+    assert taken.rounds[0][0].steps_taken == 50
+    with record.claim(asked) as number:
+        assert number is not None
+        record.finish(Trial(number, taken, Outcome.MEASURED))
+    assert [trial.plan for trial in record.trials()] == [taken]
+    # it is not claimed again as it was asked for
+    with record.claim(asked) as again:
+        assert again is None

@@ -1,4 +1,4 @@
-"""Items that are checked as they are read: values that are finite, and training labels that are classes."""
+"""Items checked as they are read: values that are finite, training labels that are classes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class CheckedItems:
 
 
 def _require_finite(array: Array, indices: Sequence[int], what: str, where: str) -> None:
-    """Raise DataError, naming the first item by its index, when an array with a row per item is not finite."""
+    """Raise DataError with the index of the first item whose row is not finite."""
     if array.dtype.kind != "f" or len(array) != len(indices) or np.isfinite(array).all():
         return
     place = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0])

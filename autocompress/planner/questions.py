@@ -68,14 +68,14 @@ def _accuracy_cannot_be_shown(s: Situation) -> tuple[bool, str]:
 
 
 def _items_that_show(profile: Profile, task: Task, bounds: Bounds, items: int, looks: int, limit: float) -> int | None:
-    """About how many holdout items show a drop below the limit if no answer changes; None beyond ten million."""
+    """About how many holdout items show a drop below the limit if no answer changes, if any do."""
     if limit <= 0 or not is_within(bounds, RATE):
         return None
     while items < MOST_ITEMS:
         items = 1 + int(items * STEP)
         if _smallest_drop_shown(profile, task, bounds, items, looks) <= limit:
             # rounded up to two digits
-            unit = 10 ** max(0, len(str(items)) - 2)
+            unit = int(10 ** max(0, len(str(items)) - 2))
             return -(-items // unit) * unit
     return None
 

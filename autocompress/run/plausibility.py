@@ -1,4 +1,4 @@
-"""What looks wrong in the model as it is, though it can be measured: said when a run begins, no error."""
+"""What looks wrong in the model as it is, though it can be measured; no error."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def doubts_about_answers(baseline: Measurement) -> list[str]:
 
 
 def doubts_about_weights(module: nn.Module) -> list[str]:
-    """A sentence on batch-norm layers whose statistics are those of a new layer: the model was never trained."""
+    """A sentence on batch-norm layers whose statistics are those of a new layer."""
     new = [
         name
         for name, part in module.named_modules()

@@ -1,6 +1,6 @@
 """Mistakes of users, each run as the command line it is: the sentence, the exit code and the seconds.
 
-    python benchmarks/user_mistakes.py          # writes docs/errors.md; about 10 minutes on an idle machine
+    python benchmarks/user_mistakes.py          # writes docs/errors.md; about 15 minutes on an idle machine
     python benchmarks/user_mistakes.py Model    # prints the mistakes of one group
 
 Every one has to end with exit code 2 and one line that holds the words of `mistakes/`, before the run's folder is

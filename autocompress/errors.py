@@ -137,7 +137,7 @@ def sentence_of(error: Exception) -> str:
 
 
 def said_by(error: BaseException | str) -> str:
-    """What an error says in its first line, and the next where that only introduces it; 300 characters."""
+    """What an error says in its first line, with the next one where that only introduces it."""
     # the text of a syntax error ends in its place, which is named beside it
     text = (error.msg or "") if isinstance(error, SyntaxError) else str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]

@@ -54,7 +54,7 @@ def require_several_classes(score: Any, shape: tuple[int | None, ...]) -> None:
 def require_labels(targets: Array, classes: int, *, trains: bool = False, where: str = "labels") -> None:
     """Check that targets are the numbers of classes, shape `(n,)`.
 
-    With `trains` those below 0 are allowed, which say nothing.
+    `trains` allows those below 0, which say nothing.
 
     Raises:
         DataError: when they are no whole numbers, of another shape, or out of range.

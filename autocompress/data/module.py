@@ -110,7 +110,7 @@ def _explained(module: nn.Module, tensors: Mapping[str, torch.Tensor], example: 
 
 
 def _what_it_takes(module: nn.Module, tensors: Mapping[str, torch.Tensor], example: Example) -> str:
-    """What to do about an input that a module fails on, found by trying; empty where nothing simple helps."""
+    """What to do about an input that a module fails on, found by trying; empty where nothing helps."""
     if len(tensors) != 1:
         return ""
     (name, tensor), *_ = tensors.items()

@@ -26,6 +26,8 @@ SPARSE_UNITS = ("sparse_2_4",)
 ONE_STAGE, TWO_STAGES = 4.0, 16.0
 # points of accuracy
 LITTLE, MODERATE = 2.0, 5.0
+# how many items are looked at as enough: up to so many, each number so much larger than the one before
+MOST_ITEMS, STEP = 10_000_000, 1.05
 
 
 def _fits(s: Situation) -> tuple[bool, str]:
@@ -62,7 +64,24 @@ def _accuracy_cannot_be_shown(s: Situation) -> tuple[bool, str]:
     least = (100 if in_points else 1) * _smallest_drop_shown(s.profile, s.task, bounds, len(holdout), s.looks)
     shown = f"{least:.2f}" if in_points else f"{least:.2g}"
     after = f" after {s.looks} looks" if s.looks else ""
-    return asked.limit < least, f"{len(holdout)} holdout items can show a drop of {shown} {asked.unit} at best{after}"
+    found = f"{len(holdout)} holdout items can show a drop of {shown} {asked.unit} at best{after}"
+    if asked.limit >= least:
+        return False, found
+    needed = _items_that_show(s.profile, s.task, bounds, len(holdout), s.looks, asked.limit / (100 if in_points else 1))
+    return True, found if needed is None else f"{found}, about {needed:,} the {asked.text} that may be lost"
+
+
+def _items_that_show(profile: Profile, task: Task, bounds: Bounds, items: int, looks: int, limit: float) -> int | None:
+    """About how many holdout items show a drop below the limit if no answer changes, if any do."""
+    if limit <= 0 or not is_within(bounds, RATE):
+        return None
+    while items < MOST_ITEMS:
+        items = 1 + int(items * STEP)
+        if _smallest_drop_shown(profile, task, bounds, items, looks) <= limit:
+            # rounded up to two digits
+            unit = int(10 ** max(0, len(str(items)) - 2))
+            return -(-items // unit) * unit
+    return None
 
 
 def _smallest_drop_shown(profile: Profile, task: Task, bounds: Bounds, items: int, looks: int) -> float:

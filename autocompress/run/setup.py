@@ -46,6 +46,7 @@ from autocompress.planner.tree import require_reachable
 from autocompress.run.data_checking import check_data, seconds_for_training_items
 from autocompress.run.looks import looks_elsewhere
 from autocompress.run.opening import try_functions, try_recipe
+from autocompress.run.plausibility import doubts_about_weights
 from autocompress.run.record_store import open_record
 from autocompress.runtimes import runtime_of
 from autocompress.system.locks import folder_lock
@@ -166,7 +167,7 @@ def open_run(
     run = Run(
         profile, task, example, tools, workspace, builder, measurer, record, deadline, progress, check, preparation
     )
-    for sentence in preparation:
+    for sentence in (*preparation, *doubts_about_weights(model)):
         run.tell("baseline", sentence)
     return run
 

@@ -28,6 +28,7 @@ from autocompress.evaluation.run import Run
 from autocompress.planner.rules import Situation
 from autocompress.planner.structure_recipes import fastest
 from autocompress.planner.tree import build_search_space
+from autocompress.run.plausibility import doubts_about_answers
 from autocompress.run.reserve import measured_step_seconds, seconds_kept_back
 from autocompress.statistics.judging import judge_by
 from autocompress.structure.candidates import find_paths, fitting_structures, smaller_structure, time_training
@@ -72,6 +73,8 @@ def measure_baseline(run: Run) -> Measurement:
         split = run.task.validation if run.task else None
         if split is not None:
             measurement = measurement.with_(run.measurer.score(run.baseline, split))
+            for doubt in doubts_about_answers(measurement):
+                run.tell("baseline", doubt)
         run.record.baseline = measurement
         return measurement
 

@@ -15,7 +15,7 @@ LIMITS = st.floats(min_value=1e-6, max_value=1e12, allow_nan=False, allow_infini
 @st.composite
 def budgets(draw: st.DrawFn) -> Budget:
     metric = draw(st.sampled_from(tuple(METRICS)))
-    limit = draw(LIMITS if metric != "min_accuracy" else st.floats(min_value=0, max_value=100))
+    limit = draw(st.floats(min_value=1, max_value=100) if METRICS[metric].unit in ("pp", "%") else LIMITS)
     return Budget(metric, limit, metric in RELATIVE and draw(st.booleans()))
 
 

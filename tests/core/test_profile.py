@@ -573,7 +573,7 @@ SHARES = POSITIVE.map(lambda value: f"{value!r}x")
 LIMITS = st.fixed_dictionaries(
     {},
     optional={
-        name: POSITIVE | SHARES if metric.may_be_relative else st.floats(0, 100) for name, metric in METRICS.items()
+        name: POSITIVE | SHARES if metric.may_be_relative else st.floats(1, 100) for name, metric in METRICS.items()
     },
 )
 PROFILES = st.fixed_dictionaries(

@@ -167,7 +167,8 @@ def open_run(
     run = Run(
         profile, task, example, tools, workspace, builder, measurer, record, deadline, progress, check, preparation
     )
-    for sentence in (*preparation, *doubts_about_weights(model)):
+    doubts = doubts_about_weights(builder.module) if builder.has_module else ()
+    for sentence in (*preparation, *doubts):
         run.tell("baseline", sentence)
     return run
 

@@ -249,7 +249,7 @@ def _fit(array: Array, spec: TensorSpec, where: str, items: Sequence[int] = ()) 
     )
     if not fits:
         raise DataError(
-            f"input {spec.name!r} has shape {_sizes(array.shape)}{_from(items)}, the model takes {_sizes(spec.shape)}.",
+            f"input {spec.name!r} has shape {_sizes(array.shape)}, the model takes {_sizes(spec.shape)}{_from(items)}.",
             where=where,
             hint="Give data in the model's shape.",
         )
@@ -259,6 +259,7 @@ def _fit(array: Array, spec: TensorSpec, where: str, items: Sequence[int] = ()) 
             f"input {spec.name!r} holds values that are not finite "
             f"(first in item {items[item] if items else f'{item} of a batch'}).",
             where=where,
+            hint="Remove or replace such items.",
         )
     kinds = {"f": "f", "i": "iub", "u": "iub", "b": "b"}
     wanted_dtype = np.dtype(spec.dtype)
@@ -277,7 +278,7 @@ def _fit(array: Array, spec: TensorSpec, where: str, items: Sequence[int] = ()) 
 
 
 def _from(items: Sequence[int]) -> str:
-    return f" from item {items[0]} on" if items else ""
+    return f" (from item {items[0]} on)" if items else ""
 
 
 def _sizes(shape: Sequence[Any]) -> str:

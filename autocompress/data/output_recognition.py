@@ -30,7 +30,9 @@ from autocompress.data.task_loss import class_axis
 from autocompress.errors import DataError
 
 # calibration items that are looked at, and how many at a time
-ITEMS, PORTION = 16, 8
+ITEMS, PORTION = 32, 8
+# values that must lie between 0 and 1 before they are taken for probabilities of classes
+LEAST_VALUES = 32
 STATES = ("hidden", "state", "cell", "memory")
 
 
@@ -142,7 +144,9 @@ class _Output:
         return bool(self.targets) and all(self._as_many(one) and one.is_floating_point() for one in self.targets)
 
     def _as_many(self, targets: torch.Tensor) -> bool:
-        return targets[:1].numel() * self.traits.sizes[0] == torch.Size(self.traits.sizes).numel()
+        sizes = self.traits.sizes
+        # a single number belongs to no item
+        return bool(sizes) and targets[:1].numel() * sizes[0] == torch.Size(sizes).numel()
 
 
 def _no_score(outputs: Any, targets: Any) -> Any:
@@ -179,9 +183,9 @@ def _recognised(output: _Output) -> OutputFact:
         return OutputFact(kind, None, f"{inside}, the targets 0 or 1" if traits.inside else "targets of 0 or 1")
     if axis is not None:
         why = f"{output.task.score_name}" if ranked and output.task else "a number for each class"
-        return OutputFact(OutputKind.SIGMOID, None, f"{inside}, no sums of 1") if traits.inside else (
-            OutputFact(OutputKind.LOGITS, axis, why)
-        )  # fmt: skip
+        if traits.inside and traits.count >= LEAST_VALUES:
+            return OutputFact(OutputKind.SIGMOID, None, f"{inside}, no sums of 1")
+        return OutputFact(OutputKind.LOGITS, axis, why)
     return _by_name(output)
 
 

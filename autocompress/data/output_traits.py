@@ -17,10 +17,12 @@ class Traits:
     """What holds for all values of an output that were seen.
 
     `sums`, `log_sums` and `lengths` are the axes along which values sum to 1, their exponentials do, or vectors have
-    length 1; `sizes` are the shape with the batch in it, `low` and `high` the least and the greatest value.
+    length 1; `sizes` are the shape with the batch in it, `count` the number of values, `low` and `high` the least and
+    the greatest of them.
     """
 
     sizes: tuple[int, ...]
+    count: int
     low: float
     high: float
     sums: tuple[int, ...]
@@ -32,7 +34,7 @@ class Traits:
         """The traits of a batch of values."""
         values = values.detach().float()
         if not values.numel():
-            return Traits(tuple(values.shape), 0.0, 0.0, (), (), ())
+            return Traits(tuple(values.shape), 0, 0.0, 0.0, (), (), ())
         low, high = float(values.min()), float(values.max())
         axes = axes_of(values)
 
@@ -42,6 +44,7 @@ class Traits:
         inside, below = low >= -near and high <= 1 + near, high <= near
         return Traits(
             tuple(values.shape),
+            values.numel(),
             low,
             high,
             tuple(axis for axis in axes if inside and close(values.sum(axis), 1.0)),
@@ -53,6 +56,7 @@ class Traits:
         """The traits of both batches together."""
         return Traits(
             self.sizes,
+            self.count + other.count,
             min(self.low, other.low),
             max(self.high, other.high),
             *(

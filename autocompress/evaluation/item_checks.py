@@ -79,3 +79,12 @@ def labels_end_the_run() -> Iterator[None]:
         if error.where != "labels":
             raise
         raise UnusableItemError(error.message, where=error.where, hint=error.hint) from error
+
+
+@contextmanager
+def items_end_no_run() -> Iterator[None]:
+    """Turn an error about an item into one that ends the trial alone."""
+    try:
+        yield
+    except UnusableItemError as error:
+        raise DataError(error.message, where=error.where, hint=error.hint) from error

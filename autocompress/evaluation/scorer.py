@@ -21,7 +21,7 @@ from autocompress.core.source import Array, Split
 from autocompress.core.targets import Targets, rows_in
 from autocompress.core.task import Task
 from autocompress.errors import RuntimeFailureError
-from autocompress.evaluation.item_checks import labels_end_the_run, require_counted
+from autocompress.evaluation.item_checks import items_end_no_run, labels_end_the_run, require_counted
 from autocompress.statistics.bootstrap import replicates
 from autocompress.system.locks import working
 
@@ -57,8 +57,13 @@ class Scorer:
 
     def measurement(self, artifact: Artifact, baseline: Artifact | None, split: Split) -> Measurement:
         """The readings of an artifact and of its baseline on the same items; raises as `readings` does."""
-        before = {} if baseline is None else self.readings(baseline, split)
-        return Measurement(self.readings(artifact, split), before)
+        if baseline is None:
+            return Measurement(self.readings(artifact, split))
+        with labels_end_the_run():
+            before = self.readings(baseline, split)
+        # the baseline took these items, so what does not fit now is the artifact's fault
+        with items_end_no_run():
+            return Measurement(self.readings(artifact, split), before)
 
     def readings(self, artifact: Artifact, split: Split) -> dict[str, Reading]:
         """The artifact's scores on a split: `score`, and in classification `answer` and `label`.
@@ -117,9 +122,7 @@ class Scorer:
                     hint="Check the model.",
                 )
             given = as_given(dict(zip(names, outputs, strict=True)), lambda output: output.dtype.kind == "f")
-            with labels_end_the_run():
-                columns = self.task.columns(given, targets)
-            for name, rows in columns.items():
+            for name, rows in self.task.columns(given, targets).items():
                 found.setdefault(name, []).append(rows)
         order = np.argsort(taken, kind="stable")[np.argsort(np.argsort(split.indices, kind="stable"), kind="stable")]
         scored = {name: np.concatenate(rows)[order] for name, rows in found.items()} or {"score": np.zeros(0)}

@@ -21,7 +21,7 @@ from autocompress.core.dynamic_axes import Axis
 from autocompress.core.runtime import Contents, Example, Runtime, Session, align
 from autocompress.core.source import Array
 from autocompress.data.module import call, first_line
-from autocompress.errors import ExportError, ModelError, RuntimeFailureError
+from autocompress.errors import DataError, ExportError, ModelError, RuntimeFailureError
 from autocompress.runtimes.free_axes import (
     at_other_sizes,
     axes_by_name,
@@ -129,7 +129,8 @@ class OnnxRuntime(Runtime):
         try:
             self._require_parity(artifact, module, example, expected)
             self._require_parity_elsewhere(artifact, module, example)
-        except (ExportError, RuntimeFailureError):
+        except (DataError, ExportError, RuntimeFailureError):
+            # a trace may even drop an input
             raise failure from failure.__cause__
         return replace(artifact, remarks=(sentence_on(failure),))
 

@@ -410,7 +410,7 @@ class RuntimeSuite:
     # modules that cannot be exported
 
     def test_the_layer_with_a_branch_on_values_is_named(self, tmp_path: Path) -> None:
-        body = nn.Sequential(nn.ReLU(), nn.Sequential(nn.ReLU(), BranchesOnValues()), nn.ReLU())
+        body = nn.Sequential(nn.Tanh(), nn.Sequential(nn.Tanh(), BranchesOnValues()), nn.ReLU())
         module = Calling(lambda self, x: self.body(self.layer(x)), layer=linear(), body=body)
         with pytest.raises(ExportError, match="cannot be exported") as caught:
             self.export(module, (numbers(4, WIDTH),), tmp_path)

@@ -77,7 +77,7 @@ def task():
     Mistake(
         "NaN in an input",
         (
-            "data: test: input 0 of item 7 is not finite",
+            "data (test): input 'input' holds values that are not finite (first in item 7)",
             "Remove or replace",
         ),
         """
@@ -115,7 +115,7 @@ def task():
     ),
     Mistake(
         "training items of several sizes",
-        ("data: train: input 0 has shape (3, 8, 8) in item 0 and shape (3, 8, 9) in item 37",),
+        ("data: train: input 0 has shape (3, 8, 8) in item", "and shape (3, 8, 9) in item 37"),
         """
 class Own(Dataset):
     def __len__(self):

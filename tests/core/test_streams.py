@@ -35,7 +35,7 @@ def test_items_of_another_shape_are_named_from_the_first_on() -> None:
         def read(self, indices: Any) -> Any:
             return (np.zeros((len(indices), 2 if max(indices) < 4 else 3), np.float32),), np.zeros(len(indices))
 
-    with pytest.raises(UnusableItemError, match=r"has shape \(2, 3\) from item 4 on, the model takes \(n, 2\)"):
+    with pytest.raises(UnusableItemError, match=r"has shape \(2, 3\), the model takes \(n, 2\) \(from item 4 on\)"):
         list(feeds(Split("test", Ragged(), np.arange(6)), FILE, 2))
 
 

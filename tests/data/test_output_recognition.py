@@ -19,9 +19,9 @@ from autocompress.data.output_recognition import with_kinds
 from autocompress.data.task_loss import teachers_of
 from autocompress.errors import DataError
 
-X = np.random.default_rng(0).standard_normal((24, 8)).astype(np.float32)
-LABELS = np.arange(24) % 3
-TAGS = (np.arange(72).reshape(24, 3) % 2).astype(np.float32)
+X = np.random.default_rng(0).standard_normal((48, 8)).astype(np.float32)
+LABELS = np.arange(48) % 3
+TAGS = (np.arange(144).reshape(48, 3) % 2).astype(np.float32)
 EXAMPLE = Example((X[:2],))
 K = OutputKind
 

@@ -102,7 +102,7 @@ CASES: Mapping[str, Case] = {
     "data_that_are_missing": case(f"{RUN} --data bad/nowhere.npz", "bad/nowhere.npz: does not exist"),
     "data_of_an_unknown_name": case(f"{RUN} --data digit", "'digit'", "Did you mean 'digits'?"),
     "data_of_the_wrong_shape": case(f"{RUN} --data bad/shape.npz", "(2, 1, 5, 8)", "what the model takes"),
-    "data_of_the_wrong_type": case(f"{RUN} --data bad/type.npz", "int64", "what the model takes"),
+    "data_of_the_wrong_type": case(f"{RUN} --data bad/type.npz", "int64", "It takes (2, 1, 8, 8) torch.float32"),
     "data_that_are_empty": case(f"{RUN} --data bad/empty.npz", "bad/empty.npz: ", "is empty", "at least one item"),
     "data_that_are_not_finite": case(f"{RUN} --data bad/nan.npz", "bad/nan.npz: x_test", "NaN", "item 7"),
     "data_of_an_unknown_key": case(f"{RUN} --data bad/key.npz", "bad/key.npz", "'x_trian'", "Did you mean 'x_train'?"),

@@ -148,7 +148,7 @@ FAULTS: dict[str, tuple[Prepare, tuple[str, ...], int, str]] = {
     "file missing": (removed("model.onnx"), (), 2, "model.onnx"),
     "file is a folder": (folder_instead("model.onnx"), (), 2, "model.onnx"),
     "operator unknown": (edited(unknown_operator), (), 4, "model.onnx"),
-    "weights in another file": (edited(weights_elsewhere), (), 2, "other files"),
+    "weights in another file": (edited(weights_elsewhere), (), 2, "which is not beside it"),
     "outputs are NaN": (edited(not_finite), (), 4, "NaN"),
     "baseline truncated": (cut("baseline.onnx"), ("--baseline", "baseline.onnx"), 2, "baseline.onnx"),
     "baseline missing": (removed("baseline.onnx"), ("--baseline", "baseline.onnx"), 2, "baseline.onnx"),

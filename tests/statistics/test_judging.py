@@ -591,7 +591,8 @@ def measurements(draw: st.DrawFn, times: int = 1) -> tuple[Measurement, Measurem
 
 
 BUDGETS = st.one_of(
-    st.builds(Budget, st.sampled_from(sorted(METRICS)), LIMITS),
+    # accuracies below 1 % are taken for shares
+    st.builds(Budget, st.sampled_from(sorted(METRICS)), st.floats(1.0, 100.0)),
     st.builds(
         Budget, st.sampled_from([n for n, m in METRICS.items() if m.may_be_relative]), LIMITS, st.just(value=True)
     ),

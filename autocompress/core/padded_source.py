@@ -120,7 +120,7 @@ def padded(source: Source) -> Source:
         return source
     pads_itself = isinstance(source, DatasetSource) and source.collate is None
     inputs, targets = few[0]
-    if pads_itself and not (isinstance(inputs, Mapping) and MASK in inputs and _may_pad(targets, few)):
+    if pads_itself and not (isinstance(inputs, Mapping) and _are_masked(few) and _may_pad(targets, few)):
         return source
     return PaddedSource(source, pads_itself)
 
@@ -131,6 +131,15 @@ def by_shape(split: Split) -> Iterator[Split]:
         yield from split.source.by_shape(split)
     else:
         yield split
+
+
+def _are_masked(few: Sequence[tuple[Inputs, Targets]]) -> bool:
+    """True where every input that differs in length is as long as its attention mask."""
+    named = [dict(inputs) for inputs, _ in few if isinstance(inputs, dict) and MASK in inputs]
+    varying = [name for name in named[0] if len({one[name].shape for one in named}) > 1] if named else []
+    return len(named) == len(few) and all(
+        one[name].shape[1:2] == one[MASK].shape[1:2] for one in named for name in varying
+    )
 
 
 def _may_pad(targets: Targets, few: Sequence[tuple[Inputs, Targets]]) -> bool:

@@ -33,6 +33,7 @@ from autocompress.errors import DataError
 ITEMS, PORTION = 32, 8
 # values that must lie between 0 and 1 before they are taken for probabilities of classes
 LEAST_VALUES = 32
+INSIDE = "between 0 and 1"
 STATES = ("hidden", "state", "cell", "memory")
 
 
@@ -164,7 +165,6 @@ def _targets_of(name: str, place: int, is_main: bool, targets: list[Any]) -> lis
 
 def _recognised(output: _Output) -> OutputFact:
     traits, axis = output.traits, output.class_axis
-    inside = "between 0 and 1"
     # what the values alone say for certain
     if traits.sums:
         return OutputFact(OutputKind.PROBABILITIES, _axis(traits.sums, axis), "they sum to 1")
@@ -180,13 +180,17 @@ def _recognised(output: _Output) -> OutputFact:
         return OutputFact(OutputKind.VALUES, None, f"score {output.task.score_name}")
     if output.has_yes_or_no_targets and not ranked:
         kind = OutputKind.SIGMOID if traits.inside else OutputKind.MULTILABEL_LOGITS
-        return OutputFact(kind, None, f"{inside}, the targets 0 or 1" if traits.inside else "targets of 0 or 1")
-    if axis is not None:
-        why = f"{output.task.score_name}" if ranked and output.task else "a number for each class"
-        if traits.inside and traits.count >= LEAST_VALUES:
-            return OutputFact(OutputKind.SIGMOID, None, f"{inside}, no sums of 1")
-        return OutputFact(OutputKind.LOGITS, axis, why)
-    return _by_name(output)
+        return OutputFact(kind, None, f"{INSIDE}, the targets 0 or 1" if traits.inside else "targets of 0 or 1")
+    return _by_name(output) if axis is None else _of_classes(output, axis)
+
+
+def _of_classes(output: _Output, axis: int) -> OutputFact:
+    """The kind of an output with a number for each class, whose values sum to nothing in particular."""
+    traits, task = output.traits, output.task
+    if traits.inside and traits.count >= LEAST_VALUES:
+        return OutputFact(OutputKind.SIGMOID, None, f"{INSIDE}, no sums of 1")
+    ranked = output.is_main and task is not None and task.chooses_classes
+    return OutputFact(OutputKind.LOGITS, axis, task.score_name if ranked and task else "a number for each class")
 
 
 def _axis(found: tuple[int, ...], expected: int | None) -> int:

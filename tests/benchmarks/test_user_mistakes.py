@@ -23,6 +23,8 @@ from mistakes import MISTAKES, Mistake
 
 sys.path.pop(0)
 EVERY = {f"{group}: {one.what}": one for group, several in MISTAKES.items() for one in several}
+# every sixth in each test run, all of them with the slow ones: they take longer than any other file of tests
+CASES = [name if not place % 6 else pytest.param(name, marks=pytest.mark.slow) for place, name in enumerate(EVERY)]
 INSIDE = re.compile(r"Traceback|site-packages|autocompress/|/tmp/|internal:")
 
 
@@ -59,7 +61,7 @@ def files_in(folder: Path) -> list[Path]:
 
 
 @pytest.mark.usefixtures("exports_kept")
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", CASES)
 def test_a_mistake_ends_2_with_one_line_and_writes_nothing(name: str, tmp_path: Path) -> None:
     mistake: Mistake = EVERY[name]
     mistake.write(tmp_path)

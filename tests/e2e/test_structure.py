@@ -27,7 +27,7 @@ from e2e.blocks import Block, network
 
 REST = {"calibration": "minmax", "samples": 64, "reduce_range": False}
 # what times come to is not what these tests are about
-BRIEF = replace(load_profile("local"), protocol=Protocol(max_seconds=0.6, precision=0.2))
+BRIEF = replace(load_profile("local"), protocol=Protocol(max_seconds=1.2, precision=0.2))
 BUDGETS = {"size_mb": "0.2x", "latency_ms": "3x", "max_accuracy_drop_pp": 6.0}
 
 

@@ -77,7 +77,7 @@ def collate(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 def profile_of(**keys: Any) -> Profile:
     return parse_profile(
-        {"name": "p", "protocol": {"max_seconds": 0.4, "precision": 0.5, "items": "all"}, "confidence": 0.6, **keys},
+        {"name": "p", "protocol": {"max_seconds": 1, "precision": 0.5, "items": "all"}, "confidence": 0.6, **keys},
         "p",
     )
 

@@ -10,7 +10,7 @@ from autocompress.errors import ENDS_THE_RUN
 from autocompress.evaluation.run import Run
 from autocompress.run.answer import Answer, History, answer_from, write_up
 from autocompress.run.confirm import MAX_LOOKS, Confirmation, confirm_in_order, confirm_once, is_answered
-from autocompress.run.reserve import seconds_for_confirmation
+from autocompress.run.reserve import is_time_to_confirm, seconds_for_confirmation
 from autocompress.run.result import Result
 from autocompress.run.search import Search
 from autocompress.run.stages import Planned, with_structure, with_training
@@ -80,10 +80,13 @@ def confirm_contenders(
 
 
 def _in_time(run: Run, plans: Iterable[Plan], confirmed: int) -> Iterator[Plan]:
-    """The plans as long as there is time to confirm one more; the first one is always confirmed."""
+    """The plans as long as there is time to confirm one more; the first one may take a little too long."""
     for plan in plans:
         left = run.deadline.left
         if left is not None and confirmed and left < seconds_for_confirmation(run):
+            return
+        if not (confirmed or is_time_to_confirm(run)):
+            run.tell("confirm", f"the time is up before {run.name_of(plan)} could be confirmed")
             return
         yield plan
         confirmed += 1
@@ -139,6 +142,8 @@ def conclude(search: Search, planned: Planned, confirmations: Sequence[Confirmat
     run = search.run
     answer = answer_from(run, confirmations, search.nearest_miss, planned.baseline)
     notes = list(planned.search_space.warnings)
+    if planned.probes.skipped:
+        notes.append(planned.probes.skipped_sentence)
     if search.out_of_time and not answer.is_met:
         notes.append("The time was up before every plan of the search space was tried.")
     history = History(

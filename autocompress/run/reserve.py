@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autocompress.core.plan import Stage
+from autocompress.core.plan import Plan, Stage
 from autocompress.core.trial import Trial
 from autocompress.evaluation.run import Run
 from autocompress.statistics.sequential import FIRST
@@ -20,6 +20,10 @@ MOST = 0.6
 PATIENCE = 2.0
 # shortest measurement in seconds: less leads to no interval
 SHORTEST = 0.5
+# scoring that takes so few seconds is done in any case
+MOMENT = 2.0
+# calibrating with an item takes so many times what scoring one takes
+CALIBRATING = 2.0
 # shares of the time left that measuring the baseline, a trial or a confirmation may take
 BASELINE_SHARE, TRIAL_SHARE, CONFIRMATION_SHARE = 0.15, 0.15, 0.3
 # the first confirmation may end so much of the limit too late: a plan without it is no answer
@@ -67,10 +71,21 @@ def share_of_time(run: Run, share: float) -> float | None:
     return None if left is None else share * left
 
 
+def is_time_for_trial(run: Run, plan: Plan) -> bool:
+    """True where the time left suffices to calibrate and score a plan that is not trained."""
+    samples = sum(int(step.settings.get("samples", 0)) for step in plan.finish)
+    left, split = run.deadline.left, run.task.calibration if run.task else None
+    if left is None:
+        return True
+    calibrating = 0.0 if split is None else CALIBRATING * _seconds_to_score(run, min(samples, len(split)))
+    items = len(run.task.validation) if run.task and run.task.validation else 0
+    return calibrating + _seconds_to_score(run, items) <= max(MOMENT, left)
+
+
 def is_time_to_score(run: Run, share: float = 1.0) -> bool:
-    """True where the validation data can be scored by one more file within a share of the time left."""
+    """True where one more file can be scored on the validation data within a share of the time left, or at once."""
     left, split = share_of_time(run, share), run.task.validation if run.task else None
-    return left is None or split is None or _seconds_to_score(run, len(split)) <= left
+    return left is None or split is None or _seconds_to_score(run, len(split)) <= max(MOMENT, left)
 
 
 def is_time_to_confirm(run: Run) -> bool:

@@ -21,6 +21,7 @@ from autocompress.errors import ENDS_THE_RUN
 from autocompress.evaluation.run import Run
 from autocompress.run.reserve import (
     TRIAL_SHARE,
+    is_time_for_trial,
     is_time_to_score,
     seconds_for_answer,
     seconds_for_measuring,
@@ -87,7 +88,7 @@ class Search:
         run, left = self.run, self.run.deadline.left
         if left is None:
             return False
-        if not is_time_to_score(run):
+        if not is_time_for_trial(run, plan):
             return True
         recipe = self.search_space.recipe_of(plan)
         needed = recipe.predicted_seconds if recipe and recipe.predicted_seconds else 0.0
@@ -189,7 +190,7 @@ class Search:
         measurement = trial.measurement
         try:
             for name, take in measurements(run, artifact, seconds_for_measuring(run, TRIAL_SHARE)):
-                if name not in measurement.readings:
+                if name not in measurement.readings and (name != "score" or is_time_to_score(run)):
                     measurement = measurement.with_(take())
         except ENDS_THE_RUN:
             raise

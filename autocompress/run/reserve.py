@@ -1,4 +1,4 @@
-"""Shares of a run's time limit: what measurements and probes may take, and what is kept back for the answer."""
+"""Shares of a time limit: for measurements and probes, and what is kept back for the answer."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def is_time_for_trial(run: Run, plan: Plan) -> bool:
 
 
 def is_time_to_score(run: Run, share: float = 1.0) -> bool:
-    """True where one more file can be scored on the validation data within a share of the time left, or at once."""
+    """True where one more file can be scored on the validation data in a share of the time left."""
     left, split = share_of_time(run, share), run.task.validation if run.task else None
     return left is None or split is None or _seconds_to_score(run, len(split)) <= max(MOMENT, left)
 

@@ -150,6 +150,9 @@ def conclude(search: Search, planned: Planned, confirmations: Sequence[Confirmat
         notes.append(planned.probes.skipped_sentence)
     if search.out_of_time and not answer.is_met:
         notes.append("The time was up before every plan of the search space was tried.")
+        exporting, limit = run.builder.export_seconds, run.deadline.max_seconds
+        if limit is not None and exporting >= limit:
+            notes.append(f"Exporting the model took {exporting:.0f} s, longer than the limit; that cannot be cut.")
     history = History(
         planned.facts, planned.search_space, planned.baseline, run.record.trials(), notes, search.out_of_time
     )

@@ -20,7 +20,7 @@ from autocompress.run.setup import declared, open_run
 
 SETTINGS = {"steps": 40, "batch": 32, "seed": 0, "learning_rate": 0.05, "optimizer": "sgd", "views": 2}
 DYNAMIC = {"weight": "int8", "per_channel": True, "convolutions": False, "reduce_range": False}
-BRIEF = replace(load_profile("local"), protocol=Protocol(max_seconds=0.3, precision=0.5))
+BRIEF = replace(load_profile("local"), protocol=Protocol(max_seconds=0.1, precision=0.5))
 BUDGETS = {"size_mb": "0.9x", "max_accuracy_drop_pp": 50.0}
 
 

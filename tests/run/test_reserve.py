@@ -69,6 +69,13 @@ def test_what_there_is_no_time_to_probe_is_said_in_the_answer(tmp_path: Path) ->
     assert any("left no time to probe: int8_dynamic on layers." in sentence for sentence in result.explanation)
 
 
+def test_an_export_that_takes_longer_than_the_limit_is_said(tmp_path: Path) -> None:
+    made = stand(tmp_path, Deadline.start(1.0, 9.0))
+    made.run.builder.export_seconds = 8.0
+    said = "Exporting the model took 8 s, longer than the limit; that cannot be cut."
+    assert said in made.result().explanation
+
+
 def test_nothing_more_is_searched_where_the_answer_needs_the_time_that_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

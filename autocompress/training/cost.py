@@ -113,9 +113,14 @@ def measure_training(
     rate = rate if recipe.learning_rate or optimizer == OWN else round(rate, 6)
     decay = None if recipe.weight_decay is None else float(recipe.weight_decay)
     schedule = Schedule(1, batch, 0, rate, optimizer, VIEWS, weight_decay=decay, recipe=recipe)
-    reason = ""
     # planning alone, and what the user lays down, are not tested
-    if most_items is None and recipe.learning_rate is None and recipe.train is None and optimizer != OWN:
+    if recipe.train is not None:
+        reason = ""
+    elif recipe.learning_rate is not None or optimizer == OWN:
+        reason = f"{rate:.2g}, as the recipe has it"
+    elif most_items is not None:
+        reason = f"the default {rate:.2g}; only a run tests others"
+    else:
         rate, reason = _tested_rate(untrained, teacher, task, example, schedule, seconds["known"] + asking, share)
     probe = TrainingProbe(batch, rate, optimizer, seconds["known"], asking, bank)
     return replace(probe, weight_decay=decay, recipe=recipe.name, rate_reason=reason)

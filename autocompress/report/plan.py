@@ -81,7 +81,7 @@ def print_probes(console: Console, probes: Probes) -> None:
 def _training(training: TrainingProbe) -> str:
     rate = training.rate_reason or f"{training.learning_rate:.2g}"
     recipe = f", by the recipe's {training.recipe}" if training.recipe else ""
-    return f"training: {training.optimizer}, batches of {training.batch}, learning rate {rate}{recipe}"
+    return f"training: {training.optimizer}, batches of {training.batch}, learning rate: {rate}{recipe}"
 
 
 def _settings(probe: Probe) -> str:

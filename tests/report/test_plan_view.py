@@ -63,7 +63,7 @@ def test_how_training_is_planned_and_what_was_not_probed_is_shown() -> None:
     with console.capture() as captured:
         print_probes(console, Probes(training=training, skipped=("int8_static on layers",)))
     said = captured.get()
-    assert f"training: sgd, batches of 128, learning rate {reason}, by the recipe's loss 12ab" in said
+    assert f"training: sgd, batches of 128, learning rate: {reason}, by the recipe's loss 12ab" in said
     assert "The time limit left no time to probe: int8_static on layers." in said
 
 

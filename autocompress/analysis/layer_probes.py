@@ -36,8 +36,8 @@ def run_probes(facts: Facts, measurer: ProbeMeasurer) -> Probes:
 
     The cost of a layer that has hardly any channels is measured as well. Weights and inputs are random: time depends on
     shapes and types alone. A setting that the runtime or the technique cannot do on these layers is kept with its
-    failure. What an earlier run measured on this device with the same libraries is not measured again: see
-    `probe_cache`.
+    failure, and what there is no time for is left out. What an earlier run measured on this device with the same
+    libraries is not measured again: see `probe_cache`.
     """
     microbenchmarks = microbenchmarks_of(facts)
     layers = tuple(microbenchmark.layer.name for microbenchmark in microbenchmarks)
@@ -50,11 +50,11 @@ def run_probes(facts: Facts, measurer: ProbeMeasurer) -> Probes:
         measurer.tell("the probes of an earlier run on this device hold")
         probes, summary = known
         return Probes(probes, layers, dot_product, microbenchmarks=summary)
-    probes, summary = _run(microbenchmarks, measurer)
-    if summary is not None:
+    probes, summary, skipped = _run(microbenchmarks, measurer)
+    if summary is not None and not skipped:
         content = {"probes": [probe.to_json() for probe in probes], "microbenchmarks": vars(summary)}
         probe_cache.write(key, content, measurer.tell)
-    return Probes(probes, layers, dot_product, microbenchmarks=summary)
+    return Probes(probes, layers, dot_product, microbenchmarks=summary, skipped=skipped)
 
 
 def _known(key: str) -> tuple[tuple[Probe, ...], MicrobenchmarkProbe | None] | None:
@@ -72,7 +72,10 @@ def _known(key: str) -> tuple[tuple[Probe, ...], MicrobenchmarkProbe | None] | N
 
 def _run(
     microbenchmarks: Sequence[Microbenchmark], measurer: ProbeMeasurer
-) -> tuple[tuple[Probe, ...], MicrobenchmarkProbe | None]:
+) -> tuple[tuple[Probe, ...], MicrobenchmarkProbe | None, tuple[str, ...]]:
+    """The probes, the figures of float, and what was left out for lack of time."""
+    if measurer.limit.is_too_short():
+        return (), None, ("layers",)
     module, inputs = build(microbenchmarks)
     generator = np.random.default_rng(0)
     items = {
@@ -86,20 +89,27 @@ def _run(
             baseline = exported(measurer.tools.runtime, module, example, folder / "float.onnx")
         except ModelError as error:
             failed = [(technique.name, settings) for technique in measurer.techniques for settings in technique.probed]
-            return tuple(Probe(name, settings, None, failure=error.message) for name, settings in failed), None
+            return tuple(Probe(name, settings, None, failure=error.message) for name, settings in failed), None, ()
         context = Context(None, example, split, folder)
         found: list[Tried] = []
+        skipped: list[str] = []
         count = len(microbenchmarks)
         for technique in measurer.techniques:
+            if measurer.limit.is_too_short():
+                skipped.append(f"{technique.name} on layers")
+                continue
             measurer.tell(f"probing {technique.name} on {count} kind{'s' if count > 1 else ''} of layers")
-            found += tried(technique, technique.probed, _settings(technique), baseline, context)
+            with measurer.limit.piece():
+                found += tried(technique, technique.probed, _settings(technique), baseline, context)
+        if measurer.limit.is_over():
+            return (), None, ("layers",)
         thin = _thin(microbenchmarks, measurer.tools.runtime, context)
         measurer.tell("measuring these probes in turn")
         artifacts = [one for one in (thin, *(one for _, one in found)) if one is not None]
         pairs = measurer.pairs(baseline, artifacts, example, PROBE_SECONDS)
         probes = tuple(with_figures(found, pairs, baseline))
         summary = None if thin is None else _summary(microbenchmarks, module, pairs[thin], baseline.size_bytes)
-    return probes, summary
+    return probes, summary, tuple(skipped)
 
 
 def _thin(microbenchmarks: Sequence[Microbenchmark], runtime: Runtime, context: Context) -> Artifact | None:

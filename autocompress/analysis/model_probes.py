@@ -32,7 +32,7 @@ def probe_model(baseline: Artifact, example: Example, facts: Facts, probes: Prob
     """Add probes of the whole model for techniques that pay on the microbenchmarks.
 
     The probes are returned unchanged for large files. Quantization ranges are taken from the example: time and size do
-    not depend on them.
+    not depend on them. What there is no time for is left out.
     """
     if baseline.size_bytes > MOST_MB * BYTES_PER_MB:
         return probes
@@ -46,10 +46,12 @@ def probe_model(baseline: Artifact, example: Example, facts: Facts, probes: Prob
     asked = [[technique.name, _others(space), list(_wanted(space))] for technique, space in spaces.items()]
     key = measurer.key(["whole", baseline.hash, asked])
     found = _known(key)
+    skipped: Sequence[str] = ()
     if found is None:
-        found = _run(baseline, example, spaces, measurer)
-        probe_cache.write(key, {"probes": [probe.to_json() for probe in found]}, measurer.tell)
-    return replace(probes, probes=(*probes.probes, *found))
+        found, skipped = _run(baseline, example, spaces, measurer)
+        if not skipped:
+            probe_cache.write(key, {"probes": [probe.to_json() for probe in found]}, measurer.tell)
+    return replace(probes, probes=(*probes.probes, *found), skipped=(*probes.skipped, *skipped))
 
 
 def _known(key: str) -> list[Probe] | None:
@@ -70,14 +72,22 @@ def _others(space: SettingSpace) -> dict[str, Setting]:
 
 def _run(
     baseline: Artifact, example: Example, spaces: Mapping[ArtifactTechnique, SettingSpace], measurer: ProbeMeasurer
-) -> list[Probe]:
+) -> tuple[list[Probe], list[str]]:
+    """The probes, and what was left out for lack of time."""
     with scratch("probe") as folder:
         context = Context(None, example, example.as_split(), folder)
         found: list[Tried] = []
+        skipped: list[str] = []
         for technique, space in spaces.items():
+            if measurer.limit.is_too_short():
+                skipped.append(f"{technique.name} on the whole model")
+                continue
             measurer.tell(f"probing {technique.name} on the whole model")
-            found += tried(technique, _wanted(space), _others(space), baseline, context)
+            with measurer.limit.piece():
+                found += tried(technique, _wanted(space), _others(space), baseline, context)
+        if measurer.limit.is_over():
+            return [], [f"{technique.name} on the whole model" for technique in spaces]
         measurer.tell("measuring these probes in turn")
         artifacts = [one for _, one in found if one is not None]
         pairs = measurer.pairs(baseline, artifacts, example, PROBE_SECONDS)
-        return [replace(probe, whole=True) for probe in with_figures(found, pairs, baseline)]
+        return [replace(probe, whole=True) for probe in with_figures(found, pairs, baseline)], skipped

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from autocompress.core.technique import ArtifactTechnique, Context, applied
 from autocompress.core.tools import Tools
 from autocompress.errors import ENDS_THE_RUN, AutocompressError, RuntimeFailureError, raised_as
 from autocompress.statistics.bounds import median_bounds
+from autocompress.system.time_limit import TimeLimit
 
 PROBE_ALPHA = 0.05
 # measurements of the baseline and an artifact, alternating, or the error when there are none
@@ -29,12 +30,16 @@ Tried = tuple[Probe, Artifact | None]
 
 @dataclass(frozen=True, eq=False)
 class ProbeMeasurer:
-    """Measures what techniques make of an artifact, in one runtime on one device, as the profile says."""
+    """Measures what techniques make of an artifact, in one runtime on one device, as the profile says.
+
+    Where the `limit` is too short for one more technique, it is left out.
+    """
 
     techniques: Sequence[ArtifactTechnique]
     tools: Tools
     profile: Profile
     tell: Callable[[str], None] = lambda sentence: None
+    limit: TimeLimit = field(default_factory=lambda: TimeLimit(None))
 
     def key(self, probed: Any) -> str:
         """The cache key under which the results for `probed` are stored."""

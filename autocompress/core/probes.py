@@ -186,7 +186,8 @@ class Probes:
     this device, None where that was not measured; `training` is None before any structure that fits was found, or
     without training data. `smallest` is the smallest structure that can be made, with latency and size as measured;
     None before it was measured. `microbenchmarks` is None where the microbenchmarks could not be measured. `operators`
-    is the share of the model's time by type of operator, as the runtime names them.
+    is the share of the model's time by type of operator, as the runtime names them. `skipped` is what there was no
+    time to probe.
     """
 
     probes: tuple[Probe, ...] = ()
@@ -199,6 +200,13 @@ class Probes:
     smallest: Structure | None = None
     microbenchmarks: MicrobenchmarkProbe | None = None
     operators: Mapping[str, float] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def skipped_sentence(self) -> str:
+        """A sentence on what there was no time to probe, empty where there is nothing."""
+        what = ", ".join(self.skipped)
+        return f"The time limit left no time to probe: {what}. This was planned without these figures." if what else ""
 
     def of(self, technique: str) -> tuple[Probe, ...]:
         """The technique's probes that have a figure, fastest first.
@@ -239,6 +247,7 @@ class Probes:
             "smallest": _structure_to_json(self.smallest) if self.smallest else None,
             "microbenchmarks": vars(self.microbenchmarks) if self.microbenchmarks else None,
             "operators": dict(self.operators),
+            "skipped": list(self.skipped),
         }
 
     @staticmethod
@@ -255,6 +264,7 @@ class Probes:
             _structure(data["smallest"]) if data["smallest"] else None,
             MicrobenchmarkProbe(**data["microbenchmarks"]) if data["microbenchmarks"] else None,
             dict(data["operators"]),
+            tuple(data.get("skipped", ())),
         )
 
 

@@ -114,6 +114,10 @@ class Measurer:
         """
         return self._scorer.measurement(artifact, self.baseline, split)
 
+    def seconds_per_item(self, split: Split) -> float:
+        """About the seconds that scoring an item takes; the baseline is timed on a few of the split at first."""
+        return 0.0 if self.baseline is None else self._scorer.seconds_per_item(self.baseline, split)
+
     def _sizes(self, artifact: Artifact) -> dict[str, Reading]:
         readings = {"size_mb": Reading.one("MB", artifact.size_bytes / BYTES_PER_MB)}
         if self.profile.limits("download_mb"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,6 +27,8 @@ from autocompress.statistics.bootstrap import replicates
 from autocompress.system.locks import working
 
 BATCH = 64
+# fewer items do not tell how long scoring takes
+TIMED_ITEMS = 32
 
 
 @dataclass(eq=False)
@@ -54,6 +57,7 @@ class Scorer:
     profile: Profile
     task: Task
     _sheets: dict[tuple[str, str], _Sheet] = field(default_factory=dict)
+    _per_item: float | None = None
 
     def measurement(self, artifact: Artifact, baseline: Artifact | None, split: Split) -> Measurement:
         """The readings of an artifact and of its baseline on the same items; raises as `readings` does."""
@@ -89,6 +93,12 @@ class Scorer:
             found["score"] = Reading(aggregate.name, drawn, len(split))
         return found
 
+    def seconds_per_item(self, artifact: Artifact, split: Split) -> float:
+        """Seconds that scoring an item took last; a few items of the split are scored where nothing was yet."""
+        if self._per_item is None:
+            self._scored(artifact, split.first(TIMED_ITEMS))
+        return self._per_item or 0.0
+
     def try_out(self, artifact: Artifact, split: Split, batch: int) -> None:
         """Score the split's first and last `batch` items, to find errors of the task's score; nothing is kept.
 
@@ -105,7 +115,7 @@ class Scorer:
         return RATE if len(scores) and scores.min() >= 0 and scores.max() <= 1 else None
 
     def _scored(self, artifact: Artifact, split: Split, batch: int = BATCH) -> dict[str, NDArray[np.float64]]:
-        session = self.device.load(artifact, self.profile)
+        began, session = time.monotonic(), self.device.load(artifact, self.profile)
         found: dict[str, list[Any]] = {}
         names = [spec.name for spec in artifact.outputs]
         taken: list[int] = []
@@ -124,6 +134,8 @@ class Scorer:
             given = as_given(dict(zip(names, outputs, strict=True)), lambda output: output.dtype.kind == "f")
             for name, rows in self.task.columns(given, targets).items():
                 found.setdefault(name, []).append(rows)
+        if len(taken) >= min(TIMED_ITEMS, len(split)) > 0:
+            self._per_item = (time.monotonic() - began) / len(taken)
         order = np.argsort(taken, kind="stable")[np.argsort(np.argsort(split.indices, kind="stable"), kind="stable")]
         scored = {name: np.concatenate(rows)[order] for name, rows in found.items()} or {"score": np.zeros(0)}
         if self.task.bounds is not None:

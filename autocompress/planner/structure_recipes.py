@@ -121,7 +121,8 @@ def _trained(
                 Reason(
                     f"{recovery.summary}; round {number + 1}, {steps} steps, {seen:,} items seen in all.",
                     "recovery",
-                    f"about {_time(seconds)} for each of {most} at {training.seconds_per_step:.2g} s a step here",
+                    f"about {_time(seconds)} for each of {most} at {training.seconds_per_step:.2g} s a step here"
+                    + (f"; learning rate: {training.rate_reason}" if training.rate_reason else ""),
                 ),
                 first.latency if first else None,
                 first.size if first else None,

@@ -11,7 +11,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from autocompress.core.facts import Facts, Kind
-from autocompress.core.probes import Probe, Probes
+from autocompress.core.probes import Probe, Probes, TrainingProbe
 from autocompress.core.search_space import Recipe, SearchSpace
 from autocompress.report.wording import compact, duration
 
@@ -68,10 +68,20 @@ def print_probes(console: Console, probes: Probes) -> None:
         tree.add(f"widths pay in steps of {probes.channel_multiple}")
     elif any(parts.names for parts in probes.parts.values()):
         tree.add("which widths pay was not measured: no time was left")
+    if probes.skipped:
+        tree.add(escape(probes.skipped_sentence))
+    if probes.training is not None:
+        tree.add(escape(_training(probes.training)))
     if probes.operators:
         slowest = sorted(probes.operators.items(), key=lambda one: -one[1])[:MOST_NAMED]
         tree.add(f"the model's time: {', '.join(f'{share:.0%} {escape(type_)}' for type_, share in slowest)}")
     console.print(tree)
+
+
+def _training(training: TrainingProbe) -> str:
+    rate = training.rate_reason or f"{training.learning_rate:.2g}"
+    recipe = f", by the recipe's {training.recipe}" if training.recipe else ""
+    return f"training: {training.optimizer}, batches of {training.batch}, learning rate: {rate}{recipe}"
 
 
 def _settings(probe: Probe) -> str:

@@ -16,6 +16,7 @@ from autocompress.core.verdict import Standing, Status, Verdict
 from autocompress.errors import RuntimeFailureError
 from autocompress.evaluation.run import Run
 from autocompress.run.looks import SpentLook, spend_look
+from autocompress.run.reserve import CONFIRMATION_SHARE, seconds_for_measuring
 from autocompress.statistics.bootstrap import RESAMPLING_SEED
 from autocompress.statistics.bounds import spend
 from autocompress.statistics.judging import judge_by, look_until_clear
@@ -107,7 +108,8 @@ def confirm(run: Run, plan: Plan) -> Confirmation:
     split = run.task.holdout if run.task else None
     spent = spend_look(run, artifact)
     run.tell("confirm", f"fresh latency runs of {run.name_of(plan)}")
-    taken = run.measurer.time(artifact, alpha=spend(run.profile.alpha, spent.number))
+    seconds = seconds_for_measuring(run, CONFIRMATION_SHARE)
+    taken = run.measurer.time(artifact, seconds, alpha=spend(run.profile.alpha, spent.number))
     measurement = run.measurer.size(artifact).with_(taken)
     look = None
     if split is not None:

@@ -10,7 +10,7 @@ from autocompress.errors import ENDS_THE_RUN
 from autocompress.evaluation.run import Run
 from autocompress.run.answer import Answer, History, answer_from, write_up
 from autocompress.run.confirm import MAX_LOOKS, Confirmation, confirm_in_order, confirm_once, is_answered
-from autocompress.run.reserve import seconds_for_confirmation
+from autocompress.run.reserve import is_time_to_confirm, seconds_for_answer, seconds_for_confirmation
 from autocompress.run.result import Result
 from autocompress.run.search import Search
 from autocompress.run.stages import Planned, with_structure, with_training
@@ -80,10 +80,13 @@ def confirm_contenders(
 
 
 def _in_time(run: Run, plans: Iterable[Plan], confirmed: int) -> Iterator[Plan]:
-    """The plans as long as there is time to confirm one more; the first one is always confirmed."""
+    """The plans as long as there is time to confirm one more; the first one may take a little too long."""
     for plan in plans:
         left = run.deadline.left
         if left is not None and confirmed and left < seconds_for_confirmation(run):
+            return
+        if not (confirmed or is_time_to_confirm(run)):
+            run.tell("confirm", f"the time is up before {run.name_of(plan)} could be confirmed")
             return
         yield plan
         confirmed += 1
@@ -99,21 +102,25 @@ def _further(
     run = search.run
     left = run.deadline.left
     seconds = None if left is None else SHARE_OF_TIME * left
-    if planned.facts.is_file:
+    if planned.facts.is_file or planned.fits or search.out_of_time:
         return None
-    over = search.out_of_time or run.deadline.over or len(confirmations) >= MAX_LOOKS
-    if over or planned.fits or is_answered(confirmations):
+    if is_answered(confirmations) or len(confirmations) >= MAX_LOOKS:
         return None
-    if planned.structure_attempts:
-        again = planned.structure_attempts < MOST_ATTEMPTS and not planned.search_space.out_of_reach
-        if again and nearly_fitted(planned.search_space, run.record.trials()):
-            return with_structure(run, planned, seconds)
-        return with_training(run, planned, left, reached=[trial.plan for trial in reached])
-    if run.task is None or run.task.calibration is None:
+    if not planned.structure_attempts:
+        if run.task is None or run.task.calibration is None:
+            return None
+        if run.objective.first_answer_ends and search.structure_suffices:
+            return None
+    if left is not None and (left <= 0 or left < seconds_for_answer(run)):
+        # what is left is for the answer at hand: it is not enough for one more trial and its confirmation
+        search.out_of_time = True
         return None
-    if run.objective.first_answer_ends and search.structure_suffices:
-        return None
-    return with_structure(run, planned, seconds)
+    if not planned.structure_attempts:
+        return with_structure(run, planned, seconds)
+    again = planned.structure_attempts < MOST_ATTEMPTS and not planned.search_space.out_of_reach
+    if again and nearly_fitted(planned.search_space, run.record.trials()):
+        return with_structure(run, planned, seconds)
+    return with_training(run, planned, left, reached=[trial.plan for trial in reached])
 
 
 def _answer_so_far(run: Run, planned: Planned, best: Trial) -> Result | None:
@@ -139,8 +146,13 @@ def conclude(search: Search, planned: Planned, confirmations: Sequence[Confirmat
     run = search.run
     answer = answer_from(run, confirmations, search.nearest_miss, planned.baseline)
     notes = list(planned.search_space.warnings)
+    if planned.probes.skipped:
+        notes.append(planned.probes.skipped_sentence)
     if search.out_of_time and not answer.is_met:
         notes.append("The time was up before every plan of the search space was tried.")
+        exporting, limit = run.builder.export_seconds, run.deadline.max_seconds
+        if limit is not None and exporting >= limit:
+            notes.append(f"Exporting the model took {exporting:.0f} s, longer than the limit; that cannot be cut.")
     history = History(
         planned.facts, planned.search_space, planned.baseline, run.record.trials(), notes, search.out_of_time
     )

@@ -19,7 +19,15 @@ from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Standing, Status
 from autocompress.errors import ENDS_THE_RUN
 from autocompress.evaluation.run import Run
-from autocompress.run.reserve import seconds_for_answer, seconds_for_training, seconds_kept_back
+from autocompress.run.reserve import (
+    TRIAL_SHARE,
+    is_time_for_trial,
+    is_time_to_score,
+    seconds_for_answer,
+    seconds_for_measuring,
+    seconds_for_training,
+    seconds_kept_back,
+)
 from autocompress.run.waiting import await_others
 from autocompress.statistics.judging import forecast, judge_by
 from autocompress.system.progress import Event
@@ -80,6 +88,8 @@ class Search:
         run, left = self.run, self.run.deadline.left
         if left is None:
             return False
+        if not is_time_for_trial(run, plan):
+            return True
         recipe = self.search_space.recipe_of(plan)
         needed = recipe.predicted_seconds if recipe and recipe.predicted_seconds else 0.0
         if needed:
@@ -179,8 +189,8 @@ class Search:
         run.tell("search", f"measuring a near miss to the end, {run.name_of(trial.plan)}")
         measurement = trial.measurement
         try:
-            for name, take in measurements(run, artifact):
-                if name not in measurement.readings:
+            for name, take in measurements(run, artifact, seconds_for_measuring(run, TRIAL_SHARE)):
+                if name not in measurement.readings and (name != "score" or is_time_to_score(run)):
                     measurement = measurement.with_(take())
         except ENDS_THE_RUN:
             raise
@@ -232,7 +242,7 @@ def evaluate(run: Run, plan: Plan, number: int, tell: Callable[[str], None] = la
     seconds["build"] = time.monotonic() - clock
     trial = Trial(number, plan, Outcome.MEASURED, artifact_hash=artifact.hash, seconds=seconds)
     names = {"size_mb": "size", "latency_ms": "latency", "score": "accuracy"}
-    for name, take in measurements(run, artifact):
+    for name, take in measurements(run, artifact, seconds_for_measuring(run, TRIAL_SHARE)):
         clock = time.monotonic()
         tell(f"measuring {names[name]} of")
         try:

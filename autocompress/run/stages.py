@@ -29,13 +29,25 @@ from autocompress.planner.rules import Situation
 from autocompress.planner.structure_recipes import fastest
 from autocompress.planner.tree import build_search_space
 from autocompress.run.plausibility import doubts_about_answers
-from autocompress.run.reserve import measured_step_seconds, seconds_kept_back
+from autocompress.run.reserve import (
+    BASELINE_SHARE,
+    is_time_to_score,
+    measured_step_seconds,
+    seconds_for_measuring,
+    seconds_kept_back,
+    share_of_time,
+)
 from autocompress.statistics.judging import judge_by
 from autocompress.structure.candidates import find_paths, fitting_structures, smaller_structure, time_training
 from autocompress.structure.measuring import StructureMeasurer
 from autocompress.system.locks import folder_lock
+from autocompress.system.time_limit import TimeLimit
 from autocompress.training.cost import TRAINING_SHARE, at_least, with_bracket, with_next_rung
 
+# shares of the time left that scoring the baseline and probes of each kind may take
+SCORING_SHARE, PROBES_SHARE = 0.5, 0.25
+# exports of a few layers with fixed axes take about so much of the model's time, and probes at least so many seconds
+SMALLER_EXPORT, PROBE_SECONDS = 0.5, 3.0
 # items in a training step that is timed only for planning
 TIMED_ITEMS = 16
 
@@ -69,9 +81,13 @@ def measure_baseline(run: Run) -> Measurement:
         if known is not None:
             return known
         run.tell("baseline", "measuring the model as it is")
-        measurement = run.measurer.size(run.baseline).with_(run.measurer.time(run.baseline))
+        measurement = run.measurer.size(run.baseline).with_(
+            run.measurer.time(run.baseline, seconds_for_measuring(run, BASELINE_SHARE))
+        )
         split = run.task.validation if run.task else None
-        if split is not None:
+        if split is not None and not is_time_to_score(run, SCORING_SHARE):
+            run.tell("baseline", f"the time does not suffice to score {len(split)} validation items: they are left out")
+        elif split is not None:
             measurement = measurement.with_(run.measurer.score(run.baseline, split))
             for doubt in doubts_about_answers(measurement):
                 run.tell("baseline", doubt)
@@ -105,11 +121,17 @@ def take_probes(run: Run, facts: Facts) -> Probes:
             for technique in finishing
             if format_ in technique.formats and technique.refuses(facts, Probes(), run.profile) is None
         ]
-        measurer = ProbeMeasurer(techniques, run.tools, run.profile, lambda sentence: run.tell("probes", sentence))
+        expected = max(PROBE_SECONDS, SMALLER_EXPORT * run.builder.export_seconds)
+        limit = TimeLimit(share_of_time(run, PROBES_SHARE), expected)
+        measurer = ProbeMeasurer(techniques, run.tools, run.profile, lambda text: run.tell("probes", text), limit)
         probes = run_probes(facts, measurer)
+        limit = TimeLimit(share_of_time(run, PROBES_SHARE), PROBE_SECONDS)
         if time_matters(run.profile):
-            probes = probe_model(run.builder.start, run.example, facts, probes, measurer)
-        probes = replace(probes, operators=_operators(run))
+            probes = probe_model(run.builder.start, run.example, facts, probes, replace(measurer, limit=limit))
+        if not limit.is_too_short():
+            probes = replace(probes, operators=_operators(run))
+        if probes.skipped:
+            run.tell("probes", probes.skipped_sentence)
         run.record.probes = probes
         return probes
 
@@ -205,7 +227,7 @@ def with_training(
             training = probes.training
             if training is None:
                 found = structures or fitting_structures(planned.search_space, run.record.trials())
-                training = time_training(measurer, found, TIMED_ITEMS if structures else None)
+                training = time_training(measurer, found, TIMED_ITEMS if structures else None, seconds_left)
             elif seconds_left is not None and run.objective.shrinks is not None:
                 bracket = training.brackets[-1].structures
                 last = [plan.structure for plan in reached if plan.structure in bracket]

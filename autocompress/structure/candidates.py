@@ -231,11 +231,15 @@ def smaller_structure(
 
 
 def time_training(
-    measurer: StructureMeasurer, structures: Sequence[tuple[Step, ...]], most_items: int | None = None
+    measurer: StructureMeasurer,
+    structures: Sequence[tuple[Step, ...]],
+    most_items: int | None = None,
+    seconds_left: float | None = None,
 ) -> TrainingProbe | None:
     """Time training on the most promising structure that fits, and open a first bracket of all structures.
 
-    Steps are timed with at most `most_items` items where that is given. None where none of them can be trained.
+    Steps are timed with at most `most_items` items where that is given. It takes a small share of the `seconds_left`.
+    None where none of them can be trained.
     """
     run = measurer.run
     if not structures or run.task is None:
@@ -246,7 +250,13 @@ def time_training(
             with raised_as(TechniqueError, "training"):
                 student = run.builder.untrained(structure)
                 training = measure_training(
-                    student, run.builder.module, run.task, run.example, most_items, run.builder.recipe or PLAIN
+                    student,
+                    run.builder.module,
+                    run.task,
+                    run.example,
+                    most_items,
+                    run.builder.recipe or PLAIN,
+                    seconds_left,
                 )
         except ENDS_THE_RUN:
             raise

@@ -199,7 +199,7 @@ def measure_smallest(
     for name, one in space.spaces.items():
         # techniques that rebuild layers may make them slower
         alone = moves.by(name)
-        if not one.rebuilds and len(alone) and alone != moves:
+        if not one.rebuilds and len(alone) and alone != moves and not limit.is_too_short():
             made = space.steps(alone)
             others.append((alone, made, measurer.measured(made)))
     return [*smallest, *(MeasuredStructure(other, made, *both) for other, made, both in others if both is not None)]

@@ -51,6 +51,8 @@ MOST_CANDIDATES = 3
 CLEARLY = 1.5
 # longest range test of the learning rate
 RANGE_SECONDS = 20.0
+# share of the time left that timing steps, and a range test, may take
+SHARE_OF_TIME = 0.1
 # share of the remaining time for training; the rest is for building, measuring and confirming
 TRAINING_SHARE = 0.85
 # 0.1 for a batch of 256, in proportion to the batch (Goyal et al., "Accurate, Large Minibatch SGD", 2017)
@@ -66,12 +68,14 @@ def measure_training(
     example: Example,
     most_items: int | None = None,
     recipe: TrainingRecipe = PLAIN,
+    seconds_left: float | None = None,
 ) -> TrainingProbe | None:
     """Time training steps of `student`, and choose batch, learning rate and optimizer.
 
     None without training data. No bracket is decided yet; the student's weights are changed. With `most_items` a step
     is timed with no more items than that, which takes less memory; one with a whole batch is then taken to cost in
-    proportion. What a `recipe` lays down is taken as it is.
+    proportion. What a `recipe` lays down is taken as it is. Timing and the range test each take about a tenth of the
+    `seconds_left` at most, where one more step is not longer.
     """
     if task.train is None:
         return None
@@ -91,6 +95,7 @@ def measure_training(
     shown = whole("train", task.train).first(timed * TIMED_STEPS)
     alone = replace(task, test=None, val=None, train=PartSource(task.train, shown.indices))
     seconds = {}
+    share = math.inf if seconds_left is None else SHARE_OF_TIME * seconds_left
     with scratch("training") as folder, measuring():
         # the warm-up steps set up memory and kernels for all later ones; the last steps find the teacher's outputs for
         # their batches in the cache
@@ -102,25 +107,37 @@ def measure_training(
             recover(student, teacher, alone, example, schedule, Files(folder / f"{name}.pt", answers))
             seconds[name] = (time.monotonic() - start) / steps * (batch / timed)
             if name == "warm-up":
-                steps = min(TIMED_STEPS, max(LEAST_TIMED, round(TIMED_SECONDS / seconds[name] * (batch / timed))))
+                most = min(TIMED_SECONDS, share)
+                steps = min(TIMED_STEPS, max(LEAST_TIMED, round(most / seconds[name] * (batch / timed))))
     asking = max(0.0, seconds["asking"] - seconds["known"])
     rate = rate if recipe.learning_rate or optimizer == OWN else round(rate, 6)
     decay = None if recipe.weight_decay is None else float(recipe.weight_decay)
     schedule = Schedule(1, batch, 0, rate, optimizer, VIEWS, weight_decay=decay, recipe=recipe)
-    reason = ""
     # planning alone, and what the user lays down, are not tested
-    if most_items is None and recipe.learning_rate is None and recipe.train is None and optimizer != OWN:
-        rate, reason = _tested_rate(untrained, teacher, task, example, schedule, seconds["known"] + asking)
+    if recipe.train is not None:
+        reason = ""
+    elif recipe.learning_rate is not None or optimizer == OWN:
+        reason = f"{rate:.2g}, as the recipe has it"
+    elif most_items is not None:
+        reason = f"the default {rate:.2g}; only a run tests others"
+    else:
+        rate, reason = _tested_rate(untrained, teacher, task, example, schedule, seconds["known"] + asking, share)
     probe = TrainingProbe(batch, rate, optimizer, seconds["known"], asking, bank)
     return replace(probe, weight_decay=decay, recipe=recipe.name, rate_reason=reason)
 
 
 def _tested_rate(
-    student: nn.Module, teacher: nn.Module, task: Task, example: Example, schedule: Schedule, step_seconds: float
+    student: nn.Module,
+    teacher: nn.Module,
+    task: Task,
+    example: Example,
+    schedule: Schedule,
+    step_seconds: float,
+    share: float,
 ) -> tuple[float, str]:
-    """The learning rate by a range test where that takes some seconds only, and a sentence about it."""
+    """The learning rate by a range test where its share of the time suffices, and a sentence about it."""
     seconds = (3 * STEPS + 2 * JUDGED) * step_seconds
-    if seconds > RANGE_SECONDS:
+    if seconds > min(RANGE_SECONDS, share):
         return schedule.learning_rate, f"the default; a range test would take {seconds:.0f} s"
     assert task.train is not None
     place = training_place()

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,6 +24,7 @@ from autocompress.core.tools import Tools
 from autocompress.devices import LocalDevice
 from autocompress.errors import TechniqueError
 from autocompress.runtimes import OnnxRuntime
+from autocompress.system.time_limit import TimeLimit
 from autocompress.techniques import Int8Dynamic, Int8Static
 from autocompress.testing.fakes import FakeDevice, Variant, answering
 from autocompress.testing.networks import labelled, small_model
@@ -221,3 +223,37 @@ def test_probing_leaves_the_random_numbers_of_torch_and_numpy_as_they_were(cnn: 
     np.random.seed(5)
     assert torch.equal(after[0], torch.rand(3))
     assert np.array_equal(after[1], np.random.rand(3))
+
+
+def test_layers_that_there_is_no_time_to_probe_are_named(cnn: Facts) -> None:
+    device = FakeDevice()
+    measurer = replace(measurer_of([Int8Dynamic(), Int8Static()], device), limit=TimeLimit(1.0, 2.0))
+    found = run_probes(cnn, measurer)
+    assert found.probes == ()
+    assert found.skipped == ("layers",)
+    assert Probes.from_json(found.to_json()) == found
+    assert not device.measured
+
+
+class TooShortLater(TimeLimit):
+    """Long enough for so many pieces of work."""
+
+    def __init__(self, pieces: int) -> None:
+        super().__init__(None)
+        self.pieces = pieces
+
+    def is_too_short(self) -> bool:
+        self.pieces -= 1
+        return self.pieces < 0
+
+
+def test_a_technique_that_there_is_no_time_to_probe_is_named_and_the_others_are_measured(cnn: Facts) -> None:
+    class Other(Picky):
+        name: ClassVar[str] = "other"
+
+    # asked before the layers are exported, and before each technique
+    measurer = replace(measurer_of([Picky(), Other()], FakeDevice()), limit=TooShortLater(2))
+    found = run_probes(cnn, measurer)
+    assert found.skipped == ("other on layers",)
+    assert {probe.technique for probe in found.probes} == {"picky"}
+    assert found.of("picky")

@@ -457,6 +457,14 @@ def test_structure_comes_after_int8_and_training_after_both_each_rung_longer_tha
             )
 
 
+def test_why_a_learning_rate_was_chosen_is_told_with_the_recipe_that_trains() -> None:
+    probes = with_blocks("b1", "b2", training=True)
+    assert probes.training is not None
+    told = replace(probes, training=replace(probes.training, rate_reason="0.2 instead of the default 0.1"))
+    *_, trained = space_of(situation(probes=told), with_structure()).recipes
+    assert trained.reason.fact.endswith("s a step here; learning rate: 0.2 instead of the default 0.1")
+
+
 def test_where_no_quantization_pays_structure_and_training_are_tried_in_float() -> None:
     probes = replace(with_blocks("b1", "b2", training=True), probes=SLOW.probes)
     search_space = space_of(situation(probes=probes), with_structure())

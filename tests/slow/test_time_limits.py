@@ -1,7 +1,11 @@
-"""A limit on the time is kept by a whole run whose training becomes three times as slow as it was timed."""
+"""A limit on the time is kept where training becomes three times as slow; a run that was cut survives a kill."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from e2e.blocks import network
+from e2e.conftest import residual
 from torch import nn
 
 from autocompress import Status, Task, autocompress
@@ -21,7 +26,8 @@ from autocompress.run.result import Result
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 BRIEF = replace(load_profile("local"), protocol=Protocol(max_seconds=0.6, precision=0.2))
 BUDGETS = {"size_mb": "0.2x", "max_accuracy_drop_pp": 6.0}
-OVER = 1.1
+# so many times the limit, and seconds for a machine that others use as well
+OVER, MORE = 1.1, 5.0
 
 
 class Tiring(nn.Module):
@@ -75,9 +81,41 @@ def test_a_limit_is_kept_when_training_becomes_slower(
     cut = [trial.plan for trial in result.history if trial.plan != trial.plan.planned]
     steps = [(step.settings["steps"], step.steps_taken) for plan in cut for step in plan.rounds[-1][-1:]]
     print(f"limit {limit:.0f} s, took {seconds:.1f} s, {result.status}: {result.plan_name}; cut {steps}")
-    assert seconds <= OVER * limit
+    assert seconds <= OVER * limit + MORE
     assert cut
+    assert all(taken < planned for planned, taken in steps)
     assert result.status in (Status.MET, Status.UNDECIDED), str(result)
     # the plan that ships gives the same bytes again, without a limit
     again = apply_plan(result.plan, model, BRIEF, task, budgets=BUDGETS, out=tmp_path / "again")
     assert again.artifact.hash == result.artifact.hash
+
+
+def started(user: Path, out: str, *, marker: str = "", resume: bool = False) -> int:
+    """A run in a process of its own whose trainings are cut; its exit code."""
+    program = Path(__file__).with_name("cutting.py")
+    given = ["run", "--model", "blocks.py:trained", "--data", "digits", "--profile", "small.yaml", "--size-mb", "0.15x"]
+    command = [sys.executable, program, *given, "--out", out, *(["--resume"] if resume else [])]
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    with (user / f"{out}.log").open("ab") as log:
+        return subprocess.run(
+            list(map(str, command)),
+            cwd=user,
+            env={**os.environ, "BRIEF_STEPS": "100", "KILLED_BY": marker, "PYTHONPATH": path},
+            stdout=log,
+            stderr=log,
+            timeout=300,
+            check=False,
+        ).returncode
+
+
+def test_a_run_killed_after_a_cut_comes_to_the_same_answer(tmp_path: Path) -> None:
+    user = residual(tmp_path)
+    whole = started(user, "whole")
+    assert started(user, "killed", marker="killed.txt") == -signal.SIGKILL
+    assert (user / "killed.txt").exists()
+    assert started(user, "killed", marker="killed.txt", resume=True) == whole
+    plans = [(user / out / "plan.yaml").read_text(encoding="utf-8") for out in ("whole", "killed")]
+    assert "cuts: 80:90" in plans[0]
+    assert plans[0] == plans[1]
+    files = [(user / out / "model.onnx").read_bytes() for out in ("whole", "killed")]
+    assert files[0] == files[1]

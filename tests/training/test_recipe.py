@@ -147,6 +147,13 @@ def test_what_a_recipe_lays_down_is_what_training_is_planned_with() -> None:
     assert found is not None
     assert (found.batch, found.learning_rate, found.optimizer, found.weight_decay) == (16, 0.0123456789, "sgd", 0.0)
     assert found.recipe == recipe.name
+    assert found.rate_reason == "0.012, as the recipe has it"
+
+
+def test_planning_alone_says_that_it_tested_no_rate() -> None:
+    found = measure_training(network(3), network(1).eval(), TASK, EXAMPLE, most_items=16)
+    assert found is not None
+    assert found.rate_reason == "the default 0.0002; only a run tests others"
 
 
 def test_a_plan_names_the_code_that_trained_and_is_not_applied_without_it(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from autocompress.core.plan import Plan
 from autocompress.core.profile import Profile, load_profile
 from autocompress.core.runtime import Example
 from autocompress.data.module import call
+from autocompress.data.preparation import prepared
 from autocompress.errors import AutocompressError
 from autocompress.runtimes import OnnxRuntime
 
@@ -115,7 +116,8 @@ def row_of(name: str, *, with_run: bool) -> dict[str, Any]:
     began = time.time()
     row: dict[str, Any] = {"name": name, "asked": [f"{axis}:{place}" for axis, place in network.axes]}
     with tempfile.TemporaryDirectory() as folder:
-        module = network.build()
+        # as a run prepares it: detectors end before non-maximum suppression
+        module, _ = prepared(network.build())
         row["parameters"] = sum(weight.numel() for weight in module.parameters())
         artifact, row["refusal"] = exported(module, network, Path(folder) / "model.onnx")
         if artifact is None:

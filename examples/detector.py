@@ -1,4 +1,4 @@
-"""A small SSDlite that finds drawn shapes; its score is the mean average precision of all images together.
+"""A small SSDlite that finds drawn shapes, scored by mean average precision of all images together.
 
     python examples/detector.py [FOLDER [full]]
 
@@ -139,7 +139,7 @@ def suppressed(boxes: NDArray[Any], scores: NDArray[Any]) -> tuple[NDArray[Any],
 
 
 def detections(outputs: Arrays, targets: Arrays) -> NDArray[np.float64]:
-    """For each image and class the number of shapes, and score and rightness of the 12 best boxes, `(n, 3 * 25)`.
+    """Number of shapes, then score and rightness of the 12 best boxes, image by class: `(n, 3 * 25)`.
 
     A box is right where it covers a shape of its class by half (intersection over union) that no better box has
     covered.
@@ -160,7 +160,7 @@ def detections(outputs: Arrays, targets: Arrays) -> NDArray[np.float64]:
 
 
 def mean_average_precision(records: NDArray[np.float64]) -> float:
-    """The area under precision over recall, precision made non-increasing, as a mean over the classes that occur."""
+    """Mean, over the classes that occur, of the area under precision (made non-increasing) by recall."""
     areas = []
     for of_class in records.reshape(len(records), len(SHAPES), -1).swapaxes(0, 1):
         shapes, scores, right = of_class[:, 0].sum(), of_class[:, 1 : FOUND + 1], of_class[:, FOUND + 1 :]

@@ -70,7 +70,7 @@ def _classes_of(module: nn.Module) -> set[str]:
 
 
 def _known_outputs(detector: nn.Module) -> dict[str, OutputFact]:
-    """The kinds of outputs, which names and values alone do not tell: softmax and sigmoid both take logits."""
+    """Kinds of outputs, which names and values do not tell: softmax and sigmoid both take logits."""
     each = OutputFact(OutputKind.MULTILABEL_LOGITS, None, "of this detector's sigmoid")
     classes = OutputFact(OutputKind.LOGITS, 2, "of this detector's softmax")
     return {

@@ -183,7 +183,7 @@ def data(items: int = 600) -> Task:
     )
 
 
-# int8 alone reaches the first; for the second channels go, and training wins their work back
+# int8 alone reaches the first; for the second blocks go, and training wins their work back
 SIZES: dict[str, float | str] = {"small": "0.45x", "full": "0.25x"}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from autocompress.core.output_kinds import OutputFact, OutputKind
 from autocompress.errors import ModelError
 
 PACKAGE = "torchvision.models.detection"
@@ -25,7 +26,7 @@ class BoxesAndLogits(nn.Module):
     `(n, anchors, classes)`: for SSD of a softmax whose class 0 is the background, for the others of a sigmoid per
     class. FCOS gives `centerness` `(n, anchors, 1)` too, logits of a sigmoid.
 
-    Weights are the detector's own, under the same names.
+    Weights are the detector's own, under the same names. `known_outputs` says what kind of output each of these is.
     """
 
     mean: torch.Tensor
@@ -35,6 +36,7 @@ class BoxesAndLogits(nn.Module):
         super().__init__()
         self.backbone, self.head, self.anchor_generator = detector.backbone, detector.head, detector.anchor_generator
         self.box_coder, self.training = detector.box_coder, detector.training
+        self.known_outputs = _known_outputs(detector)
         for name, values in (("mean", detector.transform.image_mean), ("std", detector.transform.image_std)):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
@@ -63,13 +65,28 @@ class BoxesAndLogits(nn.Module):
         return torch.as_tensor(decode(codes.flatten(0, 1), anchors.flatten(0, 1)).reshape(codes.shape))
 
 
+def _classes_of(module: nn.Module) -> set[str]:
+    return {base.__name__ for base in type(module).__mro__ if base.__module__.startswith(PACKAGE)}
+
+
+def _known_outputs(detector: nn.Module) -> dict[str, OutputFact]:
+    """Kinds of outputs, which names and values do not tell: softmax and sigmoid both take logits."""
+    each = OutputFact(OutputKind.MULTILABEL_LOGITS, None, "of this detector's sigmoid")
+    classes = OutputFact(OutputKind.LOGITS, 2, "of this detector's softmax")
+    return {
+        "logits": classes if "SSD" in _classes_of(detector) else each,
+        "boxes": OutputFact(OutputKind.BOXES, None, "of this detector"),
+        "centerness": each,
+    }
+
+
 def before_suppression(module: nn.Module) -> nn.Module:
     """A one-stage detector of torchvision up to its boxes; any other module as it is.
 
     Raises:
         ModelError: when it is a detector that suppresses boxes in its middle.
     """
-    kinds = {base.__name__ for base in type(module).__mro__ if base.__module__.startswith(PACKAGE)}
+    kinds = _classes_of(module)
     if kinds.intersection(TWO_STAGES):
         raise ModelError(
             f"is a {type(module).__name__} of torchvision, which suppresses overlapping proposals in its middle and "

@@ -21,6 +21,7 @@ from autocompress.core.outputs import main_output
 from autocompress.core.runtime import Example
 from autocompress.core.targets import mapped
 from autocompress.core.task import ERROR_SCORES, Task
+from autocompress.data.detectors import BoxesAndLogits
 from autocompress.data.example_inputs import in_dtype_of
 from autocompress.data.loss_kinds import kind_of_loss
 from autocompress.data.module import call
@@ -56,6 +57,8 @@ def with_kinds(example: Example, module: nn.Module, task: Task | None, declared:
             if any(given):
                 _add(strict, name, Traits.of(values, DECLARED_NEAR))
     facts = recognised(seen, task, all_targets)
+    if isinstance(module, BoxesAndLogits):
+        facts |= {name: fact for name, fact in module.known_outputs.items() if name in facts}
     words = {**_by_output(given[0], list(facts)), **_by_output(given[1], list(facts))}
     for name, word in words.items():
         if name not in facts:

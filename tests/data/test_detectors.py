@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from unusual_networks import detector
 
+from autocompress.core.output_kinds import OutputKind
 from autocompress.core.runtime import Example
 from autocompress.data.model_spec import load_model
 from autocompress.data.module import call
+from autocompress.data.output_recognition import with_kinds
 from autocompress.data.preparation import prepared
 from autocompress.data.vision import prepare_torchvision
 from autocompress.errors import ModelError
@@ -48,6 +52,28 @@ def test_boxes_and_logits_are_those_that_the_detector_suppresses(tmp_path: Path)
     boxes, logits = own_boxes(module, images)
     torch.testing.assert_close(found["boxes"], boxes)
     torch.testing.assert_close(found["logits"], logits)
+
+
+def retinanet() -> nn.Module:
+    """torchvision's RetinaNet on one scale of features, 16 channels wide."""
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.retinanet import RetinaNet
+
+    backbone: Any = nn.Sequential(nn.Conv2d(3, 16, 3, 8, 1), nn.ReLU())
+    backbone.out_channels = 16
+    return RetinaNet(backbone, 3, anchor_generator=AnchorGenerator(((16,),), ((0.5, 1.0, 2.0),)))
+
+
+@pytest.mark.parametrize(("build", "kind"), [(detector, OutputKind.LOGITS), (retinanet, OutputKind.MULTILABEL_LOGITS)])
+def test_logits_are_compared_as_the_detector_means_them(build: Any, kind: OutputKind) -> None:
+    prepare_torchvision()
+    module, _ = prepared(build().eval())
+    example = Example((torch.rand(2, 3, 64, 64).numpy(),))
+    kinds = with_kinds(example, module, None).kinds
+    assert (kinds["logits"].kind, kinds["boxes"].kind) == (kind, OutputKind.BOXES)
+    assert kinds["logits"].axis == (2 if kind is OutputKind.LOGITS else None)
+    chosen = with_kinds(replace(example, outputs=("boxes",)), module, None, {"boxes": "values"}).kinds
+    assert {name: fact.kind for name, fact in chosen.items()} == {"boxes": OutputKind.VALUES}
 
 
 def test_a_detector_of_two_stages_is_refused() -> None:

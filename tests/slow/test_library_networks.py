@@ -1,4 +1,4 @@
-"""Networks of transformers with free axes: parity at three lengths and two batches, and an int8 run each."""
+"""Networks of libraries: parity at several lengths and two batches, and an int8 run each."""
 
 from __future__ import annotations
 
@@ -24,4 +24,13 @@ def test_a_network_of_a_library_keeps_its_axes_free(name: str, monkeypatch: pyte
     if name == "BERT":
         assert "int8" in row["plan"]
         assert row["free_in_result"] == row["free"]
+    sys.modules.pop("model_libraries")
+
+
+def test_a_detector_of_a_library_is_compared_up_to_its_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    module = __import__("model_libraries")
+    row = module.row_of("torchvision ssdlite320_mobilenet_v3_large", with_run=False)
+    assert row["refusal"] == ""
+    assert row["agreed"] == ["320, batch 1", "320, batch 3"], row["sizes_refused"]
     sys.modules.pop("model_libraries")

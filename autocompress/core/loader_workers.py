@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -121,6 +122,8 @@ def _begin(worker: int) -> None:
     from torch.utils.data import get_worker_info
 
     end_with_parent()
+    # an iterator that was left over in the parent would be collected here, and complain of not being its parent
+    gc.freeze()
     info: Any = get_worker_info()
     batches: _Batches = info.dataset
     # it is a frozen object of torch's

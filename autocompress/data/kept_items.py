@@ -20,6 +20,8 @@ from autocompress.system.row_file import RowFile, free_bytes
 # bytes kept at most by a task's sources together, and the share of the free disk that they may take
 MOST_BYTES = 20_000_000_000
 SHARE_OF_FREE_DISK = 0.25
+# batches from disk that are looked for ahead of the next one that has to be read
+MOST_IN_A_ROW = 4
 Batch = tuple[Inputs, Targets]
 
 
@@ -59,24 +61,35 @@ class KeptSource:
 
     def stream(self, requests: Iterable[Request]) -> Iterator[Batch]:
         """See `Streamed.stream`."""
-        asked: deque[tuple[Request, bool]] = deque()
+        coming, ended = iter(requests), False
+        while not ended:
+            asked: deque[tuple[Request, bool]] = deque()
 
-        def to_read() -> Iterator[Request]:
-            for request in requests:
-                known = request.view == 0 and all(item in self._slots for item in request.items)
-                asked.append((request, known))
-                if not known:
-                    yield request
+            def to_read(asked: deque[tuple[Request, bool]] = asked) -> Iterator[Request]:
+                nonlocal ended
+                in_a_row = 0
+                for request in coming:
+                    known = request.view == 0 and all(item in self._slots for item in request.items)
+                    asked.append((request, known))
+                    if not known:
+                        in_a_row = 0
+                        yield request
+                        continue
+                    in_a_row += 1
+                    # requests may be endless
+                    if in_a_row == MOST_IN_A_ROW:
+                        return
+                ended = True
 
-        for batch in stream(self.source, to_read()):
-            while asked[0][1]:
-                yield self._kept(asked.popleft()[0])
-            request, _ = asked.popleft()
-            if request.view == 0:
-                self._keep(request.items, batch)
-            yield batch
-        for request, _ in asked:
-            yield self._kept(request)
+            for batch in stream(self.source, to_read()):
+                while asked[0][1]:
+                    yield self._kept(asked.popleft()[0])
+                request, _ = asked.popleft()
+                if request.view == 0:
+                    self._keep(request.items, batch)
+                yield batch
+            for request, _ in asked:
+                yield self._kept(request)
 
     def _kept(self, request: Request) -> Batch:
         assert self._file is not None

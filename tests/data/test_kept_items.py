@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from autocompress.core.data_sources import equal_batches
+from autocompress.core.runtime import Example
 from autocompress.core.source import Array, Inputs, whole
 from autocompress.core.streams import Request
 from autocompress.core.task import Task
@@ -19,6 +21,7 @@ from autocompress.data.kept_items import KeptSource, Room, with_kept_items
 from autocompress.data.repeated_items import require_stable
 from autocompress.errors import DataError
 from autocompress.system import row_file
+from autocompress.training.batch_norm import reestimate_batch_norm
 
 ITEMS = 20
 
@@ -50,6 +53,38 @@ def test_an_item_is_read_once_and_comes_back_as_it_was() -> None:
         assert isinstance(found[0][1], tuple)
     # a batch with an item that is missing is read whole
     assert source.reads == [3, 4, 5, 5, 9]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("known", [range(ITEMS), [0, 1, 2, 3], []])
+def test_requests_may_be_endless(known: Sequence[int]) -> None:
+    source = Counted()
+    kept = KeptSource(source, Room(10**6))
+    if known:
+        kept.read(list(known))
+    endless = (Request((step % ITEMS, (step + 1) % ITEMS)) for step in count())
+    for step, found in enumerate(islice(kept.stream(endless), 3 * ITEMS)):
+        assert equal_batches(found, Counted().read([step % ITEMS, (step + 1) % ITEMS]))
+    # nothing but what is not kept is read, a few batches ahead
+    assert sorted(set(source.reads)) == list(range(ITEMS))
+    assert len(source.reads) <= 3 * ITEMS
+
+
+@pytest.mark.timeout(60)
+def test_batch_norm_is_reestimated_again_on_items_that_were_kept() -> None:
+    inputs = torch.arange(60.0).reshape(20, 3)
+    task = with_kept_items(
+        Task(train=TensorDataset(inputs, torch.zeros(20, dtype=torch.long)), test=(inputs, [0] * 20))
+    )
+    assert task is not None
+    module = torch.nn.BatchNorm1d(3)
+    means = []
+    for _ in range(2):
+        reestimate_batch_norm(module, whole("train", task.train), Example((inputs[:2].numpy(),)), batch=5)
+        assert module.running_mean is not None
+        means.append(module.running_mean.clone())
+    assert torch.equal(*means)
+    assert torch.allclose(means[0], inputs.mean(0))
 
 
 def test_where_there_is_no_room_left_items_are_read_again() -> None:

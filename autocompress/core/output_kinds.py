@@ -68,7 +68,8 @@ class OutputFact:
         """A line for the user, who may know better."""
         axis = f" on axis {self.axis}" if self.axis is not None and self.axis != 1 else ""
         reason = f" ({self.reason})" if self.reason else ""
-        return f"output {name}: {DESCRIPTIONS[self.kind]}{axis}{reason}; divergence: {self.divergence}"
+        which = "the output" if name == "output" else f"output {name}"
+        return f"{which}: {DESCRIPTIONS[self.kind]}{axis}{reason}; divergence: {self.divergence}"
 
     def to_json(self) -> dict[str, Any]:
         """The fact as a JSON object."""

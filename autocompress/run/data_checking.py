@@ -44,10 +44,11 @@ def check_data(task: Task | None, baseline: Artifact, seconds: float = TRAIN_SEC
         require_stable(getattr(task, field), f"{task.name}: {field}")
         order = reading_order(task, field, source, judged_seconds(seconds))
         read, check = 0, ItemChecks(task, field, classes)
-        for feed, targets in feeds(order.split, baseline, order.split.rows_within(BATCH)):
+        for _, targets in feeds(order.split, baseline, order.split.rows_within(BATCH)):
             rows = rows_in(targets)
             items = order.split.indices[read : read + rows].tolist()
-            check(items, {name: array[:rows] for name, array in feed.items()}, targets)
+            # `feeds` has checked the inputs
+            check(items, (), targets)
             require_counted(task, targets, f"{task.name}: {field}", items)
             if task.chooses_classes and classes is not None:
                 # placeholder outputs will do, since only the labels are checked

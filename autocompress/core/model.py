@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+# name of the file that techniques begin with, beside that of the baseline
+START = "float"
+
+
 @dataclass(frozen=True)
 class Exported:
     """The files of an unchanged model.

@@ -29,7 +29,9 @@ class Stage(StrEnum):
     STRUCTURE = "structure"
     WEIGHTS = "weights"
     RECOVERY = "recovery"
+    PREPARATION = "preparation"
     PRECISION = "precision"
+    TUNING = "tuning"
     PACKING = "packing"
 
 
@@ -42,7 +44,10 @@ class Effort(IntEnum):
 
 
 ROUND_STAGES = (Stage.STRUCTURE, Stage.WEIGHTS, Stage.RECOVERY)
-FINISH_STAGES = (Stage.PRECISION, Stage.PACKING)
+# before quantization a float file is prepared for it, after it the quantized file's numbers are tuned
+FINISH_STAGES = (Stage.PREPARATION, Stage.PRECISION, Stage.TUNING, Stage.PACKING)
+# stages of steps that save nothing by themselves: they keep accuracy where the precision step loses it
+ACCURACY_STAGES = (Stage.PREPARATION, Stage.TUNING)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autocompress.core.plan import Setting, Stage, Step
+from autocompress.core.sensitivity import Sensitivity
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ class Probes:
     without training data. `smallest` is the smallest structure that can be made, with latency and size as measured;
     None before it was measured. `microbenchmarks` is None where the microbenchmarks could not be measured. `operators`
     is the share of the model's time by type of operator, as the runtime names them. `skipped` is what there was no
-    time to probe.
+    time to probe. `sensitivity` is that of the layers to a quantization that was seen to lose accuracy, None before.
     """
 
     probes: tuple[Probe, ...] = ()
@@ -201,6 +202,7 @@ class Probes:
     microbenchmarks: MicrobenchmarkProbe | None = None
     operators: Mapping[str, float] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
+    sensitivity: Sensitivity | None = None
 
     @property
     def skipped_sentence(self) -> str:
@@ -248,6 +250,7 @@ class Probes:
             "microbenchmarks": vars(self.microbenchmarks) if self.microbenchmarks else None,
             "operators": dict(self.operators),
             "skipped": list(self.skipped),
+            "sensitivity": self.sensitivity.to_json() if self.sensitivity else None,
         }
 
     @staticmethod
@@ -265,6 +268,7 @@ class Probes:
             MicrobenchmarkProbe(**data["microbenchmarks"]) if data["microbenchmarks"] else None,
             dict(data["operators"]),
             tuple(data.get("skipped", ())),
+            Sensitivity.from_json(data["sensitivity"]) if data.get("sensitivity") else None,
         )
 
 

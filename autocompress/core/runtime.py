@@ -116,18 +116,29 @@ class Runtime(ABC):
 
     @abstractmethod
     def export(
-        self, module: torch.nn.Module, example: Example, destination: Path, keep_float: Sequence[str] = ()
+        self,
+        module: torch.nn.Module,
+        example: Example,
+        destination: Path,
+        keep_float: Sequence[str] = (),
+        *,
+        named: bool = False,
     ) -> Artifact:
         """Export the module in inference mode to an artifact at `destination`.
 
         The batch is free where the module allows it, and so are the axes that `example.dynamic` asks for or that are
         tried by its policy. The module is left as it was. The nodes of layers that
-        `keep_float` names are marked in the artifact, and quantization leaves them in float.
+        `keep_float` names are marked in the artifact, and quantization leaves them in float. `named` leaves the names
+        of the layers in the artifact where its format has room for them, so that techniques can name layers.
 
         Raises:
             ExportError: when it cannot be exported (the layer is named), the artifact computes other values, a declared
                 axis cannot be free, or the nodes of one of the layers to keep in float cannot be told apart in it.
         """
+
+    @abstractmethod
+    def without_names(self, artifact: Artifact, destination: Path) -> Artifact:
+        """A copy of an artifact at `destination` as `export` gives it where it is not `named`."""
 
     @abstractmethod
     def read(self, path: Path) -> Artifact:
@@ -170,16 +181,22 @@ class Runtime(ABC):
 
 
 def exported(
-    runtime: Runtime, module: torch.nn.Module, example: Example, destination: Path, keep_float: Sequence[str] = ()
+    runtime: Runtime,
+    module: torch.nn.Module,
+    example: Example,
+    destination: Path,
+    keep_float: Sequence[str] = (),
+    *,
+    named: bool = False,
 ) -> Artifact:
-    """The module's artifact at `destination`; no measurement runs beside the export.
+    """The module's artifact at `destination`; no measurement runs beside the export. See `Runtime.export`.
 
     Raises:
         ModelError: when the module fails on the example.
         ExportError: whatever else the runtime and the libraries that it uses raise.
     """
     with working(), raised_as(ExportError, "model"):
-        return runtime.export(module, example, destination, keep_float)
+        return runtime.export(module, example, destination, keep_float, named=named)
 
 
 def main_shape(artifact: Artifact) -> tuple[int | None, ...]:

@@ -32,7 +32,8 @@ class Context:
 
     `calibration` holds items that ranges may be taken from, None when there are no data. `teacher` is the original
     module; `on_step` is called during training with the step, the number of steps and the seconds left. `shared` is a
-    folder for files that all plans of a run use. Layers that `ignore` names are left alone.
+    folder for files that all plans of a run use. Layers that `ignore` names are left alone. `unquantized` is the float
+    artifact that the finish began with, None outside a finish.
 
     `recipe` is the user's for training. `seconds_left` gives the seconds left for it, None without a limit. Where it
     is adapted to time or memory, `adapted` is called with the settings that it then has, which give the same module
@@ -51,6 +52,7 @@ class Context:
     seconds_left: Callable[[], float | None] = lambda: None
     adapted: Callable[[Mapping[str, Setting]], None] = lambda settings: None
     tell: Callable[[str], None] = lambda sentence: None
+    unquantized: Artifact | None = None
 
 
 def applied(
@@ -136,11 +138,16 @@ class ArtifactTechnique(Technique):
 
     `formats` are the artifact formats it can change; `probed` lists settings to probe on the device, one
     short measurement each. `value_bytes` is the size of a weight afterwards, which takes four bytes before.
+    `quantization` says what a technique of the stage PRECISION computes in few bits: weights and activations by ranges
+    that are in the file (`static`), activations by those of each call (`dynamic`), or nothing but weights (`weights`).
+    A technique of the stages PREPARATION and TUNING `serves` files that are quantized in these ways.
     """
 
     formats: ClassVar[frozenset[str]]
     probed: ClassVar[tuple[Mapping[str, Setting], ...]]
     value_bytes: ClassVar[int] = 1
+    quantization: ClassVar[str] = ""
+    serves: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def covers(self, facts: Facts) -> frozenset[Kind]:
@@ -153,7 +160,8 @@ class ArtifactTechnique(Technique):
         The same artifact, settings and data give the same bytes.
 
         Raises:
-            TechniqueError: when it cannot be done, or left the artifact without any saving.
+            TechniqueError: when it cannot be done, or left the artifact without any saving where its stage is
+                PRECISION or PACKING.
         """
 
 

@@ -60,6 +60,7 @@ class Tools:
             PlanError: when a step cannot read the format that the one before it writes.
             TechniqueError: when a step cannot be done on this artifact.
         """
+        context = replace(context, unquantized=artifact)
         for place, step in enumerate(finish):
             technique = self.technique(step.technique)
             assert isinstance(technique, ArtifactTechnique)

@@ -160,7 +160,7 @@ class Builder(Artifacts):
         self._unchanged = Exported(baseline, start)
 
     def _export(self, module: torch.nn.Module, path: Path) -> Artifact:
-        return exported(self._tools.runtime, module, self.example, path, self._profile.in_float)
+        return exported(self._tools.runtime, module, self.example, path, self._profile.in_float, named=True)
 
     def _folder(self, plan: Plan) -> Path:
         folder = self._workspace.checkpoints / plan.hash
@@ -226,7 +226,7 @@ class Builder(Artifacts):
         folder = self._folder(plan)
         artifact = self.exported(plan.rounds)
         if not plan.finish:
-            return artifact.copy_to(folder / self._name)
+            return self._tools.runtime.without_names(artifact, folder / self._name)
         with folder_lock(folder):
             work = folder / "work"
             shutil.rmtree(work, ignore_errors=True)

@@ -13,7 +13,7 @@ import onnx
 from autocompress.analysis.graph_inspection import inspect_graph
 from autocompress.core.artifact import Artifact, TensorSpec
 from autocompress.core.facts import Facts
-from autocompress.core.model import Exported, Fitted, Model
+from autocompress.core.model import START, Exported, Fitted, Model
 from autocompress.core.runtime import Example, Runtime, Session, align
 from autocompress.core.source import Array
 from autocompress.core.task import Task
@@ -21,6 +21,7 @@ from autocompress.data.example_inputs import given_example, made_up_arrays
 from autocompress.data.input_shapes import timed_example
 from autocompress.data.model_columns import for_file
 from autocompress.errors import ArtifactError, ModelError, RuntimeFailureError
+from autocompress.runtimes.node_names import node_names, with_names
 from autocompress.runtimes.onnx_file import compact, describe, mark_float, save_model
 from autocompress.runtimes.onnx_layers import names_in, places_of
 from autocompress.runtimes.onnx_normalization import Form, forms, main_type
@@ -30,8 +31,6 @@ from autocompress.system.scratch import scratch
 
 # largest distance of a float32 copy's outputs from those of a file in half precision, as a share of the largest value
 HALF_TOLERANCE = 16 * float(np.finfo(np.float16).eps)
-# name of the file that techniques begin with, beside the baseline
-START = "float.onnx"
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +109,9 @@ class FileModel(Model):
         start = onnx.ModelProto()
         start.CopyFrom(self.form.model)
         places = places_of(start.graph, keep_float) if keep_float else []
-        return Exported(baseline, save_model(mark_float(compact(start), places), destination.with_name(START)))
+        names = node_names(start.graph)
+        named = with_names(mark_float(compact(start), places), names)
+        return Exported(baseline, save_model(named, destination.with_name(f"{START}{runtime.suffix}")))
 
     def facts(self, example: Example) -> Facts:
         """See `Model.facts`."""

@@ -13,7 +13,7 @@ from autocompress.analysis.inspection import inspect_module
 from autocompress.analysis.weights import with_weights
 from autocompress.core.artifact import TensorSpec
 from autocompress.core.facts import Facts
-from autocompress.core.model import Exported, Fitted, Model
+from autocompress.core.model import START, Exported, Fitted, Model
 from autocompress.core.runtime import Example, Runtime, exported
 from autocompress.core.task import Task
 from autocompress.data.copies import as_compressed
@@ -60,8 +60,9 @@ class ModuleModel(Model):
 
     def export(self, runtime: Runtime, example: Example, destination: Path, keep_float: Sequence[str] = ()) -> Exported:
         """See `Model.export`."""
-        artifact = exported(runtime, self.module, example, destination, keep_float)
-        return Exported(artifact, artifact)
+        start = destination.with_name(f"{START}{runtime.suffix}")
+        named = exported(runtime, self.module, example, start, keep_float, named=True)
+        return Exported(runtime.without_names(named, destination), named)
 
     def facts(self, example: Example) -> Facts:
         """See `Model.facts`."""

@@ -8,7 +8,7 @@ from itertools import product
 
 from autocompress.analysis.prediction import predict_latency, predict_size
 from autocompress.core.layer_patterns import matches_pattern
-from autocompress.core.plan import FINISH_STAGES, Stage
+from autocompress.core.plan import ACCURACY_STAGES, FINISH_STAGES, Stage
 from autocompress.core.probes import Probe
 from autocompress.core.search_space import NOT_AVAILABLE, Decision, Element, Reason, Recipe, SearchSpace
 from autocompress.core.technique import ArtifactTechnique, ModelTechnique, StructureTechnique, Technique
@@ -116,10 +116,11 @@ def _without_use(technique: StructureTechnique, situation: Situation) -> Reason 
 
 
 def finishing_chains(techniques: Sequence[Technique], format_: str) -> Iterator[Chain]:
-    """All sequences of finishing steps, at most one of each stage, whose formats fit; single steps first."""
+    """All sequences of finishing steps, at most one of each stage that saves, whose formats fit."""
     stages = [
         [t for t in techniques if isinstance(t, ArtifactTechnique) and t.stage is stage and format_ in t.formats]
         for stage in FINISH_STAGES
+        if stage not in ACCURACY_STAGES
     ]
     chains = [
         tuple(one for one in chosen if one is not None) for chosen in product(*([None, *ones] for ones in stages))

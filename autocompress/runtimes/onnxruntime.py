@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,6 +31,7 @@ from autocompress.runtimes.free_axes import (
     require_undeclared,
     without_ones,
 )
+from autocompress.runtimes.node_names import node_names, with_names, without_names
 from autocompress.runtimes.onnx_export import export_graph, nodes_of
 from autocompress.runtimes.onnx_file import compact, describe, load_model, mark_float, save_model, weight_labels
 from autocompress.runtimes.traced_export import other_values, sentence_on, traced_graph
@@ -82,6 +83,15 @@ class OnnxSession(Session):
         return str(self._session.end_profiling())
 
 
+@dataclass(frozen=True)
+class _Target:
+    """The file that an export writes: the layers that stay in float, and whether nodes are named."""
+
+    path: Path
+    keep_float: tuple[str, ...]
+    named: bool
+
+
 class OnnxRuntime(Runtime):
     """ONNX Runtime's CPU execution provider; artifacts are ONNX files, above 2 GB with a file of weights."""
 
@@ -91,14 +101,21 @@ class OnnxRuntime(Runtime):
     meter_backend: ClassVar[Path] = Path(__file__).parents[1] / "devices" / "meter" / "backends" / "onnxruntime.py"
 
     def export(
-        self, module: torch.nn.Module, example: Example, destination: Path, keep_float: Sequence[str] = ()
+        self,
+        module: torch.nn.Module,
+        example: Example,
+        destination: Path,
+        keep_float: Sequence[str] = (),
+        *,
+        named: bool = False,
     ) -> Artifact:
         """See `Runtime.export`."""
+        target = _Target(destination, tuple(keep_float), named)
         expected = call(module, example)
         axes = movable_axes(module, example)
         while axes:
             try:
-                artifact = _export(module, example, tuple(expected), destination, keep_float, axes)
+                artifact = _export(module, example, tuple(expected), target, axes)
                 self._require_parity(artifact, module, example, expected)
                 differing = self._differing_axes(artifact, module, example)
             except (ExportError, RuntimeFailureError) as error:
@@ -108,9 +125,9 @@ class OnnxRuntime(Runtime):
                 return artifact
             axes = tuple(axis for axis in axes if axis not in differing)
         try:
-            artifact = _export(module, example, tuple(expected), destination, keep_float)
+            artifact = _export(module, example, tuple(expected), target)
         except ExportError as error:
-            return self._traced(module, example, expected, destination, keep_float, error)
+            return self._traced(module, example, expected, target, error)
         self._require_parity(artifact, module, example, expected)
         return artifact
 
@@ -119,13 +136,12 @@ class OnnxRuntime(Runtime):
         module: torch.nn.Module,
         example: Example,
         expected: Mapping[str, torch.Tensor],
-        destination: Path,
-        keep_float: Sequence[str],
+        target: _Target,
         failure: ExportError,
     ) -> Artifact:
         """The artifact of a traced graph, with no free axis but the batch; raises `failure` where it differs."""
         model = traced_graph(module, example, tuple(expected), failure)
-        artifact = _saved(model, module, destination, keep_float)
+        artifact = _saved(model, module, target)
         try:
             self._require_parity(artifact, module, example, expected)
             self._require_parity_elsewhere(artifact, module, example)
@@ -183,6 +199,10 @@ class OnnxRuntime(Runtime):
             if not compared:
                 differing += axes
         return differing
+
+    def without_names(self, artifact: Artifact, destination: Path) -> Artifact:
+        """See `Runtime.without_names`."""
+        return without_names(artifact, destination)
 
     def read(self, path: Path) -> Artifact:
         """See `Runtime.read`."""
@@ -275,16 +295,17 @@ def _export(
     module: torch.nn.Module,
     example: Example,
     outputs: tuple[str, ...],
-    destination: Path,
-    keep_float: Sequence[str],
+    target: _Target,
     axes: Sequence[Axis] = (),
 ) -> Artifact:
     # the graph and its weights are freed when this returns, before sessions load them again
     model = export_graph(module, without_ones(module, example, axes), outputs, axes)
     name_axes(model, module, example, axes)
-    return _saved(model, module, destination, keep_float)
+    return _saved(model, module, target)
 
 
-def _saved(model: onnx.ModelProto, module: torch.nn.Module, destination: Path, keep_float: Sequence[str]) -> Artifact:
-    places = nodes_of(model, module, keep_float) if keep_float else []
-    return save_model(mark_float(compact(model), places), destination)
+def _saved(model: onnx.ModelProto, module: torch.nn.Module, target: _Target) -> Artifact:
+    places = nodes_of(model, module, target.keep_float) if target.keep_float else []
+    names = node_names(model.graph) if target.named else None
+    made = mark_float(compact(model), places)
+    return save_model(made if names is None else with_names(made, names), target.path)

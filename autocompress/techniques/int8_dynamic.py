@@ -44,6 +44,7 @@ class Int8Dynamic(ArtifactTechnique):
     summary: ClassVar[str] = "weights in int8, activations quantized on the fly, no data needed"
     stage: ClassVar[Stage] = Stage.PRECISION
     effort: ClassVar[Effort] = Effort.NONE
+    quantization: ClassVar[str] = "dynamic"
     formats: ClassVar[frozenset[str]] = frozenset({"onnx"})
     choices: ClassVar[tuple[Choice, ...]] = (
         Choice("weight", ("int8", "uint8"), describes="type of weights"),

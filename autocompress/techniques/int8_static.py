@@ -57,6 +57,7 @@ class Int8Static(ArtifactTechnique):
     summary: ClassVar[str] = "weights and activations in int8, ranges from calibration data"
     stage: ClassVar[Stage] = Stage.PRECISION
     effort: ClassVar[Effort] = Effort.CALIBRATION
+    quantization: ClassVar[str] = "static"
     formats: ClassVar[frozenset[str]] = frozenset({"onnx"})
     choices: ClassVar[tuple[Choice, ...]] = (
         Choice("activation", ("uint8", "int8"), describes="type of activations"),

@@ -255,11 +255,20 @@ class ExportedOnce(Runtime):
     meter_backend = OnnxRuntime.meter_backend
 
     def export(
-        self, module: nn.Module, example: Example, destination: Path, keep_float: Sequence[str] = ()
+        self,
+        module: nn.Module,
+        example: Example,
+        destination: Path,
+        keep_float: Sequence[str] = (),
+        *,
+        named: bool = False,
     ) -> Artifact:
         assert isinstance(module, Answers)
         destination.write_bytes(_exported())
         return self.read(destination)
+
+    def without_names(self, artifact: Artifact, destination: Path) -> Artifact:
+        return OnnxRuntime().without_names(artifact, destination)
 
     def read(self, path: Path) -> Artifact:
         return OnnxRuntime().read(path)

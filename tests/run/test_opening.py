@@ -176,7 +176,13 @@ class OnceExported(OnnxRuntime):
     """ONNX Runtime that keeps the export of the network: it takes as long as all else here together."""
 
     def export(
-        self, module: nn.Module, example: Example, destination: Path, keep_float: Sequence[str] = ()
+        self,
+        module: nn.Module,
+        example: Example,
+        destination: Path,
+        keep_float: Sequence[str] = (),
+        *,
+        named: bool = False,
     ) -> Artifact:
         destination.write_bytes(exported())
         return self.read(destination)

@@ -39,13 +39,22 @@ class ToyRuntime(Runtime):
     meter_backend: ClassVar[Path] = Path(__file__).with_name("toy_backend.py")
 
     def export(
-        self, module: torch.nn.Module, example: Example, destination: Path, keep_float: Sequence[str] = ()
+        self,
+        module: torch.nn.Module,
+        example: Example,
+        destination: Path,
+        keep_float: Sequence[str] = (),
+        *,
+        named: bool = False,
     ) -> Artifact:
         with scratch("toy") as folder:
             made = OnnxRuntime().export(module, example, folder / "model.onnx", keep_float)
             content = WORD + made.path.read_bytes()
         write_atomically(destination, lambda target: target.write_bytes(content))
         return self.read(destination)
+
+    def without_names(self, artifact: Artifact, destination: Path) -> Artifact:
+        return artifact.copy_to(destination)
 
     def read(self, path: Path) -> Artifact:
         require_file(path)

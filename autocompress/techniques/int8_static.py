@@ -43,6 +43,7 @@ from autocompress.errors import TechniqueError
 from autocompress.runtimes.external_weights import needs_own_file
 from autocompress.runtimes.float_nodes import leave_in_float, places_in_float
 from autocompress.runtimes.onnx_file import compact, load_model, save_if_smaller
+from autocompress.runtimes.quantizable_nodes import names_of_types
 from autocompress.system.locks import folder_lock
 from autocompress.system.quiet import quiet
 from autocompress.system.workspace import make_folder, write_atomically, write_text
@@ -54,6 +55,12 @@ METHODS: Mapping[Setting, Any] = {
     "entropy": CalibrationMethod.Entropy,
 }
 CALIBRATION_BATCH = 16
+# operators whose values the quantizer rounds, without those that only pass rounded values on
+COMPUTING = (
+    *("Conv", "ConvTranspose", "MatMul", "Gemm", "Add", "Mul", "Sigmoid", "LeakyRelu", "Softmax", "AveragePool"),
+    *("GlobalAveragePool", "Concat", "Where", "LayerNormalization", "InstanceNormalization", "BatchNormalization"),
+    *("Gather", "Resize"),
+)
 ENTROPY_BINS = 512
 LARGEST_VALUE = 1e30
 # folder of the calibrated ranges, in that of the files that all plans of a run use
@@ -116,6 +123,10 @@ class Int8Static(ArtifactTechnique):
     def covers(self, facts: Facts) -> frozenset[Kind]:
         """See `ArtifactTechnique.covers`."""
         return frozenset({Kind.CONVOLUTION, Kind.LINEAR, Kind.ATTENTION, Kind.EMBEDDING})
+
+    def quantizes(self, artifact: Artifact, settings: Mapping[str, Setting]) -> tuple[str, ...]:
+        """See `ArtifactTechnique.quantizes`; operators that pass values on go with those before them."""
+        return names_of_types(load_model(artifact.path, with_weights=False), COMPUTING, stored=False)
 
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
         """See `ArtifactTechnique.apply`."""

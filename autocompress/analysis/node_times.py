@@ -34,7 +34,8 @@ def float_shares(nodes: Sequence[NodeFact], profiled: Profiled) -> dict[str, flo
     """
     found: dict[str, float] = {}
     for node in nodes:
-        own = _named_after((node.name, *node.outputs), profiled) or _named_after(node.fused, profiled)
+        kinds = [one for one in profiled if node.operator in one[1]]
+        own = _named_after((node.name, *node.outputs), kinds) or _named_after(node.fused, kinds)
         if own:
             found[node.name] = sum(own)
     return found

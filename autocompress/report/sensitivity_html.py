@@ -77,7 +77,10 @@ def sensitivity_picture(sensitivity: Sensitivity) -> str:
                 fontsize=8,
             )
         every[1].set(
-            xlabel="latency, share of the float baseline", ylabel="divergence won back with so many layers in float, %"
+            xlabel="latency, share of the float baseline",
+            ylabel="divergence won back with so many layers in float, %",
+            xlim=(0, 1.05),
+            ylim=(0, 105),
         )
     for axes in every:
         axes.spines[["top", "right"]].set_visible(False)

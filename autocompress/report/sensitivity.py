@@ -78,7 +78,8 @@ def print_sensitivity(console: Console, sensitivity: Sensitivity) -> None:
     if len(sensitivity.layers) > MOST_ROWS:
         console.print(f"and {len(sensitivity.layers) - MOST_ROWS} more, in --json and --html", style="dim")
     if sensitivity.left_out:
-        console.print(f"{len(sensitivity.left_out)} layers were left out: the time did not suffice")
+        count = len(sensitivity.left_out)
+        console.print(f"left out, since the time did not suffice: {count} {'layer' if count == 1 else 'layers'}")
     console.print()
     if not sensitivity.mixed:
         console.print("No set of layers is worth leaving in float.")

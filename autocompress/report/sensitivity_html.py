@@ -19,22 +19,8 @@ MOST_BARS = 24
 
 def sensitivity_section(sensitivity: Sensitivity) -> str:
     """The section: a sentence, the picture, the sets of layers in float, every layer."""
-    return _rendered("sensitivity.html.j2", sensitivity)
-
-
-def sensitivity_page(sensitivity: Sensitivity) -> str:
-    """The section in a self-contained file of its own."""
-    return _rendered("sensitivity_page.html.j2", sensitivity, Markup(sensitivity_section(sensitivity)))
-
-
-def _rendered(name: str, sensitivity: Sensitivity, section: str = "") -> str:
-    template = resources.files("autocompress.report").joinpath("templates", name).read_text("utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.from_string(template).render(
+    return _template("sensitivity.html.j2").render(
         sensitivity=sensitivity,
-        section=section,
         sentence=in_one_sentence(sensitivity),
         layer_headings=LAYER_HEADINGS,
         layers=[layer_cells(sensitivity, layer) for layer in sensitivity.layers],
@@ -42,6 +28,20 @@ def _rendered(name: str, sensitivity: Sensitivity, section: str = "") -> str:
         sets=[(set_cells(sensitivity, mixed), " ".join(mixed.layers)) for mixed in sensitivity.mixed],
         picture=Markup(sensitivity_picture(sensitivity)),
     )
+
+
+def sensitivity_page(sensitivity: Sensitivity) -> str:
+    """The section in a self-contained file of its own."""
+    page = _template("sensitivity_page.html.j2")
+    return page.render(technique=sensitivity.technique, section=Markup(sensitivity_section(sensitivity)))
+
+
+def _template(name: str) -> jinja2.Template:
+    text = resources.files("autocompress.report").joinpath("templates", name).read_text("utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.from_string(text)
 
 
 def sensitivity_picture(sensitivity: Sensitivity) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import onnx
 
@@ -19,6 +19,8 @@ COMPUTED_IN_INT8 = frozenset(
         *("Unsqueeze", "Flatten", "Slice", "Gather", "GatherElements", "Split", "Resize", "Pad", "TopK", "ArgMax"),
     )
 )
+# what the names of values and nodes get that keep a float node from being fused
+UNFUSED = "_in_float"
 MOST_NAMED = 5
 
 
@@ -41,19 +43,27 @@ def places_in_float(graph: onnx.GraphProto, names: Sequence[str], where: str) ->
     return [place for place, node in enumerate(graph.node) if is_in_float(node) or chosen.intersection(node.output)]
 
 
-def read_float(quantized: onnx.ModelProto, original: onnx.ModelProto, names: Collection[str]) -> None:
+def leave_in_float(quantized: onnx.ModelProto, original: onnx.ModelProto, names: Collection[str]) -> None:
+    """Make nodes that the quantizer left out compute in float: their inputs and the runtime's fusions are set right.
+
+    `names` are the names that these nodes have in the float graph and in the quantized one.
+    """
+    _read_float(quantized.graph, original.graph, names)
+    _keep_from_fusing(quantized.graph, names)
+
+
+def _read_float(graph: onnx.GraphProto, original: onnx.GraphProto, names: Collection[str]) -> None:
     """Let nodes that stay in float read float tensors wherever these are computed anyhow.
 
     The quantizer lets every reader of a tensor read the dequantized one as soon as one of them needs it. A tensor that
     an int8 operator makes remains so: the float tensor does not exist, and asking for it would make that operator
-    compute in float. `names` are the names that these nodes have in both graphs.
+    compute in float.
     """
-    graph = quantized.graph
     makers = {name: node for node in graph.node for name in node.output}
-    stored = {tensor.name: tensor for tensor in original.graph.initializer}
+    stored = {tensor.name: tensor for tensor in original.initializer}
     kept = {node.name: node for node in graph.node if node.name in names}
     present = {tensor.name for tensor in graph.initializer}
-    for before in original.graph.node:
+    for before in original.node:
         node = kept.get(before.name)
         if node is None:
             continue
@@ -68,7 +78,44 @@ def read_float(quantized: onnx.ModelProto, original: onnx.ModelProto, names: Col
     _remove_unread(graph)
 
 
-def _float_source(name: str, makers: dict[str, onnx.NodeProto], names: Collection[str]) -> str:
+def _keep_from_fusing(graph: onnx.GraphProto, names: Collection[str]) -> None:
+    """Put an operator that changes nothing behind float nodes whose output is quantized.
+
+    onnxruntime fuses every operator between a pair at its input and one at its output into an int8 kernel, and
+    quantizes the float weights of convolutions there itself, with one scale for all channels. Of operators that change
+    nothing, its optimizer keeps this one, and computes it inside a float convolution without extra time.
+    """
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    dequantized = {name for node in graph.node if node.op_type == DEQUANTIZE for name in node.output}
+    constant = {tensor.name for tensor in graph.initializer} | {""}
+    for place in reversed(range(len(graph.node))):
+        node = graph.node[place]
+        computed = [name for name in node.input if name not in constant]
+        # one input in float is enough to keep it from being fused
+        if node.name not in names or not dequantized.issuperset(computed):
+            continue
+        for output, name in enumerate(node.output):
+            if not _is_quantized(name, readers):
+                continue
+            inner = f"{name}{UNFUSED}"
+            node.output[output] = inner
+            same = onnx.helper.make_node("LeakyRelu", [inner], [name], f"{node.name}{UNFUSED}{output}", alpha=1.0)
+            graph.node.insert(place + 1, same)
+
+
+def _is_quantized(name: str, readers: Mapping[str, Sequence[onnx.NodeProto]]) -> bool:
+    """True where a value is quantized, at once or behind an activation that quantization takes in."""
+    return any(
+        reader.op_type == QUANTIZE
+        or (reader.op_type in ("Relu", "Clip") and any(_is_quantized(out, readers) for out in reader.output))
+        for reader in readers.get(name, [])
+    )
+
+
+def _float_source(name: str, makers: Mapping[str, onnx.NodeProto], names: Collection[str]) -> str:
     """The float tensor that a dequantized one is made from, empty where an int8 operator makes it."""
     dequantize = makers.get(name)
     if dequantize is None or dequantize.op_type != DEQUANTIZE:

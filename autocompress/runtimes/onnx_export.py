@@ -24,6 +24,8 @@ from autocompress.errors import ExportError, ModelError
 from autocompress.runtimes.onnx_file import rename
 from autocompress.system.quiet import quiet
 
+# what weights and layers are called by the wrapper around the user's module, `FlatModule.module`
+WRAPPER = "module."
 # suffixes for outputs during the export, and for inner values that have an output's name
 OUTSIDE, INSIDE = ".outside", ".inside"
 # torch's errors for branches and sizes that follow from values

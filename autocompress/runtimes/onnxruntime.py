@@ -33,7 +33,7 @@ from autocompress.runtimes.free_axes import (
     without_ones,
 )
 from autocompress.runtimes.node_names import node_names, with_names, without_names
-from autocompress.runtimes.onnx_export import export_graph, nodes_of
+from autocompress.runtimes.onnx_export import WRAPPER, export_graph, nodes_of
 from autocompress.runtimes.onnx_file import compact, describe, load_model, mark_float, save_model, weight_labels
 from autocompress.runtimes.traced_export import other_values, sentence_on, traced_graph
 from autocompress.system.scratch import scratch
@@ -306,6 +306,6 @@ def _export(
 
 def _saved(model: onnx.ModelProto, module: torch.nn.Module, target: _Target) -> Artifact:
     places = nodes_of(model, module, target.keep_float) if target.keep_float else []
-    names = node_names(model.graph) if target.named else None
+    names = node_names(model.graph, WRAPPER) if target.named else None
     made = mark_float(compact(model), places)
     return save_model(made if names is None else with_names(made, names), target.path)

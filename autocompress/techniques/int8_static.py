@@ -37,7 +37,7 @@ from autocompress.core.technique import ArtifactTechnique, Context, with_remarks
 from autocompress.data.module import first_line
 from autocompress.errors import TechniqueError
 from autocompress.runtimes.external_weights import needs_own_file
-from autocompress.runtimes.float_nodes import places_in_float, read_float
+from autocompress.runtimes.float_nodes import leave_in_float, places_in_float
 from autocompress.runtimes.onnx_file import compact, load_model, save_if_smaller
 from autocompress.system.quiet import quiet
 
@@ -147,7 +147,7 @@ class Int8Static(ArtifactTechnique):
             written.unlink()
         if not any(node.op_type == "QuantizeLinear" for node in result.graph.node):
             raise TechniqueError("quantized nothing in this model.", where=self.name)
-        read_float(result, model, in_float)
+        leave_in_float(result, model, in_float)
         return save_if_smaller(compact(result), artifact, context.folder, self.name)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autocompress.core.sensitivity import IN_FLOAT
+from autocompress.analysis.sensitivity import Subject, measure_sensitivity
+from autocompress.core.sensitivity import IN_FLOAT, Sensitivity
 from autocompress.core.technique import ArtifactTechnique
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Standing
@@ -65,3 +66,15 @@ def with_precision(run: Run, planned: Planned, seconds: float | None) -> Planned
             run.record.probes = probes
             run.record.precision_tried = True
     return plan_space(run, planned.baseline, planned.facts, probes, planned.structure_attempts)
+
+
+def _measured(run: Run, trial: Trial, seconds: float | None) -> Sensitivity:
+    (step,) = trial.plan.finish
+    technique = run.tools.technique(step.technique)
+    assert isinstance(technique, ArtifactTechnique)
+    assert run.task is not None
+    assert run.task.calibration is not None
+    subject = Subject(
+        technique, step.settings, run.builder.start, run.example, run.task.calibration, run.workspace.checkpoints
+    )
+    return measure_sensitivity(subject, run.tools, run.profile, seconds, lambda text: run.tell("probes", text))

@@ -153,6 +153,13 @@ class ArtifactTechnique(Technique):
     def covers(self, facts: Facts) -> frozenset[Kind]:
         """Kinds of layers whose weights it stores in fewer bytes in this model."""
 
+    def quantizes(self, artifact: Artifact, settings: Mapping[str, Setting]) -> tuple[str, ...]:
+        """Names of the nodes of a float artifact that it quantizes and can leave in float, in their order.
+
+        Empty where it cannot leave single nodes in float; a technique that can has the setting `IN_FLOAT`.
+        """
+        return ()
+
     @abstractmethod
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
         """A new artifact in the context's folder; the one passed in is left as it is.

@@ -129,6 +129,7 @@ def write_up(run: Run, answer: Answer, history: History) -> Result:
         out_of_time=history.out_of_time,
         folder=run.workspace.root,
         data_check=run.data_check,
+        sensitivity=run.record.probes.sensitivity if run.record.probes else None,
     )
 
 

@@ -6,7 +6,11 @@ CVPR 2018 (affine quantization, eq. 1); entropy ranges after Migacz, "8-bit Infe
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,7 +43,10 @@ from autocompress.errors import TechniqueError
 from autocompress.runtimes.external_weights import needs_own_file
 from autocompress.runtimes.float_nodes import leave_in_float, places_in_float
 from autocompress.runtimes.onnx_file import compact, load_model, save_if_smaller
+from autocompress.runtimes.quantizable_nodes import names_of_types
+from autocompress.system.locks import folder_lock
 from autocompress.system.quiet import quiet
+from autocompress.system.workspace import make_folder, write_atomically, write_text
 
 TYPES: Mapping[Setting, Any] = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 METHODS: Mapping[Setting, Any] = {
@@ -48,8 +55,16 @@ METHODS: Mapping[Setting, Any] = {
     "entropy": CalibrationMethod.Entropy,
 }
 CALIBRATION_BATCH = 16
+# operators whose values the quantizer rounds, without those that only pass rounded values on
+COMPUTING = (
+    *("Conv", "ConvTranspose", "MatMul", "Gemm", "Add", "Mul", "Sigmoid", "LeakyRelu", "Softmax", "AveragePool"),
+    *("GlobalAveragePool", "Concat", "Where", "LayerNormalization", "InstanceNormalization", "BatchNormalization"),
+    *("Gather", "Resize"),
+)
 ENTROPY_BINS = 512
 LARGEST_VALUE = 1e30
+# folder of the calibrated ranges, in that of the files that all plans of a run use
+RANGES = "ranges"
 
 
 class Int8Static(ArtifactTechnique):
@@ -109,6 +124,10 @@ class Int8Static(ArtifactTechnique):
         """See `ArtifactTechnique.covers`."""
         return frozenset({Kind.CONVOLUTION, Kind.LINEAR, Kind.ATTENTION, Kind.EMBEDDING})
 
+    def quantizes(self, artifact: Artifact, settings: Mapping[str, Setting]) -> tuple[str, ...]:
+        """See `ArtifactTechnique.quantizes`; operators that pass values on go with those before them."""
+        return names_of_types(load_model(artifact.path, with_weights=False), COMPUTING, stored=False)
+
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
         """See `ArtifactTechnique.apply`."""
         check_settings(self.name, self.choices, settings)
@@ -121,7 +140,7 @@ class Int8Static(ArtifactTechnique):
         split = context.calibration.first(int(settings["samples"]))
         try:
             with quiet("", "root", "onnxruntime"):
-                unbounded = _calibrate(artifact, split, settings["calibration"], ranges)
+                unbounded = _ranges(artifact, split, settings["calibration"], ranges, context.shared)
                 in_float = _name_nodes(model, unbounded, places)
                 quantize_static(
                     model,
@@ -149,6 +168,24 @@ class Int8Static(ArtifactTechnique):
             raise TechniqueError("quantized nothing in this model.", where=self.name)
         leave_in_float(result, model, in_float)
         return save_if_smaller(compact(result), artifact, context.folder, self.name)
+
+
+def _ranges(artifact: Artifact, split: Split, method: Setting, destination: Path, shared: Path | None) -> set[str]:
+    """Ranges as `_calibrate` gives them, computed once in a run for the same file, items and method."""
+    if shared is None:
+        return _calibrate(artifact, split, method, destination)
+    folder = shared / RANGES
+    make_folder(folder)
+    key = hashlib.sha256(f"{artifact.hash} {method} {split.hash}".encode()).hexdigest()[:16]
+    known, without_bounds = folder / f"{key}.json", folder / f"{key}.unbounded.json"
+    with folder_lock(folder):
+        if known.exists():
+            shutil.copyfile(known, destination)
+            return set(json.loads(without_bounds.read_text(encoding="utf-8")))
+        unbounded = _calibrate(artifact, split, method, destination)
+        write_text(without_bounds, json.dumps(sorted(unbounded)))
+        write_atomically(known, partial(shutil.copyfile, destination))
+    return unbounded
 
 
 def _calibrate(artifact: Artifact, split: Split, method: Setting, destination: Path) -> set[str]:

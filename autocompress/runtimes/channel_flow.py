@@ -110,19 +110,26 @@ def largest_by_channel(values: Array, channels: ChannelMap, size: int) -> Double
 
 
 def passages(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> list[Passage]:
-    """All ways along which scales can be moved, the last in the graph first; no two have a reader in common.
+    """All ways along which scales can be moved, the last in the graph first; no two end at the same channels.
 
     `shapes` are those of all values in one call. Nodes that stay in float, and matrices that several nodes use, are
     left alone.
     """
     flow = _Flow(graph, shapes)
     found: list[Passage] = []
-    taken: set[int] = set()
+    taken: set[tuple[int, int]] = set()
     for place in reversed(range(len(graph.node))):
         passage = flow.from_node(place)
-        places = {reader.weight.place for reader in passage.readers} if passage else set()
-        if passage is not None and places and not places & taken:
-            taken |= places
+        if passage is None or not passage.readers:
+            continue
+        # the parts of a concatenation end at one layer, each at other channels
+        ends = {
+            (reader.weight.place, int(channel))
+            for reader in passage.readers
+            for channel in np.flatnonzero(reader.channels >= 0)
+        }
+        if not ends & taken:
+            taken |= ends
             found.append(passage)
     return found
 

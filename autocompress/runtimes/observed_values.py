@@ -17,12 +17,16 @@ from autocompress.system.scratch import scratch
 def observed(
     artifact: Artifact, names: Sequence[str], feeds: Iterable[Mapping[str, Array]]
 ) -> Iterator[Mapping[str, Array]]:
-    """The values of these names for each feed, one feed after the other."""
-    session = _session(artifact, names)
+    """The values of these names for each feed, one feed after the other; the names of stored tensors give nothing."""
+    graph = load_model(artifact.path, with_weights=False).graph
+    made = {name for node in graph.node for name in node.output}
+    inside = [name for name in dict.fromkeys(names) if name in made]
+    session = _session(artifact, inside)
     for feed in feeds:
-        found = zip(names, session.run(list(names), dict(feed)), strict=True)
+        found = zip(inside, session.run(inside, dict(feed)), strict=True) if inside else ()
+        given = {name: feed[name] for name in names if name in feed}
         # sequences of tensors are no arrays
-        yield {name: value for name, value in found if isinstance(value, np.ndarray)}
+        yield given | {name: value for name, value in found if isinstance(value, np.ndarray)}
 
 
 def observed_shapes(artifact: Artifact, feed: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
@@ -37,6 +41,7 @@ def _session(artifact: Artifact, names: Sequence[str]) -> onnxruntime.InferenceS
     """A session that gives these values too."""
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with scratch("observing") as folder:
         copied = artifact.copy_to(folder / artifact.entry)
         model = load_model(copied.path, with_weights=False)

@@ -115,7 +115,7 @@ class Equalization(ArtifactTechnique):
         if not found:
             raise TechniqueError("found no two layers between which scales can be moved.", where=self.name)
         tensors = StoredTensors(model.graph)
-        seen = _observe(artifact, split, found)
+        seen = _observe(artifact, split, found, read=smooth)
         if smooth:
             _smooth(found, tensors, seen, float(settings["alpha"]))
         else:
@@ -144,14 +144,17 @@ class _Seen:
         return np.where(self.reached < 1.0, scales, 1.0)
 
 
-def _observe(artifact: Artifact, split: Split, found: Sequence[Passage]) -> list[_Seen]:
-    names = dict.fromkeys(reader.value for passage in found for reader in passage.readers)
+def _observe(artifact: Artifact, split: Split, found: Sequence[Passage], *, read: bool) -> list[_Seen]:
+    """What the items give on each passage; what layers read only where `read` is set, since it takes time."""
+    names = dict.fromkeys(reader.value for passage in found for reader in passage.readers if read)
     names |= dict.fromkeys(ceiling.value for passage in found for ceiling in passage.ceilings)
     seen = [_Seen(np.zeros(passage.size), np.zeros(passage.size)) for passage in found]
+    if not names:
+        return seen
     batches = (feed for feed, _ in feeds(split, artifact, BATCH))
     for values in observed(artifact, list(names), batches):
         for passage, one in zip(found, seen, strict=True):
-            for reader in passage.readers:
+            for reader in passage.readers if read else ():
                 size = np.abs(values[reader.value])
                 np.maximum(one.largest, largest_by_channel(size, reader.channels, passage.size), out=one.largest)
             for ceiling in passage.ceilings:

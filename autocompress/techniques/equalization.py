@@ -84,11 +84,12 @@ class Equalization(ArtifactTechnique):
             return Reason("it is only tried where int8 was seen to lose accuracy.", "sensitivity", "not measured yet")
         if _uneven_weights(found) or _outliers(found):
             return None
+        granularity = "a scale per channel" if found.settings.get("per_channel") is True else "one scale"
         return Reason(
             "the ranges of channels are even enough for eight bits.",
             "sensitivity",
-            f"{_figure(found.ranges)} the median channel's range in weights, {_figure(found.outliers)} in activations; "
-            f"{LEAST_RATIO:g}x asks for it",
+            f"the widest range is {_figure(found.ranges)} the median channel's in weights ({granularity}), "
+            f"{_figure(found.outliers)} in activations; {LEAST_RATIO:g}x asks for it",
         )
 
     def covers(self, facts: Facts) -> frozenset[Kind]:
@@ -227,7 +228,10 @@ def _require_same_function(before: Artifact, after: Artifact, split: Split, name
 
 
 def _uneven_weights(found: Sensitivity) -> bool:
-    return found.ranges is not None and found.ranges >= LEAST_RATIO
+    """True where one scale for a whole weight is too coarse, or uneven weights make activations uneven too."""
+    if found.ranges is None or found.ranges < LEAST_RATIO:
+        return False
+    return found.settings.get("per_channel") is not True or _outliers(found)
 
 
 def _outliers(found: Sensitivity) -> bool:

@@ -6,6 +6,7 @@ from autocompress.core.technique import Technique
 from autocompress.techniques.block_dropping import BlockDropping
 from autocompress.techniques.channel_pruning import ChannelPruning
 from autocompress.techniques.distillation import Distillation
+from autocompress.techniques.equalization import Equalization
 from autocompress.techniques.float16 import Float16
 from autocompress.techniques.int8_dynamic import Int8Dynamic
 from autocompress.techniques.int8_static import Int8Static
@@ -14,9 +15,19 @@ TECHNIQUES: tuple[type[Technique], ...] = (
     Float16,
     Int8Dynamic,
     Int8Static,
+    Equalization,
     BlockDropping,
     ChannelPruning,
     Distillation,
 )
 
-__all__ = ["TECHNIQUES", "BlockDropping", "ChannelPruning", "Distillation", "Float16", "Int8Dynamic", "Int8Static"]
+__all__ = [
+    "TECHNIQUES",
+    "BlockDropping",
+    "ChannelPruning",
+    "Distillation",
+    "Equalization",
+    "Float16",
+    "Int8Dynamic",
+    "Int8Static",
+]

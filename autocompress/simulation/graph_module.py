@@ -16,6 +16,7 @@ from autocompress.errors import TechniqueError, said_by
 from autocompress.simulation.fake_quantization import (
     ActivationQuantizer,
     BiasQuantizer,
+    FakeQuantizer,
     StoredQuantizer,
 )
 from autocompress.simulation.graph_nodes import DEQUANTIZE, QUANTIZE, GraphNodes
@@ -57,13 +58,13 @@ class GraphModule(nn.Module):
 
     def __init__(self, model: onnx.ModelProto) -> None:
         super().__init__()
-        self._graph = GraphNodes(model)
+        self.graph = GraphNodes(model)
         arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-        self._by_place = quantizers_of(self._graph, arrays)
+        self._by_place = quantizers_of(self.graph, arrays)
         self.quantizers = nn.ModuleList(dict.fromkeys(self._by_place.values()))
         self._stored: dict[str, str] = {}
         learned = learned_tensors(model.graph)
-        read = {name for node, operator in self._pairs() if operator for name in node.input} | {*self._graph.outputs}
+        read = {name for node, operator in self._pairs() if operator for name in node.input} | {*self.graph.outputs}
         for number, (name, array) in enumerate(arrays.items()):
             if name not in read:
                 continue
@@ -76,13 +77,13 @@ class GraphModule(nn.Module):
                 self.register_buffer(self._stored[name], tensor)
 
     def _pairs(self) -> Iterator[tuple[onnx.NodeProto, object]]:
-        return zip(self._graph.nodes, self._graph.operators, strict=True)
+        return zip(self.graph.nodes, self.graph.operators, strict=True)
 
     # computing
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         """The file's outputs, by name."""
-        return self.compute(inputs, self._graph.outputs)
+        return self.compute(inputs, self.graph.outputs)
 
     def compute(self, known: Mapping[str, Tensor], wanted: Sequence[str]) -> dict[str, Tensor]:
         """The wanted tensors of the graph from others that are known, by the nodes between them alone.
@@ -91,9 +92,9 @@ class GraphModule(nn.Module):
             TechniqueError: when they need an input of the graph that is not given, or a node fails.
         """
         values = dict(known)
-        for place, done in self._graph.plan(frozenset(known), tuple(wanted)):
+        for place, done in self.graph.plan(frozenset(known), tuple(wanted)):
             made = self._run(place, values)
-            values |= {name: value for name, value in zip(self._graph.nodes[place].output, made, strict=False) if name}
+            values |= {name: value for name, value in zip(self.graph.nodes[place].output, made, strict=False) if name}
             for name in done:
                 values.pop(name, None)
         return {name: self._value(name, values) for name in wanted}
@@ -109,7 +110,7 @@ class GraphModule(nn.Module):
 
     def _run(self, place: int, values: Mapping[str, Tensor]) -> Sequence[Tensor]:
         """The outputs of a node."""
-        graph, node = self._graph, self._graph.nodes[place]
+        graph, node = self.graph, self.graph.nodes[place]
         operator = graph.operators[place]
         if operator is None:
             return (self._quantized(place, values),)
@@ -123,7 +124,7 @@ class GraphModule(nn.Module):
         return made if isinstance(made, tuple) else (made,)
 
     def _quantized(self, place: int, values: Mapping[str, Tensor]) -> Tensor:
-        node, quantizer = self._graph.nodes[place], self._by_place[place]
+        node, quantizer = self.graph.nodes[place], self._by_place[place]
         if isinstance(quantizer, StoredQuantizer):
             found = quantizer()
             assert isinstance(found, Tensor)
@@ -137,14 +138,18 @@ class GraphModule(nn.Module):
     def layers(self) -> list[QuantizedLayer]:
         """The nodes that compute with a quantized weight, in the order of the graph."""
         found = []
-        for place, node in enumerate(self._graph.nodes):
+        for place, node in enumerate(self.graph.nodes):
             if node.op_type not in WITH_WEIGHT:
                 continue
-            given = [quantizer_behind(self._graph, self._by_place, name) for name in node.input]
+            given = [self.quantizer_behind(name) for name in node.input]
             bias = given[2] if len(given) > 2 and isinstance(given[2], StoredQuantizer) else None
             if isinstance(given[1], StoredQuantizer):
                 found.append(QuantizedLayer(place, node.op_type, given[1], bias, node.input[0], node.output[0]))
         return found
+
+    def quantizer_behind(self, name: str) -> FakeQuantizer | None:
+        """The quantizer of the DequantizeLinear node that gives a tensor; None where another node gives it."""
+        return quantizer_behind(self.graph, self._by_place, name)
 
     def stored_quantizers(self) -> list[StoredQuantizer]:
         """The quantized weights and biases, in the order of the graph."""
@@ -174,7 +179,7 @@ class GraphModule(nn.Module):
         Where nothing was learned it is the model, byte for byte.
         """
         changes: dict[tuple[int, int], Array] = {}
-        for place, node in enumerate(self._graph.nodes):
+        for place, node in enumerate(self.graph.nodes):
             if node.op_type in (QUANTIZE, DEQUANTIZE):
                 quantizer = self._by_place[place]
                 changes[place, 1] = quantizer.current_scale().cpu().numpy()

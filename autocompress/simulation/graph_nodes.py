@@ -28,6 +28,8 @@ class GraphNodes:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.nodes = list(model.graph.node)
+        stored = {tensor.name for tensor in model.graph.initializer}
+        self.inputs = tuple(value.name for value in model.graph.input if value.name not in stored)
         self.outputs = tuple(value.name for value in model.graph.output)
         opset = next((one.version for one in model.opset_import if one.domain in DOMAINS), 1)
         seen: Counter[str] = Counter()

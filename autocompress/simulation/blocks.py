@@ -19,7 +19,7 @@ MOST_LAYERS = 4
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Layers that are learned together: `inputs` are what they are computed from, `output` the last tensor.
+    """Layers that are learned together, with the tensors that they are computed from and give.
 
     `end` is the quantizer of the output, None where it is not quantized.
     """

@@ -34,14 +34,14 @@ class _Rounding(torch.autograd.Function):
 
 
 def rounded(x: Tensor) -> Tensor:
-    """The nearest whole numbers, halves to even as onnxruntime does; the gradient passes as if nothing was rounded."""
+    """Nearest whole numbers, halves to even as in onnxruntime; the gradient passes unchanged."""
     found: Tensor = _Rounding.apply(x)  # type: ignore[no-untyped-call] # torch's
     return found
 
 
 @dataclass
 class Levels:
-    """The whole numbers from `low` to `high` that may be used, and the axis that has a scale for each channel."""
+    """Whole numbers from `low` to `high` that may be used; `axis` has a scale for each channel."""
 
     low: float
     high: float
@@ -121,7 +121,7 @@ class ActivationQuantizer(FakeQuantizer):
 
 
 class StoredQuantizer(FakeQuantizer):
-    """A stored tensor behind a DequantizeLinear node: a weight, with a float parameter `value` that is learned."""
+    """A weight behind a DequantizeLinear node, with a float parameter `value` that can be learned."""
 
     def __init__(self, scale: Tensor, zero_point: Tensor, levels: Levels, stored: Array) -> None:
         super().__init__(scale, zero_point, levels)

@@ -1,4 +1,4 @@
-"""The float weights from which the quantized ones of a file were made, found in the file before quantization."""
+"""The float weights that quantized ones were made from, found in the file before quantization."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ WITH_WEIGHT = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 @dataclass(frozen=True)
 class QuantizedLayer:
-    """A node that computes with a quantized weight; `input` and `output` are names of tensors of the graph.
+    """A node that computes with a quantized weight; `input` and `output` are names of tensors.
 
     `place` is the index of the node. `bias` is None where it has none, or one that is not quantized.
     """

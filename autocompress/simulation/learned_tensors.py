@@ -30,7 +30,7 @@ LARGE: Mapping[str, tuple[int, ...]] = {"Add": (0, 1), "Sub": (0, 1), "Mul": (0,
 
 
 def learned_tensors(graph: onnx.GraphProto) -> set[str]:
-    """The names of the stored floating tensors that are weights or biases; statistics of batch norm are not."""
+    """Names of the stored floating tensors that are weights or biases; statistics are neither."""
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer if tensor.data_type in FLOATS}
     found: set[str] = set()
     for node in graph.node:

@@ -1,4 +1,4 @@
-"""What an operator of the simulation knows of its node: attributes, version of the operator set, outputs."""
+"""What an operator of the simulation knows of its node: attributes, version, outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Operator = Callable[..., Any]
 
 @dataclass(frozen=True)
 class NodeCall:
-    """A node as its operator sees it: `opset` is the version of the operator set, `outputs` how many it gives."""
+    """A node as its operator sees it; `opset` is the version, `outputs` the number of outputs."""
 
     attributes: Mapping[str, Any]
     opset: int
@@ -39,5 +39,5 @@ def integers(tensor: torch.Tensor | None) -> list[int]:
 
 
 def axes_of(call: NodeCall, axes: torch.Tensor | None) -> list[int]:
-    """The axes of a node, which older versions of its operator have as an attribute and newer ones as an input."""
+    """The axes of a node: an attribute in older versions of an operator, an input in newer ones."""
     return integers(axes) if axes is not None else list(call.get("axes", ()))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 
+from autocompress.core.artifact import Artifact
+from autocompress.core.runtime import feeds
+from autocompress.core.source import Split
 from autocompress.simulation.graph_module import GraphModule
 
 Tensor = torch.Tensor
@@ -15,7 +19,7 @@ MOST_BYTES = 400_000_000
 
 
 class Recorded:
-    """Tensors of a module on all items; those asked for last are kept, so that the next need not begin anew.
+    """Tensors of a module on all items; some are kept, so that the next need not begin anew.
 
     `quantized` says whether the module rounds while they are computed. What comes before a tensor that was asked for
     must not change afterwards.
@@ -46,10 +50,26 @@ class Recorded:
                 del self._kept[name]
         return {name: torch.cat(self._kept[name]) for name in names}
 
+    @torch.no_grad()
+    def each(self, name: str, wanted: str) -> Iterator[Tensor]:
+        """A tensor on each batch of items, computed from another one; it is not kept, so that it may change."""
+        self.values([name])
+        for part in self._kept[name]:
+            self._module.enable_quantization(weights=self._quantized, activations=self._quantized)
+            found = self._module.compute({name: part}, (wanted,))[wanted]
+            self._module.enable_quantization()
+            yield found
+
+
+def inputs_of(split: Split, artifact: Artifact) -> dict[str, Tensor]:
+    """The inputs of all items of a split, by name."""
+    batches = [feed for feed, _ in feeds(split, artifact, BATCH)]
+    return {name: torch.from_numpy(np.concatenate([feed[name] for feed in batches])) for name in batches[0]}
+
 
 @torch.no_grad()
 def items_that_fit(module: GraphModule, inputs: Mapping[str, Tensor], names: Sequence[str]) -> int:
-    """How many of the items may be taken, so that none of these tensors is larger than `MOST_BYTES`; at least one."""
+    """How many items may be taken so that none of these tensors exceeds `MOST_BYTES`; at least one."""
     found = module.compute({name: value[:1] for name, value in inputs.items()}, names)
     rows = len(next(iter(inputs.values())))
     return max(1, min(rows, MOST_BYTES // max(value.nbytes for value in found.values())))

@@ -1,4 +1,4 @@
-"""Recurrent operators of the simulation: LSTM, GRU and RNN, by torch's own with the gates in its order."""
+"""Recurrent operators of the simulation: LSTM, GRU and RNN by torch's own, gates in its order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operators of the simulation on windows and grids of positions: pooling and resizing; padding of windows."""
+"""Operators of the simulation on windows and positions: pooling, resizing; padding of windows."""
 
 from __future__ import annotations
 

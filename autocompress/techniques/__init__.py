@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autocompress.core.technique import Technique
+from autocompress.techniques.bias_correction import BiasCorrection
 from autocompress.techniques.block_dropping import BlockDropping
 from autocompress.techniques.channel_pruning import ChannelPruning
 from autocompress.techniques.distillation import Distillation
@@ -17,6 +18,7 @@ TECHNIQUES: tuple[type[Technique], ...] = (
     Int8Dynamic,
     Int8Static,
     Equalization,
+    BiasCorrection,
     LearnedRounding,
     BlockDropping,
     ChannelPruning,
@@ -25,6 +27,7 @@ TECHNIQUES: tuple[type[Technique], ...] = (
 
 __all__ = [
     "TECHNIQUES",
+    "BiasCorrection",
     "BlockDropping",
     "ChannelPruning",
     "Distillation",

@@ -1,4 +1,4 @@
-"""Learned rounding: each weight of a quantized file is rounded up or down so that blocks compute what they did before.
+"""Learned rounding: weights are rounded up or down so that blocks compute what they did in float.
 
 Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", ICML 2020 (eq. 21 to 25); blocks that end
 at residual joins after Li et al., "BRECQ", ICLR 2021.
@@ -19,9 +19,7 @@ from autocompress.core.facts import Facts, Kind
 from autocompress.core.plan import Effort, Setting, Stage
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
-from autocompress.core.runtime import feeds
 from autocompress.core.search_space import Choice, Reason, SettingSpace, check_settings
-from autocompress.core.source import Split
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.errors import TechniqueError
 from autocompress.runtimes.onnx_file import compact, load_model, save_model
@@ -29,7 +27,7 @@ from autocompress.simulation.blocks import Block, blocks_of
 from autocompress.simulation.fake_quantization import StoredQuantizer, rounded
 from autocompress.simulation.float_weights import load_float_weights
 from autocompress.simulation.graph_module import GraphModule
-from autocompress.simulation.recorded import Recorded, items_that_fit
+from autocompress.simulation.recorded import Recorded, inputs_of, items_that_fit
 
 Tensor = torch.Tensor
 BATCH = 32
@@ -72,7 +70,7 @@ class SoftRounding:
 
 
 class LearnedRounding(ArtifactTechnique):
-    """Learns how the weights of a quantized file are rounded, block by block, from calibration items without labels."""
+    """Learns block by block how the weights of a quantized file are rounded, without labels."""
 
     name: ClassVar[str] = "learned_rounding"
     summary: ClassVar[str] = "weights rounded up or down as calibration items show, for 8 or 4 bits"
@@ -82,7 +80,7 @@ class LearnedRounding(ArtifactTechnique):
     formats: ClassVar[frozenset[str]] = frozenset({"onnx"})
     choices: ClassVar[tuple[Choice, ...]] = (
         Choice("bits", (8, 4), structural=False, describes="levels of a weight, as bits"),
-        Choice("steps", (250, 1000), structural=False, describes="steps for each block"),
+        Choice("steps", (250, 40, 1000), structural=False, describes="steps for each block"),
         Choice("items", (512, 256, 1024), structural=False, describes="calibration items"),
     )
     probed: ClassVar[tuple[Mapping[str, Setting], ...]] = ()
@@ -107,8 +105,8 @@ class LearnedRounding(ArtifactTechnique):
         return None
 
     def covers(self, facts: Facts) -> frozenset[Kind]:
-        """See `ArtifactTechnique.covers`."""
-        return frozenset({Kind.CONVOLUTION, Kind.LINEAR, Kind.ATTENTION})
+        """See `ArtifactTechnique.covers`: the file keeps its size."""
+        return frozenset()
 
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
         """See `ArtifactTechnique.apply`."""
@@ -129,7 +127,7 @@ class LearnedRounding(ArtifactTechnique):
                 where=self.name,
                 hint="With 8 bits they must not be changed between the float file and its quantization.",
             )
-        inputs = _inputs(context.calibration.first(int(settings["items"])), artifact)
+        inputs = inputs_of(context.calibration.first(int(settings["items"])), artifact)
         fit = items_that_fit(module, inputs, [block.output for block in blocks])
         inputs = {name: values[:fit] for name, values in inputs.items()}
         floating = Recorded(copy.deepcopy(module), inputs, quantized=False)
@@ -144,11 +142,6 @@ class LearnedRounding(ArtifactTechnique):
             left = (time.monotonic() - began) / done * (len(blocks) - done)
             context.on_step(done * steps, len(blocks) * steps, left)
         return save_model(compact(module.write_to(model)), context.folder / f"{self.name}-{artifact.hash[:8]}.onnx")
-
-
-def _inputs(split: Split, artifact: Artifact) -> dict[str, Tensor]:
-    batches = [feed for feed, _ in feeds(split, artifact, BATCH)]
-    return {name: torch.from_numpy(np.concatenate([feed[name] for feed in batches])) for name in batches[0]}
 
 
 @torch.no_grad()
@@ -177,7 +170,7 @@ def learn(
     learnable: Collection[StoredQuantizer],
     steps: int,
 ) -> None:
-    """Learn how a block's weights are rounded, and its biases, so that it computes the target from what is given.
+    """Learn a block's rounding and biases so that it computes the target from what is given.
 
     `given` and `target` have the same number of rows, of which each step draws some.
     """

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,39 +14,16 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from autocompress.core.runtime import align
-from autocompress.core.source import Array, whole
-from autocompress.core.technique import Context
+from autocompress.core.source import Array
 from autocompress.errors import TechniqueError
 from autocompress.runtimes import OnnxRuntime
 from autocompress.runtimes.onnx_file import load_model
 from autocompress.simulation.fake_quantization import ActivationQuantizer, BiasQuantizer, Levels, StoredQuantizer
 from autocompress.simulation.graph_module import GraphModule
-from autocompress.techniques import Int8Static
-from autocompress.testing.networks import Exports, labelled, labelled_source, onnx_model
+from autocompress.testing.networks import Exports, labelled, onnx_model
 
 ITEMS = 256
-
-
-@pytest.fixture(scope="module")
-def quantized(tmp_path_factory: pytest.TempPathFactory, exports: Exports) -> dict[str, Path]:
-    """The small networks in static int8; cnn with one scale per tensor too."""
-    made = {}
-    for name in ("cnn", "mlp", "transformer", "lstm"):
-        context = Context(None, None, whole("train", labelled_source(name, 48)), tmp_path_factory.mktemp(name))
-        chosen = {choice.name: choice.options[0] for choice in Int8Static.choices}
-        made[name] = Int8Static().apply(exports(OnnxRuntime(), name).artifact, chosen, context).path
-        if name == "cnn":
-            signed = {**chosen, "activation": "int8", "per_channel": False}
-            made["cnn, int8"] = (
-                Int8Static()
-                .apply(
-                    exports(OnnxRuntime(), name).artifact,
-                    signed,
-                    Context(None, None, context.calibration, tmp_path_factory.mktemp("signed")),
-                )
-                .path
-            )
-    return made
+Quantized = Callable[[str], Path]
 
 
 def feed_of(path: Path, name: str) -> dict[str, Array]:
@@ -62,9 +40,9 @@ def in_runtime(path: Path, feed: dict[str, Array]) -> Array:
 
 
 @pytest.mark.parametrize("name", ["cnn", "cnn, int8", "mlp", "transformer", "lstm"])
-def test_a_quantized_file_gives_the_answers_of_the_runtime(quantized: dict[str, Path], name: str) -> None:
-    feed = feed_of(quantized[name], name)
-    wanted, (found,) = in_runtime(quantized[name], feed), outputs(GraphModule(load_model(quantized[name])), feed)
+def test_a_quantized_file_gives_the_answers_of_the_runtime(quantized: Quantized, name: str) -> None:
+    feed = feed_of(quantized(name), name)
+    wanted, (found,) = in_runtime(quantized(name), feed), outputs(GraphModule(load_model(quantized(name))), feed)
     assert (found.argmax(1) == wanted.argmax(1)).mean() >= 0.995
     assert np.linalg.norm(found - wanted) < 0.02 * np.linalg.norm(wanted)
 
@@ -78,21 +56,21 @@ def test_a_float_file_gives_the_numbers_of_the_runtime(exports: Exports, name: s
 
 
 @pytest.mark.parametrize("name", ["cnn", "cnn, int8", "mlp", "transformer", "lstm"])
-def test_what_was_not_trained_is_written_back_byte_for_byte(quantized: dict[str, Path], name: str) -> None:
-    model = load_model(quantized[name])
+def test_what_was_not_trained_is_written_back_byte_for_byte(quantized: Quantized, name: str) -> None:
+    model = load_model(quantized(name))
     written = GraphModule(model).write_to(model)
     assert written.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
 
 
 @pytest.mark.parametrize("name", ["cnn", "mlp", "transformer"])
 def test_what_was_trained_runs_in_the_runtime_as_it_was_trained(
-    quantized: dict[str, Path], name: str, tmp_path: Path
+    quantized: Quantized, name: str, tmp_path: Path
 ) -> None:
-    model = load_model(quantized[name])
+    model = load_model(quantized(name))
     module = GraphModule(model)
     module.learn_scales()
     before = {key: value.clone() for key, value in module.state_dict().items()}
-    feed = feed_of(quantized[name], name)
+    feed = feed_of(quantized(name), name)
     tensors = {key: torch.from_numpy(array) for key, array in feed.items()}
     scales = [quantizer.scale for quantizer in module.quantizers]
     values = [one for name, one in module.named_parameters() if not name.endswith(".scale")]
@@ -117,11 +95,9 @@ def test_what_was_trained_runs_in_the_runtime_as_it_was_trained(
     np.testing.assert_allclose(again, found, rtol=1e-4, atol=1e-4 * np.abs(found).max())
 
 
-def test_without_rounding_it_computes_what_the_float_file_computes(
-    exports: Exports, quantized: dict[str, Path]
-) -> None:
-    module = GraphModule(load_model(quantized["cnn"]))
-    feed = feed_of(quantized["cnn"], "cnn")
+def test_without_rounding_it_computes_what_the_float_file_computes(exports: Exports, quantized: Quantized) -> None:
+    module = GraphModule(load_model(quantized("cnn")))
+    feed = feed_of(quantized("cnn"), "cnn")
     wanted = in_runtime(exports(OnnxRuntime(), "cnn").artifact.path, feed)
     module.enable_quantization(weights=False, activations=False)
     (plain,) = outputs(module, feed)
@@ -132,8 +108,8 @@ def test_without_rounding_it_computes_what_the_float_file_computes(
     assert np.linalg.norm(plain - wanted) < np.linalg.norm(rounded - wanted)
 
 
-def test_the_layers_are_listed_with_their_weights_and_tensors(quantized: dict[str, Path]) -> None:
-    model = load_model(quantized["cnn"])
+def test_the_layers_are_listed_with_their_weights_and_tensors(quantized: Quantized) -> None:
+    model = load_model(quantized("cnn"))
     module = GraphModule(model)
     layers = module.layers()
     assert [layer.operator for layer in layers] == ["Conv", "Conv", "Conv", "Gemm"]
@@ -147,8 +123,8 @@ def test_the_layers_are_listed_with_their_weights_and_tensors(quantized: dict[st
     assert [model.graph.node[layer.place].output[0] for layer in layers] == [layer.output for layer in layers]
 
 
-def test_a_part_of_the_graph_is_computed_from_the_tensors_before_it(quantized: dict[str, Path]) -> None:
-    module = GraphModule(load_model(quantized["cnn"]))
+def test_a_part_of_the_graph_is_computed_from_the_tensors_before_it(quantized: Quantized) -> None:
+    module = GraphModule(load_model(quantized("cnn")))
     first, second = module.layers()[:2]
     image = {"input": torch.from_numpy(labelled("cnn", 4)[0][0])}
     both = module.compute(image, (second.input, second.output))
@@ -158,9 +134,9 @@ def test_a_part_of_the_graph_is_computed_from_the_tensors_before_it(quantized: d
         module.compute({}, (first.output,))
 
 
-def test_a_copy_learns_without_the_original(quantized: dict[str, Path]) -> None:
-    module = GraphModule(load_model(quantized["mlp"]))
-    feed = feed_of(quantized["mlp"], "mlp")
+def test_a_copy_learns_without_the_original(quantized: Quantized) -> None:
+    module = GraphModule(load_model(quantized("mlp")))
+    feed = feed_of(quantized("mlp"), "mlp")
     (before,) = outputs(module, feed)
     other = copy.deepcopy(module)
     with torch.no_grad():

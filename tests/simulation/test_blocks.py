@@ -119,3 +119,16 @@ def test_what_is_computed_on_each_batch_may_change(quantized: Quantized) -> None
     torch.testing.assert_close(after, before + 1.0, rtol=1e-3, atol=1e-2)
     # what follows is computed with the change
     assert record.values([second.input])[second.input].mean() > 0
+
+
+def test_weights_that_were_cut_off_at_the_ends_of_their_range_are_found(exports: Exports, quantized: Quantized) -> None:
+    model = float_model(exports, "cnn")
+    module = GraphModule(load_model(quantized("cnn")))
+    everything = set(module.stored_quantizers())
+    load_float_weights(module, model)
+    for layer in module.layers():
+        # sixteen levels over six tenths of the range
+        layer.weight.scale.data.mul_(127 / 7 * 0.6)
+        layer.weight.levels.low, layer.weight.levels.high = -8, 7
+    coarse = GraphModule(module.write_to(load_model(quantized("cnn"))))
+    assert len(float_weights(coarse, model)) == len(everything)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autocompress.analysis.sensitivity import Subject, measure_sensitivity
+from autocompress.analysis.precision_variants import Subject
+from autocompress.analysis.sensitivity import measure_sensitivity
 from autocompress.core.sensitivity import IN_FLOAT, Sensitivity
 from autocompress.core.technique import ArtifactTechnique
 from autocompress.core.trial import Outcome, Trial

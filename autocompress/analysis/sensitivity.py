@@ -12,9 +12,11 @@ from dataclasses import replace
 
 from autocompress.analysis.node_times import float_shares, quantized_shares
 from autocompress.analysis.precision_variants import Subject, Variants
+from autocompress.analysis.range_facts import outlier_ratio, range_spread
 from autocompress.core.artifact import Artifact
 from autocompress.core.profile import Profile
 from autocompress.core.profitable_settings import time_matters
+from autocompress.core.runtime import feeds
 from autocompress.core.sensitivity import LayerSensitivity, Mixed, Sensitivity
 from autocompress.core.tools import Tools
 from autocompress.errors import TechniqueError
@@ -36,6 +38,9 @@ TINY = 0.05
 LEADING = 3
 # what a layer costs at least, as a share of the file's time or bytes: no layer is free for certain
 LEAST_COST = 0.002
+
+# items whose values are looked at together
+OBSERVED_BATCH = 16
 
 
 def measure_sensitivity(
@@ -71,9 +76,17 @@ def measure_sensitivity(
         layers = measuring.with_neighbours(ordered, limit)
         left = None if seconds is None else max(0.0, seconds - (time.monotonic() - began))
         mixed = measuring.mixed(layers, TimeLimit(left, expected))
-    # `analysis.range_facts` tells ranges and outliers
+    batches = feeds(subject.calibration.first(variants.items), subject.artifact, OBSERVED_BATCH)
     return Sensitivity(
-        technique.name, dict(settings), full, variants.items, tuple(layers), tuple(mixed), left_out=tuple(left_out)
+        technique.name,
+        dict(settings),
+        full,
+        variants.items,
+        tuple(layers),
+        tuple(mixed),
+        range_spread(load_model(subject.artifact.path)),
+        outlier_ratio(subject.artifact, (feed for feed, _ in batches)),
+        tuple(left_out),
     )
 
 

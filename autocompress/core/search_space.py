@@ -62,6 +62,10 @@ class SettingSpace:
             for values in product(*(choice.options for choice in free)):
                 yield {**combination, **dict(zip((choice.name for choice in free), values, strict=True))}
 
+    def optional(self, settings: Mapping[str, Setting]) -> set[str]:
+        """The names of the optional settings among these."""
+        return {choice.name for choice in self.choices if choice.optional} & set(settings)
+
     def structural(self, settings: Mapping[str, Setting]) -> dict[str, Setting]:
         """The settings that decide size and latency."""
         names = {choice.name for choice in self.choices if choice.structural}
@@ -189,7 +193,13 @@ class Recipe:
         if rounds:
             rounds[0] = rounds[0][taken:]
         found = [[step.technique for step in steps] for steps in (*rounds, plan.finish)]
-        return found == [*mine, [element.technique for element in self.finish]]
+        if found != [*mine, [element.technique for element in self.finish]]:
+            return False
+        # another recipe of the same techniques may use an optional setting
+        return all(
+            element.space.optional(step.settings) == element.space.optional(next(element.space.grid()))
+            for element, step in zip(self.finish, plan.finish, strict=True)
+        )
 
     def predicted(self, plan: Plan) -> tuple[float | None, float | None]:
         """The predicted latency and size of a plan of this recipe."""

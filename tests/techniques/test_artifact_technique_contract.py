@@ -196,9 +196,9 @@ class TestInt8Static(ArtifactTechniqueSuite):
         exported = exports(OnnxRuntime(), "cnn")
         results = {
             method: self.apply(exported, "cnn", tmp_path / method, self.settings(calibration=method))
-            for method in ("minmax", "percentile", "entropy")
+            for method in ("minmax", "percentile", "entropy", "mse")
         }
-        assert len({result.hash for result in results.values()}) == 3
+        assert len({result.hash for result in results.values()}) == 4
         # they find other numbers for the same graph
         assert len({str(OnnxRuntime().contents(result).operators) for result in results.values()}) == 1
 
@@ -217,16 +217,17 @@ class TestInt8Static(ArtifactTechniqueSuite):
         )
         assert relative_error(found, wanted) < 0.3
 
-    def test_percentiles_cut_off_a_little_and_entropy_more(self, exports: Exports, tmp_path: Path) -> None:
+    def test_each_method_cuts_off_as_much_as_it_says(self, exports: Exports, tmp_path: Path) -> None:
         exported = exports(OnnxRuntime(), "cnn")
         widest = activation_scales(self.apply(exported, "cnn", tmp_path / "minmax"))
         cut = {
             method: activation_scales(self.apply(exported, "cnn", tmp_path / method, self.settings(calibration=method)))
             / widest
-            for method in ("percentile", "entropy")
+            for method in ("percentile", "entropy", "mse")
         }
         assert 0.8 < cut["percentile"].min() < 0.99
         assert cut["entropy"].min() < 0.8
+        assert 0.3 < cut["mse"].min() < 0.99
         assert max(ratios.max() for ratios in cut.values()) < 1.01
 
     @pytest.mark.parametrize(("activation", "weight"), [("uint8", "int8"), ("uint8", "uint8"), ("int8", "int8")])
@@ -281,7 +282,7 @@ class TestInt8Static(ArtifactTechniqueSuite):
         assert len(seen) == 64
 
     @pytest.mark.parametrize("items", [1, 3, 17])
-    @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+    @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy", "mse"])
     def test_few_items_are_enough_to_calibrate(self, exports: Exports, tmp_path: Path, items: int, method: str) -> None:
         artifact = exports(OnnxRuntime(), "mlp").artifact
         context = self.context("mlp", tmp_path / "made", items=items)
@@ -293,7 +294,7 @@ class TestInt8Static(ArtifactTechniqueSuite):
         self, fixed_batch: Artifact, tmp_path: Path, items: int
     ) -> None:
         context = self.context("mlp", tmp_path / "made", items=items)
-        for method in ("minmax", "percentile"):
+        for method in ("minmax", "percentile", "mse"):
             result = Int8Static().apply(fixed_batch, self.settings(calibration=method), context)
             assert result.fixed_batch == 4
             assert result.size_bytes < 0.5 * fixed_batch.size_bytes
@@ -314,7 +315,7 @@ class TestInt8Static(ArtifactTechniqueSuite):
         with pytest.raises(TechniqueError, match="no smaller"):
             Int8Static().apply(tiny, self.settings(), self.context("mlp", tmp_path / "made"))
 
-    @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+    @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy", "mse"])
     def test_a_masked_transformer_is_quantized_or_is_a_technique_error(
         self, exports: Exports, tmp_path: Path, method: str
     ) -> None:
@@ -347,6 +348,7 @@ def test_an_artifact_in_the_same_folder_is_left_as_it_is(
         (Int8Static, {}, "int8"),
         (Int8Static, {"samples": 64, "reduce_range": True}, "int8"),
         (Int8Static, {"calibration": "entropy"}, "int8 (entropy ranges)"),
+        (Int8Static, {"calibration": "mse"}, "int8 (mse ranges)"),
         (Int8Static, {"activation": "int8", "per_channel": False}, "int8 (int8 activations, per tensor)"),
         (Int8Dynamic, {"convolutions": True}, "dynamic int8"),
         (Int8Dynamic, {"weight": "uint8"}, "dynamic int8 (uint8 weights)"),

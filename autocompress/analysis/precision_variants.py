@@ -74,19 +74,20 @@ class Variants:
         file = applied(subject.technique, subject.artifact, settings, context)
         return file, self._divergence.of(file)
 
-    def tried(self, in_float: Sequence[str]) -> tuple[Artifact, float] | None:
-        """As `make`; None where there is no such file, which is told."""
+    def tried(self, in_float: Sequence[str], *, aloud: bool = True) -> tuple[Artifact, float] | None:
+        """As `make`; None where there is no such file, which is told where it is to be `aloud`."""
         try:
             return self.make(in_float)
         except ENDS_THE_RUN:
             raise
         except AutocompressError as error:
-            self._tell(f"left as it is: {', '.join(in_float[:3])} in float: {error.message}")
+            if aloud:
+                self._tell(f"left as it is: {', '.join(in_float[:3])} in float: {error.message}")
             return None
 
-    def measured(self, in_float: Sequence[str]) -> tuple[float, int] | None:
+    def measured(self, in_float: Sequence[str], *, aloud: bool = True) -> tuple[float, int] | None:
         """Divergence and bytes of the file with these layers in float; None where there is no such file."""
-        made = self.tried(in_float)
+        made = self.tried(in_float, aloud=aloud)
         if made is None:
             return None
         file, divergence = made

@@ -7,12 +7,13 @@ ship. One layer at a time is taken back to float; then sets of layers, since los
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from autocompress.analysis.node_times import float_shares, quantized_shares
 from autocompress.analysis.precision_variants import Subject, Variants
 from autocompress.analysis.range_facts import outlier_ratio, range_spread
+from autocompress.analysis.sensitive_groups import most_sensitive_first
 from autocompress.core.artifact import Artifact
 from autocompress.core.profile import Profile
 from autocompress.core.profitable_settings import time_matters
@@ -32,7 +33,7 @@ SET_SIZES = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144)
 MOST_SETS = 8
 # a set is worth a trial when its divergence is below this share of that of the one before; none is beyond ENOUGH
 IMPROVES, ENOUGH = 0.9, 0.05
-# nodes without weights are not looked at one by one where all together win back less than this share
+# a group of nodes that wins back less than this share of the divergence holds none that matters
 TINY = 0.05
 # the first layers, whose neighbours are looked at
 LEADING = 3
@@ -52,7 +53,7 @@ def measure_sensitivity(
 ) -> Sensitivity:
     """Measure the sensitivity of a model's layers to a quantization, within `seconds` where they are given.
 
-    The layers with the largest rounding errors of their weights come first; `tell` says what was left out.
+    The layers that matter most are looked for first; `tell` says what was left out.
 
     Raises:
         TechniqueError: when the technique cannot leave layers in float, or cannot quantize the model at all.
@@ -107,10 +108,8 @@ class _Measuring:
 
         `size` is that of the file with every layer quantized.
         """
-        weighted = sorted((node for node in self._facts if node.weights), key=lambda node: -node.noise)
-        others = [node for node in self._facts if not node.weights]
         found, left_out = [], []
-        for node in [*weighted, *self._that_matter(others, limit)]:
+        for node in most_sensitive_first(self._facts, lambda group: self._won(group, limit), TINY * self._full):
             if limit.is_too_short():
                 left_out.append(node.name)
                 continue
@@ -125,15 +124,16 @@ class _Measuring:
             self._tell(f"the time did not suffice to measure {len(left_out)} of {len(self._facts)} layers")
         return found, left_out
 
-    def _that_matter(self, nodes: Sequence[NodeFact], limit: TimeLimit) -> Iterator[NodeFact]:
-        """The nodes without weights, unless all of them together matter little."""
-        if len(nodes) > 1 and not limit.is_too_short():
-            with limit.piece():
-                together = self._variants.measured([node.name for node in nodes])
-            if together is not None and together[0] > (1 - TINY) * self._full:
-                self._tell(f"{len(nodes)} operators without weights matter little: not measured one by one")
-                return
-        yield from nodes
+    def _won(self, group: Sequence[NodeFact], limit: TimeLimit) -> float | None:
+        """What a group of nodes in float wins back; None without time for it, or where there is no such file."""
+        if limit.is_too_short():
+            return None
+        with limit.piece():
+            measured = self._variants.measured([node.name for node in group], aloud=False)
+        if measured is None:
+            return None
+        # no difference of two infinite values
+        return self._full - measured[0] if measured[0] < self._full else 0.0
 
     def with_times(self, layers: Sequence[LayerSensitivity], whole: Artifact) -> list[LayerSensitivity]:
         """The layers with their milliseconds in both files, as far as the runtime tells them."""

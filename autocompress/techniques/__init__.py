@@ -9,14 +9,25 @@ from autocompress.techniques.distillation import Distillation
 from autocompress.techniques.float16 import Float16
 from autocompress.techniques.int8_dynamic import Int8Dynamic
 from autocompress.techniques.int8_static import Int8Static
+from autocompress.techniques.quantization_aware_training import QuantizationAwareTraining
 
 TECHNIQUES: tuple[type[Technique], ...] = (
     Float16,
     Int8Dynamic,
     Int8Static,
+    QuantizationAwareTraining,
     BlockDropping,
     ChannelPruning,
     Distillation,
 )
 
-__all__ = ["TECHNIQUES", "BlockDropping", "ChannelPruning", "Distillation", "Float16", "Int8Dynamic", "Int8Static"]
+__all__ = [
+    "TECHNIQUES",
+    "BlockDropping",
+    "ChannelPruning",
+    "Distillation",
+    "Float16",
+    "Int8Dynamic",
+    "Int8Static",
+    "QuantizationAwareTraining",
+]

@@ -6,6 +6,7 @@ from autocompress.core.technique import Technique
 from autocompress.techniques.block_dropping import BlockDropping
 from autocompress.techniques.channel_pruning import ChannelPruning
 from autocompress.techniques.distillation import Distillation
+from autocompress.techniques.equalization import Equalization
 from autocompress.techniques.float16 import Float16
 from autocompress.techniques.int8_dynamic import Int8Dynamic
 from autocompress.techniques.int8_static import Int8Static
@@ -15,6 +16,7 @@ TECHNIQUES: tuple[type[Technique], ...] = (
     Float16,
     Int8Dynamic,
     Int8Static,
+    Equalization,
     QuantizationAwareTraining,
     BlockDropping,
     ChannelPruning,
@@ -26,6 +28,7 @@ __all__ = [
     "BlockDropping",
     "ChannelPruning",
     "Distillation",
+    "Equalization",
     "Float16",
     "Int8Dynamic",
     "Int8Static",

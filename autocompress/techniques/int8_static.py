@@ -1,7 +1,8 @@
 """Static int8: weights and activations in eight bits, with calibrated ranges (QDQ format).
 
 Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
-CVPR 2018 (affine quantization, eq. 1); entropy ranges after Migacz, "8-bit Inference with TensorRT", GTC 2017.
+CVPR 2018 (affine quantization, eq. 1); entropy ranges after Migacz, "8-bit Inference with TensorRT", GTC 2017; ranges
+of the least squared error: see `runtimes.mse_ranges`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from autocompress.core.technique import ArtifactTechnique, Context, with_remarks
 from autocompress.data.module import first_line
 from autocompress.errors import TechniqueError
 from autocompress.runtimes.external_weights import needs_own_file
+from autocompress.runtimes.mse_ranges import MseCollector
 from autocompress.runtimes.onnx_file import compact, is_in_float, load_model, save_if_smaller
 from autocompress.system.quiet import quiet
 
@@ -44,6 +46,8 @@ METHODS: Mapping[Setting, Any] = {
     "minmax": CalibrationMethod.MinMax,
     "percentile": CalibrationMethod.Percentile,
     "entropy": CalibrationMethod.Entropy,
+    # onnxruntime's calibrator with a collector of ours
+    "mse": CalibrationMethod.Percentile,
 }
 CALIBRATION_BATCH = 16
 ENTROPY_BINS = 512
@@ -63,7 +67,12 @@ class Int8Static(ArtifactTechnique):
         Choice("activation", ("uint8", "int8"), describes="type of activations"),
         Choice("weight", ("int8", "uint8"), describes="type of weights"),
         Choice("per_channel", (True, False), describes="one scale per output channel of a weight"),
-        Choice("calibration", ("minmax", "percentile", "entropy"), structural=False, describes="how ranges are found"),
+        Choice(
+            "calibration",
+            ("minmax", "percentile", "entropy", "mse"),
+            structural=False,
+            describes="how ranges are found",
+        ),
         Choice("samples", (256, 64, 1024), structural=False, describes="calibration items"),
         Choice(
             "reduce_range", (False, True), structural=False, describes="7-bit weights, for CPUs whose int8 saturates"
@@ -83,7 +92,7 @@ class Int8Static(ArtifactTechnique):
             ("int8 activations", given.get("activation") == "int8"),
             ("uint8 weights", given.get("weight") == "uint8"),
             ("per tensor", given.get("per_channel") is False),
-            (f"{given.get('calibration')} ranges", given.get("calibration") in ("percentile", "entropy")),
+            (f"{given.get('calibration')} ranges", given.get("calibration") in ("percentile", "entropy", "mse")),
         ]
         return with_remarks("int8", remarks)
 
@@ -163,6 +172,8 @@ def _calibrate(artifact: Artifact, split: Split, method: Setting, destination: P
         calibrate_method=METHODS[method],
         extra_options=bins,
     )
+    if method == "mse":
+        calibrator.collector = MseCollector()
     for feed, _ in feeds(whole, artifact, size):
         calibrator.collect_data(_Once(feed))
     found = calibrator.compute_data()

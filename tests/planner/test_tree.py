@@ -357,14 +357,14 @@ def test_where_time_matters_only_the_settings_that_pay_are_tried_fastest_first()
     search_space = space_of(situation(probes=probes_of([0.9, 1.1], [0.9, 1.3, 0.5, 1.01])))
     tried = {recipe.name: [step.finish[0].settings for step in recipe.plans()] for recipe in search_space.recipes}
     assert {bool(settings["per_channel"]) for settings in tried["int8_dynamic"]} == {True}
-    assert [settings["per_channel"] for settings in tried["int8_static"]] == [False] * 3 + [True] * 3
+    assert [settings["per_channel"] for settings in tried["int8_static"]] == [False] * 4 + [True] * 4
     assert {settings["activation"] for settings in tried["int8_static"]} == {"uint8"}
 
 
 def test_where_time_does_not_matter_all_settings_that_worked_are_tried() -> None:
     search_space = space_of(situation(probes=SLOW, budgets=(SIZE,)))
     static = next(recipe for recipe in search_space.recipes if recipe.name == "int8_static")
-    assert len(list(static.plans())) == 4 * 3
+    assert len(list(static.plans())) == 4 * 4
 
 
 def test_a_technique_whose_every_probe_failed_is_refused_with_the_failure() -> None:
@@ -769,6 +769,7 @@ def test_everything_on_the_shelf_is_either_in_a_recipe_or_refused_with_rule_sent
         "blocks",
         "channels",
         "structure",
+        "sensitivity",
     }
     for reason in search_space.refusals.values():
         assert reason.rule in {*known, "recovery"}

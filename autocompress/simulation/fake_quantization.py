@@ -19,8 +19,8 @@ from torch import nn
 from autocompress.core.source import Array
 
 Tensor = torch.Tensor
-# a learned scale stays above this
-LEAST_SCALE = 1e-12
+# a learned scale stays above this share of the one that was read
+LEAST_SHARE = 1 / 64
 
 
 class _Rounding(torch.autograd.Function):
@@ -62,11 +62,13 @@ class FakeQuantizer(nn.Module):
     """
 
     zero_point: Tensor
+    least: Tensor
 
     def __init__(self, scale: Tensor, zero_point: Tensor, levels: Levels) -> None:
         super().__init__()
         self.scale = nn.Parameter(scale, requires_grad=False)
         self.register_buffer("zero_point", zero_point)
+        self.register_buffer("least", scale * LEAST_SHARE)
         self.levels = levels
         self.enabled = True
         self.rounding: Callable[[Tensor], Tensor] = rounded
@@ -75,11 +77,11 @@ class FakeQuantizer(nn.Module):
 
     def current_scale(self) -> Tensor:
         """The scale as it is used and written to the file."""
-        return self.scale.detach().clamp_min(LEAST_SCALE)
+        return torch.maximum(self.scale.detach(), self.least)
 
     def steps(self, rank: int, elements: int) -> Tensor:
         """The scale as values of this rank are divided by it; `elements` scales its gradient."""
-        scale = self.scale.clamp_min(LEAST_SCALE)
+        scale = torch.maximum(self.scale, self.least)
         if scale.requires_grad:
             factor = 1 / math.sqrt(max(1.0, elements / scale.numel() * self.levels.high))
             scale = scale * factor + (scale * (1 - factor)).detach()

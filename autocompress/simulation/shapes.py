@@ -155,15 +155,17 @@ def _pad(
     kind = call.get("mode", "constant")
     filling = float(value) if value is not None else float(call.get("value", 0.0))
     if kind != "constant":
-        # torch's other modes take the last dimensions only
-        last = max((x.dim() - axis for axis in range(x.dim()) if before[axis] or after[axis]), default=0)
-        reversed_pads = [
-            size for axis in range(x.dim() - 1, x.dim() - last - 1, -1) for size in (before[axis], after[axis])
-        ]
-        modes = {"reflect": "reflect", "edge": "replicate", "wrap": "circular"}
-        return functional.pad(x, reversed_pads, mode=modes[kind])
-    flat = [size for axis in range(x.dim() - 1, -1, -1) for size in (before[axis], after[axis])]
-    return functional.pad(x, flat, value=filling)
+        # torch's other modes take all positions behind batch and channels, and nothing else
+        first = min(2, x.dim() - 1)
+        if any(before[:first]) or any(after[:first]):
+            raise TechniqueError(f"Pad of batch or channels by {kind!r} is not covered by the simulation.")
+        return functional.pad(x, _in_pairs(before[first:], after[first:]), mode=PAD_MODES[kind])
+    return functional.pad(x, _in_pairs(before, after), value=filling)
+
+
+def _in_pairs(before: list[int], after: list[int]) -> list[int]:
+    """The sizes before and after each axis, the last axis first, as torch takes them."""
+    return [size for pair in zip(reversed(before), reversed(after), strict=True) for size in pair]
 
 
 def _range(call: NodeCall, start: Tensor, limit: Tensor, step: Tensor) -> Tensor:

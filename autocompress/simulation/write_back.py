@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import product
 
-import numpy as np
 import onnx
 from onnx import numpy_helper
 
@@ -51,7 +50,7 @@ def written(model: onnx.ModelProto, changes: Mapping[tuple[int, int], Array]) ->
 
 
 def _like(array: Array, before: Array) -> Array:
-    return np.ascontiguousarray(array.astype(before.dtype, copy=False).reshape(before.shape))
+    return array.astype(before.dtype, copy=False).reshape(before.shape)
 
 
 def _new_names(graph: onnx.GraphProto) -> Iterator[str]:

@@ -123,7 +123,7 @@ class QuantizationAwareTraining(ArtifactTechnique):
         found = agreement(trained.graph, made, split, task, kinds)
         if not found.holds:
             feed, _ = next(feeds(split.first(32), made, 32))
-            gaps = layer_gaps(trained.graph, made, feed, context.folder, context.unquantized)
+            gaps = layer_gaps(trained.graph, made, feed, context.unquantized)
             made.path.unlink()
             require_agreement(found, gaps, self.name)
 

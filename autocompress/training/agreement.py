@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -22,9 +21,9 @@ from autocompress.core.task import Task
 from autocompress.data.named_outputs import floating, named_outputs
 from autocompress.data.output_divergence import distance, rows_of
 from autocompress.errors import TechniqueError
-from autocompress.runtimes import OnnxRuntime
 from autocompress.runtimes.node_names import layer_of
-from autocompress.runtimes.onnx_file import load_model, save_model
+from autocompress.runtimes.observed_values import observed
+from autocompress.runtimes.onnx_file import load_model
 from autocompress.simulation.graph_module import WITH_WEIGHT, GraphModule
 from autocompress.simulation.graph_nodes import QUANTIZE
 
@@ -75,11 +74,12 @@ def agreement(
 
     The score is compared where it is a rate.
     """
-    session, example = OnnxRuntime().load(artifact, 1, {}), Example({})
-    names = [spec.name for spec in artifact.outputs]
-    answers = [_Answers(kinds), _Answers(kinds)]
-    for feed, targets in feeds(split, artifact, split.rows_within(BATCH)):
-        found = dict(zip(names, map(torch.from_numpy, session.run(feed)), strict=True))
+    example, names = Example({}), [spec.name for spec in artifact.outputs]
+    answers = _Answers(kinds), _Answers(kinds)
+    size = split.rows_within(BATCH)
+    given, run = feeds(split, artifact, size), (feed for feed, _ in feeds(split, artifact, size))
+    for (feed, targets), values in zip(given, observed(artifact, names, run), strict=True):
+        found = {name: torch.from_numpy(values[name]) for name in names}
         for one, outputs in zip(answers, (found, simulated(graph, feed, names)), strict=True):
             one.add(named_outputs(outputs, example), task, targets)
     file, module = answers
@@ -140,33 +140,24 @@ class LayerGap:
 
 
 def layer_gaps(
-    graph: GraphModule, artifact: Artifact, feed: Mapping[str, Array], folder: Path, unquantized: Artifact | None = None
+    graph: GraphModule, artifact: Artifact, feed: Mapping[str, Array], unquantized: Artifact | None = None
 ) -> list[LayerGap]:
     """The gaps between a file in onnxruntime and its simulation on one batch, the largest first.
 
     Compared is what QuantizeLinear nodes give, which are whole numbers in both. Layers have the names of the float
     file where it has them.
     """
-    model = load_model(artifact.path)
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    places = [place for place, node in enumerate(model.graph.node) if node.op_type == QUANTIZE]
-    values = [model.graph.node[place].output[0] for place in places]
-    zeros = [numpy_helper.to_array(stored[model.graph.node[place].input[2]]) for place in places]
-    labels = _labels(model.graph, load_model(unquantized.path).graph if unquantized else None)
-    for name, zero in zip(values, zeros, strict=True):
-        kind = onnx.helper.np_dtype_to_tensor_dtype(zero.dtype)
-        model.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
-    shown = save_model(model, folder / "compared.onnx")
-    try:
-        found = OnnxRuntime().load(shown, 1, {}).run(feed)[-len(values) :]
-    finally:
-        for name in shown.files:
-            (folder / name).unlink()
-    wanted = simulated(graph, feed, values)
-    gaps = [
-        LayerGap(labels[place], float(np.abs(one.astype(np.float64) - float(zero) - wanted[name].numpy()).mean()))
-        for place, name, one, zero in zip(places, values, found, zeros, strict=True)
-    ]
+    model = load_model(artifact.path).graph
+    stored = {tensor.name: tensor for tensor in model.initializer}
+    labels = _labels(model, load_model(unquantized.path, with_weights=False).graph if unquantized else None)
+    places = [place for place, node in enumerate(model.node) if node.op_type == QUANTIZE]
+    names = [model.node[place].output[0] for place in places]
+    found, wanted = next(observed(artifact, names, [feed])), simulated(graph, feed, names)
+    gaps = []
+    for place, name in zip(places, names, strict=True):
+        zero = float(numpy_helper.to_array(stored[model.node[place].input[2]]).reshape(-1)[0])
+        apart = found[name].astype(np.float64) - zero - wanted[name].numpy()
+        gaps.append(LayerGap(labels[place], float(np.abs(apart).mean())))
     return sorted(gaps, key=lambda gap: -gap.levels)
 
 

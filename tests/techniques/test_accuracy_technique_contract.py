@@ -1,0 +1,20 @@
+from collections.abc import Mapping
+from typing import ClassVar
+
+from autocompress.core.plan import Setting
+from autocompress.core.sensitivity import Sensitivity
+from autocompress.core.technique import ArtifactTechnique
+from autocompress.techniques import Equalization
+from autocompress.testing.accuracy_technique_suite import AccuracyTechniqueSuite
+
+UNEVEN = Sensitivity("int8_static", {"per_channel": False}, 0.5, 64, (), ranges=30.0, outliers=20.0)
+
+
+class TestEqualization(AccuracyTechniqueSuite):
+    technique: ClassVar[type[ArtifactTechnique]] = Equalization
+    models: ClassVar[Mapping[str, Mapping[str, Setting]]] = {
+        "cnn": {},
+        "mlp": {"method": "smooth"},
+        "transformer": {"method": "smooth", "alpha": 0.75},
+    }
+    asking: ClassVar[Sensitivity] = UNEVEN

@@ -80,11 +80,17 @@ class FakeQuantizer(nn.Module):
         return torch.maximum(self.scale.detach(), self.least)
 
     def steps(self, rank: int, elements: int) -> Tensor:
-        """The scale as values of this rank are divided by it; `elements` scales its gradient."""
+        """The scale as values of this rank are divided by it; `elements` scales its gradient.
+
+        Esser et al. have one scale for each tensor. Those of channels get its gradient in the proportion of their
+        squares, so that each moves by a share of itself: scales of channels that are nearly zero would else leap.
+        """
         scale = torch.maximum(self.scale, self.least)
         if scale.requires_grad:
-            factor = 1 / math.sqrt(max(1.0, elements / scale.numel() * self.levels.high))
-            scale = scale * factor + (scale * (1 - factor)).detach()
+            square = scale.detach().square()
+            factor = square / square.mean() / math.sqrt(max(1.0, elements / scale.numel() * self.levels.high))
+            # the difference is 0, so that the scale is exactly what is written
+            scale = scale.detach() + factor * (scale - scale.detach())
         return self.levels.spread(scale, rank)
 
     def counted(self, x: Tensor, steps: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from autocompress.simulation.fake_quantization import (
 from autocompress.simulation.graph_nodes import DEQUANTIZE, QUANTIZE, GraphNodes
 from autocompress.simulation.learned_tensors import learned_tensors
 from autocompress.simulation.quantizer_building import quantizer_behind, quantizers_of
+from autocompress.simulation.tied_scales import tie_scales
 from autocompress.simulation.write_back import written
 
 Tensor = torch.Tensor
@@ -167,7 +168,12 @@ class GraphModule(nn.Module):
             activation.enabled = activations
 
     def learn_scales(self, *, weights: bool = True, activations: bool = True) -> None:
-        """Give the scales a gradient, as in Esser et al.; those of biases follow from the others."""
+        """Give the scales a gradient, as in Esser et al.; those of biases follow from the others.
+
+        Scales of activations that are equal around an operator which computes nothing stay equal.
+        """
+        if activations:
+            tie_scales(self.graph, self._by_place)
         for stored in self.stored_quantizers():
             stored.scale.requires_grad_(weights and not isinstance(stored, BiasQuantizer))
         for activation in self.activation_quantizers():

@@ -12,6 +12,7 @@ from autocompress.techniques.float16 import Float16
 from autocompress.techniques.int8_dynamic import Int8Dynamic
 from autocompress.techniques.int8_static import Int8Static
 from autocompress.techniques.learned_rounding import LearnedRounding
+from autocompress.techniques.quantization_aware_training import QuantizationAwareTraining
 
 TECHNIQUES: tuple[type[Technique], ...] = (
     Float16,
@@ -20,6 +21,7 @@ TECHNIQUES: tuple[type[Technique], ...] = (
     Equalization,
     BiasCorrection,
     LearnedRounding,
+    QuantizationAwareTraining,
     BlockDropping,
     ChannelPruning,
     Distillation,
@@ -36,4 +38,5 @@ __all__ = [
     "Int8Dynamic",
     "Int8Static",
     "LearnedRounding",
+    "QuantizationAwareTraining",
 ]

@@ -11,7 +11,6 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
-import numpy as np
 import torch
 
 from autocompress.core.artifact import Artifact
@@ -25,6 +24,7 @@ from autocompress.errors import TechniqueError
 from autocompress.runtimes.onnx_file import compact, load_model, save_model
 from autocompress.simulation.blocks import Block, blocks_of
 from autocompress.simulation.fake_quantization import StoredQuantizer, rounded
+from autocompress.simulation.few_bits import limit_bits
 from autocompress.simulation.float_weights import load_float_weights
 from autocompress.simulation.graph_module import GraphModule
 from autocompress.simulation.recorded import Recorded, inputs_of, items_that_fit
@@ -36,8 +36,6 @@ GAMMA, ZETA = -0.1, 1.1
 # weight of the regularizer, the share of the steps without it, and its exponent from the first step with it to the last
 REGULARIZER, FREE, STEEP = 0.01, 0.2, (20.0, 2.0)
 RATE, BIAS_RATE = 3e-2, 1e-3
-# shares of the range of a weight that are tried as the range of 16 levels
-SHRUNK = np.linspace(0.5, 1.0, 26)
 
 
 class SoftRounding:
@@ -130,36 +128,17 @@ class LearnedRounding(ArtifactTechnique):
         inputs = inputs_of(context.calibration.first(int(settings["items"])), artifact)
         fit = items_that_fit(module, inputs, [block.output for block in blocks])
         inputs = {name: values[:fit] for name, values in inputs.items()}
+        if four:
+            limit_bits(module, 4)
         floating = Recorded(copy.deepcopy(module), inputs, quantized=False)
         rounding = Recorded(module, inputs, quantized=True)
         began = time.monotonic()
         for done, block in enumerate(blocks, start=1):
-            if four:
-                for weight in block.weights:
-                    narrow(weight)
             target = floating.values([block.output])[block.output]
             learn(module, block, rounding.values(block.inputs), target, learnable, steps)
             left = (time.monotonic() - began) / done * (len(blocks) - done)
             context.on_step(done * steps, len(blocks) * steps, left)
         return save_model(compact(module.write_to(model)), context.folder / f"{self.name}-{artifact.hash[:8]}.onnx")
-
-
-@torch.no_grad()
-def narrow(weight: StoredQuantizer) -> None:
-    """Give a weight 16 levels, by the scale for each channel with the least squared error."""
-    axis, value = weight.levels.axis, weight.value
-    single = axis is None or weight.scale.numel() == 1
-    rows = value.reshape(1, -1) if single else value.movedim(axis or 0, 0).flatten(1)
-    best, scale = torch.full((len(rows),), torch.inf), torch.ones(len(rows))
-    for share in SHRUNK:
-        tried = (rows.abs().amax(1) * float(share) / 7).clamp_min(torch.finfo(torch.float32).tiny)
-        gap = (rows / tried[:, None]).round().clamp(-8, 7) * tried[:, None] - rows
-        error = gap.square().sum(1)
-        better = error < best
-        best, scale = torch.where(better, error, best), torch.where(better, tried, scale)
-    weight.scale.copy_(scale.reshape(weight.scale.shape))
-    offset = float(weight.zero_point.reshape(-1)[0])
-    weight.levels.low, weight.levels.high = offset - 8, offset + 7
 
 
 def learn(

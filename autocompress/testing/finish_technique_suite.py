@@ -18,29 +18,28 @@ import pytest
 from autocompress.core.artifact import Artifact
 from autocompress.core.facts import Facts, Family, Kind, LayerFact
 from autocompress.core.plan import FINISH_STAGES, Effort, Setting, Stage
-from autocompress.core.runtime import align
+from autocompress.core.runtime import Example, align
 from autocompress.core.search_space import SettingSpace, first_options
 from autocompress.core.source import Array, whole
+from autocompress.core.task import Task
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.errors import PlanError
 from autocompress.runtimes import OnnxRuntime
 from autocompress.techniques import Int8Static
 from autocompress.testing.model_technique_suite import MOST_CHARACTERS
-from autocompress.testing.networks import Exported, Exports, labelled_source
+from autocompress.testing.networks import Exported, Exports, labelled, labelled_source
 from autocompress.testing.python_processes import run_python
 
 APPLY_ELSEWHERE = """
 import json, sys
 from importlib import import_module
 from pathlib import Path
-from autocompress.testing.networks import labelled_source
 from autocompress.runtimes import OnnxRuntime
-from autocompress.core.source import whole
-from autocompress.core.technique import Context
+from autocompress.testing.finish_technique_suite import context_for
 
 module, name, model, path, unquantized, settings, folder = sys.argv[1:]
-split, runtime = whole("train", labelled_source(model, 48)), OnnxRuntime()
-context = Context(None, None, split, Path(folder), unquantized=runtime.read(Path(unquantized)))
+runtime = OnnxRuntime()
+context = context_for(model, Path(folder), runtime.read(Path(unquantized)))
 technique = getattr(import_module(module), name)()
 print(technique.apply(runtime.read(Path(path)), json.loads(settings), context).hash)
 """
@@ -58,6 +57,14 @@ def facts_with(*kinds: Kind) -> Facts:
 
 def relative_error(found: Array, wanted: Array) -> float:
     return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+
+
+def context_for(model: str, folder: Path, unquantized: Artifact | None = None, items: int = 48) -> Context:
+    """A context with random training and validation items, and a folder of its own."""
+    folder.mkdir(exist_ok=True)
+    train = labelled_source(model, items)
+    task, example = Task(train=train, val=labelled_source(model, items, seed=1)), Example(labelled(model, 4)[0])
+    return Context(task, example, whole("train", train), folder, unquantized=unquantized)
 
 
 class FinishTechniqueSuite:
@@ -86,9 +93,8 @@ class FinishTechniqueSuite:
 
     @classmethod
     def context(cls, model: str, folder: Path, unquantized: Artifact | None = None, items: int = 48) -> Context:
-        """A context with random calibration data and a folder of its own."""
-        folder.mkdir(exist_ok=True)
-        return Context(None, None, whole("train", labelled_source(model, items)), folder, unquantized=unquantized)
+        """See `context_for`."""
+        return context_for(model, folder, unquantized, items)
 
     def apply(
         self, exported: Exported, model: str, folder: Path, settings: Mapping[str, Setting] | None = None

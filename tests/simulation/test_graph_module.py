@@ -72,7 +72,7 @@ def test_what_was_trained_runs_in_the_runtime_as_it_was_trained(
     before = {key: value.clone() for key, value in module.state_dict().items()}
     feed = feed_of(quantized(name), name)
     tensors = {key: torch.from_numpy(array) for key, array in feed.items()}
-    scales = [quantizer.scale for quantizer in module.quantizers]
+    scales = list(dict.fromkeys(quantizer.scale for quantizer in module.quantizers))
     values = [one for name, one in module.named_parameters() if not name.endswith(".scale")]
     optimizer = torch.optim.Adam([{"params": values}, {"params": scales, "lr": 1e-5}], 1e-3)
     for _ in range(5):

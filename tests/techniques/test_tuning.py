@@ -21,9 +21,10 @@ from autocompress.errors import TechniqueError
 from autocompress.runtimes import OnnxRuntime
 from autocompress.runtimes.onnx_file import compact, load_model, save_model
 from autocompress.simulation.fake_quantization import Levels, StoredQuantizer
+from autocompress.simulation.few_bits import limit_bits
 from autocompress.simulation.graph_module import GraphModule
 from autocompress.techniques import BiasCorrection, Int8Static, LearnedRounding
-from autocompress.techniques.learned_rounding import SoftRounding, narrow
+from autocompress.techniques.learned_rounding import SoftRounding
 from autocompress.testing.networks import Exports, labelled, labelled_source
 
 FOUR: Mapping[str, Setting] = {"bits": 4, "steps": 40, "items": 256}
@@ -62,8 +63,7 @@ def test_four_bits_learned_are_closer_than_four_bits_rounded_to_the_nearest(
     learned = LearnedRounding().apply(quantized, FOUR, context)
     model = load_model(quantized.path)
     module = GraphModule(model)
-    for layer in module.layers():
-        narrow(layer.weight)
+    limit_bits(module, 4)
     nearest = save_model(compact(module.write_to(model)), context.folder / "nearest.onnx")
     assert error(learned, context) < error(nearest, context)
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(learned.path).graph.initializer}
@@ -106,8 +106,7 @@ def test_weights_that_were_changed_before_quantization_can_be_learned_in_four_bi
 def test_the_mean_error_of_each_output_is_taken_out(context: Context, quantized: Artifact) -> None:
     model = load_model(quantized.path)
     module = GraphModule(model)
-    for layer in module.layers():
-        narrow(layer.weight)
+    limit_bits(module, 4)
     coarse = save_model(compact(module.write_to(model)), context.folder / "coarse.onnx")
     corrected = BiasCorrection().apply(coarse, {"items": 256}, context)
     assert context.unquantized is not None

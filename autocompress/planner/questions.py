@@ -100,7 +100,7 @@ def _asks_accuracy_without_data(s: Situation) -> tuple[bool, str]:
     return bool(asked) and without, ", ".join(asked) if asked else "no accuracy budget"
 
 
-def _asks_more_than_int8(s: Situation) -> tuple[bool, str]:
+def _asks_more_than_quantization(s: Situation) -> tuple[bool, str]:
     names = dict.fromkeys(probe.technique for probe in s.probes.probes)
     first = [best for name in names for best in s.probes.of(name)[:1]]
     ratios = [probe.ratio for probe in first if probe.ratio is not None]
@@ -112,8 +112,8 @@ def _asks_more_than_int8(s: Situation) -> tuple[bool, str]:
     for budget in s.profile.budgets:
         best = min(ratios, default=1.0) if budget.metric == "latency_ms" else min(sizes, default=1.0)
         if budget.relative and budget.metric in ("latency_ms", "size_mb") and budget.limit < 0.8 * best:
-            asked.append(f"{budget} where int8 reached {best:.2f}x{where}")
-    return bool(asked), "; ".join(asked) or "int8 is within reach of the budgets"
+            asked.append(f"{budget} where quantization reached {best:.2f}x{where}")
+    return bool(asked), "; ".join(asked) or "quantization is within reach of the budgets"
 
 
 def _is_out_of_reach(s: Situation) -> tuple[bool, str]:
@@ -300,8 +300,8 @@ WHAT = Rule(
         Branch(
             "size alone",
             _limits(*SIZE_METRICS),
-            "int8 weights, then structure; clustering, weights of fewer bits and packing would follow.",
-            Effect(usual=("clustering", "low_bit_weights", "packing")),
+            "weights of eight bits, or four in linear layers, then structure; clustering and packing would follow.",
+            Effect(usual=("clustering", "blockwise_weights", "packing")),
         ),
         Branch("time alone", _limits(*TIME_METRICS), "structure and int8; what only packs weights saves no time."),
         otherwise("nothing", "there is no budget on size or time."),
@@ -367,10 +367,10 @@ RULES: tuple[Rule, ...] = (
     ),
     yes_or_no(
         "beyond",
-        "Is more asked than int8 reaches on this device?",
-        _asks_more_than_int8,
+        "Is more asked than quantization reaches on this device?",
+        _asks_more_than_quantization,
         Effect(warn=True),
-        "int8 alone is not expected to reach the budgets.",
+        "quantization alone is not expected to reach the budgets.",
         "nothing says so.",
     ),
     yes_or_no(

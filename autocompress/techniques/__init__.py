@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autocompress.core.technique import Technique
 from autocompress.techniques.block_dropping import BlockDropping
+from autocompress.techniques.blockwise_weights import BlockwiseWeights
 from autocompress.techniques.channel_pruning import ChannelPruning
 from autocompress.techniques.distillation import Distillation
 from autocompress.techniques.float16 import Float16
@@ -14,9 +15,19 @@ TECHNIQUES: tuple[type[Technique], ...] = (
     Float16,
     Int8Dynamic,
     Int8Static,
+    BlockwiseWeights,
     BlockDropping,
     ChannelPruning,
     Distillation,
 )
 
-__all__ = ["TECHNIQUES", "BlockDropping", "ChannelPruning", "Distillation", "Float16", "Int8Dynamic", "Int8Static"]
+__all__ = [
+    "TECHNIQUES",
+    "BlockDropping",
+    "BlockwiseWeights",
+    "ChannelPruning",
+    "Distillation",
+    "Float16",
+    "Int8Dynamic",
+    "Int8Static",
+]

@@ -13,7 +13,7 @@ from autocompress.core.plan import Effort
 from autocompress.core.profile import Profile
 from autocompress.core.score_bounds import RATE, Bounds, is_within
 from autocompress.core.task import Task
-from autocompress.core.technique import ModelTechnique, Technique
+from autocompress.core.technique import ArtifactTechnique, ModelTechnique, Technique
 from autocompress.core.verdict import Status
 from autocompress.planner.rules import Branch, Effect, Rule, Situation, needs, otherwise, yes_or_no
 from autocompress.planner.target import target_of
@@ -42,9 +42,20 @@ def _is_a_file(s: Situation) -> tuple[bool, str]:
     return s.facts.is_file, "an ONNX file" if s.facts.is_file else "a PyTorch module"
 
 
-def _has_no_data(s: Situation) -> tuple[bool, str]:
+def _has_no_data(s: Situation) -> bool:
+    return s.task is None or s.task.calibration is None
+
+
+def _calibration(s: Situation) -> str:
     split = s.task.calibration if s.task else None
-    return split is None, "no data" if split is None else f"{len(split)} items ({split.name})"
+    if split is not None:
+        return f"{len(split)} items ({split.name})"
+    return f"no data, and {s.no_inputs}" if s.no_inputs else "no data"
+
+
+def _needs_more_than_ranges(technique: Technique, s: Situation) -> bool:
+    takes_ranges = isinstance(technique, ArtifactTechnique) and technique.quantization == "static"
+    return technique.effort is Effort.CALIBRATION and not takes_ranges
 
 
 def _has_no_training_data(s: Situation) -> tuple[bool, str]:
@@ -308,6 +319,22 @@ WHAT = Rule(
     ),
     "ARCHITECTURE.md, The decision tree",
 )
+CALIBRATION = Rule(
+    "calibration",
+    "Are there no data to calibrate on?",
+    _calibration,
+    (
+        Branch(
+            "inputs can be made",
+            lambda s: _has_no_data(s) and s.no_inputs == "",
+            "ranges come from inputs made from batch-norm statistics; what needs more than ranges needs data.",
+            Effect(_needs_more_than_ranges, warn=True),
+        ),
+        Branch("yes", _has_no_data, "needs calibration data, and there are none.", Effect(needs(Effort.CALIBRATION))),
+        otherwise("no", "ranges can be calibrated."),
+    ),
+    "Cai et al., ZeroQ, CVPR 2020; Nagel et al., Data-free quantization, ICCV 2019",
+)
 RULES: tuple[Rule, ...] = (
     yes_or_no(
         "fits",
@@ -331,14 +358,7 @@ RULES: tuple[Rule, ...] = (
     TOLERANCE,
     ASKED,
     WHAT,
-    yes_or_no(
-        "calibration",
-        "Are there no data to calibrate on?",
-        _has_no_data,
-        Effect(needs(Effort.CALIBRATION)),
-        "needs calibration data, and there are none.",
-        "ranges can be calibrated.",
-    ),
+    CALIBRATION,
     yes_or_no(
         "training",
         "Are there no training data?",

@@ -90,7 +90,7 @@ def quantized(weight: NDArray[np.float32], blocks: Blocks) -> BlockwiseWeight:
 
 
 def _packed(codes: Packed, bits: int) -> Packed:
-    """Codes of 4 bits two to a byte along the last axis, the first in its lower half; those of 8 bits as they are."""
+    """Codes of 4 bits two to a byte along the last axis, the first in its lower half; 8 bits as they are."""
     if bits == 8:
         return codes
     if codes.shape[-1] % 2:
@@ -99,7 +99,7 @@ def _packed(codes: Packed, bits: int) -> Packed:
 
 
 def quantize_weights(model: onnx.ModelProto, most: Blocks, accuracy_level: int) -> int:
-    """Replace products with stored weights, and lookups in stored tables, by operators on blocks of few bits.
+    """Replace products with stored weights, and lookups in tables, by operators on blocks of few bits.
 
     Gives the number of weights that were replaced. Blocks are as `most` says, smaller in short rows. The inputs of
     products are float32 inside with the accuracy level 0, and int8 with 4, with a scale for each block. A weight that
@@ -179,11 +179,12 @@ def _reads_by_rows(node: onnx.NodeProto, slot: int, *, turned: bool) -> bool | N
 
 
 def _pays(weight: NDArray[np.float32], blocks: Blocks, *, looked_up: bool) -> bool:
-    rows, columns = weight.shape
+    rows, columns = len(weight), len(weight[0])
     before, after = FLOAT_BYTES * rows * columns, blocks.stored_bytes(rows, columns)
     # a lookup gives whole blocks, so the last one has to be full
-    fits = not looked_up or columns % blocks.size == 0
-    return fits and before - after >= LEAST_BYTES_SAVED and after < before / 2
+    if looked_up and columns % blocks.size:
+        return False
+    return before - after >= LEAST_BYTES_SAVED and after < before / 2
 
 
 def _store(

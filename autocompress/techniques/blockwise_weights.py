@@ -29,7 +29,7 @@ LEAST_SHARE = 0.2
 
 
 class BlockwiseWeights(ArtifactTechnique):
-    """Stores the weights of linear layers and embeddings in blocks of few bits, each with a scale of its own."""
+    """Stores the weights of linear layers and embeddings in blocks of few bits, each with a scale."""
 
     name: ClassVar[str] = "blockwise_weights"
     summary: ClassVar[str] = "weights of linear layers in blocks of 4 or 8 bits, no data needed"

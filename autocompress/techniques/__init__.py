@@ -5,6 +5,7 @@ from __future__ import annotations
 from autocompress.core.technique import Technique
 from autocompress.techniques.bias_correction import BiasCorrection
 from autocompress.techniques.block_dropping import BlockDropping
+from autocompress.techniques.blockwise_weights import BlockwiseWeights
 from autocompress.techniques.channel_pruning import ChannelPruning
 from autocompress.techniques.distillation import Distillation
 from autocompress.techniques.equalization import Equalization
@@ -18,6 +19,7 @@ TECHNIQUES: tuple[type[Technique], ...] = (
     Float16,
     Int8Dynamic,
     Int8Static,
+    BlockwiseWeights,
     Equalization,
     BiasCorrection,
     LearnedRounding,
@@ -31,6 +33,7 @@ __all__ = [
     "TECHNIQUES",
     "BiasCorrection",
     "BlockDropping",
+    "BlockwiseWeights",
     "ChannelPruning",
     "Distillation",
     "Equalization",

@@ -205,6 +205,7 @@ CASES: Sequence[tuple[str, str, str, Situation]] = (
     ("what", "nothing", "neither", situation(budgets=(DROP,))),
     ("calibration", "yes", "no data", situation(task=None)),
     ("calibration", "yes", "no data", situation(task=Task())),
+    ("calibration", "inputs can be made", "no data", situation(task=None, no_inputs="")),
     ("calibration", "no", "40 items (train)", situation()),
     ("calibration", "no", "items (test, validation third)", situation(task=Task(test=many(30)))),
     ("training", "yes", "no training data", situation(task=Task(test=many(30)))),
@@ -225,8 +226,8 @@ CASES: Sequence[tuple[str, str, str, Situation]] = (
     ("resolution", "no", "no data", situation(task=None)),
     ("resolution", "no", "holdout items can show a drop of", situation()),
     ("resolution", "no", "no limit on the accuracy drop", situation(task=Task(test=many(3)), budgets=(SIZE,))),
-    ("beyond", "yes", "latency_ms <= 0.3x where int8 reached 0.40x", situation(budgets=(share("latency_ms", 0.3),))),
-    ("beyond", "yes", "size_mb <= 0.2x where int8 reached 0.30x", situation(budgets=(share("size_mb", 0.2),))),
+    ("beyond", "yes", "<= 0.3x where quantization reached 0.40x", situation(budgets=(share("latency_ms", 0.3),))),
+    ("beyond", "yes", "<= 0.2x where quantization reached 0.30x", situation(budgets=(share("size_mb", 0.2),))),
     ("beyond", "no", "within reach", situation()),
     ("beyond", "no", "within reach", situation(budgets=(Budget("latency_ms", 0.001),))),
     ("reachable", "no", "was not measured", situation()),
@@ -291,6 +292,19 @@ def test_without_data_static_int8_is_refused_for_that_reason() -> None:
     assert search_space.refusals["int8_static"] == Reason(
         "needs calibration data, and there are none.", "calibration", "no data"
     )
+
+
+def test_without_data_ranges_come_from_made_inputs_where_these_can_be_made() -> None:
+    search_space = space_of(situation(task=None, no_inputs=""), [Training(), *with_structure()])
+    assert set(names(search_space)) == {"int8_dynamic", "int8_static"}
+    assert answer_of(search_space, "calibration").answer == "inputs can be made"
+    sentence = "ranges come from inputs made from batch-norm statistics; what needs more than ranges needs data."
+    assert f"no data: {sentence}" in search_space.warnings
+    for name in ("block_dropping", "channel_pruning"):
+        assert search_space.refusals[name] == Reason(sentence, "calibration", "no data")
+    reason = "inputs cannot be made, since no layer keeps statistics"
+    refused = space_of(situation(task=None, no_inputs=reason)).refusals["int8_static"]
+    assert refused == Reason("needs calibration data, and there are none.", "calibration", f"no data, and {reason}")
 
 
 def test_a_file_is_neither_cut_nor_trained() -> None:

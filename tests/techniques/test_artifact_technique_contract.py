@@ -23,7 +23,7 @@ from autocompress.core.source import ArraySource, Split, whole
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.errors import PlanError, TechniqueError
 from autocompress.runtimes import OnnxRuntime
-from autocompress.techniques import TECHNIQUES, Float16, Int8Dynamic, Int8Static, float16
+from autocompress.techniques import TECHNIQUES, BlockwiseWeights, Float16, Int8Dynamic, Int8Static, float16
 from autocompress.testing.artifact_technique_suite import (
     ArtifactTechniqueSuite,
     facts_with,
@@ -179,6 +179,26 @@ class TestFloat16(ArtifactTechniqueSuite):
         figures = (("0.99x", "float32"), ("3.00x", "float16"), ("4.00x", "bfloat16"))
         assert reason.fact == ", ".join(f"{ratio} computed with in {arithmetic}" for ratio, arithmetic in figures)
         assert Float16().refuses(facts_with(Kind.LINEAR), probed(Float16, [0.99, 0.6, 4.0]), profile) is None
+
+
+class TestBlockwiseWeights(ArtifactTechniqueSuite):
+    technique: ClassVar[type[ArtifactTechnique]] = BlockwiseWeights
+    covers: ClassVar[Kind] = Kind.LINEAR
+    models: ClassVar[Mapping[str, Mapping[str, Setting]]] = {"mlp": {}, "transformer": {}}
+    error: ClassVar[float] = 0.2
+
+    def test_convolutions_and_recurrent_layers_are_left_to_others(self, exports: Exports, tmp_path: Path) -> None:
+        for kind in (Kind.CONVOLUTION, Kind.RECURRENT):
+            reason = BlockwiseWeights().refuses(facts_with(*[kind] * 5, Kind.LINEAR), Probes(), Profile("any"))
+            assert reason is not None
+            assert reason.fact == "17% of the weights are in them"
+        with pytest.raises(TechniqueError, match="found no weight"):
+            self.apply(exports(OnnxRuntime(), "cnn"), "cnn", tmp_path / "made")
+
+    def test_what_a_weight_takes_follows_from_the_settings(self) -> None:
+        technique = BlockwiseWeights()
+        assert technique.weight_bytes(self.settings(bits=4, block=32)) == 0.5 + 4 / 32
+        assert technique.weight_bytes(self.settings(bits=8, block=128)) == 1 + 4 / 128
 
 
 class TestInt8Static(ArtifactTechniqueSuite):
@@ -352,6 +372,9 @@ def test_an_artifact_in_the_same_folder_is_left_as_it_is(
         (Int8Static, {"activation": "int8", "per_channel": False}, "int8 (int8 activations, per tensor)"),
         (Int8Dynamic, {"convolutions": True}, "dynamic int8"),
         (Int8Dynamic, {"weight": "uint8"}, "dynamic int8 (uint8 weights)"),
+        (BlockwiseWeights, {}, "4-bit weights in blocks of 32"),
+        (BlockwiseWeights, {"bits": 8, "symmetric": True}, "8-bit weights in blocks of 32 (symmetric)"),
+        (BlockwiseWeights, {"accuracy_level": 0}, "4-bit weights in blocks of 32 (float sums)"),
         (Float16, {"arithmetic": "float32"}, "half precision"),
         (Float16, {"arithmetic": "bfloat16"}, "half precision, computed in bfloat16"),
     ],

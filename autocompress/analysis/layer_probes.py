@@ -23,6 +23,7 @@ from autocompress.core.facts import Facts
 from autocompress.core.plan import Setting
 from autocompress.core.probes import MicrobenchmarkProbe, Probe, Probes
 from autocompress.core.runtime import Example, Runtime, exported
+from autocompress.core.search_space import first_options
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.errors import AutocompressError, ModelError
 from autocompress.system.scratch import scratch
@@ -155,5 +156,5 @@ def _asked(facts: Facts, microbenchmarks: Sequence[Microbenchmark], techniques: 
 
 def _settings(technique: ArtifactTechnique) -> dict[str, Setting]:
     """The first option of each setting, with convolutions included where the technique can leave them out."""
-    first = {choice.name: choice.options[0] for choice in technique.choices}
+    first = first_options(technique.choices)
     return {**first, "convolutions": True} if "convolutions" in first else first

@@ -16,7 +16,7 @@ from autocompress.core.facts import Facts
 from autocompress.core.plan import Setting
 from autocompress.core.probes import Probe, Probes
 from autocompress.core.runtime import Example
-from autocompress.core.search_space import SettingSpace
+from autocompress.core.search_space import SettingSpace, first_options
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.system.scratch import scratch
 
@@ -67,7 +67,7 @@ def _wanted(space: SettingSpace) -> Sequence[Mapping[str, Setting]]:
 
 
 def _others(space: SettingSpace) -> dict[str, Setting]:
-    return {choice.name: choice.options[0] for choice in space.choices}
+    return first_options(space.choices)
 
 
 def _run(

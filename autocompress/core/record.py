@@ -184,6 +184,15 @@ class Record:
     def structure_attempts(self, attempts: int) -> None:
         self._write("structure_attempts", attempts)
 
+    @property
+    def precision_tried(self) -> bool:
+        """True once the sensitivity of the layers to quantization was measured, or could not be."""
+        return bool(self.notes.read("precision_tried"))
+
+    @precision_tried.setter
+    def precision_tried(self, tried: bool) -> None:
+        self._write("precision_tried", tried)
+
     def structure(self, series: str, plan: Plan) -> tuple[bool, Sequence[float] | None]:
         """Whether an untrained structure was measured in a `series` of measurements, and the result.
 

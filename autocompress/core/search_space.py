@@ -17,12 +17,26 @@ class Choice:
 
     `structural` settings change the artifact's size or latency; the others change only the values it computes,
     so a candidate that missed a size or latency budget need not be tried again with another of their options.
+    An `optional` setting is not used where it is absent; without options it may be any text.
     """
 
     name: str
     options: tuple[Setting, ...]
     structural: bool = True
     describes: str = ""
+    optional: bool = False
+
+    def allows(self, value: Setting) -> bool:
+        """True where the setting may have this value."""
+        if self.optional and not self.options:
+            return isinstance(value, str)
+        # 1 == True in Python, but a plan with the one is not a plan with the other
+        return any(value == option and type(value) is type(option) for option in self.options)
+
+
+def first_options(choices: Sequence[Choice]) -> dict[str, Setting]:
+    """The most promising option of each setting that is not optional."""
+    return {choice.name: choice.options[0] for choice in choices if not choice.optional}
 
 
 @dataclass(frozen=True)
@@ -37,12 +51,20 @@ class SettingSpace:
     combinations: tuple[Mapping[str, Setting], ...] = ()
 
     def grid(self) -> Iterator[dict[str, Setting]]:
-        """All combinations of settings, most promising first: structural settings vary slowest."""
+        """All combinations of settings, most promising first: structural settings vary slowest.
+
+        Optional settings have a value only where one of the `combinations` gives it.
+        """
         joint = {name for combination in self.combinations for name in combination}
-        free = sorted((c for c in self.choices if c.name not in joint), key=lambda choice: not choice.structural)
+        varied = (choice for choice in self.choices if choice.name not in joint and not choice.optional)
+        free = sorted(varied, key=lambda choice: not choice.structural)
         for combination in self.combinations or ({},):
             for values in product(*(choice.options for choice in free)):
                 yield {**combination, **dict(zip((choice.name for choice in free), values, strict=True))}
+
+    def optional(self, settings: Mapping[str, Setting]) -> set[str]:
+        """The names of the optional settings among these."""
+        return {choice.name for choice in self.choices if choice.optional} & set(settings)
 
     def structural(self, settings: Mapping[str, Setting]) -> dict[str, Setting]:
         """The settings that decide size and latency."""
@@ -56,12 +78,10 @@ def check_settings(technique: str, choices: Sequence[Choice], settings: Mapping[
     for name, value in settings.items():
         if name not in known:
             raise PlanError(f"has no setting {name!r}.", where=technique, hint=f"Known: {', '.join(known)}.")
-        options = known[name].options
-        if not any(value == option and type(value) is type(option) for option in options):
-            raise PlanError(
-                f"{name} cannot be {value!r}.", where=technique, hint=f"Options: {', '.join(map(str, options))}."
-            )
-    missing = [name for name in known if name not in settings]
+        if not known[name].allows(value):
+            options = ", ".join(map(str, known[name].options)) or "any text"
+            raise PlanError(f"{name} cannot be {value!r}.", where=technique, hint=f"Options: {options}.")
+    missing = [name for name, choice in known.items() if name not in settings and not choice.optional]
     if missing:
         raise PlanError(f"lacks the setting {missing[0]!r}.", where=technique)
 
@@ -173,7 +193,13 @@ class Recipe:
         if rounds:
             rounds[0] = rounds[0][taken:]
         found = [[step.technique for step in steps] for steps in (*rounds, plan.finish)]
-        return found == [*mine, [element.technique for element in self.finish]]
+        if found != [*mine, [element.technique for element in self.finish]]:
+            return False
+        # another recipe of the same techniques may use an optional setting
+        return all(
+            element.space.optional(step.settings) == element.space.optional(next(element.space.grid()))
+            for element, step in zip(self.finish, plan.finish, strict=True)
+        )
 
     def predicted(self, plan: Plan) -> tuple[float | None, float | None]:
         """The predicted latency and size of a plan of this recipe."""

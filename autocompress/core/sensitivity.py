@@ -7,6 +7,23 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from autocompress.core.plan import Setting
+from autocompress.core.search_space import Choice
+
+# the setting of a quantization that leaves layers in float
+IN_FLOAT = Choice(
+    "in_float", (), describes="layers that stay in float: names of nodes, with spaces between them", optional=True
+)
+
+
+def layers_in_float(settings: Mapping[str, Setting]) -> list[str]:
+    """The names of the layers that settings leave in float."""
+    return str(settings.get(IN_FLOAT.name, "")).split()
+
+
+def said_of_float(settings: Mapping[str, Setting]) -> tuple[str, bool]:
+    """What a description adds about layers in float, and whether there are any."""
+    count = len(layers_in_float(settings))
+    return f"{count} {'layer' if count == 1 else 'layers'} in float", count > 0
 
 
 @dataclass(frozen=True)

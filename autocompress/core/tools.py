@@ -80,5 +80,5 @@ class Tools:
             technique = self.technique(step.technique)
             if technique.stage is not step.stage:
                 raise PlanError(f"acts at stage {technique.stage}, not {step.stage}.", where=step.technique)
-            if all(choice.options for choice in technique.choices):
+            if all(choice.options or choice.optional for choice in technique.choices):
                 check_settings(step.technique, technique.choices, step.settings)

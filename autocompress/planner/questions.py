@@ -26,6 +26,8 @@ SPARSE_UNITS = ("sparse_2_4",)
 ONE_STAGE, TWO_STAGES = 4.0, 16.0
 # points of accuracy
 LITTLE, MODERATE = 2.0, 5.0
+# share of the layers that are few, and how many of them a sentence names
+FEW, MOST_NAMED = 0.25, 4
 # how many items are looked at as enough: up to so many, each number so much larger than the one before
 MOST_ITEMS, STEP = 10_000_000, 1.05
 
@@ -123,6 +125,27 @@ def _is_out_of_reach(s: Situation) -> tuple[bool, str]:
     missed = target_of(s.baseline).missed(smallest.latency, smallest.size)
     reached = f"latency {smallest.latency:.3g}x, size {smallest.size:.3g}x"
     return bool(missed), f"the smallest structure has {'; '.join(missed) or reached}"
+
+
+def _mostly_in(s: Situation) -> tuple[str, ...] | None:
+    """The fewest layers that, left in float together, take back half of the divergence; None where few do not."""
+    found = s.probes.sensitivity
+    if found is None:
+        return None
+    most = FEW * len(found.layers)
+    sets = (one for one in found.mixed if one.divergence <= found.divergence / 2 and len(one.layers) <= most)
+    return next((one.layers for one in sets), None)
+
+
+def _lost(s: Situation) -> str:
+    found = s.probes.sensitivity
+    if found is None:
+        return "no loss was measured"
+    layers = _mostly_in(s)
+    if layers is None:
+        return f"no few of the {len(found.layers)} layers hold half of the divergence"
+    named = ", ".join(layers[:MOST_NAMED]) + (f" and {len(layers) - MOST_NAMED} more" * (len(layers) > MOST_NAMED))
+    return f"half of the divergence comes from {len(layers)} of {len(found.layers)} layers: {named}"
 
 
 def _device_class(s: Situation) -> str:
@@ -308,6 +331,25 @@ WHAT = Rule(
     ),
     "ARCHITECTURE.md, The decision tree",
 )
+SENSITIVITY = Rule(
+    "sensitivity",
+    "Does int8 lose accuracy here, and where?",
+    _lost,
+    (
+        Branch(
+            "in some layers",
+            lambda s: _mostly_in(s) is not None,
+            "these layers go back to float first, after what prepares the others; then rounding is learned.",
+        ),
+        Branch(
+            "all over the network",
+            lambda s: s.probes.sensitivity is not None,
+            "the float file is prepared, then rounding is learned; few layers in float do not win it back.",
+        ),
+        otherwise("not seen so far", "int8 is tried as it is."),
+    ),
+    "ARCHITECTURE.md, The decision tree; measured by analysis/sensitivity.py",
+)
 RULES: tuple[Rule, ...] = (
     yes_or_no(
         "fits",
@@ -328,6 +370,7 @@ RULES: tuple[Rule, ...] = (
     PLACE,
     FAMILY,
     HARDWARE,
+    SENSITIVITY,
     TOLERANCE,
     ASKED,
     WHAT,

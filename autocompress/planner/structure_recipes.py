@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from autocompress.core.plan import Effort, Stage
 from autocompress.core.probes import SMALLEST, Probes, PruningPath, TrainingProbe
@@ -49,7 +50,8 @@ def fastest(finishes: Sequence[Recipe]) -> Recipe:
 def _first_only(space: SettingSpace) -> SettingSpace:
     """The space of the most promising settings only: these recipes vary the structure, not the finish."""
     first = next(space.grid())
-    return SettingSpace(tuple(Choice(c.name, (first[c.name],), c.structural, c.describes) for c in space.choices))
+    chosen = tuple(replace(c, options=(first[c.name],), optional=False) for c in space.choices if c.name in first)
+    return SettingSpace(chosen)
 
 
 def _name(*parts: str, finish: Sequence[Element]) -> str:

@@ -14,6 +14,7 @@ from autocompress.core.search_space import NOT_AVAILABLE, Decision, Element, Rea
 from autocompress.core.technique import ArtifactTechnique, ModelTechnique, StructureTechnique, Technique
 from autocompress.errors import PlanError
 from autocompress.planner.expected_drop import expected_drop
+from autocompress.planner.precision_recipes import precision_recipes
 from autocompress.planner.questions import RULES
 from autocompress.planner.rules import Branch, Situation
 from autocompress.planner.structure_recipes import structure_recipes
@@ -72,7 +73,7 @@ def build_search_space(situation: Situation, techniques: Sequence[Technique], fo
             taken.append(technique)
     recipes = [_recipe(chain, situation) for chain in finishing_chains(taken, format_)]
     recipes.sort(key=lambda recipe: (recipe.effort, recipe.predicted_latency or 1.0))
-    recipes += structure_recipes(recipes, taken, situation)
+    recipes += [*precision_recipes(recipes, taken, situation), *structure_recipes(recipes, taken, situation)]
     # recipes that train stay in the order of their rungs
     recipes.sort(key=lambda recipe: recipe.effort)
     family = situation.facts.family

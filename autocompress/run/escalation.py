@@ -10,6 +10,7 @@ from autocompress.errors import ENDS_THE_RUN
 from autocompress.evaluation.run import Run
 from autocompress.run.answer import Answer, History, answer_from, write_up
 from autocompress.run.confirm import MAX_LOOKS, Confirmation, confirm_in_order, confirm_once, is_answered
+from autocompress.run.precision import is_precision_due, with_precision
 from autocompress.run.reserve import is_time_to_confirm, seconds_for_answer, seconds_for_confirmation
 from autocompress.run.result import Result
 from autocompress.run.search import Search
@@ -95,32 +96,41 @@ def _in_time(run: Run, plans: Iterable[Plan], confirmed: int) -> Iterator[Plan]:
 def _further(
     search: Search, planned: Planned, confirmations: Sequence[Confirmation], reached: Sequence[Trial]
 ) -> Planned | None:
-    """The extended search space to try next: structure, then training, rung by rung.
+    """The extended search space to try next: precision, structure, then training, rung by rung.
 
     None when there is an answer, no time, or nothing more to try.
     """
     run = search.run
     left = run.deadline.left
     seconds = None if left is None else SHARE_OF_TIME * left
-    if planned.facts.is_file or planned.fits or search.out_of_time:
+    if planned.fits or search.out_of_time or is_answered(confirmations) or len(confirmations) >= MAX_LOOKS:
         return None
-    if is_answered(confirmations) or len(confirmations) >= MAX_LOOKS:
+    precision_is_due = is_precision_due(run, planned)
+    if not (precision_is_due or _may_change_structure(search, planned)):
         return None
-    if not planned.structure_attempts:
-        if run.task is None or run.task.calibration is None:
-            return None
-        if run.objective.first_answer_ends and search.structure_suffices:
-            return None
     if left is not None and (left <= 0 or left < seconds_for_answer(run)):
         # what is left is for the answer at hand: it is not enough for one more trial and its confirmation
         search.out_of_time = True
         return None
+    if precision_is_due:
+        return with_precision(run, planned, seconds)
     if not planned.structure_attempts:
         return with_structure(run, planned, seconds)
     again = planned.structure_attempts < MOST_ATTEMPTS and not planned.search_space.out_of_reach
     if again and nearly_fitted(planned.search_space, run.record.trials()):
         return with_structure(run, planned, seconds)
     return with_training(run, planned, left, reached=[trial.plan for trial in reached])
+
+
+def _may_change_structure(search: Search, planned: Planned) -> bool:
+    run = search.run
+    if planned.facts.is_file:
+        return False
+    if planned.structure_attempts:
+        return True
+    if run.task is None or run.task.calibration is None:
+        return False
+    return not (run.objective.first_answer_ends and search.structure_suffices)
 
 
 def _answer_so_far(run: Run, planned: Planned, best: Trial) -> Result | None:

@@ -15,7 +15,7 @@ from autocompress.analysis.prediction import BaselineFigures
 from autocompress.analysis.probe_measuring import ProbeMeasurer
 from autocompress.core.facts import Facts
 from autocompress.core.measurement import Measurement
-from autocompress.core.plan import Plan, Step
+from autocompress.core.plan import ACCURACY_STAGES, Plan, Step
 from autocompress.core.probes import Probes
 from autocompress.core.profitable_settings import time_matters
 from autocompress.core.search_space import SearchSpace
@@ -76,7 +76,7 @@ class Planned:
 
 def measure_baseline(run: Run) -> Measurement:
     """Measure size, latency, memory and validation scores of the unchanged model, once in a run."""
-    with _alone(run):
+    with alone(run):
         known = run.record.baseline
         if known is not None:
             return known
@@ -109,7 +109,7 @@ def find_facts(run: Run) -> Facts:
 
 def take_probes(run: Run, facts: Facts) -> Probes:
     """Probe which techniques pay on this device for this model, once in a run."""
-    with _alone(run):
+    with alone(run):
         known = run.record.probes
         if known is not None:
             return known
@@ -159,7 +159,12 @@ def plan_space(
     attempts = run.record.structure_attempts if structure_attempts is None else structure_attempts
     # what cannot be done to a file is refused at once
     every = bool(attempts) or facts.is_file
-    techniques: Sequence[Technique] = [t for t in run.tools.techniques if every or isinstance(t, ArtifactTechnique)]
+    lost = probes.sensitivity is not None
+    techniques: Sequence[Technique] = [
+        technique
+        for technique in run.tools.techniques
+        if (every or isinstance(technique, ArtifactTechnique)) and (lost or technique.stage not in ACCURACY_STAGES)
+    ]
     latency = baseline.readings["latency_ms"].statistic(run.profile.protocol.statistic)
     figures = BaselineFigures(latency, run.baseline.size_bytes, probes.operators)
     situation = Situation(
@@ -179,8 +184,8 @@ def with_structure(run: Run, planned: Planned, seconds: float | None) -> Planned
     """
     attempt = planned.structure_attempts + 1
     measurer = _structure_measurer(run, planned, attempt)
-    with _alone(run):
-        probes = _latest(run, planned)
+    with alone(run):
+        probes = latest(run, planned)
         if run.record.structure_attempts < attempt:
             if measurer is not None:
                 probes = _with_paths(run, measurer, probes, judge_by(run.profile, planned.baseline), seconds)
@@ -221,8 +226,8 @@ def with_training(
     train = run.task.train if run.task else None
     if measurer is None or train is None:
         return None
-    with _alone(run):
-        probes = _latest(run, planned)
+    with alone(run):
+        probes = latest(run, planned)
         if _rungs(probes) <= _rungs(planned.probes):
             training = probes.training
             if training is None:
@@ -251,11 +256,12 @@ def _for_rung(run: Run, seconds_left: float | None) -> float | None:
     return min(seconds_left, max(0.0, seconds_left - seconds_kept_back(run)) / TRAINING_SHARE)
 
 
-def _alone(run: Run) -> AbstractContextManager[None]:
+def alone(run: Run) -> AbstractContextManager[None]:
+    """A lock for what one worker measures for all; the others wait."""
     return folder_lock(run.workspace.checkpoints, lambda: run.tell("probes", "waiting for another worker"))
 
 
-def _latest(run: Run, planned: Planned) -> Probes:
+def latest(run: Run, planned: Planned) -> Probes:
     """The probes in the record, to which another worker may have added."""
     return run.record.probes or planned.probes
 

@@ -19,6 +19,8 @@ from autocompress.runtimes.onnx_export import tracking
 SEQUENCE, IMAGE = "sequence", ("height", "width")
 # rank of inputs whose last axes are height and width
 IMAGE_RANK = 4
+# share of a size from which on another one is far from it
+FAR = 0.1
 SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -41,18 +43,28 @@ def movable_axes(module: nn.Module, example: Example) -> tuple[Axis, ...]:
 
 
 def _moved(module: nn.Module, example: Example, axes: Sequence[Axis]) -> Sequence[Axis]:
-    if next(at_other_sizes(module, example, axes), None) is not None:
+    if _is_free(module, example, axes):
         return axes
-    if len(axes) == 1:
-        return ()
-    return [axis for axis in axes if next(at_other_sizes(module, example, [axis]), None) is not None]
+    return [axis for axis in axes if _is_free(module, example, [axis])] if len(axes) > 1 else ()
+
+
+def _is_free(module: nn.Module, example: Example, axes: Sequence[Axis]) -> bool:
+    """True when the module takes a size that data or profile have, or one that is far from the example's."""
+    sizes = [size for size in _other_sizes(example, axes) if _tells(size, example, axes)]
+    return next(_at_sizes(module, example, axes, sizes), None) is not None
 
 
 def at_other_sizes(
     module: nn.Module, example: Example, axes: Sequence[Axis]
 ) -> Iterator[tuple[Example, dict[str, torch.Tensor]]]:
     """Examples with another size in all of these axes that the module takes, with its outputs for them."""
-    for size in _other_sizes(example, axes):
+    yield from _at_sizes(module, example, axes, _other_sizes(example, axes))
+
+
+def _at_sizes(
+    module: nn.Module, example: Example, axes: Sequence[Axis], sizes: Sequence[int]
+) -> Iterator[tuple[Example, dict[str, torch.Tensor]]]:
+    for size in sizes:
         other = example.with_sizes(dict.fromkeys(axes, size))
         try:
             outputs = call(module, other)
@@ -64,6 +76,22 @@ def at_other_sizes(
 def is_varying(other: Example, example: Example, axes: Sequence[Axis]) -> bool:
     """True when the size of `other` in one of these axes is one that data or profile have."""
     return any(_size(other, axis) in example.dynamic.varying.get(axis, ()) for axis in axes)
+
+
+def is_far(other: Example, example: Example, axes: Sequence[Axis]) -> bool:
+    """True when the size of `other` in these axes is far from the example's.
+
+    Behind layers that take every n-th place a size close to the example's gives outputs of the same size.
+    """
+    return _is_far(_size(other, axes[0]), example, axes)
+
+
+def _is_far(size: int, example: Example, axes: Sequence[Axis]) -> bool:
+    return all(abs(size - _size(example, axis)) >= FAR * _size(example, axis) for axis in axes)
+
+
+def _tells(size: int, example: Example, axes: Sequence[Axis]) -> bool:
+    return _is_far(size, example, axes) or any(size in example.dynamic.varying.get(axis, ()) for axis in axes)
 
 
 def without_ones(module: nn.Module, example: Example, axes: Sequence[Axis]) -> Example:
@@ -95,7 +123,7 @@ def _other_sizes(example: Example, axes: Sequence[Axis]) -> Sequence[int]:
 
 def _require_moved(module: nn.Module, example: Example, stuck: Sequence[Axis]) -> None:
     for axis in stuck:
-        size = _other_sizes(example, [axis])[0]
+        size = next(size for size in _other_sizes(example, [axis]) if _tells(size, example, [axis]))
         entered: list[str] = []
         try:
             with tracking(module, entered):

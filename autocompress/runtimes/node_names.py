@@ -18,13 +18,13 @@ from autocompress.system.workspace import write_atomically
 AFTER_MARK = ":"
 
 
-def node_names(graph: onnx.GraphProto) -> list[str]:
+def node_names(graph: onnx.GraphProto, around: str = "") -> list[str]:
     """A name of its own for each node, without spaces.
 
     It is that of its layer where it computes with the layer's weights; other nodes have their operator's name behind
-    that of the layer around them.
+    that of the layer around them. `around` is what weights are called by a wrapper around the model.
     """
-    weighted = {layer.place: layer.name for layer in layers_of(graph)}
+    weighted = {layer.place: layer.name.removeprefix(around) for layer in layers_of(graph)}
     plain = [weighted.get(place) or _beside(node) for place, node in enumerate(graph.node)]
     plain = ["_".join(name.split()) for name in plain]
     count, seen = Counter(plain), Counter[str]()

@@ -26,6 +26,8 @@ from autocompress.runtimes.external_weights import to_proto
 from autocompress.runtimes.onnx_file import rename
 from autocompress.system.quiet import quiet
 
+# what weights and layers are called by the wrapper around the user's module, `FlatModule.module`
+WRAPPER = "module."
 # suffixes for outputs during the export, and for inner values that have an output's name
 OUTSIDE, INSIDE = ".outside", ".inside"
 # torch's errors for branches and sizes that follow from values

@@ -21,11 +21,13 @@ from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.profitable_settings import int8_space, refuse_what_does_not_pay
 from autocompress.core.search_space import Choice, Reason, SettingSpace, check_settings
+from autocompress.core.sensitivity import IN_FLOAT, layers_in_float, said_of_float
 from autocompress.core.technique import ArtifactTechnique, Context, with_remarks
 from autocompress.data.module import first_line
 from autocompress.errors import TechniqueError
 from autocompress.runtimes.external_weights import has_references
-from autocompress.runtimes.onnx_file import compact, is_in_float, load_model, open_model, save_if_smaller
+from autocompress.runtimes.float_nodes import places_in_float
+from autocompress.runtimes.onnx_file import compact, is_in_float, load_model, mark_float, open_model, save_if_smaller
 from autocompress.runtimes.tied_embeddings import share_tied_tables, tied_tables
 from autocompress.runtimes.transposed_products import turn_weights
 from autocompress.runtimes.values_on_demand import values_on_demand, with_references
@@ -56,6 +58,7 @@ class Int8Dynamic(ArtifactTechnique):
         Choice(
             "reduce_range", (False, True), structural=False, describes="7-bit weights, for CPUs whose int8 saturates"
         ),
+        IN_FLOAT,
     )
     probed: ClassVar[tuple[Mapping[str, Setting], ...]] = (
         {"weight": "int8", "per_channel": True},
@@ -65,7 +68,11 @@ class Int8Dynamic(ArtifactTechnique):
     def describe(self, settings: Sequence[Mapping[str, Setting]]) -> str:
         """See `Technique.describe`: unusual settings are added in brackets."""
         given = settings[0] if settings else {}
-        remarks = [("uint8 weights", given.get("weight") == "uint8"), ("per tensor", given.get("per_channel") is False)]
+        remarks = [
+            ("uint8 weights", given.get("weight") == "uint8"),
+            ("per tensor", given.get("per_channel") is False),
+            said_of_float(given),
+        ]
         return with_remarks("dynamic int8", remarks)
 
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
@@ -98,7 +105,8 @@ class Int8Dynamic(ArtifactTechnique):
 
     def _quantized(self, artifact: Artifact, settings: Mapping[str, Setting], folder: Path, between: Path) -> Artifact:
         """The quantized file in `folder`; files that are needed on the way go to `between`."""
-        model = _with_constants_folded(artifact, between / "folded.onnx")
+        marked = _marked(artifact, layers_in_float(settings), between / "marked")
+        model = _with_constants_folded(marked, between / "folded.onnx")
         turn_weights(model)
         tied = tied_tables(model)
         in_parts = has_references(model)
@@ -124,6 +132,17 @@ class Int8Dynamic(ArtifactTechnique):
             raise TechniqueError("quantized nothing in this model.", where=self.name)
         share_tied_tables(result, tied)
         return save_if_smaller(compact(result), artifact, folder, self.name)
+
+
+def _marked(artifact: Artifact, names: Sequence[str], folder: Path) -> Artifact:
+    """The artifact with marks on the nodes of these names, which survive the folding of constants."""
+    if not names:
+        return artifact
+    model = load_model(artifact.path, with_weights=False)
+    places = places_in_float(model.graph, names, Int8Dynamic.name)
+    marked = artifact.copy_to(folder / artifact.entry)
+    marked.path.write_bytes(mark_float(model, places).SerializeToString(deterministic=True))
+    return marked
 
 
 def _in_float(model: onnx.ModelProto) -> list[str]:

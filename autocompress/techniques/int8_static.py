@@ -31,12 +31,14 @@ from autocompress.core.profile import Profile
 from autocompress.core.profitable_settings import int8_space, refuse_what_does_not_pay
 from autocompress.core.runtime import feeds
 from autocompress.core.search_space import Choice, Reason, SettingSpace, check_settings
+from autocompress.core.sensitivity import IN_FLOAT, layers_in_float, said_of_float
 from autocompress.core.source import Array, Split
 from autocompress.core.technique import ArtifactTechnique, Context, with_remarks
 from autocompress.data.module import first_line
 from autocompress.errors import TechniqueError
 from autocompress.runtimes.external_weights import needs_own_file
-from autocompress.runtimes.onnx_file import compact, is_in_float, load_model, save_if_smaller
+from autocompress.runtimes.float_nodes import leave_in_float, places_in_float
+from autocompress.runtimes.onnx_file import compact, load_model, save_if_smaller
 from autocompress.system.quiet import quiet
 
 TYPES: Mapping[Setting, Any] = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
@@ -68,6 +70,7 @@ class Int8Static(ArtifactTechnique):
         Choice(
             "reduce_range", (False, True), structural=False, describes="7-bit weights, for CPUs whose int8 saturates"
         ),
+        IN_FLOAT,
     )
     probed: ClassVar[tuple[Mapping[str, Setting], ...]] = (
         {"activation": "uint8", "weight": "int8", "per_channel": True},
@@ -84,6 +87,7 @@ class Int8Static(ArtifactTechnique):
             ("uint8 weights", given.get("weight") == "uint8"),
             ("per tensor", given.get("per_channel") is False),
             (f"{given.get('calibration')} ranges", given.get("calibration") in ("percentile", "entropy")),
+            said_of_float(given),
         ]
         return with_remarks("int8", remarks)
 
@@ -111,12 +115,14 @@ class Int8Static(ArtifactTechnique):
         if context.calibration is None:
             raise TechniqueError("needs calibration data, and there are none.", where=self.name)
         model = load_model(artifact.path)
+        places = places_in_float(model.graph, layers_in_float(settings), self.name)
         quantized, ranges = context.folder / "quantizing.onnx", context.folder / "ranges.json"
         ranges.unlink(missing_ok=True)
         split = context.calibration.first(int(settings["samples"]))
         try:
             with quiet("", "root", "onnxruntime"):
                 unbounded = _calibrate(artifact, split, settings["calibration"], ranges)
+                in_float = _name_nodes(model, unbounded, places)
                 quantize_static(
                     model,
                     quantized,
@@ -126,7 +132,7 @@ class Int8Static(ArtifactTechnique):
                     weight_type=TYPES[settings["weight"]],
                     per_channel=bool(settings["per_channel"]),
                     reduce_range=bool(settings["reduce_range"]),
-                    nodes_to_exclude=_name_nodes(model, unbounded),
+                    nodes_to_exclude=in_float,
                     calibrate_method=METHODS[settings["calibration"]],
                     calibration_cache_path=ranges,
                     use_external_data_format=needs_own_file(model),
@@ -141,6 +147,7 @@ class Int8Static(ArtifactTechnique):
             written.unlink()
         if not any(node.op_type == "QuantizeLinear" for node in result.graph.node):
             raise TechniqueError("quantized nothing in this model.", where=self.name)
+        leave_in_float(result, model, in_float)
         return save_if_smaller(compact(result), artifact, context.folder, self.name)
 
 
@@ -180,14 +187,14 @@ def _is_bounded(data: TensorData) -> bool:
     return bool(np.all(np.abs([data.lowest, data.highest]) < LARGEST_VALUE))
 
 
-def _name_nodes(model: onnx.ModelProto, unbounded: set[str]) -> list[str]:
+def _name_nodes(model: onnx.ModelProto, unbounded: set[str], places: Sequence[int]) -> list[str]:
     """Name every node, and list those to keep in float.
 
-    These are marked nodes, and nodes that read or write a tensor without bounds.
+    These are the nodes at the places given, and those that read or write a tensor without bounds.
     """
     touched = []
     for place, node in enumerate(model.graph.node):
-        stays = is_in_float(node) or unbounded.intersection((*node.input, *node.output))
+        stays = place in places or unbounded.intersection((*node.input, *node.output))
         node.name = f"node{place}"
         if stays:
             touched.append(node.name)

@@ -25,7 +25,7 @@ from autocompress.core.plan import FINISH_STAGES, Effort, Setting, Stage
 from autocompress.core.probes import Probe, Probes
 from autocompress.core.profile import DeviceProfile, Profile
 from autocompress.core.runtime import align
-from autocompress.core.search_space import SettingSpace, check_settings
+from autocompress.core.search_space import SettingSpace, check_settings, first_options
 from autocompress.core.source import Array, whole
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.errors import PlanError, TechniqueError
@@ -98,7 +98,7 @@ class ArtifactTechniqueSuite:
     @classmethod
     def settings(cls, **changed: Setting) -> dict[str, Setting]:
         """The first option of every setting, except those given."""
-        return {**{choice.name: choice.options[0] for choice in cls.technique.choices}, **changed}
+        return {**first_options(cls.technique.choices), **changed}
 
     @classmethod
     def context(cls, model: str, folder: Path, items: int = 48) -> Context:
@@ -153,7 +153,7 @@ class ArtifactTechniqueSuite:
         names = [choice.name for choice in self.technique.choices]
         assert len(set(names)) == len(names)
         for choice in self.technique.choices:
-            assert choice.options
+            assert choice.options or choice.optional
             assert len(set(map(repr, choice.options))) == len(choice.options)
             assert choice.describes
 
@@ -377,7 +377,7 @@ class ArtifactTechniqueSuite:
     # invalid settings
 
     def refused_settings(self) -> list[tuple[str, dict[str, Any]]]:
-        choice = self.technique.choices[0]
+        choice = next(choice for choice in self.technique.choices if not choice.optional)
         lacking = self.settings()
         del lacking[choice.name]
         cases: list[tuple[str, dict[str, Any]]] = [

@@ -117,6 +117,22 @@ def test_the_error_on_a_setting_says_what_is_allowed() -> None:
     assert wrong.value.hint == "Options: 4, 8."
 
 
+def test_an_optional_setting_is_absent_unless_a_combination_gives_it() -> None:
+    names = Choice("in_float", (), optional=True)
+    assert list(SettingSpace((BITS, names)).grid()) == [{"bits": 4}, {"bits": 8}]
+    given = SettingSpace((BITS, names), ({"in_float": "head"}, {}))
+    assert list(given.grid()) == [
+        {"in_float": "head", "bits": 4},
+        {"in_float": "head", "bits": 8},
+        *({"bits": 4}, {"bits": 8}),
+    ]
+    assert given.structural({"in_float": "head", "bits": 4}) == {"in_float": "head", "bits": 4}
+    for chosen in given.grid():
+        check_settings("int8_static", [BITS, names], chosen)
+    with pytest.raises(PlanError, match="in_float cannot be 3"):
+        check_settings("int8_static", [BITS, names], {"bits": 4, "in_float": 3})
+
+
 def test_a_rung_makes_a_plan_of_every_combination_of_its_settings() -> None:
     plans = list(RUNG.plans())
     assert len({plan.hash for plan in plans}) == len(plans) == 12 * 2

@@ -22,6 +22,7 @@ from model_graphs import (
 
 from autocompress.core.facts import Family, Kind
 from autocompress.core.layer_patterns import require_layers
+from autocompress.core.search_space import first_options
 from autocompress.core.task import Task
 from autocompress.core.technique import Context
 from autocompress.errors import ArtifactError, AutocompressError, DataError, FreeDimensionError, ProfileError
@@ -59,7 +60,7 @@ def test_every_precision_technique_works_on_files_of_every_exporter(kind: str, t
     )
     files = found.model.export(RUNTIME, found.example, tmp_path / "out" / "model.onnx")
     assert files.baseline.path.read_bytes() == (tmp_path / "net.onnx").read_bytes()
-    first = {choice.name: choice.options[0] for choice in technique.choices}
+    first = first_options(technique.choices)
     if "convolutions" in first:
         first["convolutions"] = True
     assert found.task is not None

@@ -103,11 +103,18 @@ def test_the_time_of_a_recurrent_network_is_free_and_its_features_are_not(tmp_pa
     [
         pytest.param(lambda x: x * float(int(x.shape[1])), id="a size turned into a number"),
         pytest.param(lambda x: x[:, 1:] if x.shape[1] % 2 else x * 2, id="a branch on the size"),
-        pytest.param(lambda x: x @ torch.ones(8, 3), id="a matrix of this size"),
+        pytest.param(lambda x: x @ torch.ones(16, 3), id="a matrix of this size"),
+        pytest.param(lambda x: x[:, ::8] @ torch.ones(2, 3), id="a matrix behind a stride"),
     ],
 )
 def test_an_axis_at_which_file_and_module_differ_is_fixed(function: Any, tmp_path: Path) -> None:
-    assert export(Applying(function), floats(2, 8), tmp_path).inputs[0].shape == (None, 8)
+    assert export(Applying(function), floats(2, 16), tmp_path).inputs[0].shape == (None, 16)
+
+
+def test_a_declared_axis_of_which_only_close_sizes_are_taken_cannot_be_free(tmp_path: Path) -> None:
+    module = Applying(lambda x: x[:, ::8] @ torch.ones(2, 3))
+    with pytest.raises(ExportError, match=r"axis 1 of input 'input' cannot be free: with 8 in place of 16 the model"):
+        export(module, floats(2, 16), tmp_path, "input:1")
 
 
 def test_a_second_size_is_found_for_a_module_that_takes_multiples_only(tmp_path: Path) -> None:

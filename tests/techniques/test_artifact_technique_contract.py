@@ -18,6 +18,7 @@ from autocompress.core.plan import Setting
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import Example, align
+from autocompress.core.search_space import first_options
 from autocompress.core.source import ArraySource, Split, whole
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.errors import PlanError, TechniqueError
@@ -335,7 +336,7 @@ def test_an_artifact_in_the_same_folder_is_left_as_it_is(
     artifact = exports(OnnxRuntime(), "mlp").artifact.copy_to(tmp_path / f"{technique.name}.onnx")
     before = artifact.path.read_bytes()
     context = Context(None, Example(()), whole("train", labelled_source("mlp", 32)), tmp_path)
-    settings = {choice.name: choice.options[0] for choice in technique.choices}
+    settings = first_options(technique.choices)
     technique().apply(artifact, settings, context)
     assert artifact.path.read_bytes() == before
 
@@ -356,5 +357,5 @@ def test_an_artifact_in_the_same_folder_is_left_as_it_is(
 def test_what_each_does_is_said_as_people_say_it(
     technique: type[ArtifactTechnique], settings: Mapping[str, Setting], words: str
 ) -> None:
-    first = {choice.name: choice.options[0] for choice in technique.choices}
+    first = first_options(technique.choices)
     assert technique().describe([{**first, **settings}]) == words

@@ -1,0 +1,80 @@
+"""Recipes for a quantization that keeps size and time but loses accuracy: the ladder of what keeps it.
+
+In the order of effort: the float file is prepared, layers go back to float, the quantized file's numbers are tuned
+without labels, then with training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from autocompress.core.plan import Stage
+from autocompress.core.search_space import Element, Reason, Recipe, SettingSpace
+from autocompress.core.sensitivity import IN_FLOAT, Sensitivity
+from autocompress.core.technique import ArtifactTechnique, Technique
+from autocompress.planner.rules import Situation
+
+RULE = "sensitivity"
+
+
+def precision_recipes(finishes: Sequence[Recipe], taken: Sequence[Technique], situation: Situation) -> list[Recipe]:
+    """The recipes of the ladder, in its order; empty before the sensitivity of the layers was measured.
+
+    `finishes` are the recipes of quantization alone, whose predictions they share.
+    """
+    found = situation.probes.sensitivity
+    shelf = {one.name: one for one in taken if isinstance(one, ArtifactTechnique)}
+    if found is None or found.technique not in shelf:
+        return []
+    base = shelf[found.technique]
+    alone = next((one for one in finishes if one.techniques == [base.name]), None)
+    element = Element(base.name, base.stage, _only(base, found))
+    serving = [one for one in shelf.values() if base.quantization in one.serves]
+    before = [one for one in serving if one.stage is Stage.PREPARATION]
+    after = sorted((one for one in serving if one.stage is Stage.TUNING), key=lambda one: one.effort)
+    recipes = [_recipe((_element(one, situation), element), (one, base), one.summary, alone) for one in before]
+    if found.mixed:
+        recipes.append(_mixed(base, found))
+    return recipes + [_recipe((element, _element(one, situation)), (base, one), one.summary, alone) for one in after]
+
+
+def _only(base: ArtifactTechnique, found: Sensitivity) -> SettingSpace:
+    """The space of the settings whose sensitivity was measured."""
+    return SettingSpace(base.choices, (found.settings,))
+
+
+def _element(technique: ArtifactTechnique, situation: Situation) -> Element:
+    return Element(
+        technique.name, technique.stage, technique.space(situation.facts, situation.probes, situation.profile)
+    )
+
+
+def _recipe(
+    elements: tuple[Element, ...], techniques: Sequence[Technique], summary: str, alone: Recipe | None
+) -> Recipe:
+    return Recipe(
+        " + ".join(one.technique for one in elements),
+        max(one.effort for one in techniques),
+        elements,
+        Reason(f"{summary}: int8 was seen to lose accuracy here.", RULE),
+        alone.predicted_latency if alone else None,
+        alone.predicted_size if alone else None,
+    )
+
+
+def _mixed(base: ArtifactTechnique, found: Sensitivity) -> Recipe:
+    sets = tuple({**found.settings, IN_FLOAT.name: " ".join(one.layers)} for one in found.mixed)
+    first, last = found.mixed[0], found.mixed[-1]
+    recipe = Recipe(
+        f"{base.name}, layers in float",
+        base.effort,
+        (Element(base.name, base.stage, SettingSpace(base.choices, sets)),),
+        Reason(
+            f"the {len(first.layers)} to {len(last.layers)} layers that lose most accuracy for the time they save "
+            "stay in float.",
+            RULE,
+            f"divergence {found.divergence:.2g} with all in int8, {first.divergence:.2g} to {last.divergence:.2g} then",
+        ),
+    )
+    return replace(recipe, predicted_latency=first.latency, predicted_size=first.size)

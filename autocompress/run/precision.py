@@ -1,0 +1,67 @@
+"""The stage after a quantization that keeps size and time but loses accuracy: where it loses it, and what follows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from autocompress.core.sensitivity import IN_FLOAT
+from autocompress.core.technique import ArtifactTechnique
+from autocompress.core.trial import Outcome, Trial
+from autocompress.core.verdict import Standing
+from autocompress.errors import ENDS_THE_RUN
+from autocompress.evaluation.run import Run
+from autocompress.run.stages import Planned, alone, latest, plan_space
+
+
+def loses_accuracy(run: Run) -> Trial | None:
+    """The trial of a quantization alone that keeps the budgets on size and time and loses least accuracy.
+
+    None where there is none, where its accuracy suffices, without calibration data, or where the ladder of what keeps
+    accuracy was begun before.
+    """
+    if run.record.precision_tried or run.task is None or run.task.calibration is None:
+        return None
+    trials = [trial for trial in run.record.trials() if _is_quantized_only(run, trial)]
+    fitting = [trial for trial in trials if _fits(trial) and "score" in trial.measurement.readings]
+    if not fitting or any(trial.promising for trial in fitting):
+        return None
+    return min(fitting, key=lambda trial: trial.verdict.overshoot)
+
+
+def is_precision_due(run: Run, planned: Planned) -> bool:
+    """True when a quantization loses accuracy, and the search space does not have what keeps it."""
+    return loses_accuracy(run) is not None or (
+        planned.probes.sensitivity is None and latest(run, planned).sensitivity is not None
+    )
+
+
+def _is_quantized_only(run: Run, trial: Trial) -> bool:
+    if trial.plan.rounds or len(trial.plan.finish) != 1 or trial.outcome not in (Outcome.MEASURED, Outcome.STOPPED):
+        return False
+    technique = run.tools.technique(trial.plan.finish[0].technique)
+    return isinstance(technique, ArtifactTechnique) and IN_FLOAT in technique.choices
+
+
+def _fits(trial: Trial) -> bool:
+    return all(finding.standing is Standing.MET for finding in trial.verdict.structural.findings)
+
+
+def with_precision(run: Run, planned: Planned, seconds: float | None) -> Planned:
+    """Extend the plan by what keeps the accuracy of a quantization, after measuring which layers lose it.
+
+    It takes about `seconds` where these are given. Where the sensitivity cannot be measured the plan stays as it is.
+    """
+    with alone(run):
+        probes = latest(run, planned)
+        trial = loses_accuracy(run)
+        if trial is not None:
+            try:
+                probes = replace(probes, sensitivity=_measured(run, trial, seconds))
+            except ENDS_THE_RUN:
+                raise
+            except Exception as error:  # noqa: BLE001 - structure and training may still meet the budgets
+                reason = run.failed("measuring which layers lose accuracy", error)
+                run.tell("probes", f"which layers lose accuracy stays unknown: {reason}")
+            run.record.probes = probes
+            run.record.precision_tried = True
+    return plan_space(run, planned.baseline, planned.facts, probes, planned.structure_attempts)

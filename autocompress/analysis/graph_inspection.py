@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnx import numpy_helper
 
 from autocompress.analysis.inspection import WORK, family_of
 from autocompress.analysis.patterns import convolution_shares, pointwise_share, quantizable_share
 from autocompress.analysis.weights import with_distributions
 from autocompress.core.facts import Facts, Kind, LayerFact
 from autocompress.core.source import Array
+from autocompress.runtimes.external_weights import values_of
 from autocompress.runtimes.onnx_layers import GraphLayer, layers_of, sizes_of
 from autocompress.runtimes.onnx_shapes import shapes_of
 
@@ -63,7 +63,7 @@ def inspect_graph(model: onnx.ModelProto, feed: Mapping[str, Array], batch: int)
     wanted = [name for node in (*(one.node for one in layers), *products) for name in (node.input[0], node.output[0])]
     wanted += [name for node in products for name in node.input[1:2]]
     graph = _Graph(model, layers, shapes_of(model, feed, wanted), batch)
-    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor, size in sizes_of(model.graph) if size > 1}
+    arrays = {tensor.name: values_of(tensor) for tensor, size in sizes_of(model.graph) if size > 1}
     found = _layer_facts(graph, arrays)
     attention = _activation_products(graph)
     work = {kind: float(sum(layer.macs for layer in found.values() if layer.kind is kind)) for kind in WORK}
@@ -269,7 +269,9 @@ def _matrices(graph: _Graph, arrays: Mapping[str, Array], found: Mapping[str, La
             weight = weight.reshape(-1, weight.shape[-1])
         elif fact.kind is Kind.LINEAR and not _attribute(layer.node, "transB", 0):
             weight = weight.reshape(-1, weight.shape[-1]).T
-        tensors[layer.name] = torch.from_numpy(np.array(weight, dtype=np.float32))
+        # those in a file are writable, and only mapped into memory
+        taken = np.asarray(weight, np.float32) if weight.flags.writeable else np.array(weight, np.float32)
+        tensors[layer.name] = torch.from_numpy(taken)
     return tensors
 
 

@@ -16,6 +16,8 @@ from autocompress.system.workspace import make_folder, write_atomically
 DTYPES = ("float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool")
 BYTES_PER_MB = 1_000_000
 UNNAMED = re.compile(r"input(_[0-9]+)?")
+# files whose name follows from their content
+NAMED_BY_CONTENT = re.compile(r"weights-[0-9a-f]{16}\.data")
 # the size that advice gives a free dimension for an example
 ADVISED_SIZE = 128
 
@@ -141,13 +143,23 @@ class Artifact:
         return next((size for size in sizes if size is not None), None)
 
     def copy_to(self, entry: Path) -> Artifact:
-        """Copy the files, with the entry point at `entry`; each file is written whole or not at all."""
+        """Copy the files, with the entry point at `entry`; each file is written whole or not at all.
+
+        Files that are named by their content are shared with other artifacts in the folder.
+        """
         make_folder(entry.parent)
         renamed = {name: (entry.name if name == self.entry else name) for name in self.files}
         for name, new_name in renamed.items():
             # no links: onnx refuses weights in a file that has several names
-            write_atomically(entry.parent / new_name, partial(shutil.copyfile, self.root / name))
+            source, target = self.root / name, entry.parent / new_name
+            if not (NAMED_BY_CONTENT.fullmatch(name) and _is_there(source, target)):
+                write_atomically(target, partial(shutil.copyfile, source))
         return replace(self, root=entry.parent, entry=entry.name, files=tuple(renamed.values()))
+
+
+def _is_there(source: Path, target: Path) -> bool:
+    """True when a whole file of this name and content has been written before."""
+    return target.is_file() and not target.is_symlink() and target.stat().st_size == source.stat().st_size
 
 
 def require_file(path: Path) -> None:

@@ -21,6 +21,7 @@ from autocompress.data.example_inputs import given_example, made_up_arrays
 from autocompress.data.input_shapes import timed_example
 from autocompress.data.model_columns import for_file
 from autocompress.errors import ArtifactError, ModelError, RuntimeFailureError
+from autocompress.runtimes.external_weights import duplicate, has_references
 from autocompress.runtimes.node_names import node_names, with_names
 from autocompress.runtimes.onnx_file import compact, describe, mark_float, save_model
 from autocompress.runtimes.onnx_layers import names_in, places_of
@@ -91,7 +92,12 @@ class FileModel(Model):
             baseline = "budgets compare with it, byte for byte"
         else:
             kept = ", ".join(value.name for value in self.source.graph.output)
-            baseline = f"budgets compare with one file of its graph and its weights, with the outputs {kept}"
+            files = (
+                "a file of its graph and one of its weights"
+                if has_references(self.source)
+                else "one file of its graph and its weights"
+            )
+            baseline = f"budgets compare with {files}, with the outputs {kept}"
         return (f"the model is the file {self.path.name}: {baseline}", *self.form.sentences)
 
     def export(self, runtime: Runtime, example: Example, destination: Path, keep_float: Sequence[str] = ()) -> Exported:
@@ -105,9 +111,8 @@ class FileModel(Model):
         if self.whole:
             baseline = describe(self.source, self.path).copy_to(destination)
         else:
-            baseline = save_model(self.source, destination)
-        start = onnx.ModelProto()
-        start.CopyFrom(self.form.model)
+            baseline = save_model(_to_save(self.source), destination)
+        start = duplicate(self.form.model)
         places = places_of(start.graph, keep_float) if keep_float else []
         names = node_names(start.graph)
         named = with_names(mark_float(compact(start), places), names)
@@ -152,16 +157,16 @@ def _fitting_form(source: onnx.ModelProto, example: Example, folder: Path, path:
         ModelError: when onnxruntime cannot load or run the file itself, or it computes something else at each call.
     """
     runtime = OnnxRuntime()
-    artifact = save_model(source, folder / "source.onnx")
+    artifact = save_model(_to_save(source), folder / "source.onnx")
     session = _loaded(runtime, artifact, path)
     wanted = _outputs(session, artifact, example, path)
     if not _agree(wanted, _outputs(session, artifact, example, path), 0.0):
         raise ModelError("gives other outputs each time it is called.", where=str(path), hint="Look for random nodes.")
+    # two sessions with gigabytes of weights are one too many
+    del session
     tolerance = PARITY_TOLERANCE if main_type(source) == onnx.TensorProto.FLOAT else HALF_TOLERANCE
     for number, form in enumerate(forms(source)):
-        copied = onnx.ModelProto()
-        copied.CopyFrom(form.model)
-        tried = save_model(compact(copied), folder / f"form{number}.onnx")
+        tried = save_model(compact(duplicate(form.model)), folder / f"form{number}.onnx")
         try:
             found = runtime.load(tried, 1, {}).run(align(example.inputs, tried.inputs, where="data"))
         except RuntimeFailureError:
@@ -169,6 +174,11 @@ def _fitting_form(source: onnx.ModelProto, example: Example, folder: Path, path:
         if _agree(wanted, found, tolerance):
             return form
     return Form(source)
+
+
+def _to_save(model: onnx.ModelProto) -> onnx.ModelProto:
+    """What may be saved, which takes the weights out of large models; only one that refers to them is copied."""
+    return duplicate(model) if has_references(model) else model
 
 
 def _loaded(runtime: OnnxRuntime, artifact: Artifact, path: Path) -> Session:

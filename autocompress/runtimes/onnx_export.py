@@ -8,6 +8,7 @@ import functools
 import gc
 import traceback
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -21,6 +22,7 @@ from autocompress.data.module import FlatModule, call, first_line, inference_mod
 from autocompress.data.transformer_encoders import masks_as_given
 from autocompress.data.user_line import causes_of, user_line
 from autocompress.errors import ExportError, ModelError
+from autocompress.runtimes.external_weights import to_proto
 from autocompress.runtimes.onnx_file import rename
 from autocompress.system.quiet import quiet
 
@@ -33,11 +35,12 @@ DECIDES_BY_VALUES = ("GuardOnDataDependentSymNode", "DataDependentOutputExceptio
 
 
 def export_graph(
-    module: nn.Module, example: Example, output_names: tuple[str, ...], axes: Collection[Axis] = ()
+    module: nn.Module, example: Example, output_names: tuple[str, ...], folder: Path, axes: Collection[Axis] = ()
 ) -> onnx.ModelProto:
     """Export the module as an ONNX graph, with a free batch where the module allows one.
 
-    Otherwise the batch is fixed to the example's. `axes` are tried as free ones, and only with a free batch.
+    Otherwise the batch is fixed to the example's. `axes` are tried as free ones, and only with a free batch. Weights
+    that are too many for one file are written to `folder`, and the graph refers to them.
 
     Raises:
         ExportError: when it cannot be exported; the layer is named.
@@ -45,20 +48,20 @@ def export_graph(
     # the exporter would take a batch of one for a constant
     free = example.with_batch(max(2, example.batch))
     if axes:
-        model = _export(module, free, output_names, free_batch=True, axes=axes)
+        model = _export(module, free, output_names, folder, free_batch=True, axes=axes)
         if not _has_free_batch(model, module, free):
             raise ExportError("takes one batch size only, so no other axis is free.", where="model")
         return model
     try:
-        model = _export(module, free, output_names, free_batch=True)
+        model = _export(module, free, output_names, folder, free_batch=True)
     except ExportError:
         if free.batch == example.batch:
             raise
         # the module takes single items only
-        return _export(module, example, output_names, free_batch=False)
+        return _export(module, example, output_names, folder, free_batch=False)
     if _has_free_batch(model, module, free):
         return model
-    return _export(module, example, output_names, free_batch=False)
+    return _export(module, example, output_names, folder, free_batch=False)
 
 
 def _has_free_batch(model: onnx.ModelProto, module: nn.Module, example: Example) -> bool:
@@ -85,6 +88,7 @@ def _export(
     module: nn.Module,
     example: Example,
     output_names: tuple[str, ...],
+    folder: Path,
     *,
     free_batch: bool,
     axes: Collection[Axis] = (),
@@ -133,7 +137,7 @@ def _export(
         ) from error
     if program is None:
         raise ExportError("cannot be exported to ONNX: torch.onnx gave nothing back.", where="model")
-    return _with_output_names(program.model_proto, output_names)
+    return _with_output_names(to_proto(program.model, folder), output_names)
 
 
 def _optimize(program: torch.onnx.ONNXProgram) -> None:

@@ -12,11 +12,20 @@ from pathlib import Path
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
-from onnx import numpy_helper
 
 from autocompress.core.artifact import Artifact, TensorSpec, require_file
 from autocompress.errors import ArtifactError, TechniqueError
-from autocompress.runtimes.external_weights import load_weights, move_weights, needs_own_file, weight_files
+from autocompress.runtimes.external_weights import (
+    content_of,
+    has_references,
+    load_weights,
+    move_weights,
+    needs_own_file,
+    refer_to,
+    take_in,
+    weight_files,
+    without_folders,
+)
 from autocompress.system.workspace import write_atomically
 
 # operators that a weight may pass through before the operator that uses it
@@ -38,6 +47,7 @@ def load_model(path: Path, *, with_weights: bool = True) -> onnx.ModelProto:
     try:
         # without an explicit format the file's suffix would decide it
         model = onnx.load(path, format="protobuf", load_external_data=False)
+        without_folders(model)
         beside = weight_files(model, path)
         # the checker looks for these files from the path of the graph
         onnx.checker.check_model(str(path) if beside else model)
@@ -53,16 +63,32 @@ def load_model(path: Path, *, with_weights: bool = True) -> onnx.ModelProto:
     return model
 
 
+def open_model(path: Path) -> onnx.ModelProto:
+    """Load and check the model in an ONNX file; weights that lie beside it stay there, and the model refers to them.
+
+    Raises:
+        ArtifactError: when the file is missing, damaged or no ONNX model.
+    """
+    model = load_model(path, with_weights=False)
+    try:
+        return refer_to(model, path.parent)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"is not a whole ONNX model ({error}).", where=str(path), hint="Export it again.") from None
+
+
 def save_model(model: onnx.ModelProto, path: Path) -> Artifact:
     """Write the model to one file, whole or not at all, and describe it.
 
-    Weights that are too many for one file go to a second one beside it, and are taken out of `model`.
+    Weights that are too many for one file go to a second one beside it, and are taken out of `model`, which then has no
+    values for them. Otherwise those that it refers to are read into it.
 
     Raises:
         ArtifactError: when the graph alone is larger than the 2 GB that one ONNX file holds.
     """
     if needs_own_file(model):
         move_weights(model, path.parent)
+    else:
+        take_in(model)
     try:
         content = model.SerializeToString(deterministic=True)
     except (EncodeError, ValueError) as error:
@@ -93,7 +119,7 @@ def describe(model: onnx.ModelProto, path: Path) -> Artifact:
     return Artifact(
         path.parent,
         path.name,
-        (path.name, *weight_files(model, path)),
+        (path.name, *(() if has_references(model) else weight_files(model, path))),
         "onnx",
         tuple(_spec(value) for value in model.graph.input if value.name not in stored),
         tuple(_spec(value) for value in model.graph.output),
@@ -195,8 +221,7 @@ def _share_repeated_weights(graph: onnx.GraphProto) -> None:
         tensor.ClearField("doc_string")
         del tensor.metadata_props[:]
         # a digest instead of the values, which may take gigabytes
-        values = np.ascontiguousarray(numpy_helper.to_array(tensor))
-        key = (tensor.data_type, tuple(tensor.dims), hashlib.sha256(values.tobytes()).digest())
+        key = (tensor.data_type, tuple(tensor.dims), hashlib.sha256(content_of(tensor)).digest())
         if key in first and tensor.name not in fixed:
             renamed[tensor.name] = first[key]
         else:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
+from autocompress.runtimes.external_weights import has_references, referring_to_same, with_folders
 from autocompress.runtimes.onnx_file import subgraphs_of
 from autocompress.runtimes.onnx_layers import sizes_of
 from autocompress.system.quiet import quiet
@@ -37,6 +38,11 @@ def forms(model: onnx.ModelProto) -> Iterator[Form]:
     Whether one computes the same is for the caller to try.
     """
     sentences: list[str] = []
+    if has_references(model):
+        # what is converted by C++ or in place would be read as a whole
+        yield from _folded(_stored(model) or model, ())
+        yield Form(model)
+        return
     base = _stored(model) or model
     weights = main_type(base)
     if weights in NARROW:
@@ -67,11 +73,16 @@ def main_type(model: onnx.ModelProto) -> int:
 def _folded(model: onnx.ModelProto, sentences: tuple[str, ...]) -> Iterator[Form]:
     """The graph optimized as exports are, then as it is."""
     # imported here: it takes half a second, which programs that only load files, such as the gate, need not wait for
+    import onnx_ir
     from onnxscript.optimizer import optimize
 
     with quiet("onnxscript", "onnx_ir"):
         try:
-            folded = optimize(model)
+            if has_references(model):
+                graph = with_folders(onnx_ir.from_proto(model), model)
+                folded = referring_to_same(onnx_ir.to_proto(optimize(graph)), model)
+            else:
+                folded = optimize(model)
         except Exception:  # noqa: BLE001 - an optimizer that cannot read a graph is no reason to refuse the file
             folded = None
     if folded is not None:
@@ -87,11 +98,11 @@ def _stored(model: onnx.ModelProto) -> onnx.ModelProto | None:
 
     with quiet("onnx_ir"):
         try:
-            graph = onnx_ir.from_proto(model)
+            graph = with_folders(onnx_ir.from_proto(model), model)
             RemoveInitializersFromInputsPass()(graph)
             InlinePass()(graph)
             LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
-            return onnx_ir.to_proto(graph)
+            return referring_to_same(onnx_ir.to_proto(graph), model)
         except Exception:  # noqa: BLE001 - the graph is used as it is
             return None
 

@@ -11,6 +11,7 @@ import onnxruntime
 from autocompress.core.source import Array
 from autocompress.data.module import first_line
 from autocompress.errors import ModelError
+from autocompress.runtimes.external_weights import duplicate, has_references, move_weights
 from autocompress.system.scratch import scratch
 
 
@@ -27,8 +28,7 @@ def shapes_of(model: onnx.ModelProto, feed: Mapping[str, Array], names: Iterable
     given = {name: array.shape for name, array in feed.items()}
     given |= {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     wanted = [name for name in dict.fromkeys(names) if name and name not in given]
-    shown = onnx.ModelProto()
-    shown.CopyFrom(model)
+    shown = duplicate(model)
     shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in known)
     settings = onnxruntime.SessionOptions()
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -44,6 +44,10 @@ def shapes_of(model: onnx.ModelProto, feed: Mapping[str, Array], names: Iterable
 
 def _written(model: onnx.ModelProto, folder: Path) -> str:
     path = folder / "shapes.onnx"
-    # weights go to a file of their own, since one file holds no more than 2 GB
-    onnx.save(model, path, save_as_external_data=True, size_threshold=1 << 20, location="weights")
+    if has_references(model):
+        move_weights(model, folder)
+        onnx.save(model, path)
+    else:
+        # weights go to a file of their own, since one file holds no more than 2 GB
+        onnx.save(model, path, save_as_external_data=True, size_threshold=1 << 20, location="weights")
     return str(path)

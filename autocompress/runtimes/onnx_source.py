@@ -13,11 +13,10 @@ from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_m
 
 from autocompress.core.artifact import DTYPES, require_file
 from autocompress.errors import ArtifactError, ModelError
+from autocompress.runtimes.external_weights import bytes_of, fits_one_file, refer_to, tensors_of, without_folders
 from autocompress.runtimes.onnx_file import subgraphs_of
 
 STANDARD = ("", "ai.onnx")
-# protobuf writes no larger message
-MOST_BYTES = 2**31 - 1
 # operators that compute with, or make, integers in place of floats; in onnxruntime's domain by the first part of a name
 QUANTIZED = (
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
@@ -32,9 +31,12 @@ QUANTIZED_OF_MICROSOFT = (
 def read_source(path: Path) -> onnx.ModelProto:
     """The model in a user's file, with the weights that it keeps in files beside it.
 
+    It refers to weights that are too many for one file.
+
     Raises:
         ArtifactError: when the file is missing, no whole ONNX model, or names weights outside of its folder.
-        ModelError: when it is already quantized, or an input is no tensor of numbers.
+        ModelError: when it is already quantized, an input is no tensor of numbers, or it is larger than one file can be
+            and not in float32.
     """
     require_file(path)
     try:
@@ -42,8 +44,8 @@ def read_source(path: Path) -> onnx.ModelProto:
         model = onnx.load(path, format="protobuf", load_external_data=False)
         if not model.graph.node and not model.graph.output:
             raise ArtifactError("is not an ONNX model: it has no graph.", where=str(path), hint="Give an ONNX file.")
+        without_folders(model)
         _load_weights(model, path)
-        onnx.checker.check_model(model)
     except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ArtifactError(
@@ -60,7 +62,7 @@ def read_source(path: Path) -> onnx.ModelProto:
 def holds_its_weights(path: Path) -> bool:
     """True when a file keeps no weights in other files."""
     model = onnx.load(path, format="protobuf", load_external_data=False)
-    return not any(uses_external_data(tensor) for tensor in _tensors(model))
+    return not any(uses_external_data(tensor) for tensor in tensors_of(model))
 
 
 def with_outputs(model: onnx.ModelProto, chosen: Sequence[str], path: Path) -> onnx.ModelProto:
@@ -94,10 +96,10 @@ def with_outputs(model: onnx.ModelProto, chosen: Sequence[str], path: Path) -> o
 
 
 def _load_weights(model: onnx.ModelProto, path: Path) -> None:
-    """Load weights from files in the model's folder, and from nowhere else."""
+    """Load and check weights from files in the model's folder, and from nowhere else; large models refer to them."""
     folder = path.resolve().parent
     files = set()
-    for tensor in _tensors(model):
+    for tensor in tensors_of(model):
         if not uses_external_data(tensor):
             continue
         location = ExternalDataInfo(tensor).location
@@ -115,34 +117,27 @@ def _load_weights(model: onnx.ModelProto, path: Path) -> None:
                 hint="Put that file beside it: the two belong together.",
             )
         files.add(file)
-    size = path.stat().st_size + sum(file.stat().st_size for file in files)
-    if size > MOST_BYTES:
+    if not fits_one_file(path.stat().st_size + sum(file.stat().st_size for file in files)):
+        # the checker looks for these files from the path of the graph
+        onnx.checker.check_model(str(path))
+        _require_float32(refer_to(model, folder), path)
+    else:
+        load_external_data_for_model(model, str(folder))
+        onnx.checker.check_model(model)
+
+
+def _require_float32(model: onnx.ModelProto, path: Path) -> None:
+    counts: Counter[int] = Counter()
+    for tensor in model.graph.initializer:
+        counts[tensor.data_type] += bytes_of(tensor)
+    main = counts.most_common(1)[0][0] if counts else TensorProto.FLOAT
+    if main in (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE):
         raise ModelError(
-            f"has {size / 1e9:.1f} GB with its weights, more than the 2 GB of one ONNX file.",
+            f"has {sum(counts.values()) / 1e9:.1f} GB of weights in {TensorProto.DataType.Name(main).lower()}, and "
+            "where one file does not hold them only weights in float32 can be compressed.",
             where=str(path),
-            hint="Give the PyTorch module.",
+            hint="Export it in float32, or give the PyTorch module.",
         )
-    load_external_data_for_model(model, str(folder))
-
-
-def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
-    graphs = [model.graph]
-    while graphs:
-        graph = graphs.pop()
-        yield from graph.initializer
-        for node in graph.node:
-            graphs.extend(subgraphs_of(node))
-            yield from _attached(node)
-    for function in model.functions:
-        for node in function.node:
-            yield from _attached(node)
-
-
-def _attached(node: onnx.NodeProto) -> Iterator[TensorProto]:
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.TENSOR:
-            yield attribute.t
-        yield from attribute.tensors
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

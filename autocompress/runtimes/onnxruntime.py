@@ -14,7 +14,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from onnx import numpy_helper
 
 from autocompress.core.artifact import Artifact
 from autocompress.core.dynamic_axes import Axis
@@ -22,6 +21,7 @@ from autocompress.core.runtime import Contents, Example, Runtime, Session, align
 from autocompress.core.source import Array
 from autocompress.data.module import call, first_line
 from autocompress.errors import DataError, ExportError, ModelError, RuntimeFailureError
+from autocompress.runtimes.external_weights import values_of
 from autocompress.runtimes.free_axes import (
     at_other_sizes,
     axes_by_name,
@@ -34,7 +34,15 @@ from autocompress.runtimes.free_axes import (
 )
 from autocompress.runtimes.node_names import node_names, with_names, without_names
 from autocompress.runtimes.onnx_export import WRAPPER, export_graph, nodes_of
-from autocompress.runtimes.onnx_file import compact, describe, load_model, mark_float, save_model, weight_labels
+from autocompress.runtimes.onnx_file import (
+    compact,
+    describe,
+    load_model,
+    mark_float,
+    open_model,
+    save_model,
+    weight_labels,
+)
 from autocompress.runtimes.traced_export import other_values, sentence_on, traced_graph
 from autocompress.system.scratch import scratch
 
@@ -214,19 +222,19 @@ class OnnxRuntime(Runtime):
 
     def contents(self, artifact: Artifact) -> Contents:
         """See `Runtime.contents`; scales and zero points count as weights, since they are in the file too."""
-        model = onnx.load(artifact.path)
-        arrays = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
+        model = open_model(artifact.path)
+        counts = [_counts(tensor) for tensor in model.graph.initializer]
         return Contents(
-            sum(array.size for array in arrays),
-            sum(int(np.count_nonzero(array)) for array in arrays),
+            sum(count for count, _ in counts),
+            sum(nonzero for _, nonzero in counts),
             dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
         )
 
     def largest_tensors(self, artifact: Artifact) -> Sequence[tuple[str, int]]:
         """See `Runtime.largest_tensors`."""
-        model = onnx.load(artifact.path)
+        model = open_model(artifact.path)
         labels = weight_labels(model)
-        sizes = [(labels[tensor.name], numpy_helper.to_array(tensor).nbytes) for tensor in model.graph.initializer]
+        sizes = [(labels[tensor.name], values_of(tensor).nbytes) for tensor in model.graph.initializer]
         return sorted(sizes, key=lambda one: -one[1])
 
     def slowest_operators(
@@ -260,6 +268,12 @@ class OnnxRuntime(Runtime):
             "onnx": onnx.__version__,
             "torch": torch.__version__,
         }
+
+
+def _counts(tensor: onnx.TensorProto) -> tuple[int, int]:
+    """The number of values, and of those that are not zero."""
+    values = values_of(tensor)
+    return values.size, int(np.count_nonzero(values))
 
 
 def _check_parity(session: Session, artifact: Artifact, example: Example, expected: Mapping[str, torch.Tensor]) -> None:
@@ -302,9 +316,10 @@ def _export(
     axes: Sequence[Axis] = (),
 ) -> Artifact:
     # the graph and its weights are freed when this returns, before sessions load them again
-    model = export_graph(module, without_ones(module, example, axes), outputs, axes)
-    name_axes(model, module, example, axes)
-    return _saved(model, module, target)
+    with scratch("export") as folder:
+        model = export_graph(module, without_ones(module, example, axes), outputs, folder, axes)
+        name_axes(model, module, example, axes)
+        return _saved(model, module, target)
 
 
 def _saved(model: onnx.ModelProto, module: torch.nn.Module, target: _Target) -> Artifact:

@@ -12,6 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from autocompress.runtimes.external_weights import values_of
+
 # suffixes that the quantizer adds to a weight's name for its values, its scales and its zero points
 VALUES, SCALES, ZEROS = "_quantized", "_scale", "_zero_point"
 
@@ -21,7 +23,7 @@ def tied_tables(model: onnx.ModelProto) -> dict[str, str]:
     graph = model.graph
     stored = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2}
     looked_up = {node.input[0] for node in graph.node if _looks_rows_up(node)} & stored.keys()
-    multiplied = {node.input[1] for node in graph.node if node.op_type == "MatMul"} & stored.keys()
+    multiplied = {node.input[1] for node in graph.node if node.op_type in ("MatMul", "Gemm")} & stored.keys()
     found = {}
     for table in sorted(looked_up):
         for weight in sorted(multiplied):
@@ -45,13 +47,13 @@ def share_tied_tables(model: onnx.ModelProto, tied: Mapping[str, str]) -> None:
         if not all(name in stored for name in names):
             continue
         old, values, scales, zeros = (stored[name] for name in names)
-        per_row = numpy_helper.to_array(scales).size > 1
-        if per_row and np.any(numpy_helper.to_array(zeros)):
+        per_row = values_of(scales).size > 1
+        if per_row and np.any(values_of(zeros)):
             # zero points would need a second lookup for every word
             continue
         if not _look_up(graph, table, weight, per_row=per_row):
             continue
-        old.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(numpy_helper.to_array(values).T), old.name))
+        old.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values_of(values).T), old.name))
         graph.node.insert(0, helper.make_node("Transpose", [old.name], [values.name], perm=[1, 0]))
         graph.initializer.remove(values)
 
@@ -89,4 +91,4 @@ def _looks_rows_up(node: onnx.NodeProto) -> bool:
 
 
 def _is_transposed(table: TensorProto, weight: TensorProto) -> bool:
-    return np.array_equal(numpy_helper.to_array(table), numpy_helper.to_array(weight).T)
+    return np.array_equal(values_of(table), values_of(weight).T)

@@ -32,7 +32,8 @@ from autocompress.core.search_space import Choice, Reason, SettingSpace, check_s
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.data.module import first_line
 from autocompress.errors import TechniqueError
-from autocompress.runtimes.onnx_file import compact, is_in_float, load_model, save_if_smaller
+from autocompress.runtimes.external_weights import has_references, values_of
+from autocompress.runtimes.onnx_file import compact, is_in_float, open_model, save_if_smaller
 from autocompress.system.quiet import quiet
 
 LARGEST = float(np.finfo(np.float16).max)
@@ -90,9 +91,15 @@ class Float16(ArtifactTechnique):
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
         """See `ArtifactTechnique.apply`."""
         check_settings(self.name, self.choices, settings)
-        model = load_model(artifact.path)
+        model = open_model(artifact.path)
         if settings["arithmetic"] == "float32":
             _store_in_half(model.graph)
+        elif has_references(model):
+            raise TechniqueError(
+                "computes in half precision only where one file holds graph and weights, up to 1.9 GB.",
+                where=self.name,
+                hint="Store the weights in half precision: arithmetic float32.",
+            )
         elif settings["arithmetic"] == "float16":
             model = _computing_in_half(model, self.name)
         else:
@@ -111,7 +118,7 @@ def _store_in_half(graph: onnx.GraphProto) -> None:
     fixed |= {name for node in graph.node if is_in_float(node) for name in node.input}
     casts = []
     for tensor in graph.initializer:
-        values = numpy_helper.to_array(tensor)
+        values = values_of(tensor)
         if tensor.data_type != TensorProto.FLOAT or tensor.name in fixed or values.size < 2:
             continue
         if not np.all(np.abs(values) <= LARGEST):

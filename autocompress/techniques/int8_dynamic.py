@@ -5,7 +5,7 @@ See onnxruntime's documentation, "Quantize ONNX models", dynamic quantization.
 
 from __future__ import annotations
 
-import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,11 +25,13 @@ from autocompress.core.sensitivity import IN_FLOAT, layers_in_float, said_of_flo
 from autocompress.core.technique import ArtifactTechnique, Context, with_remarks
 from autocompress.data.module import first_line
 from autocompress.errors import TechniqueError
-from autocompress.runtimes.external_weights import needs_own_file
+from autocompress.runtimes.external_weights import has_references
 from autocompress.runtimes.float_nodes import places_in_float
-from autocompress.runtimes.onnx_file import compact, is_in_float, load_model, mark_float, save_if_smaller
+from autocompress.runtimes.onnx_file import compact, is_in_float, load_model, mark_float, open_model, save_if_smaller
 from autocompress.runtimes.quantizable_nodes import names_of_types
 from autocompress.runtimes.tied_embeddings import share_tied_tables, tied_tables
+from autocompress.runtimes.transposed_products import turn_weights
+from autocompress.runtimes.values_on_demand import values_on_demand, with_references
 from autocompress.system.quiet import quiet
 
 TYPES: Mapping[Setting, Any] = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
@@ -104,14 +106,19 @@ class Int8Dynamic(ArtifactTechnique):
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
         """See `ArtifactTechnique.apply`."""
         check_settings(self.name, self.choices, settings)
-        marked = _marked(artifact, layers_in_float(settings), context.folder / "marked")
-        model = _with_constants_folded(marked, context.folder / "folded.onnx")
-        if marked is not artifact:
-            shutil.rmtree(marked.root)
+        with tempfile.TemporaryDirectory(dir=context.folder) as between:
+            return self._quantized(artifact, settings, context.folder, Path(between))
+
+    def _quantized(self, artifact: Artifact, settings: Mapping[str, Setting], folder: Path, between: Path) -> Artifact:
+        """The quantized file in `folder`; files that are needed on the way go to `between`."""
+        marked = _marked(artifact, layers_in_float(settings), between / "marked")
+        model = _with_constants_folded(marked, between / "folded.onnx")
+        turn_weights(model)
         tied = tied_tables(model)
-        quantized = context.folder / "quantizing.onnx"
+        in_parts = has_references(model)
+        quantized = between / "quantizing.onnx"
         try:
-            with quiet("", "root", "onnxruntime"):
+            with quiet("", "root", "onnxruntime"), values_on_demand(model):
                 quantize_dynamic(
                     model,
                     quantized,
@@ -120,19 +127,17 @@ class Int8Dynamic(ArtifactTechnique):
                     reduce_range=bool(settings["reduce_range"]),
                     op_types_to_quantize=None if settings["convolutions"] else WITHOUT_CONVOLUTIONS,
                     nodes_to_exclude=_in_float(model),
-                    use_external_data_format=needs_own_file(model),
+                    use_external_data_format=in_parts,
                 )
         except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
             raise TechniqueError(
                 f"onnxruntime cannot quantize this model: {first_line(error)}", where=self.name
             ) from error
-        result = load_model(quantized)
-        for written in context.folder.glob(f"{quantized.name}*"):
-            written.unlink()
+        result = with_references(quantized) if in_parts else load_model(quantized)
         if not any(node.op_type in QUANTIZED for node in result.graph.node):
             raise TechniqueError("quantized nothing in this model.", where=self.name)
         share_tied_tables(result, tied)
-        return save_if_smaller(compact(result), artifact, context.folder, self.name)
+        return save_if_smaller(compact(result), artifact, folder, self.name)
 
 
 def _marked(artifact: Artifact, names: Sequence[str], folder: Path) -> Artifact:
@@ -164,8 +169,7 @@ def _with_constants_folded(source: Artifact, between: Path) -> onnx.ModelProto:
     if len(source.files) > 1:
         beside = between.with_suffix(BESIDE).name
         settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", beside)
+        # nothing is computed, and packed weights would be a copy
+        settings.add_session_config_entry("session.disable_prepacking", "1")
     onnxruntime.InferenceSession(str(source.path), settings, providers=["CPUExecutionProvider"])
-    model = load_model(between)
-    between.unlink()
-    between.with_suffix(BESIDE).unlink(missing_ok=True)
-    return model
+    return open_model(between)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -77,10 +78,10 @@ def nets(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     ],
 )
 def test_an_export_that_fails_names_the_users_line(
-    nets: ModuleType, name: str, inputs: tuple[np.ndarray, ...], layer: str, code: str, advice: str
+    nets: ModuleType, name: str, inputs: tuple[np.ndarray, ...], layer: str, code: str, advice: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ExportError, match="cannot be exported to ONNX") as caught:
-        export_graph(getattr(nets, name)().eval(), Example(inputs), ("output",))
+        export_graph(getattr(nets, name)().eval(), Example(inputs), ("output",), tmp_path)
     number = next(number for number, line in enumerate(NETS.splitlines(), 1) if line.strip().rstrip(":") == code)
     assert layer in caught.value.where
     assert caught.value.where.endswith(f"{nets.__file__}, line {number} ({code})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,14 @@ import torch
 from torch import nn
 
 from autocompress import Status, autocompress
+from autocompress.core.plan import Setting
 from autocompress.core.runtime import Example
+from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.errors import ArtifactError
-from autocompress.runtimes import OnnxRuntime, external_weights
+from autocompress.runtimes import OnnxRuntime, external_weights, values_on_demand
+from autocompress.runtimes.onnx_file import load_model
+from autocompress.techniques.float16 import Float16
+from autocompress.techniques.int8_dynamic import Int8Dynamic
 
 FEATURES = np.random.default_rng(0).standard_normal((600, 64)).astype(np.float32)
 
@@ -57,6 +63,75 @@ def test_weights_in_another_folder_are_refused(tmp_path: Path) -> None:
     made.path.write_bytes(model.SerializeToString())
     with pytest.raises(ArtifactError, match="which is no file beside it"):
         OnnxRuntime().read(made.path)
+
+
+class Reader(nn.Module):
+    """Words looked up, an LSTM, layers with and without bias, and scores by the same table as the words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(300, 32)
+        self.recurrent = nn.LSTM(32, 32, batch_first=True)
+        self.wide, self.narrow = nn.Linear(32, 96), nn.Linear(96, 32, bias=False)
+        self.scores = nn.Linear(32, 300, bias=False)
+        self.scores.weight = self.words.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        states, _ = self.recurrent(self.words(ids))
+        return self.scores(self.narrow(torch.relu(self.wide(states[:, -1]))))
+
+
+def reader() -> tuple[nn.Module, np.ndarray]:
+    torch.manual_seed(1)
+    return Reader().eval(), np.random.default_rng(1).integers(0, 300, (4, 6))
+
+
+def with_bias() -> tuple[nn.Module, np.ndarray]:
+    torch.manual_seed(2)
+    shared = nn.Linear(64, 64)
+    parts = (nn.Linear(64, 64), nn.ReLU(), shared, nn.ReLU(), shared, nn.Linear(64, 64, bias=False))
+    return nn.Sequential(*parts).eval(), FEATURES[:4]
+
+
+DYNAMIC = {"weight": "int8", "per_channel": True, "convolutions": False, "reduce_range": False}
+
+
+@pytest.mark.parametrize("network", [reader, with_bias])
+@pytest.mark.parametrize(
+    ("technique", "settings"),
+    [
+        (Int8Dynamic(), DYNAMIC),
+        (Int8Dynamic(), {**DYNAMIC, "weight": "uint8", "per_channel": False}),
+        (Float16(), {"arithmetic": "float32"}),
+    ],
+)
+def test_weights_in_their_own_file_are_changed_to_the_same_values(
+    network: Callable[[], tuple[nn.Module, np.ndarray]],
+    technique: ArtifactTechnique,
+    settings: Mapping[str, Setting],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module, inputs = network()
+    runtime, example = OnnxRuntime(), Example((inputs,))
+    made = {}
+    for name, limit in {"one": external_weights.ONE_FILE_BYTES, "own": 10_000}.items():
+        monkeypatch.setattr(external_weights, "ONE_FILE_BYTES", limit)
+        # blocks end within a tensor
+        monkeypatch.setattr(values_on_demand, "BLOCK", 1000)
+        folder = tmp_path / name
+        artifact = runtime.export(module, example, folder / "model.onnx", named=True)
+        assert len(artifact.files) == (1 if name == "one" else 2)
+        found = technique.apply(artifact, settings, Context(None, example, None, folder))
+        assert [path.name for path in folder.iterdir() if path.name not in (*artifact.files, *found.files)] == []
+        model = load_model(found.path)
+        for tensor in model.graph.initializer:
+            tensor.ClearField("data_location")
+        made[name] = model.SerializeToString(deterministic=True)
+    assert made["one"] == made["own"]
+    outputs = runtime.load(found, 1, {}).run({found.inputs[0].name: inputs})[0]
+    wanted = module(torch.from_numpy(inputs)).detach().numpy()
+    assert np.abs(outputs - wanted).max() < 0.05 * np.abs(wanted).max()
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Facts about the ranges of a float ONNX file's channels, which one scale for all of them has to cover.
+"""Facts about the ranges of a float ONNX file's channels, which share a scale in eight bits.
 
 With one scale, a channel whose range is 1/r of the largest has 256/r of the 256 levels (Xiao et al., "SmoothQuant",
 ICML 2023, section 3).
@@ -31,7 +31,7 @@ def range_spread(model: onnx.ModelProto) -> float:
 
 
 def outlier_ratio(artifact: Artifact, feeds: Iterable[Mapping[str, Array]]) -> float:
-    """The largest ratio, over the inputs of all layers with weights, of the widest channel's range to the median's.
+    """The largest ratio of the widest channel's range to the median's in what layers read.
 
     A range is the largest absolute value over all `feeds`, which are batches as the file takes them. Channels that are
     always zero do not count; 1 without such layers.

@@ -53,7 +53,7 @@ class Ceiling:
 
 @dataclass(frozen=True, eq=False)
 class StoredInput:
-    """An input of a node that is stored in the file and is divided by the scales; `channels` fits its shape."""
+    """A stored input of a node that is divided by the scales; `channels` fits its shape."""
 
     node: onnx.NodeProto
     position: int
@@ -102,7 +102,7 @@ def largest_by_channel(values: Array, channels: ChannelMap, size: int) -> Double
     other = tuple(axis for axis, wide in enumerate(channels.shape) if wide == 1)
     by_place = values.max(axis=other, keepdims=True, initial=0.0)
     if by_place.shape != channels.shape:
-        raise TechniqueError("found channels along an axis whose size depends on the batch.", where="equalization")
+        raise TechniqueError("found channels along an axis whose size depends on the batch.")
     mine = channels >= 0
     found = np.zeros(size)
     np.maximum.at(found, channels[mine], by_place[mine])
@@ -110,7 +110,7 @@ def largest_by_channel(values: Array, channels: ChannelMap, size: int) -> Double
 
 
 def passages(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> list[Passage]:
-    """All ways along which scales can be moved, the last in the graph first; no two end at the same channels.
+    """All ways along which scales can be moved, the last first; no two end at the same channels.
 
     `shapes` are those of all values in one call. Nodes that stay in float, and matrices that several nodes use, are
     left alone.

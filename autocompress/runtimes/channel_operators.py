@@ -33,7 +33,7 @@ class Values:
         return next((onnx.helper.get_attribute_value(one) for one in found), default)
 
     def numbers(self, node: onnx.NodeProto, attribute: str, position: int) -> list[int] | None:
-        """Whole numbers that a node takes as an attribute, or as a stored input in newer versions; None without."""
+        """Whole numbers that a node takes as an attribute, or as a stored input; None without."""
         given = self.attribute(node, attribute)
         if isinstance(given, list | tuple):
             return [int(one) for one in given]
@@ -160,7 +160,7 @@ def _multiplied(node: onnx.NodeProto, position: int, channels: ChannelMap, value
 
 
 def _mixed(node: onnx.NodeProto, position: int, channels: ChannelMap, values: Values) -> ChannelMap:
-    """A matrix product whose sums run over an axis without channels, such as that of attention with its values."""
+    """A matrix product with sums over an axis without channels, such as attention times values."""
     after = values.shapes.get(node.output[0])
     if after is None or channels.ndim < 2:
         raise BlockedError

@@ -35,11 +35,11 @@ class LinearWeight:
 
     @property
     def channel_axis(self) -> int:
-        """The axis of the channels in the layer's input and output: 1 for convolutions, the last one otherwise."""
+        """The axis of the channels in input and output: 1 for convolutions, the last one otherwise."""
         return 1 if self.node.op_type in ("Conv", "ConvTranspose") else -1
 
     def by_channel(self, values: Array) -> Array:
-        """A view of the weight's values with the axes group, output channel, input channel, place in the kernel."""
+        """A view of the values by group, output channel, input channel, place in the kernel."""
         if self.transposed:
             inside = values.reshape(self.groups, values.shape[0] // self.groups, values.shape[1], -1)
             return inside.swapaxes(1, 2)
@@ -67,7 +67,7 @@ class LinearWeight:
 
 
 def linear_weights(graph: onnx.GraphProto) -> Iterator[LinearWeight]:
-    """The weights of all convolutions and linear layers that are stored as float32, in the order of the graph."""
+    """The float32 weights of all convolutions and linear layers, in the order of the graph."""
     stored = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
     for place, node in enumerate(graph.node):
         if node.op_type not in LINEAR or len(node.input) < 2 or node.input[1] not in stored:

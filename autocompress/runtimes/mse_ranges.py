@@ -1,4 +1,4 @@
-"""Ranges of activations that minimise the mean squared error of eight bits, from histograms of constant size.
+"""Ranges of activations with the least mean squared error in eight bits, from histograms.
 
 Nagel et al., "A White Paper on Neural Network Quantization", 2021, section 3.1 (the error over a grid of clipped
 ranges); Banner et al., "Post Training 4-bit Quantization of Convolutional Networks for Rapid-Deployment", NeurIPS 2019
@@ -26,7 +26,7 @@ SHARES: Doubles = np.linspace(1.0, 0.1, 91)
 
 
 class Histogram:
-    """Counts of values in `BINS` bins between -reach and reach; zeros, which every range represents, are apart."""
+    """Counts of values in `BINS` bins between -reach and reach, without zeros, which cost no error."""
 
     def __init__(self) -> None:
         self.counts = np.zeros(BINS)
@@ -82,7 +82,7 @@ def squared_error(values: Doubles, counts: Doubles, low: float, high: float) -> 
 
 
 class MseCollector(CalibrationDataCollector):  # type: ignore[misc]  # onnxruntime has no types
-    """Collects values batch by batch for onnxruntime's calibrator, and gives the best range of each tensor."""
+    """Collects values by batches for onnxruntime's calibrator, and gives each tensor's best range."""
 
     def __init__(self) -> None:
         self._histograms: dict[str, Histogram] = {}

@@ -17,7 +17,7 @@ from autocompress.system.scratch import scratch
 def observed(
     artifact: Artifact, names: Sequence[str], feeds: Iterable[Mapping[str, Array]]
 ) -> Iterator[Mapping[str, Array]]:
-    """The values of these names for each feed, one feed after the other; the names of stored tensors give nothing."""
+    """The values of these names for one feed after the other; stored tensors are left out."""
     graph = load_model(artifact.path, with_weights=False).graph
     made = {name for node in graph.node for name in node.output}
     inside = [name for name in dict.fromkeys(names) if name in made]

@@ -1,4 +1,4 @@
-"""Equalization: scales moved between neighbouring layers, so that eight bits fit every channel's range.
+"""Equalization: scales moved between neighbouring layers, so that eight bits fit all channels.
 
 The float file computes the same afterwards. `cross_layer` gives the output channels of a layer and the input channels
 that read them the same ranges of weights: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
@@ -176,7 +176,7 @@ def _read_ranges(passage: Passage, tensors: StoredTensors) -> Doubles:
 
 
 def _smooth(found: Sequence[Passage], tensors: StoredTensors, seen: Sequence[_Seen], alpha: float) -> None:
-    """Divide activations by s = max|X|^alpha / max|W|^(1 - alpha) per channel, by the weights as they were given."""
+    """Divide by s = max|X|^alpha / max|W|^(1 - alpha) per channel, by the weights as they were given."""
     scales = []
     for passage, one in zip(found, seen, strict=True):
         read = _read_ranges(passage, tensors)
@@ -189,7 +189,7 @@ def _smooth(found: Sequence[Passage], tensors: StoredTensors, seen: Sequence[_Se
 
 
 def _equalize(found: Sequence[Passage], tensors: StoredTensors, seen: Sequence[_Seen]) -> None:
-    """Divide by s = sqrt(r1 / r2), where r1 and r2 are the ranges before and behind a channel, until all are equal."""
+    """Divide by s = sqrt(r1 / r2), of the weights before and behind each channel, until all are equal."""
     scales = [np.ones(passage.size) for passage in found]
     for _ in range(ROUNDS):
         largest_change = 0.0
@@ -228,7 +228,7 @@ def _require_same_function(before: Artifact, after: Artifact, split: Split, name
 
 
 def _uneven_weights(found: Sensitivity) -> bool:
-    """True where one scale for a whole weight is too coarse, or uneven weights make activations uneven too."""
+    """True where one scale is too coarse for a weight, or uneven weights make activations uneven."""
     if found.ranges is None or found.ranges < LEAST_RATIO:
         return False
     return found.settings.get("per_channel") is not True or _outliers(found)

@@ -1,4 +1,4 @@
-"""Contract suite for techniques on the artifact that keep accuracy: those of the stages PREPARATION and TUNING.
+"""Contract suite for artifact techniques that keep accuracy: stages PREPARATION and TUNING.
 
 They save nothing. Inherit `AccuracyTechniqueSuite` in a class named `Test...` and fill it in.
 """

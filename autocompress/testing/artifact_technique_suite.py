@@ -1,4 +1,4 @@
-"""Contract suite for techniques on the artifact that save something: those of the stages PRECISION and PACKING.
+"""Contract suite for artifact techniques that save something: stages PRECISION and PACKING.
 
 Inherit `ArtifactTechniqueSuite` in a class named `Test...` and fill it in.
 """

@@ -1,4 +1,4 @@
-"""The Python API: `autocompress`, which runs the whole flow, and `explain`, `sensitivity`, `apply_plan`, `resolve`."""
+"""The Python API: `autocompress`, `explain`, `sensitivity`, `apply_plan`, `resolve`."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def sensitivity(
     max_time: str | float | None = None,
     progress: Progress = silent,
 ) -> Sensitivity:
-    """Measure what quantizing each layer costs in accuracy, and what leaving it in float costs in time and bytes.
+    """Measure what quantizing each layer costs in accuracy, and leaving it in float in time and bytes.
 
     `settings` replace the technique's most promising ones. Other arguments as in `autocompress`.
 

@@ -30,7 +30,7 @@ LEAST_SPREAD = 1e-12
 
 
 class Reference:
-    """The outputs that others are compared with, by name, in the form of `compared_rows`; `kinds` are theirs."""
+    """Outputs that others are compared with, by name, as `compared_rows` gives them; `kinds` are theirs."""
 
     def __init__(self, kinds: Mapping[str, OutputFact], wanted: Mapping[str, torch.Tensor]) -> None:
         self._kinds, self._wanted = kinds, wanted
@@ -44,7 +44,7 @@ class Reference:
         }
 
     def divergence(self, found: Mapping[str, torch.Tensor]) -> float:
-        """The divergence of other outputs, at least 0; infinite where they are not finite or have other shapes."""
+        """The divergence of other outputs, at least 0; infinite where they cannot be compared."""
         if any(name not in found or found[name].shape != values.shape for name, values in self._wanted.items()):
             return float("inf")
         distances = [

@@ -28,7 +28,7 @@ UNKNOWN = OutputFact(OutputKind.VALUES)
 
 
 class FileDivergence:
-    """Measures how far the outputs of a file lie from those of an artifact, as `Divergence` does for modules.
+    """Measures how far a file's outputs lie from those of an artifact; see `Divergence`.
 
     The number of items is what the artifact computes in 0.4 s, between 64 and 256. They are read once. A file with a
     fixed batch gets whole batches.

@@ -1,4 +1,4 @@
-"""The time of single nodes in a float file and in its quantized one, from the runtime's operator profile."""
+"""The time of single nodes in float and quantized, from the runtime's operator profile."""
 
 from __future__ import annotations
 

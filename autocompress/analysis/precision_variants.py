@@ -1,4 +1,4 @@
-"""Files of one quantization with different layers in float: made by the technique, compared and timed on the device."""
+"""Files of one quantization with different layers in float: made, compared and timed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds sensitive nodes by groups: a search that halves the groups which win most, before nodes are measured alone."""
+"""Finds sensitive nodes by groups: those that win most are halved, before nodes are measured alone."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def measure_sensitivity(
     seconds: float | None = None,
     tell: Callable[[str], None] = lambda sentence: None,
 ) -> Sensitivity:
-    """Measure the sensitivity of a model's layers to a quantization, within `seconds` where they are given.
+    """Measure the sensitivity of a model's layers to a quantization, within `seconds` if given.
 
     The layers that matter most are looked for first; `tell` says what was left out.
 

@@ -1,4 +1,4 @@
-"""`autocompress sensitivity`: which layers lose accuracy by quantization, and what each costs in float."""
+"""`autocompress sensitivity`: which layers lose accuracy, and what each costs in float."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def sensitivity(
 
 
 def _settings(texts: list[str]) -> dict[str, str | int | float | bool]:
-    """The settings in texts such as `per_channel=false`, with the types that a plan's file would give them."""
+    """The settings in texts such as `per_channel=false`, with the types of a plan's file."""
     found: dict[str, str | int | float | bool] = {}
     for text in texts:
         name, equals, value = text.partition("=")

@@ -139,7 +139,7 @@ def _is_out_of_reach(s: Situation) -> tuple[bool, str]:
 
 
 def _mostly_in(s: Situation) -> tuple[str, ...] | None:
-    """The fewest layers that, left in float together, take back half of the divergence; None where few do not."""
+    """The fewest layers that take back half of the divergence in float; None where few do not."""
     found = s.probes.sensitivity
     if found is None:
         return None

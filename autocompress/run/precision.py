@@ -1,4 +1,4 @@
-"""The stage after a quantization that keeps size and time but loses accuracy: where it loses it, and what follows."""
+"""The stage after a quantization that loses accuracy: where it loses it, and what follows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from autocompress.run.stages import Planned, alone, latest, plan_space
 def loses_accuracy(run: Run) -> Trial | None:
     """The trial of a quantization alone that keeps the budgets on size and time and loses least accuracy.
 
-    None where there is none, where its accuracy suffices, without calibration data, or where the ladder of what keeps
+    None where there is none, where its accuracy suffices, without calibration data, or where the search for what keeps
     accuracy was begun before.
     """
     if run.record.precision_tried or run.task is None or run.task.calibration is None:

@@ -64,7 +64,7 @@ def load_model(path: Path, *, with_weights: bool = True) -> onnx.ModelProto:
 
 
 def open_model(path: Path) -> onnx.ModelProto:
-    """Load and check the model in an ONNX file; weights that lie beside it stay there, and the model refers to them.
+    """Load and check the model in an ONNX file; it refers to weights that lie beside it.
 
     Raises:
         ArtifactError: when the file is missing, damaged or no ONNX model.

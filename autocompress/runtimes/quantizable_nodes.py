@@ -38,7 +38,7 @@ class NodeFact:
 
 
 def names_of_types(model: onnx.ModelProto, types: Collection[str], *, stored: bool) -> tuple[str, ...]:
-    """Names of the unmarked nodes of these types that compute in float; `stored`: only those with stored weights."""
+    """Names of unmarked nodes of these types that compute in float; `stored`: with stored weights only."""
     graph = model.graph
     weighted = {layer.place for layer in layers_of(graph)}
     whole = _whole_numbers(model)

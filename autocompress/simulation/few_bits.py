@@ -1,4 +1,4 @@
-"""Weights of fewer bits than the type that stores them: levels that are used, and scales that fit them.
+"""Weights of fewer bits than the type that stores them: levels in use, and scales that fit.
 
 The scale of each channel is the one with the least squared error among shares of that which reaches the largest weight
 (Banner, Nahshan and Soudry, "Post Training 4-bit Quantization of Convolutional Networks for Rapid-Deployment", NeurIPS
@@ -18,7 +18,7 @@ SHARES = tuple(share / 40 for share in range(16, 43))
 
 
 def limit_bits(module: GraphModule, bits: int) -> None:
-    """Let each layer's weights use 2^bits whole numbers around zero, with scales that fit; biases stay as they are.
+    """Let each layer's weights use 2^bits whole numbers around zero, with scales that fit.
 
     The file's tensors keep their type.
 

@@ -1,4 +1,4 @@
-"""Scales that have to stay equal: those around an operator that moves whole numbers and computes nothing."""
+"""Scales that have to stay equal: around operators that move whole numbers and compute nothing."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class QuantizationAwareTraining(ArtifactTechnique):
         return with_remarks(f"trained {given.get('steps', 0)} steps as quantized", remarks)
 
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
-        """A short training, then a longer one; SGD for convolutions, AdamW with fixed ranges for other networks."""
+        """A short training, then a longer one; SGD for convolutions, else AdamW with fixed ranges."""
         images = facts.shares.get(Kind.CONVOLUTION, 0) > facts.shares.get(Kind.LINEAR, 0)
         best: dict[str, Setting] = (
             {"learning_rate": 0.01, "optimizer": "sgd", "ranges": LEARNED}

@@ -1,4 +1,4 @@
-"""Agreement of a trained simulation with the file that was written from it, and the layers in which they differ."""
+"""Agreement of a trained simulation with its file, and the layers in which they differ."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Agreement:
 def agreement(
     graph: GraphModule, artifact: Artifact, split: Split, task: Task, kinds: Mapping[str, OutputFact]
 ) -> Agreement:
-    """Compare a file in onnxruntime with its simulation on a split; `kinds` are those of the file's outputs.
+    """Compare a file in onnxruntime with its simulation on a split; `kinds` are those of its outputs.
 
     The score is compared where it is a rate.
     """

@@ -38,7 +38,7 @@ TIMED_STEPS, WARM_UP_STEPS = 3, 1
 
 
 class FileModule(nn.Module):
-    """A file's graph as a module that is called as the example's inputs are, and gives its outputs by name.
+    """A file's graph as a module, called with the example's inputs; it gives its outputs by name.
 
     It computes in float32 whatever the surroundings ask for: bfloat16 has as many digits as the levels of int8, so that
     rounding would hide what is to be learned.

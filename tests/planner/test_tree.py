@@ -16,6 +16,7 @@ from autocompress.core.probes import Bracket, Parts, Probe, Probes, PruningPath,
 from autocompress.core.profile import DeviceProfile, Profile
 from autocompress.core.runtime import Example
 from autocompress.core.search_space import NOT_AVAILABLE, Choice, Decision, Reason, SearchSpace, SettingSpace
+from autocompress.core.sensitivity import LayerSensitivity, Mixed, Sensitivity
 from autocompress.core.source import ArraySource
 from autocompress.core.task import Task
 from autocompress.core.technique import ArtifactTechnique, Context, Technique
@@ -166,6 +167,12 @@ def names(search_space: SearchSpace) -> list[str]:
     return [recipe.name for recipe in search_space.recipes]
 
 
+def lossy(divergence: float) -> Probes:
+    """Probes of int8 with a divergence of 1, of which one of four layers in float leaves this share."""
+    layers = tuple(LayerSensitivity(name, "Conv", 0.5, None, None, 1, 4) for name in "abcd")
+    return replace(FAST, sensitivity=Sensitivity("int8_static", {}, 1.0, 8, layers, (Mixed(("a",), divergence),)))
+
+
 def smallest(latency: float, size: float) -> Probes:
     return replace(FAST, smallest=Structure((), None, latency, size))
 
@@ -176,6 +183,9 @@ CASES: Sequence[tuple[str, str, str, Situation]] = (
     ("fits", "no", "size_mb <= 0.5x: 1; latency_ms <= 0.5x: 1", situation()),
     ("fits", "no", "not every budget is measured", situation(baseline=judged((SIZE, Standing.UNMEASURED, None)))),
     ("fits", "no", "not every budget is measured", situation(baseline=judged((DROP, Standing.MET, 0.0)))),
+    ("sensitivity", "not seen so far", "no loss was measured", situation()),
+    ("sensitivity", "in some layers", "comes from 1 of 4 layers: a", situation(probes=lossy(0.4))),
+    ("sensitivity", "all over the network", "no few of the 4 layers", situation(probes=lossy(0.6))),
     ("file", "no", "a PyTorch module", situation()),
     ("file", "yes", "an ONNX file", situation(facts=replace(facts_of("cnn"), is_file=True))),
     ("place", "on a server", "server", situation()),

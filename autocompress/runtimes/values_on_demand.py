@@ -27,14 +27,14 @@ BLOCK = 1 << 24
 def values_on_demand(model: onnx.ModelProto) -> Iterator[None]:
     """Weights that the model refers to are read one by one where onnxruntime's tools ask for them.
 
-    The model must not be used for anything else afterwards. One that holds its weights is left as it is.
+    A model that holds its weights is left as it is.
     """
     if not has_references(model):
         yield
         return
-    for tensor in model.graph.initializer:
-        if is_outside(tensor):
-            tensor.data_location = TensorProto.DEFAULT
+    outside = [tensor for tensor in model.graph.initializer if is_outside(tensor)]
+    for tensor in outside:
+        tensor.data_location = TensorProto.DEFAULT
     reading: Any = numpy_helper
     quantizing: Any = quant_utils
     read, quantize = reading.to_array, quantizing.quantize_nparray
@@ -44,6 +44,8 @@ def values_on_demand(model: onnx.ModelProto) -> Iterator[None]:
         yield
     finally:
         reading.to_array, quantizing.quantize_nparray = read, quantize
+        for tensor in outside:
+            tensor.data_location = TensorProto.EXTERNAL
 
 
 def with_references(path: Path) -> onnx.ModelProto:

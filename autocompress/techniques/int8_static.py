@@ -23,7 +23,6 @@ from onnxruntime.quantization import (
     QuantFormat,
     QuantType,
     TensorData,
-    create_calibrator,
     quantize_static,
     save_tensors_data,
 )
@@ -41,11 +40,13 @@ from autocompress.core.source import Array, Split
 from autocompress.core.technique import ArtifactTechnique, Context, with_remarks
 from autocompress.data.module import first_line
 from autocompress.errors import TechniqueError
-from autocompress.runtimes.external_weights import needs_own_file
+from autocompress.runtimes.calibration import calibrator_of
+from autocompress.runtimes.external_weights import has_references
 from autocompress.runtimes.float_nodes import leave_in_float, places_in_float
 from autocompress.runtimes.mse_ranges import MseCollector
-from autocompress.runtimes.onnx_file import compact, load_model, save_if_smaller
+from autocompress.runtimes.onnx_file import compact, load_model, open_model, save_if_smaller
 from autocompress.runtimes.quantizable_nodes import names_of_types
+from autocompress.runtimes.values_on_demand import values_on_demand, with_references
 from autocompress.system.locks import folder_lock
 from autocompress.system.quiet import quiet
 from autocompress.system.workspace import make_folder, write_atomically, write_text
@@ -142,13 +143,14 @@ class Int8Static(ArtifactTechnique):
         check_settings(self.name, self.choices, settings)
         if context.calibration is None:
             raise TechniqueError("needs calibration data, and there are none.", where=self.name)
-        model = load_model(artifact.path)
+        model = open_model(artifact.path)
+        in_parts = has_references(model)
         places = places_in_float(model.graph, layers_in_float(settings), self.name)
         quantized, ranges = context.folder / "quantizing.onnx", context.folder / "ranges.json"
         ranges.unlink(missing_ok=True)
         split = context.calibration.first(int(settings["samples"]))
         try:
-            with quiet("", "root", "onnxruntime"):
+            with quiet("", "root", "onnxruntime"), values_on_demand(model):
                 unbounded = _ranges(artifact, split, settings["calibration"], ranges, context.shared)
                 in_float = _name_nodes(model, unbounded, places)
                 quantize_static(
@@ -163,20 +165,21 @@ class Int8Static(ArtifactTechnique):
                     nodes_to_exclude=in_float,
                     calibrate_method=METHODS[settings["calibration"]],
                     calibration_cache_path=ranges,
-                    use_external_data_format=needs_own_file(model),
+                    use_external_data_format=in_parts,
                 )
         except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
             raise TechniqueError(
                 f"onnxruntime cannot quantize this model: {first_line(error)}", where=self.name
             ) from error
         ranges.unlink()
-        result = load_model(quantized)
-        for written in context.folder.glob(f"{quantized.name}*"):
-            written.unlink()
+        result = with_references(quantized) if in_parts else load_model(quantized)
         if not any(node.op_type == "QuantizeLinear" for node in result.graph.node):
             raise TechniqueError("quantized nothing in this model.", where=self.name)
         leave_in_float(result, model, in_float)
-        return save_if_smaller(compact(result), artifact, context.folder, self.name)
+        made = save_if_smaller(compact(result), artifact, context.folder, self.name)
+        for written in context.folder.glob(f"{quantized.name}*"):
+            written.unlink()
+        return made
 
 
 def _ranges(artifact: Artifact, split: Split, method: Setting, destination: Path, shared: Path | None) -> set[str]:
@@ -209,19 +212,12 @@ def _calibrate(artifact: Artifact, split: Split, method: Setting, destination: P
     # histograms need batches of equal size, so the last items that fill no batch are left out
     whole = split.first(len(split) - len(split) % size)
     bins = {"num_bins": ENTROPY_BINS, "num_quantized_bins": 128} if method == "entropy" else {}
-    calibrator = create_calibrator(
-        artifact.path,
-        augmented_model_path=str(destination.with_suffix(".augmented.onnx")),
-        use_external_data_format=len(artifact.files) > 1,
-        calibrate_method=METHODS[method],
-        extra_options=bins,
-    )
-    if method == "mse":
-        calibrator.collector = MseCollector()
-    for feed, _ in feeds(whole, artifact, size):
-        calibrator.collect_data(_Once(feed))
-    found = calibrator.compute_data()
-    destination.with_suffix(".augmented.onnx").unlink(missing_ok=True)
+    with calibrator_of(artifact, METHODS[method], bins, destination.parent) as calibrator:
+        if method == "mse":
+            calibrator.collector = MseCollector()
+        for feed, _ in feeds(whole, artifact, size):
+            calibrator.collect_data(_Once(feed))
+        found = calibrator.compute_data()
     unbounded = {name for name, data in found.data.items() if not _is_bounded(data)}
     for name in unbounded:
         # nodes of these tensors stay in float, but the quantizer requires a range for every tensor

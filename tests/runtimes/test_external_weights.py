@@ -1,9 +1,8 @@
-"""Models whose weights are too many for one file, with the limit lowered to some kilobytes, and one of 2.2 GB."""
+"""Models whose weights are too many for one file, with the limit lowered to some kilobytes."""
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +11,17 @@ import pytest
 import torch
 from torch import nn
 
-from autocompress import Status, autocompress
+from autocompress import autocompress
 from autocompress.core.plan import Setting
 from autocompress.core.runtime import Example
+from autocompress.core.task import Task
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.errors import ArtifactError
 from autocompress.runtimes import OnnxRuntime, external_weights, values_on_demand
 from autocompress.runtimes.onnx_file import load_model
 from autocompress.techniques.float16 import Float16
 from autocompress.techniques.int8_dynamic import Int8Dynamic
+from autocompress.techniques.int8_static import Int8Static
 
 FEATURES = np.random.default_rng(0).standard_normal((600, 64)).astype(np.float32)
 
@@ -93,45 +94,54 @@ def with_bias() -> tuple[nn.Module, np.ndarray]:
     return nn.Sequential(*parts).eval(), FEATURES[:4]
 
 
+STATIC = {
+    "activation": "uint8", "weight": "int8", "per_channel": True, "calibration": "minmax", "samples": 64,
+    "reduce_range": False,
+}  # fmt: skip
 DYNAMIC = {"weight": "int8", "per_channel": True, "convolutions": False, "reduce_range": False}
 
 
-@pytest.mark.parametrize("network", [reader, with_bias])
-@pytest.mark.parametrize(
-    ("technique", "settings"),
-    [
-        (Int8Dynamic(), DYNAMIC),
-        (Int8Dynamic(), {**DYNAMIC, "weight": "uint8", "per_channel": False}),
-        (Float16(), {"arithmetic": "float32"}),
-    ],
+TRIED: tuple[tuple[ArtifactTechnique, Mapping[str, Setting]], ...] = (
+    (Int8Dynamic(), DYNAMIC),
+    (Int8Dynamic(), {**DYNAMIC, "weight": "uint8", "per_channel": False}),
+    (Float16(), {"arithmetic": "float32"}),
+    (Int8Static(), STATIC),
+    (Int8Static(), {**STATIC, "per_channel": False, "calibration": "percentile"}),
 )
+
+
+# a table that is looked up and multiplied in one graph has one scale for each row in static int8, which lookups refuse
+@pytest.mark.parametrize(("network", "tried"), [(reader, TRIED[:3]), (with_bias, TRIED)])
 def test_weights_in_their_own_file_are_changed_to_the_same_values(
     network: Callable[[], tuple[nn.Module, np.ndarray]],
-    technique: ArtifactTechnique,
-    settings: Mapping[str, Setting],
+    tried: Sequence[tuple[ArtifactTechnique, Mapping[str, Setting]]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     module, inputs = network()
     runtime, example = OnnxRuntime(), Example((inputs,))
-    made = {}
+    calibration = Task(test=(inputs, np.zeros(len(inputs), np.int64))).calibration
+    wanted = module(torch.from_numpy(inputs)).detach().numpy()
+    made: dict[str, list[bytes]] = {"one": [], "own": []}
+    # blocks end within a tensor
+    monkeypatch.setattr(values_on_demand, "BLOCK", 1000)
     for name, limit in {"one": external_weights.ONE_FILE_BYTES, "own": 10_000}.items():
         monkeypatch.setattr(external_weights, "ONE_FILE_BYTES", limit)
-        # blocks end within a tensor
-        monkeypatch.setattr(values_on_demand, "BLOCK", 1000)
-        folder = tmp_path / name
-        artifact = runtime.export(module, example, folder / "model.onnx", named=True)
+        artifact = runtime.export(module, example, tmp_path / name / "model.onnx", named=True)
         assert len(artifact.files) == (1 if name == "one" else 2)
-        found = technique.apply(artifact, settings, Context(None, example, None, folder))
-        assert [path.name for path in folder.iterdir() if path.name not in (*artifact.files, *found.files)] == []
-        model = load_model(found.path)
-        for tensor in model.graph.initializer:
-            tensor.ClearField("data_location")
-        made[name] = model.SerializeToString(deterministic=True)
+        for number, (technique, settings) in enumerate(tried):
+            folder = tmp_path / name / str(number)
+            folder.mkdir()
+            found = technique.apply(artifact, settings, Context(None, example, calibration, folder))
+            assert {path.name for path in folder.iterdir()} == set(found.files)
+            outputs = runtime.load(found, 1, {}).run({found.inputs[0].name: inputs})[0]
+            assert np.abs(outputs - wanted).max() < 0.2 * np.abs(wanted).max()
+            model = load_model(found.path)
+            for tensor in model.graph.initializer:
+                tensor.ClearField("data_location")
+            made[name].append(model.SerializeToString(deterministic=True))
+        assert {path.name for path in artifact.root.iterdir() if path.is_file()} == set(artifact.files)
     assert made["one"] == made["own"]
-    outputs = runtime.load(found, 1, {}).run({found.inputs[0].name: inputs})[0]
-    wanted = module(torch.from_numpy(inputs)).detach().numpy()
-    assert np.abs(outputs - wanted).max() < 0.05 * np.abs(wanted).max()
 
 
 @pytest.mark.slow
@@ -152,30 +162,3 @@ def test_a_run_with_weights_beside_the_graph(technique: str, tmp_path: Path) -> 
     assert len(list(tmp_path.glob("weights-*.data"))) >= 1
     assert OnnxRuntime().read(tmp_path / "baseline.onnx").size_bytes > 6 * 64 * 64 * 4
     assert OnnxRuntime().read(tmp_path / "model.onnx").size_bytes < 0.6 * 6 * 64 * 64 * 4
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_2200_megabytes_of_weights_end_in_a_file_of_a_quarter(tmp_path: Path) -> None:
-    width, layers = 8192, 8
-    weights = 4 * width * width * layers
-    module = nn.Sequential(*(nn.Linear(width, width, bias=False, device="meta") for _ in range(layers)))
-    module.to_empty(device="cpu")
-    for layer in module:
-        # random numbers take minutes
-        pattern = torch.linspace(-1, 1, 4099).sin() / 64
-        layer.weight.data.view(-1).copy_(pattern.repeat(width * width // 4099 + 1)[: width * width])  # type: ignore[union-attr]
-        layer.weight.data += torch.rand(width, 1) / 512  # type: ignore[union-attr]
-    result = autocompress(
-        module.eval(),
-        "local",
-        inputs=f"1x{width}:float32",
-        budgets={"size_mb": "0.3x", "latency_ms": "20x"},
-        out=tmp_path,
-        max_time="8m",
-    )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(f"peak memory {peak / weights:.2f}x the weights")
-    assert result.status in (Status.MET, Status.UNDECIDED)
-    assert result.plan.steps[-1].technique == "int8_dynamic"
-    assert (tmp_path / "model.onnx").stat().st_size < 0.3 * weights

@@ -19,7 +19,7 @@ QUANTIZED: dict[Family, ExpectedDrop] = {
 }
 FEW_BITS: dict[Family, ExpectedDrop] = {
     Family.TRANSFORMER: ExpectedDrop(
-        0.0, 1.0, "docs/techniques/blockwise_weights.md: MiniLM on SST-2 lost 0.5 in blocks of 32, 1.0 in blocks of 128"
+        0.0, 1.0, "docs/techniques/blockwise_weights.md: MiniLM on SST-2 lost 0.9 in blocks of 32, 0.8 in blocks of 128"
     ),
 }
 RECOVERED: dict[Family, ExpectedDrop] = {

@@ -137,8 +137,9 @@ class ArtifactTechnique(Technique):
     """A technique that changes the exported artifact.
 
     `formats` are the artifact formats it can change; `probed` lists settings to probe on the device, one
-    short measurement each. `value_bytes` is the size of a weight afterwards, which takes four bytes before; a setting
-    `bits` goes before it, and a setting `block` adds the scale that so many weights share (see `weight_bytes`).
+    short measurement each. `value_bytes` is the size of a weight afterwards, which takes four bytes before; where
+    there is a setting `block`, a weight takes what the setting `bits` says and its share of the block's scale (see
+    `weight_bytes`). `bits` alone may be levels of weights that are stored in a byte.
     `quantization` says what a technique of the stage PRECISION computes in few bits: weights and activations by ranges
     that are in the file (`static`), activations by those of each call (`dynamic`), or nothing but weights (`weights`).
     A technique of the stages PREPARATION and TUNING `serves` files that are quantized in these ways.
@@ -152,8 +153,9 @@ class ArtifactTechnique(Technique):
 
     def weight_bytes(self, settings: Mapping[str, Setting]) -> float:
         """The size in bytes of a weight with these settings, with its share of a block's scale in float32."""
-        bits, block = settings.get("bits"), settings.get("block")
-        return (self.value_bytes if bits is None else int(bits) / 8) + (4 / int(block) if block else 0)
+        if "block" not in settings:
+            return self.value_bytes
+        return int(settings["bits"]) / 8 + 4 / int(settings["block"])
 
     @abstractmethod
     def covers(self, facts: Facts) -> frozenset[Kind]:

@@ -34,12 +34,20 @@ def exports_kept() -> Iterator[None]:
     kept: dict[str, bytes] = {}
     export: Callable[..., Artifact] = OnnxRuntime.export
 
-    def once(self: OnnxRuntime, module: nn.Module, example: Example, to: Path, keep: Sequence[str] = ()) -> Artifact:
-        key = _key(module, example)
+    def once(
+        self: OnnxRuntime,
+        module: nn.Module,
+        example: Example,
+        to: Path,
+        keep: Sequence[str] = (),
+        *,
+        named: bool = False,
+    ) -> Artifact:
+        key = f"{named} {_key(module, example)}"
         if key in kept:
             to.write_bytes(kept[key])
             return self.read(to)
-        artifact = export(self, module, example, to, keep)
+        artifact = export(self, module, example, to, keep, named=named)
         kept[key] = artifact.path.read_bytes()
         return artifact
 

@@ -30,6 +30,7 @@ METRICS = {
 
 
 @pytest.mark.slow
+@pytest.mark.example
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("name", "score"), METRICS.items())
 def test_an_example_meets_its_budgets(name: str, score: str, tmp_path: Path) -> None:
@@ -43,7 +44,8 @@ def test_an_example_meets_its_budgets(name: str, score: str, tmp_path: Path) -> 
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("met: "), done.stdout
+    # a network that is trained first says so
+    assert any(line.startswith("met: ") for line in done.stdout.splitlines()), done.stdout
     result = json.loads((out / "result.json").read_text())
     findings = {finding["metric"]: finding for finding in result["verdict"]["findings"]}
     assert findings[score]["standing"] == "met"

@@ -9,6 +9,7 @@ import pytest
 from autocompress.core.plan import Plan, Stage, Step
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import Example
+from autocompress.core.search_space import first_options
 from autocompress.core.task import Task
 from autocompress.core.tools import Tools
 from autocompress.errors import TechniqueError
@@ -21,7 +22,7 @@ from autocompress.testing.fakes import FakeDevice
 from autocompress.testing.networks import labelled, small_model
 from autocompress.training import kept_inputs
 
-FIRST = {choice.name: choice.options[0] for choice in Int8Static.choices}
+FIRST = first_options(Int8Static.choices)
 INT8 = Plan(finish=(Step("int8_static", Stage.PRECISION, FIRST),))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from autocompress.core.plan import Setting
+from autocompress.core.search_space import first_options
 from autocompress.core.source import whole
 from autocompress.core.technique import Context
 from autocompress.runtimes import OnnxRuntime
@@ -27,7 +28,7 @@ def quantized(tmp_path_factory: pytest.TempPathFactory, exports: Exports) -> Qua
         if name not in made:
             model = name.partition(",")[0]
             context = Context(None, None, whole("train", labelled_source(model, 48)), tmp_path_factory.mktemp("int8"))
-            chosen = {choice.name: choice.options[0] for choice in Int8Static.choices}
+            chosen = first_options(Int8Static.choices)
             chosen |= SIGNED if name.endswith("int8") else {}
             made[name] = Int8Static().apply(exports(OnnxRuntime(), model).artifact, chosen, context).path
         return made[name]

@@ -18,6 +18,7 @@ from autocompress.core.artifact import Artifact
 from autocompress.core.data_sources import as_source
 from autocompress.core.plan import Setting
 from autocompress.core.runtime import Example
+from autocompress.core.search_space import first_options
 from autocompress.core.source import Array, Inputs, whole
 from autocompress.core.technique import Context
 from autocompress.data.vision import prepare_torchvision
@@ -28,7 +29,7 @@ from autocompress.techniques import Int8Static, LearnedRounding
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("AUTOCOMPRESS_DATA", ROOT / ".." / "shared" / "data"))
-STATIC: dict[str, Setting] = {choice.name: choice.options[0] for choice in Int8Static.choices}
+STATIC: dict[str, Setting] = first_options(Int8Static.choices)
 ITEMS, BATCH = 2000, 100
 
 pytestmark = pytest.mark.slow

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from autocompress.core.artifact import Artifact
 from autocompress.core.plan import Setting
 from autocompress.core.runtime import align
+from autocompress.core.search_space import first_options
 from autocompress.core.source import Array, whole
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.errors import TechniqueError
@@ -42,7 +43,7 @@ def context(exports: Exports, tmp_path: Path) -> Context:
 def quantized(context: Context) -> Artifact:
     """The small convolutional network in static int8."""
     assert context.unquantized is not None
-    chosen = {choice.name: choice.options[0] for choice in Int8Static.choices}
+    chosen = first_options(Int8Static.choices)
     return Int8Static().apply(context.unquantized, chosen, context)
 
 
@@ -118,7 +119,7 @@ def test_the_mean_error_of_each_output_is_taken_out(context: Context, quantized:
 
 @pytest.mark.parametrize("technique", [LearnedRounding, BiasCorrection])
 def test_what_it_lacks_is_said(technique: type[ArtifactTechnique], context: Context, quantized: Artifact) -> None:
-    chosen = {choice.name: choice.options[0] for choice in technique.choices}
+    chosen = first_options(technique.choices)
     with pytest.raises(TechniqueError, match="needs calibration data"):
         technique().apply(quantized, chosen, replace(context, calibration=None))
     with pytest.raises(TechniqueError, match="needs the float file"):

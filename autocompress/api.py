@@ -1,4 +1,4 @@
-"""The Python API: `autocompress`, which runs the whole flow, and `explain`, `apply_plan`, `resolve`."""
+"""The Python API: `autocompress`, `explain`, `sensitivity`, `apply_plan`, `resolve`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autocompress.core.output_kinds import Declared
-from autocompress.core.plan import Plan
+from autocompress.core.plan import Plan, Setting
 from autocompress.core.profile import Profile
 from autocompress.core.search_space import SearchSpace
+from autocompress.core.sensitivity import Sensitivity
 from autocompress.report import trials_frame, write_files
 from autocompress.resolution.resolve import resolve_run
 from autocompress.run.answer import Answer, History, write_up
 from autocompress.run.confirm import confirm
 from autocompress.run.escalation import conclude, search_and_confirm
+from autocompress.run.layer_sensitivity import sensitivity_of, settings_for
 from autocompress.run.result import Result
 from autocompress.run.search import Search
 from autocompress.run.setup import declared, open_run, tools_of
@@ -31,7 +33,7 @@ from autocompress.run.stages import (
 )
 from autocompress.strategies import Bisection
 from autocompress.system.locks import folder_lock
-from autocompress.system.progress import Event, Progress, silent
+from autocompress.system.progress import Event, Progress, parse_duration, silent
 from autocompress.system.scratch import scratch
 from autocompress.system.workspace import DEFAULT_FOLDER
 
@@ -185,6 +187,47 @@ def explain(
             nested = [recipe for recipe in planned.search_space.recipes if recipe.nested]
             expected = [recipe.structures[recipe.likely] for recipe in nested if recipe.likely is not None]
             return with_training(run, planned, None, structures=expected) or planned
+        finally:
+            run.close()
+
+
+def sensitivity(
+    model: torch.nn.Module | str | Path,
+    profile: str | Path | Profile = "local",
+    data: Any = None,
+    *,
+    technique: str = "int8_static",
+    settings: Mapping[str, Setting] | None = None,
+    inputs: Any = None,
+    outputs: str | Sequence[str] = (),
+    output_kind: Declared = "",
+    keep_float: Sequence[str] = (),
+    max_time: str | float | None = None,
+    progress: Progress = silent,
+) -> Sensitivity:
+    """Measure what quantizing each layer costs in accuracy, and leaving it in float in time and bytes.
+
+    `settings` replace the technique's most promising ones. Other arguments as in `autocompress`.
+
+    Raises:
+        AutocompressError: for bad input, a technique that cannot leave layers in float, and failures of device or
+            runtime.
+    """
+    seconds = parse_duration(max_time)
+    with scratch("layers") as folder:
+        run = open_run(
+            model,
+            declared(profile, keep_float=keep_float),
+            data,
+            inputs=inputs,
+            outputs=outputs,
+            output_kind=output_kind,
+            out=folder,
+            progress=progress,
+        )
+        try:
+            chosen = settings_for(run, technique, find_facts(run), settings)
+            return sensitivity_of(run, technique, chosen, seconds)
         finally:
             run.close()
 

@@ -29,6 +29,32 @@ SECONDS = 0.4
 LEAST_SPREAD = 1e-12
 
 
+class Reference:
+    """Outputs that others are compared with, by name, as `compared_rows` gives them; `kinds` are theirs."""
+
+    def __init__(self, kinds: Mapping[str, OutputFact], wanted: Mapping[str, torch.Tensor]) -> None:
+        self._kinds, self._wanted = kinds, wanted
+        compared = [name for name, values in wanted.items() if values.numel() > 1]
+        # the KL divergence of a single output stays in nats
+        self._spreads = {
+            name: float(spread(kinds[name].kind, wanted[name]).clamp_min(LEAST_SPREAD))
+            if len(compared) > 1 or kinds[name].kind not in OF_CLASSES
+            else 1.0
+            for name in compared
+        }
+
+    def divergence(self, found: Mapping[str, torch.Tensor]) -> float:
+        """The divergence of other outputs, at least 0; infinite where they cannot be compared."""
+        if any(name not in found or found[name].shape != values.shape for name, values in self._wanted.items()):
+            return float("inf")
+        distances = [
+            _distance(self._kinds[name].kind, found[name], self._wanted[name]) / by
+            for name, by in self._spreads.items()
+        ]
+        value = sum(distances) / max(1, len(distances))
+        return max(0.0, value) if np.isfinite(value) else float("inf")
+
+
 class Divergence:
     """Measures how far a changed network's outputs lie from the original's on calibration items.
 
@@ -49,22 +75,13 @@ class Divergence:
         few = split.first(max(LEAST_ITEMS, min(MOST_ITEMS, affordable)))
         self._inputs, self._targets = _read(few, example, place)
         self._kinds = example.kinds or with_kinds(replace(example, inputs=_arrays(some, example)), module, None).kinds
-        self._wanted = self._outputs(module)
-        compared = [name for name, values in self._wanted.items() if values.numel() > 1]
-        # the KL divergence of a single output stays in nats
-        self._spreads = {
-            name: float(spread(self._kinds[name].kind, self._wanted[name]).clamp_min(LEAST_SPREAD))
-            if len(compared) > 1 or self._kinds[name].kind not in OF_CLASSES
-            else 1.0
-            for name in compared
-        }
+        self._reference = Reference(self._kinds, self._outputs(module))
 
     def of(self, module: nn.Module) -> float:
         """The divergence of a module, at least 0; infinite where its outputs are not finite."""
         with working():
             found = self._outputs(module)
-        value = self._divergence(found)
-        return max(0.0, value) if np.isfinite(value) else float("inf")
+        return self._reference.divergence(found)
 
     def _outputs(self, module: nn.Module) -> dict[str, torch.Tensor]:
         """The floating outputs for all calibration items, computed a few items at a time to save memory.
@@ -84,17 +101,8 @@ class Divergence:
                 for name, values in outputs.items():
                     fact = self._kinds.get(name)
                     if fact is not None:
-                        parts.setdefault(name, []).append(_rows(fact, values, counted.get(name), inputs))
+                        parts.setdefault(name, []).append(compared_rows(fact, values, counted.get(name), inputs))
         return {name: torch.cat(portions) for name, portions in parts.items()}
-
-    def _divergence(self, found: dict[str, torch.Tensor]) -> float:
-        if any(name not in found or found[name].shape != values.shape for name, values in self._wanted.items()):
-            return float("inf")
-        distances = [
-            _distance(self._kinds[name].kind, found[name], self._wanted[name]) / by
-            for name, by in self._spreads.items()
-        ]
-        return sum(distances) / max(1, len(distances))
 
 
 def _distance(kind: OutputKind, found: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -103,9 +111,10 @@ def _distance(kind: OutputKind, found: torch.Tensor, wanted: torch.Tensor) -> fl
     return float(value)
 
 
-def _rows(
+def compared_rows(
     fact: OutputFact, values: torch.Tensor, counted: torch.Tensor | None, inputs: Mapping[str, torch.Tensor]
 ) -> torch.Tensor:
+    """An output as it is compared; batches of it can be joined along the first axis. See `rows_of`."""
     rows = rows_of(fact, values, counted)
     if fact.axis is not None:
         return rows

@@ -61,7 +61,7 @@ def predict_size(
     microbenchmarks: MicrobenchmarkProbe,
     whole: BaselineFigures,
     in_float: Collection[str] = (),
-    value_bytes: int = 1,
+    value_bytes: float = 1,
 ) -> float:
     """Predicted file size as a share of the model's, when layers of these kinds are quantized.
 

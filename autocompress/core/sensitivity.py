@@ -73,7 +73,8 @@ class Sensitivity:
     `divergence` is that of the outputs with every layer quantized, in the unit of `analysis.divergence`, on `items`
     calibration items. `layers` come in the order in which they are given back to float: accuracy won per time lost.
     `mixed` are nested sets of them that are worth a trial, the smallest first. `ranges` is the largest ratio of ranges
-    between output channels of one weight, `outliers` that between channels of one activation.
+    between output channels of one weight, `outliers` that between channels of one activation. `left_out` are the nodes
+    that there was no time to measure.
     """
 
     technique: str
@@ -84,6 +85,7 @@ class Sensitivity:
     mixed: tuple[Mixed, ...] = ()
     ranges: float | None = None
     outliers: float | None = None
+    left_out: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The sensitivity as a JSON object."""
@@ -94,4 +96,5 @@ class Sensitivity:
         """The sensitivity that `to_json` wrote."""
         layers = tuple(LayerSensitivity(**one) for one in data["layers"])
         mixed = tuple(Mixed(**{**one, "layers": tuple(one["layers"])}) for one in data["mixed"])
-        return Sensitivity(**{**data, "layers": layers, "mixed": mixed})
+        left_out = tuple(data.get("left_out", ()))
+        return Sensitivity(**{**data, "layers": layers, "mixed": mixed, "left_out": left_out})

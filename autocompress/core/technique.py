@@ -137,7 +137,8 @@ class ArtifactTechnique(Technique):
     """A technique that changes the exported artifact.
 
     `formats` are the artifact formats it can change; `probed` lists settings to probe on the device, one
-    short measurement each. `value_bytes` is the size of a weight afterwards, which takes four bytes before.
+    short measurement each. `value_bytes` is the size of a weight afterwards, which takes four bytes before; a setting
+    `bits` goes before it, and a setting `block` adds the scale that so many weights share (see `weight_bytes`).
     `quantization` says what a technique of the stage PRECISION computes in few bits: weights and activations by ranges
     that are in the file (`static`), activations by those of each call (`dynamic`), or nothing but weights (`weights`).
     A technique of the stages PREPARATION and TUNING `serves` files that are quantized in these ways.
@@ -145,13 +146,25 @@ class ArtifactTechnique(Technique):
 
     formats: ClassVar[frozenset[str]]
     probed: ClassVar[tuple[Mapping[str, Setting], ...]]
-    value_bytes: ClassVar[int] = 1
+    value_bytes: ClassVar[float] = 1
     quantization: ClassVar[str] = ""
     serves: ClassVar[frozenset[str]] = frozenset()
+
+    def weight_bytes(self, settings: Mapping[str, Setting]) -> float:
+        """The size in bytes of a weight with these settings, with its share of a block's scale in float32."""
+        bits, block = settings.get("bits"), settings.get("block")
+        return (self.value_bytes if bits is None else int(bits) / 8) + (4 / int(block) if block else 0)
 
     @abstractmethod
     def covers(self, facts: Facts) -> frozenset[Kind]:
         """Kinds of layers whose weights it stores in fewer bytes in this model."""
+
+    def quantizes(self, artifact: Artifact, settings: Mapping[str, Setting]) -> tuple[str, ...]:
+        """Names of the nodes of a float artifact that it quantizes and can leave in float, in their order.
+
+        Empty where it cannot leave single nodes in float; a technique that can has the setting `IN_FLOAT`.
+        """
+        return ()
 
     @abstractmethod
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:

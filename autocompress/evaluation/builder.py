@@ -16,9 +16,10 @@ import torch
 from autocompress.core.artifact import Artifact
 from autocompress.core.facts import Facts
 from autocompress.core.model import Exported, Model
-from autocompress.core.plan import Plan, Setting, Stage, Step
+from autocompress.core.plan import Effort, Plan, Setting, Stage, Step
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import Example, exported
+from autocompress.core.source import Split
 from autocompress.core.task import Task
 from autocompress.core.technique import Context, ModelTechnique
 from autocompress.core.tools import Tools
@@ -29,6 +30,8 @@ from autocompress.system.locks import folder_lock
 from autocompress.system.scratch import scratch
 from autocompress.system.workspace import Workspace, make_folder, write_atomically, write_text
 from autocompress.training.checkpoints import load_checkpoint
+from autocompress.training.kept_inputs import KeptInputs
+from autocompress.training.synthetic_inputs import why_no_inputs
 
 MODULE_NEEDED = "the model is a file; changing its structure needs the PyTorch module."
 Rounds = tuple[tuple[Step, ...], ...]
@@ -230,9 +233,24 @@ class Builder(Artifacts):
         with folder_lock(folder):
             work = folder / "work"
             shutil.rmtree(work, ignore_errors=True)
-            final = self._tools.finished(artifact, plan.finish, self._context(work)).copy_to(folder / self._name)
+            context = replace(self._context(work), calibration=self._calibration(plan))
+            final = self._tools.finished(artifact, plan.finish, context).copy_to(folder / self._name)
             shutil.rmtree(work)
         return final
+
+    @property
+    def no_inputs(self) -> str:
+        """Why no inputs can be made to take ranges from, where there are no data; empty where they can be."""
+        return why_no_inputs(self._model.module, self.example)
+
+    def _calibration(self, plan: Plan) -> Split | None:
+        """What the finish takes ranges from: data, else inputs that are made once in a run; see `KeptInputs`."""
+        split = self._task.calibration if self._task else None
+        takes_ranges = any(self._tools.technique(step.technique).effort is Effort.CALIBRATION for step in plan.finish)
+        if split is not None or not takes_ranges or self.no_inputs:
+            return split
+        kept = KeptInputs(self._workspace.checkpoints / "synthetic", self.example)
+        return kept.split(self.module, self.facts().macs, self.tell)
 
     def _context(self, folder: Path) -> Context:
         return Context(

@@ -177,7 +177,7 @@ def _fitting_form(source: onnx.ModelProto, example: Example, folder: Path, path:
 
 
 def _to_save(model: onnx.ModelProto) -> onnx.ModelProto:
-    """What may be saved, which takes the weights out of large models; only one that refers to them is copied."""
+    """What may be saved, which takes the weights out of large models; copied where it refers to them."""
     return duplicate(model) if has_references(model) else model
 
 

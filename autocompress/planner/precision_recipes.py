@@ -1,4 +1,4 @@
-"""Recipes for a quantization that keeps size and time but loses accuracy: the ladder of what keeps it.
+"""Recipes that keep the accuracy which a quantization of sufficient size and speed loses.
 
 In the order of effort: the float file is prepared, layers go back to float, the quantized file's numbers are tuned
 without labels, then with training.
@@ -19,7 +19,7 @@ RULE = "sensitivity"
 
 
 def precision_recipes(finishes: Sequence[Recipe], taken: Sequence[Technique], situation: Situation) -> list[Recipe]:
-    """The recipes of the ladder, in its order; empty before the sensitivity of the layers was measured.
+    """The recipes in order of effort; empty before the sensitivity of the layers was measured.
 
     `finishes` are the recipes of quantization alone, whose predictions they share.
     """

@@ -13,7 +13,7 @@ from autocompress.core.plan import Effort
 from autocompress.core.profile import Profile
 from autocompress.core.score_bounds import RATE, Bounds, is_within
 from autocompress.core.task import Task
-from autocompress.core.technique import ModelTechnique, Technique
+from autocompress.core.technique import ArtifactTechnique, ModelTechnique, Technique
 from autocompress.core.verdict import Status
 from autocompress.planner.rules import Branch, Effect, Rule, Situation, needs, otherwise, yes_or_no
 from autocompress.planner.target import target_of
@@ -44,9 +44,20 @@ def _is_a_file(s: Situation) -> tuple[bool, str]:
     return s.facts.is_file, "an ONNX file" if s.facts.is_file else "a PyTorch module"
 
 
-def _has_no_data(s: Situation) -> tuple[bool, str]:
+def _has_no_data(s: Situation) -> bool:
+    return s.task is None or s.task.calibration is None
+
+
+def _calibration(s: Situation) -> str:
     split = s.task.calibration if s.task else None
-    return split is None, "no data" if split is None else f"{len(split)} items ({split.name})"
+    if split is not None:
+        return f"{len(split)} items ({split.name})"
+    return f"no data, and {s.no_inputs}" if s.no_inputs else "no data"
+
+
+def _needs_more_than_ranges(technique: Technique, s: Situation) -> bool:
+    takes_ranges = isinstance(technique, ArtifactTechnique) and technique.quantization == "static"
+    return technique.effort is Effort.CALIBRATION and not takes_ranges
 
 
 def _has_no_training_data(s: Situation) -> tuple[bool, str]:
@@ -102,7 +113,7 @@ def _asks_accuracy_without_data(s: Situation) -> tuple[bool, str]:
     return bool(asked) and without, ", ".join(asked) if asked else "no accuracy budget"
 
 
-def _asks_more_than_int8(s: Situation) -> tuple[bool, str]:
+def _asks_more_than_quantization(s: Situation) -> tuple[bool, str]:
     names = dict.fromkeys(probe.technique for probe in s.probes.probes)
     first = [best for name in names for best in s.probes.of(name)[:1]]
     ratios = [probe.ratio for probe in first if probe.ratio is not None]
@@ -114,8 +125,8 @@ def _asks_more_than_int8(s: Situation) -> tuple[bool, str]:
     for budget in s.profile.budgets:
         best = min(ratios, default=1.0) if budget.metric == "latency_ms" else min(sizes, default=1.0)
         if budget.relative and budget.metric in ("latency_ms", "size_mb") and budget.limit < 0.8 * best:
-            asked.append(f"{budget} where int8 reached {best:.2f}x{where}")
-    return bool(asked), "; ".join(asked) or "int8 is within reach of the budgets"
+            asked.append(f"{budget} where quantization reached {best:.2f}x{where}")
+    return bool(asked), "; ".join(asked) or "quantization is within reach of the budgets"
 
 
 def _is_out_of_reach(s: Situation) -> tuple[bool, str]:
@@ -128,7 +139,7 @@ def _is_out_of_reach(s: Situation) -> tuple[bool, str]:
 
 
 def _mostly_in(s: Situation) -> tuple[str, ...] | None:
-    """The fewest layers that, left in float together, take back half of the divergence; None where few do not."""
+    """The fewest layers that take back half of the divergence in float; None where few do not."""
     found = s.probes.sensitivity
     if found is None:
         return None
@@ -323,8 +334,8 @@ WHAT = Rule(
         Branch(
             "size alone",
             _limits(*SIZE_METRICS),
-            "int8 weights, then structure; clustering, weights of fewer bits and packing would follow.",
-            Effect(usual=("clustering", "low_bit_weights", "packing")),
+            "weights of eight bits, or four in linear layers, then structure; clustering and packing would follow.",
+            Effect(usual=("clustering", "blockwise_weights", "packing")),
         ),
         Branch("time alone", _limits(*TIME_METRICS), "structure and int8; what only packs weights saves no time."),
         otherwise("nothing", "there is no budget on size or time."),
@@ -350,6 +361,22 @@ SENSITIVITY = Rule(
     ),
     "ARCHITECTURE.md, The decision tree; measured by analysis/sensitivity.py",
 )
+CALIBRATION = Rule(
+    "calibration",
+    "Are there no data to calibrate on?",
+    _calibration,
+    (
+        Branch(
+            "inputs can be made",
+            lambda s: _has_no_data(s) and s.no_inputs == "",
+            "ranges come from inputs made from batch-norm statistics; what needs more than ranges needs data.",
+            Effect(_needs_more_than_ranges, warn=True),
+        ),
+        Branch("yes", _has_no_data, "needs calibration data, and there are none.", Effect(needs(Effort.CALIBRATION))),
+        otherwise("no", "ranges can be calibrated."),
+    ),
+    "Cai et al., ZeroQ, CVPR 2020; Nagel et al., Data-free quantization, ICCV 2019",
+)
 RULES: tuple[Rule, ...] = (
     yes_or_no(
         "fits",
@@ -374,14 +401,7 @@ RULES: tuple[Rule, ...] = (
     TOLERANCE,
     ASKED,
     WHAT,
-    yes_or_no(
-        "calibration",
-        "Are there no data to calibrate on?",
-        _has_no_data,
-        Effect(needs(Effort.CALIBRATION)),
-        "needs calibration data, and there are none.",
-        "ranges can be calibrated.",
-    ),
+    CALIBRATION,
     yes_or_no(
         "training",
         "Are there no training data?",
@@ -410,10 +430,10 @@ RULES: tuple[Rule, ...] = (
     ),
     yes_or_no(
         "beyond",
-        "Is more asked than int8 reaches on this device?",
-        _asks_more_than_int8,
+        "Is more asked than quantization reaches on this device?",
+        _asks_more_than_quantization,
         Effect(warn=True),
-        "int8 alone is not expected to reach the budgets.",
+        "quantization alone is not expected to reach the budgets.",
         "nothing says so.",
     ),
     yes_or_no(

@@ -20,7 +20,8 @@ class Situation:
     """All facts that the planner decides by.
 
     `baseline` is the verdict on the unchanged model; `figures` are its measured figures, None where they are not known.
-    `looks` is the number of looks that were taken at the holdout so far.
+    `looks` is the number of looks that were taken at the holdout so far. `no_inputs` says why no inputs can be made to
+    take ranges from, where there are no data: empty where they can be, None where nobody asked.
     """
 
     facts: Facts
@@ -30,6 +31,7 @@ class Situation:
     baseline: Verdict
     figures: BaselineFigures | None = None
     looks: int = 0
+    no_inputs: str | None = None
 
 
 @dataclass(frozen=True)

@@ -187,4 +187,4 @@ def _predicted(
     facts, patterns = situation.facts, situation.profile.in_float
     in_float = {layer.name for layer in facts.layers if matches_pattern(layer.name, patterns)}
     known = facts, technique.covers(facts), best, microbenchmarks, figures, in_float
-    return predict_latency(*known), predict_size(*known, technique.value_bytes)
+    return predict_latency(*known), predict_size(*known, technique.weight_bytes(best.settings))

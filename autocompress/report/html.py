@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from autocompress.report.frame import front_rows, trials_frame
 from autocompress.report.pictures import picture
+from autocompress.report.sensitivity_html import sensitivity_section
 from autocompress.report.wording import (
     PREDICTED_HEADINGS,
     STAGE_HEADINGS,
@@ -40,6 +41,7 @@ def html_report(result: Result) -> str:
         predicted_headings=PREDICTED_HEADINGS,
         predictions=[(row.recipe, predicted_cells(row)) for row in result.predictions],
         picture=Markup(picture(result, frame)),
+        sensitivity=Markup(sensitivity_section(result.sensitivity)) if result.sensitivity else "",
         duration=duration,
     )
 

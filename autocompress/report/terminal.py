@@ -18,9 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from autocompress.core.objective import OBJECTIVES
+from autocompress.core.sensitivity import Sensitivity
 from autocompress.core.verdict import Standing, Status, Verdict
 from autocompress.errors import UsageError
 from autocompress.report.frame import FrontRow, front_rows, trials_frame
+from autocompress.report.sensitivity import in_one_sentence
 from autocompress.report.wording import STAGE_HEADINGS, duration, front_cells, front_headings, stage_cells
 from autocompress.run.result import SCHEMA, Result, StageRow
 from autocompress.statistics.prediction_flips import PredictionFlips
@@ -95,6 +97,8 @@ def print_result(console: Console, summary: Summary) -> None:
     print_verdict(console, summary.verdict)
     if summary.prediction_flips:
         console.print(Padding(Text(f"answers: {summary.prediction_flips}"), (0, 0, 0, 2)))
+    if summary.sensitivity is not None:
+        console.print(Padding(Text(in_one_sentence(summary.sensitivity)), (0, 0, 0, 2)))
     for sentence in summary.explanation:
         console.print(f"  {escape(sentence)}", soft_wrap=True)
     files = ", ".join(name for name in (summary.file, "plan.yaml", "report.html") if (summary.folder / name).exists())
@@ -134,6 +138,7 @@ class Summary:
     file: str
     front: Sequence[FrontRow]
     prediction_flips: str
+    sensitivity: Sensitivity | None = None
 
     @staticmethod
     def of(result: Result) -> Summary:
@@ -151,6 +156,7 @@ class Summary:
             result.baseline.entry,
             front_rows(trials_frame(result.history, result.names), result.baseline.entry),
             str(result.prediction_flips or ""),
+            result.sensitivity,
         )
 
     @staticmethod
@@ -178,6 +184,7 @@ class Summary:
                 data["artifact"]["file"],
                 _stored_front(folder / "trials.csv", data["artifact"]["file"]),
                 str(PredictionFlips(**data["prediction_flips"])) if data["prediction_flips"] else "",
+                Sensitivity.from_json(data["sensitivity"]) if data.get("sensitivity") else None,
             )
         except OSError as error:
             raise UsageError(

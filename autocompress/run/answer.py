@@ -123,12 +123,13 @@ def write_up(run: Run, answer: Answer, history: History) -> Result:
             *_explain(name, answer, history),
         ],
         machine=str(run.machine),
-        data=_describe_data(run),
+        data=_describe_data(run, answer.plan),
         score_is_rate=(run.task is not None and run.task.score_is_rate) or _is_rate(answer.measurement),
         seconds=run.deadline.spent,
         out_of_time=history.out_of_time,
         folder=run.workspace.root,
         data_check=run.data_check,
+        sensitivity=run.record.probes.sensitivity if run.record.probes else None,
     )
 
 
@@ -148,10 +149,11 @@ def _is_rate(measurement: Measurement) -> bool:
     return score is None or (score.items is None and is_binary(score.samples))
 
 
-def _describe_data(run: Run) -> str:
+def _describe_data(run: Run, plan: Plan) -> str:
     task = run.task
     if task is None:
-        return "none"
+        ranges = run.ranges_from(plan)
+        return f"none; ranges from {ranges}" if ranges else "none"
     splits = {"selects": task.validation, "confirms": task.holdout, "calibrates": task.calibration}
     named = splits.items()
     return ", ".join(f"{what}: {len(split)} items ({split.name})" for what, split in named if split is not None)

@@ -170,6 +170,7 @@ def certify(
         "artifact_sha256": artifact.hash,
         "baseline_sha256": run.baseline.hash,
         "data": dict(look.data) if look else None,
+        "ranges_from": run.ranges_from(plan) or None,
         "look": spent.number,
         "earlier_looks": [dict(one) for one in spent.earlier],
         "looks_warning": spent.warning,

@@ -1,10 +1,12 @@
-"""The stage after a quantization that keeps size and time but loses accuracy: where it loses it, and what follows."""
+"""The stage after a quantization that loses accuracy: where it loses it, and what follows."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from autocompress.core.sensitivity import IN_FLOAT
+from autocompress.analysis.precision_variants import Subject
+from autocompress.analysis.sensitivity import measure_sensitivity
+from autocompress.core.sensitivity import IN_FLOAT, Sensitivity
 from autocompress.core.technique import ArtifactTechnique
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Standing
@@ -16,7 +18,7 @@ from autocompress.run.stages import Planned, alone, latest, plan_space
 def loses_accuracy(run: Run) -> Trial | None:
     """The trial of a quantization alone that keeps the budgets on size and time and loses least accuracy.
 
-    None where there is none, where its accuracy suffices, without calibration data, or where the ladder of what keeps
+    None where there is none, where its accuracy suffices, without calibration data, or where the search for what keeps
     accuracy was begun before.
     """
     if run.record.precision_tried or run.task is None or run.task.calibration is None:
@@ -65,3 +67,15 @@ def with_precision(run: Run, planned: Planned, seconds: float | None) -> Planned
             run.record.probes = probes
             run.record.precision_tried = True
     return plan_space(run, planned.baseline, planned.facts, probes, planned.structure_attempts)
+
+
+def _measured(run: Run, trial: Trial, seconds: float | None) -> Sensitivity:
+    (step,) = trial.plan.finish
+    technique = run.tools.technique(step.technique)
+    assert isinstance(technique, ArtifactTechnique)
+    assert run.task is not None
+    assert run.task.calibration is not None
+    subject = Subject(
+        technique, step.settings, run.builder.start, run.example, run.task.calibration, run.workspace.checkpoints
+    )
+    return measure_sensitivity(subject, run.tools, run.profile, seconds, lambda text: run.tell("probes", text))

@@ -15,6 +15,7 @@ from autocompress.core.plan import Plan
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import Contents
 from autocompress.core.search_space import SearchSpace
+from autocompress.core.sensitivity import Sensitivity
 from autocompress.core.trial import Trial
 from autocompress.core.verdict import Finding, Status, Verdict
 from autocompress.errors import BudgetsNotMetError, UndecidedError
@@ -55,7 +56,8 @@ class Result:
     `plan`, `artifact`, `verdict` and `measurement` belong to the answer: the confirmed winner, or the nearest
     miss when nothing was met (`met` tells which). `certificate` is there when the holdout was looked at.
     `data_check` is what was found in the data when the run began. `plan_name` describes the plan in a few words,
-    `names` the plans of all trials, by their hash. `trials` is `history` as a pandas frame, one row per trial.
+    `names` the plans of all trials, by their hash. `sensitivity` is that of the layers, None where there was no
+    reason to measure it. `trials` is `history` as a pandas frame, one row per trial.
     """
 
     status: Status
@@ -80,6 +82,7 @@ class Result:
     out_of_time: bool
     folder: Path
     data_check: DataCheck = field(default_factory=DataCheck)
+    sensitivity: Sensitivity | None = None
     trials: pd.DataFrame | None = field(default=None, repr=False)
 
     @property
@@ -147,6 +150,7 @@ class Result:
             "facts": {key: value for key, value in self.facts.to_json().items() if key != "layers"},
             "search_space": self.search_space.to_json(),
             "predictions": [row.to_json() for row in self.predictions],
+            "sensitivity": self.sensitivity.to_json() if self.sensitivity else None,
             "trials": [
                 {
                     "number": trial.number,

@@ -168,7 +168,14 @@ def plan_space(
     latency = baseline.readings["latency_ms"].statistic(run.profile.protocol.statistic)
     figures = BaselineFigures(latency, run.baseline.size_bytes, probes.operators)
     situation = Situation(
-        facts, probes, run.profile, run.task, judge_by(run.profile, baseline), figures, len(run.record.looks)
+        facts,
+        probes,
+        run.profile,
+        run.task,
+        judge_by(run.profile, baseline),
+        figures,
+        len(run.record.looks),
+        run.builder.no_inputs,
     )
     search_space = build_search_space(situation, techniques, run.tools.runtime.format)
     recipes = ", ".join(recipe.name for recipe in search_space.recipes) or "none"

@@ -43,7 +43,7 @@ TRANSPOSED = "transposed"
 
 
 def to_proto(model: onnx_ir.Model, folder: Path) -> onnx.ModelProto:
-    """The model in ONNX's own form; weights that are too many for one file are written to `folder` one by one."""
+    """The model in ONNX's own form; weights too many for one file are written to `folder` one by one."""
     # imported here: it takes half a second, which programs that only load files, such as the gate, need not wait for
     import onnx_ir
 
@@ -69,7 +69,7 @@ def with_folders(graph: onnx_ir.Model, model: onnx.ModelProto) -> onnx_ir.Model:
 
 
 def referring_to_same(made: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model that was made from another one, with references to the weights that the other one refers to."""
+    """The model made from another one, with references to the weights that the other one refers to."""
     for folder in _folders(model):
         refer_to(made, folder)
     return made
@@ -243,7 +243,7 @@ def load_weights(model: onnx.ModelProto, folder: Path) -> None:
 
 
 def tensors_of(model: onnx.ModelProto) -> Iterator[TensorProto]:
-    """All tensors in a model: stored ones and those in attributes, of branches, loop bodies and functions too."""
+    """All tensors in a model: stored ones and attributes, of branches, loop bodies and functions too."""
     graphs = [model.graph]
     nodes = [node for function in model.functions for node in function.node]
     while graphs or nodes:

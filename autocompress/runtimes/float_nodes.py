@@ -44,7 +44,7 @@ def places_in_float(graph: onnx.GraphProto, names: Sequence[str], where: str) ->
 
 
 def leave_in_float(quantized: onnx.ModelProto, original: onnx.ModelProto, names: Collection[str]) -> None:
-    """Make nodes that the quantizer left out compute in float: their inputs and the runtime's fusions are set right.
+    """Make nodes that the quantizer left out compute in float, by their inputs and without fusions.
 
     `names` are the names that these nodes have in the float graph and in the quantized one.
     """

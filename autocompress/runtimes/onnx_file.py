@@ -64,7 +64,7 @@ def load_model(path: Path, *, with_weights: bool = True) -> onnx.ModelProto:
 
 
 def open_model(path: Path) -> onnx.ModelProto:
-    """Load and check the model in an ONNX file; weights that lie beside it stay there, and the model refers to them.
+    """Load and check the model in an ONNX file; it refers to weights that lie beside it.
 
     Raises:
         ArtifactError: when the file is missing, damaged or no ONNX model.
@@ -216,7 +216,7 @@ def _share_repeated_weights(graph: onnx.GraphProto) -> None:
     first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
     renamed: dict[str, str] = {}
     # input defaults, and values that branches and loop bodies refer to, are found by name and must keep it
-    fixed = {value.name for value in (*graph.input, *graph.output)} | _names_of_subgraphs(graph)
+    fixed = {value.name for value in (*graph.input, *graph.output)} | names_in_subgraphs(graph)
     for tensor in graph.initializer:
         tensor.ClearField("doc_string")
         del tensor.metadata_props[:]
@@ -234,7 +234,7 @@ def _share_repeated_weights(graph: onnx.GraphProto) -> None:
 
 def _shorten_names(graph: onnx.GraphProto) -> None:
     fixed = {value.name for value in (*graph.input, *graph.output)}
-    fixed |= _names_of_subgraphs(graph)
+    fixed |= names_in_subgraphs(graph)
     numbered = {found[1] for name in fixed if (found := NUMBERED.fullmatch(name))}
     short = (name for name in _short_names() if name not in fixed | numbered)
     renamed = {tensor.name: next(short) for tensor in graph.initializer if tensor.name not in fixed}
@@ -264,7 +264,8 @@ def subgraphs_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
             yield from attribute.graphs
 
 
-def _names_of_subgraphs(graph: onnx.GraphProto) -> set[str]:
+def names_in_subgraphs(graph: onnx.GraphProto) -> set[str]:
+    """All names that branches and loop bodies use, those of the graph around them included."""
     return {name for node in graph.node for sub in subgraphs_of(node) for name in _names_inside(sub)}
 
 

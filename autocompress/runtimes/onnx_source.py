@@ -96,7 +96,7 @@ def with_outputs(model: onnx.ModelProto, chosen: Sequence[str], path: Path) -> o
 
 
 def _load_weights(model: onnx.ModelProto, path: Path) -> None:
-    """Load and check weights from files in the model's folder, and from nowhere else; large models refer to them."""
+    """Load and check weights from files in the model's folder alone; large models refer to them."""
     folder = path.resolve().parent
     files = set()
     for tensor in tensors_of(model):

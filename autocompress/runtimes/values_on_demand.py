@@ -25,7 +25,7 @@ BLOCK = 1 << 24
 
 @contextmanager
 def values_on_demand(model: onnx.ModelProto) -> Iterator[None]:
-    """In the block, weights that the model refers to are read one by one where onnxruntime's tools ask for them.
+    """Weights that the model refers to are read one by one where onnxruntime's tools ask for them.
 
     A model that holds its weights is left as it is.
     """

@@ -73,10 +73,14 @@ class StructureMeasurer:
     layer_share: float | None = None
 
     @cached_property
-    def value_bytes(self) -> Mapping[str, int]:
+    def value_bytes(self) -> Mapping[str, float]:
         """Bytes of a weight of each layer after the finish, by the layer's name."""
-        techniques = [self.run.tools.technique(step.technique) for step in self.finish]
-        narrow = [(one.covers(self.facts), one.value_bytes) for one in techniques if isinstance(one, ArtifactTechnique)]
+        techniques = [(self.run.tools.technique(step.technique), step.settings) for step in self.finish]
+        narrow = [
+            (one.covers(self.facts), one.weight_bytes(settings))
+            for one, settings in techniques
+            if isinstance(one, ArtifactTechnique)
+        ]
         return {
             layer.name: FLOAT_BYTES
             if matches_pattern(layer.name, self.run.profile.in_float)

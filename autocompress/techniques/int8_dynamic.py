@@ -28,6 +28,7 @@ from autocompress.errors import TechniqueError
 from autocompress.runtimes.external_weights import has_references
 from autocompress.runtimes.float_nodes import places_in_float
 from autocompress.runtimes.onnx_file import compact, is_in_float, load_model, mark_float, open_model, save_if_smaller
+from autocompress.runtimes.quantizable_nodes import names_of_types
 from autocompress.runtimes.tied_embeddings import share_tied_tables, tied_tables
 from autocompress.runtimes.transposed_products import turn_weights
 from autocompress.runtimes.values_on_demand import values_on_demand, with_references
@@ -96,6 +97,11 @@ class Int8Dynamic(ArtifactTechnique):
         weights = {kind: sum(layer.parameters for layer in facts.layers if layer.kind is kind) for kind in Kind}
         others = weights[Kind.LINEAR] + weights[Kind.RECURRENT] + weights[Kind.EMBEDDING]
         return weights[Kind.CONVOLUTION] > others
+
+    def quantizes(self, artifact: Artifact, settings: Mapping[str, Setting]) -> tuple[str, ...]:
+        """See `ArtifactTechnique.quantizes`."""
+        types = (*WITHOUT_CONVOLUTIONS, *(("Conv",) if settings["convolutions"] else ()))
+        return names_of_types(load_model(artifact.path, with_weights=False), types, stored=True)
 
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
         """See `ArtifactTechnique.apply`."""

@@ -1,12 +1,17 @@
 """Static int8: weights and activations in eight bits, with calibrated ranges (QDQ format).
 
 Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
-CVPR 2018 (affine quantization, eq. 1); entropy ranges after Migacz, "8-bit Inference with TensorRT", GTC 2017.
+CVPR 2018 (affine quantization, eq. 1); entropy ranges after Migacz, "8-bit Inference with TensorRT", GTC 2017; ranges
+of the least squared error: see `runtimes.mse_ranges`.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,19 +43,33 @@ from autocompress.errors import TechniqueError
 from autocompress.runtimes.calibration import calibrator_of
 from autocompress.runtimes.external_weights import has_references
 from autocompress.runtimes.float_nodes import leave_in_float, places_in_float
+from autocompress.runtimes.mse_ranges import MseCollector
 from autocompress.runtimes.onnx_file import compact, load_model, open_model, save_if_smaller
+from autocompress.runtimes.quantizable_nodes import names_of_types
 from autocompress.runtimes.values_on_demand import values_on_demand, with_references
+from autocompress.system.locks import folder_lock
 from autocompress.system.quiet import quiet
+from autocompress.system.workspace import make_folder, write_atomically, write_text
 
 TYPES: Mapping[Setting, Any] = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 METHODS: Mapping[Setting, Any] = {
     "minmax": CalibrationMethod.MinMax,
     "percentile": CalibrationMethod.Percentile,
     "entropy": CalibrationMethod.Entropy,
+    # onnxruntime's calibrator with a collector of ours
+    "mse": CalibrationMethod.Percentile,
 }
 CALIBRATION_BATCH = 16
+# operators whose values the quantizer rounds, without those that only pass rounded values on
+COMPUTING = (
+    *("Conv", "ConvTranspose", "MatMul", "Gemm", "Add", "Mul", "Sigmoid", "LeakyRelu", "Softmax", "AveragePool"),
+    *("GlobalAveragePool", "Concat", "Where", "LayerNormalization", "InstanceNormalization", "BatchNormalization"),
+    *("Gather", "Resize"),
+)
 ENTROPY_BINS = 512
 LARGEST_VALUE = 1e30
+# folder of the calibrated ranges, in that of the files that all plans of a run use
+RANGES = "ranges"
 
 
 class Int8Static(ArtifactTechnique):
@@ -66,7 +85,12 @@ class Int8Static(ArtifactTechnique):
         Choice("activation", ("uint8", "int8"), describes="type of activations"),
         Choice("weight", ("int8", "uint8"), describes="type of weights"),
         Choice("per_channel", (True, False), describes="one scale per output channel of a weight"),
-        Choice("calibration", ("minmax", "percentile", "entropy"), structural=False, describes="how ranges are found"),
+        Choice(
+            "calibration",
+            ("minmax", "percentile", "entropy", "mse"),
+            structural=False,
+            describes="how ranges are found",
+        ),
         Choice("samples", (256, 64, 1024), structural=False, describes="calibration items"),
         Choice(
             "reduce_range", (False, True), structural=False, describes="7-bit weights, for CPUs whose int8 saturates"
@@ -87,7 +111,7 @@ class Int8Static(ArtifactTechnique):
             ("int8 activations", given.get("activation") == "int8"),
             ("uint8 weights", given.get("weight") == "uint8"),
             ("per tensor", given.get("per_channel") is False),
-            (f"{given.get('calibration')} ranges", given.get("calibration") in ("percentile", "entropy")),
+            (f"{given.get('calibration')} ranges", given.get("calibration") in ("percentile", "entropy", "mse")),
             said_of_float(given),
         ]
         return with_remarks("int8", remarks)
@@ -110,6 +134,10 @@ class Int8Static(ArtifactTechnique):
         """See `ArtifactTechnique.covers`."""
         return frozenset({Kind.CONVOLUTION, Kind.LINEAR, Kind.ATTENTION, Kind.EMBEDDING})
 
+    def quantizes(self, artifact: Artifact, settings: Mapping[str, Setting]) -> tuple[str, ...]:
+        """See `ArtifactTechnique.quantizes`; operators that pass values on go with those before them."""
+        return names_of_types(load_model(artifact.path, with_weights=False), COMPUTING, stored=False)
+
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
         """See `ArtifactTechnique.apply`."""
         check_settings(self.name, self.choices, settings)
@@ -123,7 +151,7 @@ class Int8Static(ArtifactTechnique):
         split = context.calibration.first(int(settings["samples"]))
         try:
             with quiet("", "root", "onnxruntime"), values_on_demand(model):
-                unbounded = _calibrate(artifact, split, settings["calibration"], ranges)
+                unbounded = _ranges(artifact, split, settings["calibration"], ranges, context.shared)
                 in_float = _name_nodes(model, unbounded, places)
                 quantize_static(
                     model,
@@ -154,6 +182,24 @@ class Int8Static(ArtifactTechnique):
         return made
 
 
+def _ranges(artifact: Artifact, split: Split, method: Setting, destination: Path, shared: Path | None) -> set[str]:
+    """Ranges as `_calibrate` gives them, computed once in a run for the same file, items and method."""
+    if shared is None:
+        return _calibrate(artifact, split, method, destination)
+    folder = shared / RANGES
+    make_folder(folder)
+    key = hashlib.sha256(f"{artifact.hash} {method} {split.hash}".encode()).hexdigest()[:16]
+    known, without_bounds = folder / f"{key}.json", folder / f"{key}.unbounded.json"
+    with folder_lock(folder):
+        if known.exists():
+            shutil.copyfile(known, destination)
+            return set(json.loads(without_bounds.read_text(encoding="utf-8")))
+        unbounded = _calibrate(artifact, split, method, destination)
+        write_text(without_bounds, json.dumps(sorted(unbounded)))
+        write_atomically(known, partial(shutil.copyfile, destination))
+    return unbounded
+
+
 def _calibrate(artifact: Artifact, split: Split, method: Setting, destination: Path) -> set[str]:
     """Calibrate the ranges of all tensors on a split; gives the names of tensors without bounds.
 
@@ -167,6 +213,8 @@ def _calibrate(artifact: Artifact, split: Split, method: Setting, destination: P
     whole = split.first(len(split) - len(split) % size)
     bins = {"num_bins": ENTROPY_BINS, "num_quantized_bins": 128} if method == "entropy" else {}
     with calibrator_of(artifact, METHODS[method], bins, destination.parent) as calibrator:
+        if method == "mse":
+            calibrator.collector = MseCollector()
         for feed, _ in feeds(whole, artifact, size):
             calibrator.collect_data(_Once(feed))
         found = calibrator.compute_data()

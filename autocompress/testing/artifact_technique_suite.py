@@ -1,67 +1,35 @@
-"""Contract suite for techniques on the artifact.
+"""Contract suite for artifact techniques that save something: stages PRECISION and PACKING.
 
 Inherit `ArtifactTechniqueSuite` in a class named `Test...` and fill it in.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import onnx
 import pytest
 
-from autocompress.core.artifact import Artifact
 from autocompress.core.budget import Budget
-from autocompress.core.facts import Facts, Family, Kind, LayerFact
+from autocompress.core.facts import Kind
 from autocompress.core.objective import OBJECTIVES
-from autocompress.core.plan import FINISH_STAGES, Effort, Setting, Stage
+from autocompress.core.plan import Setting
 from autocompress.core.probes import Probe, Probes
 from autocompress.core.profile import DeviceProfile, Profile
-from autocompress.core.runtime import align
-from autocompress.core.search_space import SettingSpace, check_settings, first_options
-from autocompress.core.source import Array, whole
-from autocompress.core.technique import ArtifactTechnique, Context
-from autocompress.errors import PlanError, TechniqueError
+from autocompress.core.search_space import check_settings
+from autocompress.core.technique import ArtifactTechnique
+from autocompress.errors import TechniqueError
 from autocompress.runtimes import OnnxRuntime
-from autocompress.testing.model_technique_suite import MOST_CHARACTERS
-from autocompress.testing.networks import Exported, Exports, labelled_source
-from autocompress.testing.python_processes import run_python
-
-APPLY_ELSEWHERE = """
-import json, sys
-from importlib import import_module
-from pathlib import Path
-from autocompress.testing.networks import labelled_source
-from autocompress.runtimes import OnnxRuntime
-from autocompress.core.source import whole
-from autocompress.core.technique import Context
-
-module, name, model, path, settings, folder = sys.argv[1:]
-context = Context(None, None, whole("train", labelled_source(model, 48)), Path(folder))
-technique = getattr(import_module(module), name)()
-print(technique.apply(OnnxRuntime().read(Path(path)), json.loads(settings), context).hash)
-"""
+from autocompress.testing.finish_technique_suite import FinishTechniqueSuite, facts_with, relative_error
+from autocompress.testing.networks import Exported, Exports
 
 FAST = Profile("fast", budgets=(Budget.parse("latency_ms", "0.5x"),))
 SMALL = Profile("small", budgets=(Budget.parse("size_mb", "0.6x"),))
 PROFILES = (Profile("free"), FAST, SMALL, Profile("hurried", objective=OBJECTIVES["latency"]))
-
-
-def facts_with(*kinds: Kind) -> Facts:
-    """Facts of a model with one layer of each kind, all with equal work."""
-    layers = tuple(
-        LayerFact(f"layer{i}", kind.title(), kind, 1000, 50_000, (16,), (16,), {}) for i, kind in enumerate(kinds)
-    )
-    shares = {kind: kinds.count(kind) / len(kinds) for kind in set(kinds)}
-    work = 50_000 * len(layers)
-    return Facts(Family.MIXED, "handmade", 1000 * len(layers), 1000 * len(layers), work, 0, shares, layers)
 
 
 def probed(technique: type[ArtifactTechnique], ratios: Sequence[float]) -> Probes:
@@ -77,85 +45,25 @@ def probed(technique: type[ArtifactTechnique], ratios: Sequence[float]) -> Probe
     )
 
 
-def relative_error(found: Array, wanted: Array) -> float:
-    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+class ArtifactTechniqueSuite(FinishTechniqueSuite):
+    """Tests of the contract of `Technique` and `ArtifactTechnique` for a technique that saves bytes.
 
-
-class ArtifactTechniqueSuite:
-    """Tests of the contract of `Technique` and `ArtifactTechnique`.
-
-    `models` are the small models that it must work on; `share` bounds the size that it leaves of each.
-    `beyond_this_runtime` are probed settings that the runtime on the CPU has no kernels for.
+    `share` bounds the size that it leaves of each model. `beyond_this_runtime` are probed settings that the runtime on
+    the CPU has no kernels for.
     """
 
-    technique: ClassVar[type[ArtifactTechnique]]
-    models: ClassVar[Mapping[str, Mapping[str, Setting]]]
     covers: ClassVar[Kind]
     share: ClassVar[float] = 0.5
     error: ClassVar[float] = 0.1
     beyond_this_runtime: ClassVar[Sequence[Mapping[str, Setting]]] = ()
 
-    @classmethod
-    def settings(cls, **changed: Setting) -> dict[str, Setting]:
-        """The first option of every setting, except those given."""
-        return {**first_options(cls.technique.choices), **changed}
-
-    @classmethod
-    def context(cls, model: str, folder: Path, items: int = 48) -> Context:
-        """A context with random calibration data and a folder of its own."""
-        folder.mkdir(exist_ok=True)
-        return Context(None, None, whole("train", labelled_source(model, items)), folder)
-
-    def apply(
-        self, exported: Exported, model: str, folder: Path, settings: Mapping[str, Setting] | None = None
-    ) -> Artifact:
-        chosen = self.settings(**self.models.get(model, {})) if settings is None else settings
-        return self.technique().apply(exported.artifact, chosen, self.context(model, folder))
-
-    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        if "model" in metafunc.fixturenames:
-            metafunc.parametrize("model", list(self.models))
-        if "probed_settings" in metafunc.fixturenames:
-            metafunc.parametrize("probed_settings", self.technique.probed, ids=str)
-
-    @pytest.fixture
-    def exported(self, exports: Exports, model: str) -> Exported:
-        return exports(OnnxRuntime(), model)
-
     # declared attributes
-
-    def test_it_tells_what_it_is(self) -> None:
-        technique = self.technique
-        assert technique.name.isidentifier()
-        assert technique.summary
-        assert technique.stage in FINISH_STAGES
-        assert isinstance(technique.stage, Stage)
-        assert isinstance(technique.effort, Effort)
-        assert technique.formats
-        assert all(technique.hardware)
 
     def test_it_makes_weights_of_some_kinds_of_layers_narrower(self) -> None:
         covered = self.technique().covers(facts_with(*Kind))
         assert covered <= frozenset(Kind)
         assert self.technique().covers(facts_with(self.covers)) >= {self.covers}
         assert 0 < self.technique.value_bytes < 4
-
-    def test_its_steps_are_described_in_a_few_words(self) -> None:
-        for settings in SettingSpace(self.technique.choices).grid():
-            words = self.technique().describe([settings])
-            assert words == words.strip()
-            assert 0 < len(words) <= MOST_CHARACTERS
-            assert "\n" not in words
-            # a name with underscores is no description for people
-            assert "_" not in words
-
-    def test_choices_are_distinct_and_described(self) -> None:
-        names = [choice.name for choice in self.technique.choices]
-        assert len(set(names)) == len(names)
-        for choice in self.technique.choices:
-            assert choice.options or choice.optional
-            assert len(set(map(repr, choice.options))) == len(choice.options)
-            assert choice.describes
 
     def test_some_of_its_settings_decide_size_and_latency(self) -> None:
         structural = {choice.name for choice in self.technique.choices if choice.structural}
@@ -265,21 +173,10 @@ class ArtifactTechniqueSuite:
     # results of apply
 
     def test_the_result_computes_roughly_the_same(self, exported: Exported, model: str, tmp_path: Path) -> None:
-        result = self.apply(exported, model, tmp_path / "made")
-        runtime = OnnxRuntime()
-        inputs, _ = whole("test", labelled_source(model, 64, seed=1)).source.read(range(64))
-        feed = align(inputs, exported.artifact.inputs)
-        (wanted,) = runtime.load(exported.artifact, 1, {}).run(feed)
-        (found,) = runtime.load(result, 1, {}).run(feed)
+        wanted, found = self.answers(exported, self.apply(exported, model, tmp_path / "made"), model)
         assert relative_error(found, wanted) < self.error
         assert relative_error(found, wanted) > 0
         assert (found.argmax(1) == wanted.argmax(1)).mean() > 0.9
-
-    def test_inputs_outputs_and_free_batch_are_kept(self, exported: Exported, model: str, tmp_path: Path) -> None:
-        result = self.apply(exported, model, tmp_path / "made")
-        assert result.inputs == exported.artifact.inputs
-        assert result.outputs == exported.artifact.outputs
-        assert OnnxRuntime().read(result.path) == result
 
     def test_the_saving_is_there(self, exported: Exported, model: str, tmp_path: Path) -> None:
         result = self.apply(exported, model, tmp_path / "made")
@@ -300,47 +197,6 @@ class ArtifactTechniqueSuite:
         # the CI gate reads deployed files, and takes valid ones only
         assert OnnxRuntime().read(result.path).hash == result.hash
 
-    def test_the_same_settings_give_the_same_bytes(self, exported: Exported, model: str, tmp_path: Path) -> None:
-        first = self.apply(exported, model, tmp_path / "first")
-        second = self.apply(exported, model, tmp_path / "second")
-        assert first.path.read_bytes() == second.path.read_bytes()
-
-    def test_another_process_gives_the_same_bytes(self, exports: Exports, tmp_path: Path) -> None:
-        model, extra = next(iter(self.models.items()))
-        exported, technique = exports(OnnxRuntime(), model), self.technique
-        here = self.apply(exported, model, tmp_path / "here")
-        (tmp_path / "there").mkdir()
-        found = run_python(
-            APPLY_ELSEWHERE,
-            technique.__module__,
-            technique.__name__,
-            model,
-            exported.artifact.path,
-            json.dumps(self.settings(**extra)),
-            tmp_path / "there",
-            PYTHONHASHSEED="42",
-        )
-        assert found == here.hash
-
-    def test_a_technique_object_keeps_nothing_from_one_model_to_the_next(
-        self, exports: Exports, tmp_path: Path
-    ) -> None:
-        technique = self.technique()
-        results = []
-        for number, model in enumerate([*self.models, next(iter(self.models))]):
-            settings = self.settings(**self.models[model])
-            context = self.context(model, tmp_path / str(number))
-            results.append(technique.apply(exports(OnnxRuntime(), model).artifact, settings, context).hash)
-        assert results[0] == results[-1]
-        assert len(set(results)) == len(results) - 1
-
-    def test_the_artifact_passed_in_is_left_as_it_is(self, exported: Exported, model: str, tmp_path: Path) -> None:
-        before = hashlib.sha256(exported.artifact.path.read_bytes()).hexdigest()
-        result = self.apply(exported, model, tmp_path / "made")
-        assert hashlib.sha256(exported.artifact.path.read_bytes()).hexdigest() == before
-        assert [path.name for path in exported.artifact.root.iterdir()] == [exported.artifact.entry]
-        assert result.path != exported.artifact.path
-
     def test_what_is_marked_to_stay_in_float_stays(
         self, exported: Exported, model: str, tmp_path: Path, exports: Exports
     ) -> None:
@@ -356,48 +212,3 @@ class ArtifactTechniqueSuite:
         assert any(np.array_equal(array, kept) or np.array_equal(array.T, kept) for array in same)
         # the other layers are quantized
         assert result.size_bytes < 0.8 * marked.size_bytes
-
-    def test_nothing_but_the_result_is_left_in_the_folder(self, exported: Exported, model: str, tmp_path: Path) -> None:
-        result = self.apply(exported, model, tmp_path / "made")
-        assert [path.name for path in (tmp_path / "made").iterdir()] == [result.entry]
-
-    def test_nothing_is_printed(
-        self,
-        exported: Exported,
-        model: str,
-        tmp_path: Path,
-        capfd: pytest.CaptureFixture[str],
-        caplog: pytest.LogCaptureFixture,
-    ) -> None:
-        self.apply(exported, model, tmp_path / "made")
-        assert capfd.readouterr() == ("", "")
-        # Python prints log messages when the program has installed no handler
-        assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
-
-    # invalid settings
-
-    def refused_settings(self) -> list[tuple[str, dict[str, Any]]]:
-        choice = next(choice for choice in self.technique.choices if not choice.optional)
-        lacking = self.settings()
-        del lacking[choice.name]
-        cases: list[tuple[str, dict[str, Any]]] = [
-            ("has no setting 'colour'", {**self.settings(), "colour": "red"}),
-            (f"{choice.name} cannot be 'no such thing'", {**self.settings(), choice.name: "no such thing"}),
-            (f"lacks the setting '{choice.name}'", lacking),
-        ]
-        # 1 == True in Python, but a plan with the one is not a plan with the other
-        cases += [
-            (f"{other.name} cannot be 1", {**self.settings(), other.name: 1})
-            for other in self.technique.choices
-            if True in other.options and isinstance(other.options[0], bool)
-        ]
-        return cases
-
-    def test_settings_it_does_not_know_are_refused(self, exports: Exports, tmp_path: Path) -> None:
-        model = next(iter(self.models))
-        exported = exports(OnnxRuntime(), model)
-        for message, settings in self.refused_settings():
-            with pytest.raises(PlanError, match=message) as caught:
-                self.apply(exported, model, tmp_path / "made", settings)
-            assert caught.value.where == self.technique.name
-        assert not list((tmp_path / "made").iterdir())

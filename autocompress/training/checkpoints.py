@@ -36,6 +36,9 @@ class Average:
         decay = min(self._decay, self.updates / (self.updates + 9))
         for name, tensor in module.state_dict().items():
             kept = self.state[name]
+            # what does not change stays: masks may hold minus infinity, whose difference from itself is NaN
+            if torch.equal(kept, tensor):
+                continue
             if tensor.is_floating_point():
                 kept.lerp_(tensor.detach(), 1 - decay)
             else:

@@ -24,8 +24,8 @@ from e2e.command import Done, command, process
 from e2e.conftest import Run
 
 COMMANDS = (
-    "run", "plan", "apply", "resolve", "measure", "check", "inspect", "report", "profile", "profile list",
-    "profile show", "profile validate", "profile detect",
+    "run", "plan", "apply", "resolve", "measure", "check", "inspect", "sensitivity", "report", "profile",
+    "profile list", "profile show", "profile validate", "profile detect",
 )  # fmt: skip
 
 
@@ -247,6 +247,43 @@ def test_inspect_counts_parameters_and_work(work: Path) -> None:
     assert layers["head"][1:5] == ["Linear", "10", "650", "640"]
     assert done.out.startswith("cnn: ")
     assert "14,602 parameters (100.0% non-zero," in done.out
+
+
+def test_sensitivity_lists_the_layers_and_writes_what_it_measured(work: Path, tmp_path: Path) -> None:
+    files = tmp_path / "s.json", tmp_path / "s.html"
+    asked = ("--data", "digits.npz", "--setting", "samples=64", "--json", files[0], "--html", files[1])
+    done = command("sensitivity", "--model", "models.py:rows", *asked, folder=work)
+    assert done.code == 0, done.err
+    written = json.loads(files[0].read_text(encoding="utf-8"))
+    assert {layer["name"] for layer in written["layers"]} == {"body.0", "body.2", "head"}
+    assert written["settings"]["samples"] == 64
+    assert all(layer["name"] in done.out for layer in written["layers"])
+    assert all(layer["milliseconds"] is not None for layer in written["layers"] if layer["operator"] == "Conv")
+    page = files[1].read_text(encoding="utf-8")
+    assert "<svg" in page
+    assert "body.2" in page
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("--technique", "distillation"), "does not act on files"),
+        (("--technique", "magic"), "there is no technique named 'magic'"),
+        (("--technique", "float16"), "cannot leave single layers"),
+        (("--setting", "colour=red"), "has no setting 'colour'"),
+        (("--setting", "colour"), "Write NAME=VALUE"),
+    ],
+)
+def test_what_sensitivity_cannot_do_is_said(work: Path, asked: tuple[str, str], said: str) -> None:
+    done = command("sensitivity", "--model", "models.py:rows", "--data", "digits.npz", *asked, folder=work)
+    assert (done.code, len(done.error_lines)) == (2, 1)
+    assert said in done.err
+
+
+def test_sensitivity_needs_data(work: Path) -> None:
+    done = command("sensitivity", "--model", "models.py:rows", "--input", "1x1x8x8", folder=work)
+    assert done.code == 2
+    assert "Give --data" in done.err
 
 
 def test_inspect_as_json_agrees_with_torch(work: Path) -> None:

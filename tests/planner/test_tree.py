@@ -16,6 +16,7 @@ from autocompress.core.probes import Bracket, Parts, Probe, Probes, PruningPath,
 from autocompress.core.profile import DeviceProfile, Profile
 from autocompress.core.runtime import Example
 from autocompress.core.search_space import NOT_AVAILABLE, Choice, Decision, Reason, SearchSpace, SettingSpace
+from autocompress.core.sensitivity import LayerSensitivity, Mixed, Sensitivity
 from autocompress.core.source import ArraySource
 from autocompress.core.task import Task
 from autocompress.core.technique import ArtifactTechnique, Context, Technique
@@ -166,6 +167,12 @@ def names(search_space: SearchSpace) -> list[str]:
     return [recipe.name for recipe in search_space.recipes]
 
 
+def lossy(divergence: float) -> Probes:
+    """Probes of int8 with a divergence of 1, of which one of four layers in float leaves this share."""
+    layers = tuple(LayerSensitivity(name, "Conv", 0.5, None, None, 1, 4) for name in "abcd")
+    return replace(FAST, sensitivity=Sensitivity("int8_static", {}, 1.0, 8, layers, (Mixed(("a",), divergence),)))
+
+
 def smallest(latency: float, size: float) -> Probes:
     return replace(FAST, smallest=Structure((), None, latency, size))
 
@@ -176,6 +183,9 @@ CASES: Sequence[tuple[str, str, str, Situation]] = (
     ("fits", "no", "size_mb <= 0.5x: 1; latency_ms <= 0.5x: 1", situation()),
     ("fits", "no", "not every budget is measured", situation(baseline=judged((SIZE, Standing.UNMEASURED, None)))),
     ("fits", "no", "not every budget is measured", situation(baseline=judged((DROP, Standing.MET, 0.0)))),
+    ("sensitivity", "not seen so far", "no loss was measured", situation()),
+    ("sensitivity", "in some layers", "comes from 1 of 4 layers: a", situation(probes=lossy(0.4))),
+    ("sensitivity", "all over the network", "no few of the 4 layers", situation(probes=lossy(0.6))),
     ("file", "no", "a PyTorch module", situation()),
     ("file", "yes", "an ONNX file", situation(facts=replace(facts_of("cnn"), is_file=True))),
     ("place", "on a server", "server", situation()),
@@ -205,6 +215,7 @@ CASES: Sequence[tuple[str, str, str, Situation]] = (
     ("what", "nothing", "neither", situation(budgets=(DROP,))),
     ("calibration", "yes", "no data", situation(task=None)),
     ("calibration", "yes", "no data", situation(task=Task())),
+    ("calibration", "inputs can be made", "no data", situation(task=None, no_inputs="")),
     ("calibration", "no", "40 items (train)", situation()),
     ("calibration", "no", "items (test, validation third)", situation(task=Task(test=many(30)))),
     ("training", "yes", "no training data", situation(task=Task(test=many(30)))),
@@ -225,8 +236,8 @@ CASES: Sequence[tuple[str, str, str, Situation]] = (
     ("resolution", "no", "no data", situation(task=None)),
     ("resolution", "no", "holdout items can show a drop of", situation()),
     ("resolution", "no", "no limit on the accuracy drop", situation(task=Task(test=many(3)), budgets=(SIZE,))),
-    ("beyond", "yes", "latency_ms <= 0.3x where int8 reached 0.40x", situation(budgets=(share("latency_ms", 0.3),))),
-    ("beyond", "yes", "size_mb <= 0.2x where int8 reached 0.30x", situation(budgets=(share("size_mb", 0.2),))),
+    ("beyond", "yes", "<= 0.3x where quantization reached 0.40x", situation(budgets=(share("latency_ms", 0.3),))),
+    ("beyond", "yes", "<= 0.2x where quantization reached 0.30x", situation(budgets=(share("size_mb", 0.2),))),
     ("beyond", "no", "within reach", situation()),
     ("beyond", "no", "within reach", situation(budgets=(Budget("latency_ms", 0.001),))),
     ("reachable", "no", "was not measured", situation()),
@@ -293,6 +304,19 @@ def test_without_data_static_int8_is_refused_for_that_reason() -> None:
     )
 
 
+def test_without_data_ranges_come_from_made_inputs_where_these_can_be_made() -> None:
+    search_space = space_of(situation(task=None, no_inputs=""), [Training(), *with_structure()])
+    assert set(names(search_space)) == {"int8_dynamic", "int8_static"}
+    assert answer_of(search_space, "calibration").answer == "inputs can be made"
+    sentence = "ranges come from inputs made from batch-norm statistics; what needs more than ranges needs data."
+    assert f"no data: {sentence}" in search_space.warnings
+    for name in ("block_dropping", "channel_pruning"):
+        assert search_space.refusals[name] == Reason(sentence, "calibration", "no data")
+    reason = "inputs cannot be made, since no layer keeps statistics"
+    refused = space_of(situation(task=None, no_inputs=reason)).refusals["int8_static"]
+    assert refused == Reason("needs calibration data, and there are none.", "calibration", f"no data, and {reason}")
+
+
 def test_a_file_is_neither_cut_nor_trained() -> None:
     search_space = space_of(situation(facts=replace(facts_of("cnn"), is_file=True)), with_structure())
     assert set(names(search_space)) == {"int8_dynamic", "int8_static"}
@@ -357,14 +381,14 @@ def test_where_time_matters_only_the_settings_that_pay_are_tried_fastest_first()
     search_space = space_of(situation(probes=probes_of([0.9, 1.1], [0.9, 1.3, 0.5, 1.01])))
     tried = {recipe.name: [step.finish[0].settings for step in recipe.plans()] for recipe in search_space.recipes}
     assert {bool(settings["per_channel"]) for settings in tried["int8_dynamic"]} == {True}
-    assert [settings["per_channel"] for settings in tried["int8_static"]] == [False] * 3 + [True] * 3
+    assert [settings["per_channel"] for settings in tried["int8_static"]] == [False] * 4 + [True] * 4
     assert {settings["activation"] for settings in tried["int8_static"]} == {"uint8"}
 
 
 def test_where_time_does_not_matter_all_settings_that_worked_are_tried() -> None:
     search_space = space_of(situation(probes=SLOW, budgets=(SIZE,)))
     static = next(recipe for recipe in search_space.recipes if recipe.name == "int8_static")
-    assert len(list(static.plans())) == 4 * 3
+    assert len(list(static.plans())) == 4 * 4
 
 
 def test_a_technique_whose_every_probe_failed_is_refused_with_the_failure() -> None:
@@ -769,6 +793,7 @@ def test_everything_on_the_shelf_is_either_in_a_recipe_or_refused_with_rule_sent
         "blocks",
         "channels",
         "structure",
+        "sensitivity",
     }
     for reason in search_space.refusals.values():
         assert reason.rule in {*known, "recovery"}

@@ -23,7 +23,7 @@ from autocompress.core.source import ArraySource, Split, whole
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.errors import PlanError, TechniqueError
 from autocompress.runtimes import OnnxRuntime
-from autocompress.techniques import TECHNIQUES, Float16, Int8Dynamic, Int8Static, float16
+from autocompress.techniques import TECHNIQUES, BlockwiseWeights, Float16, Int8Dynamic, Int8Static, float16
 from autocompress.testing.artifact_technique_suite import (
     ArtifactTechniqueSuite,
     facts_with,
@@ -181,6 +181,26 @@ class TestFloat16(ArtifactTechniqueSuite):
         assert Float16().refuses(facts_with(Kind.LINEAR), probed(Float16, [0.99, 0.6, 4.0]), profile) is None
 
 
+class TestBlockwiseWeights(ArtifactTechniqueSuite):
+    technique: ClassVar[type[ArtifactTechnique]] = BlockwiseWeights
+    covers: ClassVar[Kind] = Kind.LINEAR
+    models: ClassVar[Mapping[str, Mapping[str, Setting]]] = {"mlp": {}, "transformer": {}}
+    error: ClassVar[float] = 0.2
+
+    def test_convolutions_and_recurrent_layers_are_left_to_others(self, exports: Exports, tmp_path: Path) -> None:
+        for kind in (Kind.CONVOLUTION, Kind.RECURRENT):
+            reason = BlockwiseWeights().refuses(facts_with(*[kind] * 5, Kind.LINEAR), Probes(), Profile("any"))
+            assert reason is not None
+            assert reason.fact == "17% of the weights are in them"
+        with pytest.raises(TechniqueError, match="found no weight"):
+            self.apply(exports(OnnxRuntime(), "cnn"), "cnn", tmp_path / "made")
+
+    def test_what_a_weight_takes_follows_from_the_settings(self) -> None:
+        technique = BlockwiseWeights()
+        assert technique.weight_bytes(self.settings(bits=4, block=32)) == 0.5 + 4 / 32
+        assert technique.weight_bytes(self.settings(bits=8, block=128)) == 1 + 4 / 128
+
+
 class TestInt8Static(ArtifactTechniqueSuite):
     technique: ClassVar[type[ArtifactTechnique]] = Int8Static
     covers: ClassVar[Kind] = Kind.CONVOLUTION
@@ -196,9 +216,9 @@ class TestInt8Static(ArtifactTechniqueSuite):
         exported = exports(OnnxRuntime(), "cnn")
         results = {
             method: self.apply(exported, "cnn", tmp_path / method, self.settings(calibration=method))
-            for method in ("minmax", "percentile", "entropy")
+            for method in ("minmax", "percentile", "entropy", "mse")
         }
-        assert len({result.hash for result in results.values()}) == 3
+        assert len({result.hash for result in results.values()}) == 4
         # they find other numbers for the same graph
         assert len({str(OnnxRuntime().contents(result).operators) for result in results.values()}) == 1
 
@@ -217,16 +237,17 @@ class TestInt8Static(ArtifactTechniqueSuite):
         )
         assert relative_error(found, wanted) < 0.3
 
-    def test_percentiles_cut_off_a_little_and_entropy_more(self, exports: Exports, tmp_path: Path) -> None:
+    def test_each_method_cuts_off_as_much_as_it_says(self, exports: Exports, tmp_path: Path) -> None:
         exported = exports(OnnxRuntime(), "cnn")
         widest = activation_scales(self.apply(exported, "cnn", tmp_path / "minmax"))
         cut = {
             method: activation_scales(self.apply(exported, "cnn", tmp_path / method, self.settings(calibration=method)))
             / widest
-            for method in ("percentile", "entropy")
+            for method in ("percentile", "entropy", "mse")
         }
         assert 0.8 < cut["percentile"].min() < 0.99
         assert cut["entropy"].min() < 0.8
+        assert 0.3 < cut["mse"].min() < 0.99
         assert max(ratios.max() for ratios in cut.values()) < 1.01
 
     @pytest.mark.parametrize(("activation", "weight"), [("uint8", "int8"), ("uint8", "uint8"), ("int8", "int8")])
@@ -281,7 +302,7 @@ class TestInt8Static(ArtifactTechniqueSuite):
         assert len(seen) == 64
 
     @pytest.mark.parametrize("items", [1, 3, 17])
-    @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+    @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy", "mse"])
     def test_few_items_are_enough_to_calibrate(self, exports: Exports, tmp_path: Path, items: int, method: str) -> None:
         artifact = exports(OnnxRuntime(), "mlp").artifact
         context = self.context("mlp", tmp_path / "made", items=items)
@@ -293,7 +314,7 @@ class TestInt8Static(ArtifactTechniqueSuite):
         self, fixed_batch: Artifact, tmp_path: Path, items: int
     ) -> None:
         context = self.context("mlp", tmp_path / "made", items=items)
-        for method in ("minmax", "percentile"):
+        for method in ("minmax", "percentile", "mse"):
             result = Int8Static().apply(fixed_batch, self.settings(calibration=method), context)
             assert result.fixed_batch == 4
             assert result.size_bytes < 0.5 * fixed_batch.size_bytes
@@ -314,7 +335,7 @@ class TestInt8Static(ArtifactTechniqueSuite):
         with pytest.raises(TechniqueError, match="no smaller"):
             Int8Static().apply(tiny, self.settings(), self.context("mlp", tmp_path / "made"))
 
-    @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+    @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy", "mse"])
     def test_a_masked_transformer_is_quantized_or_is_a_technique_error(
         self, exports: Exports, tmp_path: Path, method: str
     ) -> None:
@@ -347,9 +368,13 @@ def test_an_artifact_in_the_same_folder_is_left_as_it_is(
         (Int8Static, {}, "int8"),
         (Int8Static, {"samples": 64, "reduce_range": True}, "int8"),
         (Int8Static, {"calibration": "entropy"}, "int8 (entropy ranges)"),
+        (Int8Static, {"calibration": "mse"}, "int8 (mse ranges)"),
         (Int8Static, {"activation": "int8", "per_channel": False}, "int8 (int8 activations, per tensor)"),
         (Int8Dynamic, {"convolutions": True}, "dynamic int8"),
         (Int8Dynamic, {"weight": "uint8"}, "dynamic int8 (uint8 weights)"),
+        (BlockwiseWeights, {}, "4-bit weights in blocks of 32"),
+        (BlockwiseWeights, {"bits": 8, "symmetric": True}, "8-bit weights in blocks of 32 (symmetric)"),
+        (BlockwiseWeights, {"accuracy_level": 0}, "4-bit weights in blocks of 32 (float sums)"),
         (Float16, {"arithmetic": "float32"}, "half precision"),
         (Float16, {"arithmetic": "bfloat16"}, "half precision, computed in bfloat16"),
     ],

@@ -5,19 +5,26 @@ from __future__ import annotations
 from pkgutil import iter_modules
 
 # the suites that are looked for are found once their modules are there
+import test_accuracy_technique_contract
 import test_artifact_technique_contract
 import test_recovery_technique_contract
 import test_structure_technique_contract
 
 from autocompress import techniques
-from autocompress.core.plan import Stage
+from autocompress.core.plan import ACCURACY_STAGES, Stage
 from autocompress.core.technique import ArtifactTechnique, ModelTechnique, StructureTechnique, Technique
 from autocompress.techniques import TECHNIQUES
+from autocompress.testing.accuracy_technique_suite import AccuracyTechniqueSuite
 from autocompress.testing.artifact_technique_suite import ArtifactTechniqueSuite
 from autocompress.testing.recovery_technique_suite import RecoveryTechniqueSuite
 from autocompress.testing.structure_technique_suite import StructureTechniqueSuite
 
-MODULES = (test_artifact_technique_contract, test_recovery_technique_contract, test_structure_technique_contract)
+MODULES = (
+    test_accuracy_technique_contract,
+    test_artifact_technique_contract,
+    test_recovery_technique_contract,
+    test_structure_technique_contract,
+)
 
 
 def suite_for(technique: type[Technique]) -> type:
@@ -27,7 +34,7 @@ def suite_for(technique: type[Technique]) -> type:
     if issubclass(technique, ModelTechnique) and technique.stage is Stage.RECOVERY:
         return RecoveryTechniqueSuite
     assert issubclass(technique, ArtifactTechnique), f"no suite is for techniques like {technique.name}"
-    return ArtifactTechniqueSuite
+    return AccuracyTechniqueSuite if technique.stage in ACCURACY_STAGES else ArtifactTechniqueSuite
 
 
 def suites_of(base: type) -> dict[type[Technique], type]:
@@ -41,7 +48,7 @@ def test_every_technique_inherits_its_suite() -> None:
         suite = suites_of(suite_for(technique)).get(technique)
         assert suite is not None, f"nothing tests {technique.name} against its contract"
         assert suite.__name__.startswith("Test")
-    bases = (StructureTechniqueSuite, RecoveryTechniqueSuite, ArtifactTechniqueSuite)
+    bases = (StructureTechniqueSuite, RecoveryTechniqueSuite, ArtifactTechniqueSuite, AccuracyTechniqueSuite)
     assert {technique for base in bases for technique in suites_of(base)} == set(TECHNIQUES)
 
 

@@ -1,0 +1,162 @@
+"""Quantization-aware training of the quantized file itself; see `autocompress.training.file_training`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from autocompress.core.artifact import Artifact
+from autocompress.core.code_hash import code_hash
+from autocompress.core.facts import Facts, Kind
+from autocompress.core.plan import Effort, Setting, Stage
+from autocompress.core.probes import Probes
+from autocompress.core.profile import Profile
+from autocompress.core.runtime import feeds
+from autocompress.core.search_space import Choice, Reason, SettingSpace, check_settings
+from autocompress.core.source import whole
+from autocompress.core.task import Task
+from autocompress.core.technique import ArtifactTechnique, Context, with_remarks
+from autocompress.data.output_recognition import kinds_of
+from autocompress.errors import TechniqueError
+from autocompress.runtimes.onnx_file import compact, load_model, save_model
+from autocompress.training.agreement import agreement, layer_gaps, require_agreement
+from autocompress.training.cost import VIEWS
+from autocompress.training.file_training import FileModule, Learned, file_example, student_of, train_file
+from autocompress.training.recovery import Files, Watch
+from autocompress.training.schedule import Schedule
+
+FIXED, LEARNED = "fixed", "learned"
+# items on which the file is compared with what was trained
+COMPARED = 1024
+
+
+class QuantizationAwareTraining(ArtifactTechnique):
+    """Trains the weights, biases and ranges of a quantized file, with the float file as teacher."""
+
+    name: ClassVar[str] = "quantization_aware_training"
+    summary: ClassVar[str] = "the quantized file's own numbers trained with the float file as teacher"
+    stage: ClassVar[Stage] = Stage.TUNING
+    effort: ClassVar[Effort] = Effort.TRAINING
+    formats: ClassVar[frozenset[str]] = frozenset({"onnx"})
+    serves: ClassVar[frozenset[str]] = frozenset({"static"})
+    choices: ClassVar[tuple[Choice, ...]] = (
+        Choice("steps", (300, 1000, 30, 3000), structural=False, describes="training steps"),
+        Choice("batch", (64, 32, 16, 128), structural=False, describes="items in a batch"),
+        Choice(
+            "learning_rate",
+            (0.01, 0.003, 0.001, 0.03, 0.0001),
+            structural=False,
+            describes="the highest rate of the schedule",
+        ),
+        Choice("optimizer", ("sgd", "adamw"), structural=False, describes="SGD with Nesterov momentum 0.9, or AdamW"),
+        Choice("ranges", (LEARNED, FIXED), structural=False, describes="whether scales are trained too"),
+        Choice("bits", (8, 4), structural=False, describes="levels of the weights, as bits"),
+        Choice("seed", (0, 1, 2), structural=False, describes="of order and augmentation"),
+    )
+    probed: ClassVar[tuple[Mapping[str, Setting], ...]] = ()
+
+    def describe(self, settings: Sequence[Mapping[str, Setting]]) -> str:
+        """See `Technique.describe`."""
+        given = settings[0] if settings else {}
+        remarks = [
+            (f"{given.get('bits')}-bit weights", given.get("bits") == 4),
+            ("ranges as they were", given.get("ranges") == FIXED),
+        ]
+        return with_remarks(f"trained {given.get('steps', 0)} steps as quantized", remarks)
+
+    def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
+        """A short training, then a longer one; SGD for convolutions, else AdamW with fixed ranges."""
+        images = facts.shares.get(Kind.CONVOLUTION, 0) > facts.shares.get(Kind.LINEAR, 0)
+        best: dict[str, Setting] = (
+            {"learning_rate": 0.01, "optimizer": "sgd", "ranges": LEARNED}
+            if images
+            else {"learning_rate": 0.0001, "optimizer": "adamw", "ranges": FIXED}
+        )
+        same: dict[str, Setting] = {"batch": 64 if images else 32, "bits": 8, "seed": 0}
+        return SettingSpace(self.choices, tuple({"steps": steps, **best, **same} for steps in (300, 1000)))
+
+    def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
+        """Refused until int8 was seen to lose accuracy."""
+        if probes.sensitivity is None:
+            return Reason("it is only tried where int8 was seen to lose accuracy.", "sensitivity", "not measured yet")
+        return None
+
+    def covers(self, facts: Facts) -> frozenset[Kind]:
+        """See `ArtifactTechnique.covers`: it stores nothing in fewer bytes."""
+        return frozenset()
+
+    def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
+        """See `ArtifactTechnique.apply`."""
+        check_settings(self.name, self.choices, settings)
+        task, unquantized = context.task, context.unquantized
+        if task is None or task.train is None:
+            raise TechniqueError("needs training data, and there are none.", where=self.name)
+        if unquantized is None:
+            raise TechniqueError("needs the float file that the quantized one was made from.", where=self.name)
+        schedule = Schedule(
+            int(settings["steps"]),
+            int(settings["batch"]),
+            int(settings["seed"]),
+            float(settings["learning_rate"]),
+            str(settings["optimizer"]),
+            VIEWS,
+            weight_decay=0.0,
+        )
+        learned = Learned(settings["ranges"] == LEARNED, int(settings["bits"]))
+        student = student_of(artifact, context.example, learned)
+        files = _files(artifact, unquantized, task, schedule, settings, context)
+        watch = Watch(context.seconds_left, _require_as_planned, context.tell, context.on_step)
+        trained = train_file(student, unquantized, task, context.example, schedule, files, watch)
+        model = compact(trained.graph.write_to(load_model(artifact.path)))
+        made = save_model(model, context.folder / f"{self.name}-{artifact.hash[:8]}.onnx")
+        self._compare(trained, made, task, context)
+        files.checkpoint.unlink(missing_ok=True)
+        return made
+
+    def _compare(self, trained: FileModule, made: Artifact, task: Task, context: Context) -> None:
+        """Raise TechniqueError, and take the file away, where it does not compute what was trained."""
+        example = file_example(context.example, trained)
+        kinds = kinds_of(example, trained, task)
+        split = (task.validation or whole("train", task.train)).first(COMPARED)
+        found = agreement(trained.graph, made, split, task, kinds)
+        if not found.holds:
+            feed, _ = next(feeds(split.first(32), made, 32))
+            gaps = layer_gaps(trained.graph, made, feed, context.unquantized)
+            made.path.unlink()
+            require_agreement(found, gaps, self.name)
+
+
+def _files(
+    artifact: Artifact,
+    unquantized: Artifact,
+    task: Task,
+    schedule: Schedule,
+    settings: Mapping[str, Setting],
+    context: Context,
+) -> Files:
+    """The checkpoint and the teacher's answers, in the folder that outlives the finish's own."""
+    data = (whole("train", task.train).hash, code_hash(task.augment), schedule.batch, schedule.seed, schedule.views)
+    folder: Path = context.shared or context.folder
+    checkpoint = folder / f"training-{_digest(artifact.hash, unquantized.hash, data, sorted(settings.items()))}.pt"
+    answers = context.shared and context.shared / f"teacher-{_digest(unquantized.hash, data)}.pt"
+    return Files(checkpoint, answers)
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _require_as_planned(schedule: Schedule) -> None:
+    """Training of a file is not adapted on the way: the plan's file would be another one.
+
+    Raises:
+        TechniqueError: when a batch does not fit into memory.
+    """
+    if schedule.micro_batches or schedule.cuts:
+        raise TechniqueError(
+            "does not fit into memory or time here as the plan has it.",
+            where=QuantizationAwareTraining.name,
+            hint="Give it more memory, or a plan with a smaller batch or fewer steps.",
+        )

@@ -25,10 +25,17 @@ from autocompress.core.layer_patterns import require_layers
 from autocompress.core.search_space import first_options
 from autocompress.core.task import Task
 from autocompress.core.technique import Context
-from autocompress.errors import ArtifactError, AutocompressError, DataError, FreeDimensionError, ProfileError
+from autocompress.errors import (
+    ArtifactError,
+    AutocompressError,
+    DataError,
+    FreeDimensionError,
+    ModelError,
+    ProfileError,
+)
 from autocompress.models import as_model
 from autocompress.models.file_model import FileModel
-from autocompress.runtimes import OnnxRuntime
+from autocompress.runtimes import OnnxRuntime, external_weights
 from autocompress.runtimes.onnx_file import is_in_float
 from autocompress.techniques.float16 import Float16
 from autocompress.techniques.int8_dynamic import Int8Dynamic
@@ -146,12 +153,38 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
         FileModel.read(path)
 
 
-def test_weights_beyond_two_gigabytes_are_not_read(tmp_path: Path) -> None:
+def test_weights_that_one_file_cannot_hold_stay_in_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(external_weights, "ONE_FILE_BYTES", 500)
     path = beside(mlp(), tmp_path / "net.onnx", "weights.bin")
-    with (tmp_path / "weights.bin").open("r+b") as file:
-        file.truncate(3_000_000_000)
-    with pytest.raises(AutocompressError, match=r"has 3.0 GB with its weights"):
-        FileModel.read(path)
+    whole = onnx.load(path)
+    model = fitted(path, {"x": X[:4]})
+    assert external_weights.has_references(model.source)
+    assert external_weights.has_references(model.form.model)
+    example = model.fitted(None, {"x": X[:4]}, (), ()).example
+    facts = model.facts(example)
+    assert facts.parameters == sum(int(np.prod(tensor.dims)) for tensor in whole.graph.initializer if len(tensor.dims))
+    files = model.export(RUNTIME, example, tmp_path / "run" / "model.onnx")
+    # the graphs of baseline and start share their weights
+    assert len(files.baseline.files) == len(files.start.files) == 2
+    assert len(list((tmp_path / "run").iterdir())) == 3
+    (tmp_path / "small").mkdir()
+    settings = first_options(Int8Dynamic.choices)
+    small = Int8Dynamic().apply(files.start, settings, Context(None, example, None, tmp_path / "small"))
+    wanted, found = (RUNTIME.load(one, 1, {}).run({"x": X})[0] for one in (files.baseline, small))
+    assert np.abs(wanted - found).max() < 0.05 * np.abs(wanted).max()
+
+
+def test_weights_that_one_file_cannot_hold_must_be_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(external_weights, "ONE_FILE_BYTES", 500)
+    model = mlp()
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype == np.float32:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float64), tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    with pytest.raises(ModelError, match="of weights in double, and where one file does not hold them only weights"):
+        FileModel.read(beside(model, tmp_path / "net.onnx", "weights.bin"))
 
 
 def newer_than_known() -> onnx.ModelProto:

@@ -176,10 +176,12 @@ class Int8Static(ArtifactTechnique):
         if not any(node.op_type == "QuantizeLinear" for node in result.graph.node):
             raise TechniqueError("quantized nothing in this model.", where=self.name)
         leave_in_float(result, model, in_float)
-        made = save_if_smaller(compact(result), artifact, context.folder, self.name)
-        for written in context.folder.glob(f"{quantized.name}*"):
-            written.unlink()
-        return made
+        try:
+            return save_if_smaller(compact(result), artifact, context.folder, self.name)
+        finally:
+            # until now the result may refer to weights in them
+            for written in context.folder.glob(f"{quantized.name}*"):
+                written.unlink()
 
 
 def _ranges(artifact: Artifact, split: Split, method: Setting, destination: Path, shared: Path | None) -> set[str]:

@@ -41,4 +41,6 @@ class TestQuantizationAwareTraining(AccuracyTechniqueSuite):
         "cnn": {"steps": 30, "batch": 16},
         "transformer": {"steps": 30, "batch": 16, "optimizer": "adamw", "learning_rate": 0.0001, "ranges": "fixed"},
     }
+    # the suite's labels are random, and training follows them a little
+    error: ClassVar[float] = 0.25
     asking: ClassVar[Sensitivity] = UNEVEN

@@ -46,7 +46,7 @@ class QuantizationAwareTraining(ArtifactTechnique):
         Choice("batch", (64, 32, 16, 128), structural=False, describes="items in a batch"),
         Choice(
             "learning_rate",
-            (0.01, 0.003, 0.001, 0.03, 0.0001),
+            (0.001, 0.0005, 0.002, 0.005, 0.01, 0.0001),
             structural=False,
             describes="the highest rate of the schedule",
         ),
@@ -70,7 +70,7 @@ class QuantizationAwareTraining(ArtifactTechnique):
         """A short training, then a longer one; SGD for convolutions, else AdamW with fixed ranges."""
         images = facts.shares.get(Kind.CONVOLUTION, 0) > facts.shares.get(Kind.LINEAR, 0)
         best: dict[str, Setting] = (
-            {"learning_rate": 0.01, "optimizer": "sgd", "ranges": LEARNED}
+            {"learning_rate": 0.001, "optimizer": "sgd", "ranges": LEARNED}
             if images
             else {"learning_rate": 0.0001, "optimizer": "adamw", "ranges": FIXED}
         )

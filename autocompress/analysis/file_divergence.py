@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,11 @@ class FileDivergence:
         self.items = len(some)
         self._reference = Reference(self._kinds, self._outputs(artifact))
 
+    @property
+    def feeds(self) -> Iterator[Mapping[str, Array]]:
+        """The items in batches, as the artifact takes them."""
+        return (feed for feed, _ in self._batches)
+
     def of(self, artifact: Artifact) -> float:
         """The divergence of a file's outputs, at least 0; infinite where they are not finite.
 
@@ -89,7 +94,3 @@ class FileDivergence:
             name: compared_rows(self._kinds[name], values, counted.get(name), inputs)
             for name, values in outputs.items()
         }
-
-
-def _as_tensor(array: Array) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from autocompress.core.plan import Setting
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import Example
 from autocompress.core.sensitivity import IN_FLOAT
-from autocompress.core.source import Split
+from autocompress.core.source import Array, Split
 from autocompress.core.technique import ArtifactTechnique, Context, applied
 from autocompress.core.tools import Tools
 from autocompress.data.example_inputs import feed_of
@@ -57,6 +57,11 @@ class Variants:
     def items(self) -> int:
         """The number of items that outputs are compared on."""
         return self._divergence.items
+
+    @property
+    def feeds(self) -> Iterator[Mapping[str, Array]]:
+        """These items in batches, as the float file takes them."""
+        return self._divergence.feeds
 
     def make(self, in_float: Sequence[str] = ()) -> tuple[Artifact, float]:
         """The file with these layers in float, and its divergence from the float file.

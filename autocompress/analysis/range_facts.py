@@ -13,7 +13,8 @@ import onnx
 
 from autocompress.core.artifact import Artifact
 from autocompress.core.source import Array
-from autocompress.runtimes.graph_weights import StoredTensors, linear_weights
+from autocompress.runtimes.external_weights import values_of
+from autocompress.runtimes.graph_weights import linear_weights
 from autocompress.runtimes.observed_values import observed
 from autocompress.runtimes.onnx_file import load_model
 
@@ -24,10 +25,9 @@ def range_spread(model: onnx.ModelProto) -> float:
     A range is a largest absolute value. Channels without any weight but zeros do not count, and the median is not moved
     by a few that are nearly so; 1 without weights.
     """
-    tensors = StoredTensors(model.graph)
-    return max(
-        (_ratio(one.output_ranges(tensors.values(one.tensor))) for one in linear_weights(model.graph)), default=1.0
-    )
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    ranges = (one.output_ranges(values_of(stored[one.tensor])) for one in linear_weights(model.graph))
+    return max((_ratio(one.astype(np.float64)) for one in ranges), default=1.0)
 
 
 def outlier_ratio(artifact: Artifact, feeds: Iterable[Mapping[str, Array]]) -> float:

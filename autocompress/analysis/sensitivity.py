@@ -17,7 +17,6 @@ from autocompress.analysis.sensitive_groups import most_sensitive_first
 from autocompress.core.artifact import Artifact
 from autocompress.core.profile import Profile
 from autocompress.core.profitable_settings import time_matters
-from autocompress.core.runtime import feeds
 from autocompress.core.sensitivity import LayerSensitivity, Mixed, Sensitivity
 from autocompress.core.tools import Tools
 from autocompress.errors import TechniqueError
@@ -39,9 +38,6 @@ TINY = 0.05
 LEADING = 3
 # what a layer costs at least, as a share of the file's time or bytes: no layer is free for certain
 LEAST_COST = 0.002
-
-# items whose values are looked at together
-OBSERVED_BATCH = 16
 
 
 def measure_sensitivity(
@@ -66,7 +62,9 @@ def measure_sensitivity(
     with scratch("sensitivity") as folder:
         began = time.monotonic()
         variants = Variants(subject, tools, profile, folder, tell)
-        facts = node_facts(load_model(subject.artifact.path).graph, names)
+        model = load_model(subject.artifact.path)
+        facts, ranges = node_facts(model.graph, names), range_spread(model)
+        del model
         whole, full = variants.make()
         expected = time.monotonic() - began
         tell(f"with every layer quantized the outputs diverge by {full:.3g}")
@@ -77,7 +75,6 @@ def measure_sensitivity(
         layers = measuring.with_neighbours(ordered, limit)
         left = None if seconds is None else max(0.0, seconds - (time.monotonic() - began))
         mixed = measuring.mixed(layers, TimeLimit(left, expected))
-    batches = feeds(subject.calibration.first(variants.items), subject.artifact, OBSERVED_BATCH)
     return Sensitivity(
         technique.name,
         dict(settings),
@@ -85,8 +82,8 @@ def measure_sensitivity(
         variants.items,
         tuple(layers),
         tuple(mixed),
-        range_spread(load_model(subject.artifact.path)),
-        outlier_ratio(subject.artifact, (feed for feed, _ in batches)),
+        ranges,
+        outlier_ratio(subject.artifact, variants.feeds),
         tuple(left_out),
     )
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 from rich.console import Console
 
 from autocompress.cli.given import load_given, specs_of
@@ -84,6 +83,8 @@ def sensitivity(
 
 def _settings(texts: list[str]) -> dict[str, str | int | float | bool]:
     """The settings in texts such as `per_channel=false`, with the types of a plan's file."""
+    import yaml
+
     found: dict[str, str | int | float | bool] = {}
     for text in texts:
         name, equals, value = text.partition("=")

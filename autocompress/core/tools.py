@@ -53,6 +53,10 @@ class Tools:
         """
         return max((self.technique(step.technique).effort for step in plan.steps), default=Effort.NONE)
 
+    def takes_ranges(self, plan: Plan) -> bool:
+        """True when a step of the plan's finish makes a pass over calibration items."""
+        return any(self.technique(step.technique).effort is Effort.CALIBRATION for step in plan.finish)
+
     def finished(self, artifact: Artifact, finish: Sequence[Step], context: Context) -> Artifact:
         """Apply the steps of a finish to an artifact, each in a folder of its own inside the context's.
 

@@ -16,7 +16,7 @@ import torch
 from autocompress.core.artifact import Artifact
 from autocompress.core.facts import Facts
 from autocompress.core.model import Exported, Model
-from autocompress.core.plan import Effort, Plan, Setting, Stage, Step
+from autocompress.core.plan import Plan, Setting, Stage, Step
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import Example, exported
 from autocompress.core.source import Split
@@ -159,8 +159,7 @@ class Builder(Artifacts):
         """Copy the exported baseline to the run's other artifacts."""
         made, folder = self._exported(), self._folder(Plan())
         baseline = made.baseline.copy_to(folder / self._name)
-        start = baseline if made.start is made.baseline else made.start.copy_to(folder / made.start.entry)
-        self._unchanged = Exported(baseline, start)
+        self._unchanged = Exported(baseline, made.start.copy_to(folder / made.start.entry))
 
     def _export(self, module: torch.nn.Module, path: Path) -> Artifact:
         return exported(self._tools.runtime, module, self.example, path, self._profile.in_float, named=True)
@@ -246,8 +245,7 @@ class Builder(Artifacts):
     def _calibration(self, plan: Plan) -> Split | None:
         """What the finish takes ranges from: data, else inputs that are made once in a run; see `KeptInputs`."""
         split = self._task.calibration if self._task else None
-        takes_ranges = any(self._tools.technique(step.technique).effort is Effort.CALIBRATION for step in plan.finish)
-        if split is not None or not takes_ranges or self.no_inputs:
+        if split is not None or not self._tools.takes_ranges(plan) or self.no_inputs:
             return split
         kept = KeptInputs(self._workspace.checkpoints / "synthetic", self.example)
         return kept.split(self.module, self.facts().macs, self.tell)

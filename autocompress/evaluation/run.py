@@ -11,7 +11,7 @@ from autocompress.core.artifact import Artifact
 from autocompress.core.data_check import DataCheck
 from autocompress.core.machine import Machine
 from autocompress.core.objective import Objective, PlanCost
-from autocompress.core.plan import Effort, Plan
+from autocompress.core.plan import Plan
 from autocompress.core.profile import Profile
 from autocompress.core.record import Record
 from autocompress.core.runtime import Example
@@ -97,7 +97,7 @@ class Run:
 
     def ranges_from(self, plan: Plan) -> str:
         """What the ranges in a plan's file were taken from; empty where its finish takes none."""
-        if not any(self.tools.technique(step.technique).effort is Effort.CALIBRATION for step in plan.finish):
+        if not self.tools.takes_ranges(plan):
             return ""
         split = self.task.calibration if self.task else None
         return "inputs made from batch-norm statistics" if split is None else f"{len(split)} items ({split.name})"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from importlib import resources
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from autocompress.report.frame import front_rows, trials_frame
+from autocompress.report.page_templates import page_template
 from autocompress.report.pictures import picture
 from autocompress.report.sensitivity_html import sensitivity_section
 from autocompress.report.wording import (
@@ -26,12 +25,8 @@ from autocompress.run.result import Result
 
 def html_report(result: Result) -> str:
     """The report of a run as HTML: answer, evidence, search space, trials, and how they were measured."""
-    template = resources.files("autocompress.report").joinpath("templates", "report.html.j2").read_text("utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
     frame, rate = trials_frame(result.history, result.names), result.score_is_rate
-    return environment.from_string(template).render(
+    return page_template("report.html.j2").render(
         result=result,
         headings=STAGE_HEADINGS,
         stages=[stage_cells(row, rate=rate) for row in result.stages],

@@ -46,6 +46,11 @@ def picture(result: Result, frame: pd.DataFrame) -> str:
     figure.draw_without_rendering()
     for axes, points, column in zip(every, [scored, timed][-panels:], ["drop", "size_ratio"][-panels:], strict=True):
         _number_the_front(axes, _with_drop(points, result), column)
+    return as_svg(figure)
+
+
+def as_svg(figure: Figure) -> str:
+    """A figure as SVG to put into a page; the same figure gives the same text."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
@@ -149,6 +154,11 @@ def _budgets(axes: Axes, latency: float | None, other: float | None) -> None:
 def _tidy(axes: Axes) -> None:
     axes.set_xlim(left=0)
     axes.margins(0.08)
+    with_light_grid(axes)
+
+
+def with_light_grid(axes: Axes) -> None:
+    """Leave out the frame above and on the right, and draw a light grid behind everything."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(visible=True, color="#eef0f3", zorder=0)
     axes.set_axisbelow(True)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
-from importlib import resources
-
-import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from autocompress.core.sensitivity import Sensitivity
+from autocompress.report.page_templates import page_template
+from autocompress.report.pictures import as_svg, with_light_grid
 from autocompress.report.sensitivity import LAYER_HEADINGS, SET_HEADINGS, in_one_sentence, layer_cells, set_cells
 
 BAR, SETS = "#1f4e79", "#2e7d32"
@@ -19,7 +17,7 @@ MOST_BARS = 24
 
 def sensitivity_section(sensitivity: Sensitivity) -> str:
     """The section: a sentence, the picture, the sets of layers in float, every layer."""
-    return _template("sensitivity.html.j2").render(
+    return page_template("sensitivity.html.j2").render(
         sensitivity=sensitivity,
         sentence=in_one_sentence(sensitivity),
         layer_headings=LAYER_HEADINGS,
@@ -32,16 +30,8 @@ def sensitivity_section(sensitivity: Sensitivity) -> str:
 
 def sensitivity_page(sensitivity: Sensitivity) -> str:
     """The section in a self-contained file of its own."""
-    page = _template("sensitivity_page.html.j2")
+    page = page_template("sensitivity_page.html.j2")
     return page.render(technique=sensitivity.technique, section=Markup(sensitivity_section(sensitivity)))
-
-
-def _template(name: str) -> jinja2.Template:
-    text = resources.files("autocompress.report").joinpath("templates", name).read_text("utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.from_string(text)
 
 
 def sensitivity_picture(sensitivity: Sensitivity) -> str:
@@ -83,10 +73,5 @@ def sensitivity_picture(sensitivity: Sensitivity) -> str:
             ylim=(0, 105),
         )
     for axes in every:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(visible=True, color="#eef0f3", zorder=0)
-        axes.set_axisbelow(True)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+        with_light_grid(axes)
+    return as_svg(figure)

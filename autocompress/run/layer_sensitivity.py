@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from autocompress.analysis.precision_variants import Subject
 from autocompress.analysis.sensitivity import measure_sensitivity
 from autocompress.core.facts import Facts
-from autocompress.core.plan import Setting, Step
+from autocompress.core.plan import Setting
 from autocompress.core.probes import Probes
 from autocompress.core.search_space import check_settings
 from autocompress.core.sensitivity import Sensitivity
@@ -37,11 +37,12 @@ def sensitivity_of(
     technique: str,
     settings: Mapping[str, Setting],
     seconds: float | None = None,
-    rounds: Sequence[Sequence[Step]] = (),
+    stage: str = "sensitivity",
 ) -> Sensitivity:
-    """Measure what quantizing each layer costs, on the run's calibration items; `rounds` come before it.
+    """Measure what quantizing each layer costs, on the run's calibration items.
 
-    Ranges are kept in the run's folder, where every later trial of the same file finds them.
+    `stage` is the one that progress is told of. Ranges are kept in the run's folder, where every later trial of the same
+    file finds them.
 
     Raises:
         UsageError: when there are no data.
@@ -56,8 +57,5 @@ def sensitivity_of(
         )
     found = run.tools.technique(technique)
     assert isinstance(found, ArtifactTechnique)
-    artifact = run.builder.exported(tuple(map(tuple, rounds)))
-    subject = Subject(found, settings, artifact, run.example, split, run.workspace.checkpoints)
-    return measure_sensitivity(
-        subject, run.tools, run.profile, seconds, lambda sentence: run.tell("sensitivity", sentence)
-    )
+    subject = Subject(found, settings, run.builder.start, run.example, split, run.workspace.checkpoints)
+    return measure_sensitivity(subject, run.tools, run.profile, seconds, lambda sentence: run.tell(stage, sentence))

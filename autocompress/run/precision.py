@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autocompress.analysis.precision_variants import Subject
-from autocompress.analysis.sensitivity import measure_sensitivity
-from autocompress.core.sensitivity import IN_FLOAT, Sensitivity
+from autocompress.core.sensitivity import IN_FLOAT
 from autocompress.core.technique import ArtifactTechnique
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Standing
 from autocompress.errors import ENDS_THE_RUN
 from autocompress.evaluation.run import Run
+from autocompress.run.layer_sensitivity import sensitivity_of
 from autocompress.run.stages import Planned, alone, latest, plan_space
 
 
@@ -57,8 +56,10 @@ def with_precision(run: Run, planned: Planned, seconds: float | None) -> Planned
         probes = latest(run, planned)
         trial = loses_accuracy(run)
         if trial is not None:
+            (step,) = trial.plan.finish
             try:
-                probes = replace(probes, sensitivity=_measured(run, trial, seconds))
+                found = sensitivity_of(run, step.technique, step.settings, seconds, stage="probes")
+                probes = replace(probes, sensitivity=found)
             except ENDS_THE_RUN:
                 raise
             except Exception as error:  # noqa: BLE001 - structure and training may still meet the budgets
@@ -67,15 +68,3 @@ def with_precision(run: Run, planned: Planned, seconds: float | None) -> Planned
             run.record.probes = probes
             run.record.precision_tried = True
     return plan_space(run, planned.baseline, planned.facts, probes, planned.structure_attempts)
-
-
-def _measured(run: Run, trial: Trial, seconds: float | None) -> Sensitivity:
-    (step,) = trial.plan.finish
-    technique = run.tools.technique(step.technique)
-    assert isinstance(technique, ArtifactTechnique)
-    assert run.task is not None
-    assert run.task.calibration is not None
-    subject = Subject(
-        technique, step.settings, run.builder.start, run.example, run.task.calibration, run.workspace.checkpoints
-    )
-    return measure_sensitivity(subject, run.tools, run.profile, seconds, lambda text: run.tell("probes", text))

@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from autocompress.runtimes.onnx_file import is_in_float, names_in_subgraphs
+from autocompress.runtimes.onnx_file import attributes_of, is_in_float, names_in_subgraphs
 
 DOMAIN = "com.microsoft"
 # a smaller saving is not worth what it costs in accuracy: the last layer of a classifier
@@ -165,7 +165,7 @@ def _turns(node: onnx.NodeProto, stored: Collection[str]) -> bool:
 
 def _reads_by_rows(node: onnx.NodeProto, slot: int, *, turned: bool) -> bool | None:
     """How a node reads a weight of two dimensions; None where it must stay as it is."""
-    given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    given = attributes_of(node)
     if is_in_float(node):
         return None
     if node.op_type == "MatMul" and slot == 1:

@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 
 from autocompress.core.source import Array
+from autocompress.runtimes.onnx_file import attributes_of
 
 # the channel that lies at each place along the axes that hold channels, -1 for one of another layer; an axis of size 1
 # stands for any size, and all its places hold the same channels
@@ -27,14 +28,9 @@ class Values:
     shapes: Mapping[str, tuple[int, ...]]
     constants: Mapping[str, Array]
 
-    def attribute(self, node: onnx.NodeProto, name: str, default: object = None) -> object:
-        """An attribute of a node."""
-        found = (one for one in node.attribute if one.name == name)
-        return next((onnx.helper.get_attribute_value(one) for one in found), default)
-
     def numbers(self, node: onnx.NodeProto, attribute: str, position: int) -> list[int] | None:
         """Whole numbers that a node takes as an attribute, or as a stored input; None without."""
-        given = self.attribute(node, attribute)
+        given = attributes_of(node).get(attribute)
         if isinstance(given, list | tuple):
             return [int(one) for one in given]
         if len(node.input) <= position or not node.input[position]:
@@ -90,7 +86,7 @@ def _padded(node: onnx.NodeProto, position: int, channels: ChannelMap, values: V
     # zeros stay zeros, other constants do not
     filling = node.input[2] if len(node.input) > 2 else ""
     zero = not filling or (filling in values.constants and not np.any(values.constants[filling]))
-    if position != 0 or len(node.input) > 3 or not zero or values.attribute(node, "value", 0.0) != 0.0:
+    if position != 0 or len(node.input) > 3 or not zero or attributes_of(node).get("value", 0.0) != 0.0:
         raise BlockedError
     pads = np.reshape(values.numbers(node, "pads", 1) or [], (2, -1))
     if pads.shape[1] != channels.ndim:
@@ -105,7 +101,7 @@ def _reduced(node: onnx.NodeProto, position: int, channels: ChannelMap, values: 
         raise BlockedError
     axes = [axis % channels.ndim for axis in axes]
     _require_single(channels, axes)
-    return channels if values.attribute(node, "keepdims", 1) else np.squeeze(channels, tuple(axes))
+    return channels if attributes_of(node).get("keepdims", 1) else np.squeeze(channels, tuple(axes))
 
 
 def _reshaped(node: onnx.NodeProto, position: int, channels: ChannelMap, values: Values) -> ChannelMap:
@@ -123,7 +119,7 @@ def _transposed(node: onnx.NodeProto, position: int, channels: ChannelMap, value
 
 def _taken(node: onnx.NodeProto, position: int, channels: ChannelMap, values: Values) -> ChannelMap:
     """One or several places along an axis that holds no channels, such as the first token."""
-    axis = values.attribute(node, "axis", 0)
+    axis = attributes_of(node).get("axis", 0)
     after = values.shapes.get(node.output[0])
     if position != 0 or not isinstance(axis, int) or after is None:
         raise BlockedError
@@ -134,7 +130,7 @@ def _taken(node: onnx.NodeProto, position: int, channels: ChannelMap, values: Va
 
 
 def _joined(node: onnx.NodeProto, position: int, channels: ChannelMap, values: Values) -> ChannelMap:
-    axis = values.attribute(node, "axis")
+    axis = attributes_of(node).get("axis")
     shapes = [values.shapes.get(name) for name in node.input]
     if not isinstance(axis, int) or any(shape is None or len(shape) != channels.ndim for shape in shapes):
         raise BlockedError

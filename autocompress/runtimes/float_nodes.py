@@ -8,7 +8,7 @@ import onnx
 
 from autocompress.errors import TechniqueError
 from autocompress.runtimes.node_names import nodes_named
-from autocompress.runtimes.onnx_file import is_in_float, subgraphs_of
+from autocompress.runtimes.onnx_file import is_in_float, names_in_subgraphs
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 # operators that the runtime computes in int8 between two pairs of these; their float output does not exist then
@@ -140,22 +140,14 @@ def _remove_unread(graph: onnx.GraphProto) -> None:
     while unread := list(_unread(graph, outputs)):
         for node in unread:
             graph.node.remove(node)
-    read = {name for node in graph.node for name in node.input} | outputs
-    inside = {name for node in graph.node for name in _read_inside(node)}
+    read = {name for node in graph.node for name in node.input} | outputs | names_in_subgraphs(graph)
     for place in reversed(range(len(graph.initializer))):
-        if graph.initializer[place].name not in read | inside:
+        if graph.initializer[place].name not in read:
             del graph.initializer[place]
 
 
 def _unread(graph: onnx.GraphProto, outputs: Collection[str]) -> Iterator[onnx.NodeProto]:
-    read = {name for node in graph.node for name in (*node.input, *_read_inside(node))}
+    read = {name for node in graph.node for name in node.input} | names_in_subgraphs(graph)
     for node in graph.node:
         if node.op_type in (QUANTIZE, DEQUANTIZE) and not {*read, *outputs}.intersection(node.output):
             yield node
-
-
-def _read_inside(node: onnx.NodeProto) -> Iterator[str]:
-    for graph in subgraphs_of(node):
-        for inner in graph.node:
-            yield from inner.input
-            yield from _read_inside(inner)

@@ -10,9 +10,10 @@ from collections import Counter
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from autocompress.runtimes.external_weights import TRANSPOSED, is_outside, values_of
+from autocompress.runtimes.onnx_file import attributes_of
 
 
 def turn_weights(model: onnx.ModelProto) -> None:
@@ -45,7 +46,7 @@ def turn_weights(model: onnx.ModelProto) -> None:
 def _is_turned_by_quantizer(node: onnx.NodeProto) -> bool:
     if node.op_type != "Gemm":
         return False
-    given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    given = attributes_of(node)
     plain = given.get("alpha", 1.0) == given.get("beta", 1.0) == 1.0 and not given.get("transA", 0)
     return plain and bool(given.get("transB", 0))
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from autocompress.runtimes.float_nodes import DEQUANTIZE, QUANTIZE
 from autocompress.simulation.fake_quantization import ActivationQuantizer, StoredQuantizer
 from autocompress.simulation.graph_module import GraphModule, QuantizedLayer
-from autocompress.simulation.graph_nodes import DEQUANTIZE, QUANTIZE
 
 # a block with more layers is taken layer by layer
 MOST_LAYERS = 4

@@ -31,11 +31,6 @@ def limit_bits(module: GraphModule, bits: int) -> None:
             _limit(weight, bits)
 
 
-def used_levels(weight: StoredQuantizer) -> int:
-    """How many different whole numbers a weight's tensor holds at most, over all channels."""
-    return len(set(weight.whole_numbers().reshape(-1).tolist()))
-
-
 @torch.no_grad()
 def _limit(weight: StoredQuantizer, bits: int) -> None:
     zeros = weight.zero_point.reshape(-1)

@@ -13,13 +13,14 @@ from torch import nn
 
 from autocompress.core.source import Array
 from autocompress.errors import TechniqueError, said_by
+from autocompress.runtimes.float_nodes import DEQUANTIZE, QUANTIZE
 from autocompress.simulation.fake_quantization import (
     ActivationQuantizer,
     BiasQuantizer,
     FakeQuantizer,
     StoredQuantizer,
 )
-from autocompress.simulation.graph_nodes import DEQUANTIZE, QUANTIZE, GraphNodes
+from autocompress.simulation.graph_nodes import GraphNodes
 from autocompress.simulation.learned_tensors import learned_tensors
 from autocompress.simulation.quantizer_building import quantizer_behind, quantizers_of
 from autocompress.simulation.tied_scales import tie_scales

@@ -7,11 +7,12 @@ from collections import Counter
 import onnx
 
 from autocompress.errors import TechniqueError
+from autocompress.runtimes.float_nodes import DEQUANTIZE, QUANTIZE
 from autocompress.runtimes.node_names import layer_of
+from autocompress.runtimes.onnx_normalization import opset_of
 from autocompress.simulation.node_call import NodeCall, Operator
 from autocompress.simulation.operators import OPERATORS
 
-QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 DOMAINS = ("", "ai.onnx")
 # a node's index with the tensors that no later node reads
 Plan = list[tuple[int, list[str]]]
@@ -31,7 +32,7 @@ class GraphNodes:
         stored = {tensor.name for tensor in model.graph.initializer}
         self.inputs = tuple(value.name for value in model.graph.input if value.name not in stored)
         self.outputs = tuple(value.name for value in model.graph.output)
-        opset = next((one.version for one in model.opset_import if one.domain in DOMAINS), 1)
+        opset = opset_of(model)
         seen: Counter[str] = Counter()
         self.labels: list[str] = []
         for node in self.nodes:

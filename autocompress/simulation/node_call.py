@@ -9,6 +9,8 @@ from typing import Any
 import onnx
 import torch
 
+from autocompress.runtimes.onnx_file import attributes_of
+
 # called with the node and a tensor for each of its inputs, None for those that are left out
 Operator = Callable[..., Any]
 
@@ -24,8 +26,8 @@ class NodeCall:
     @staticmethod
     def of(node: onnx.NodeProto, opset: int) -> NodeCall:
         """The call of a node."""
-        found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        plain = {name: value.decode() if isinstance(value, bytes) else value for name, value in found.items()}
+        found = attributes_of(node).items()
+        plain = {name: value.decode() if isinstance(value, bytes) else value for name, value in found}
         return NodeCall(plain, opset, len(node.output))
 
     def get(self, name: str, default: Any = None) -> Any:

@@ -10,6 +10,7 @@ import onnx
 import torch
 
 from autocompress.core.source import Array
+from autocompress.runtimes.float_nodes import DEQUANTIZE, QUANTIZE
 from autocompress.simulation.fake_quantization import (
     ActivationQuantizer,
     BiasQuantizer,
@@ -17,7 +18,7 @@ from autocompress.simulation.fake_quantization import (
     Levels,
     StoredQuantizer,
 )
-from autocompress.simulation.graph_nodes import DEQUANTIZE, QUANTIZE, GraphNodes
+from autocompress.simulation.graph_nodes import GraphNodes
 
 # operators that whole numbers may pass through between the two nodes of a pair
 MOVING = ("Reshape", "Transpose", "MaxPool", "Squeeze", "Unsqueeze", "Flatten")

@@ -67,6 +67,13 @@ def inputs_of(split: Split, artifact: Artifact) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.concatenate([feed[name] for feed in batches])) for name in batches[0]}
 
 
+def inputs_that_fit(module: GraphModule, split: Split, artifact: Artifact, names: Sequence[str]) -> dict[str, Tensor]:
+    """The inputs of as many items of a split as `items_that_fit` allows for these tensors, by name."""
+    inputs = inputs_of(split, artifact)
+    fit = items_that_fit(module, inputs, names)
+    return {name: values[:fit] for name, values in inputs.items()}
+
+
 @torch.no_grad()
 def items_that_fit(module: GraphModule, inputs: Mapping[str, Tensor], names: Sequence[str]) -> int:
     """How many items may be taken so that none of these tensors exceeds `MOST_BYTES`; at least one."""

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from autocompress.errors import TechniqueError
 from autocompress.simulation.node_call import NodeCall, Operator, axes_of, integers
+from autocompress.simulation.windows import in_pairs, padded
 
 Tensor = torch.Tensor
 PAD_MODES = {"reflect": "reflect", "edge": "replicate", "wrap": "circular"}
@@ -159,13 +160,8 @@ def _pad(
         first = min(2, x.dim() - 1)
         if any(before[:first]) or any(after[:first]):
             raise TechniqueError(f"Pad of batch or channels by {kind!r} is not covered by the simulation.")
-        return functional.pad(x, _in_pairs(before[first:], after[first:]), mode=PAD_MODES[kind])
-    return functional.pad(x, _in_pairs(before, after), value=filling)
-
-
-def _in_pairs(before: list[int], after: list[int]) -> list[int]:
-    """The sizes before and after each axis, the last axis first, as torch takes them."""
-    return [size for pair in zip(reversed(before), reversed(after), strict=True) for size in pair]
+        return functional.pad(x, in_pairs(before[first:], after[first:]), mode=PAD_MODES[kind])
+    return padded(x, before, after, filling)
 
 
 def _range(call: NodeCall, start: Tensor, limit: Tensor, step: Tensor) -> Tensor:

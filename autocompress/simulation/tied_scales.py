@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import torch
 
+from autocompress.runtimes.float_nodes import QUANTIZE
 from autocompress.simulation.fake_quantization import ActivationQuantizer, FakeQuantizer
-from autocompress.simulation.graph_nodes import QUANTIZE, GraphNodes
+from autocompress.simulation.graph_nodes import GraphNodes
 from autocompress.simulation.quantizer_building import quantizer_behind
 
 

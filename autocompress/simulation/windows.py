@@ -44,8 +44,12 @@ def padding_of(
 
 def padded(x: Tensor, before: Sequence[int], after: Sequence[int], value: float) -> Tensor:
     """The tensor with a constant around its last dimensions."""
-    sizes = [size for pair in zip(reversed(before), reversed(after), strict=True) for size in pair]
-    return functional.pad(x, sizes, value=value)
+    return functional.pad(x, in_pairs(before, after), value=value)
+
+
+def in_pairs(before: Sequence[int], after: Sequence[int]) -> list[int]:
+    """The sizes before and after each axis, the last axis first, as torch takes them."""
+    return [size for pair in zip(reversed(before), reversed(after), strict=True) for size in pair]
 
 
 def _pool_settings(call: NodeCall, x: Tensor) -> tuple[list[int], list[int], list[int], list[int], list[int]]:

@@ -10,6 +10,7 @@ import onnx
 from onnx import numpy_helper
 
 from autocompress.core.source import Array
+from autocompress.runtimes.external_weights import duplicate
 from autocompress.runtimes.onnx_file import LETTERS
 
 
@@ -18,8 +19,7 @@ def written(model: onnx.ModelProto, changes: Mapping[tuple[int, int], Array]) ->
 
     A stored tensor that several inputs share stays shared where they agree; the others get tensors of their own.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = duplicate(model)
     graph = result.graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
     readers: dict[str, list[tuple[int, int]]] = defaultdict(list)

@@ -7,7 +7,6 @@ means from calibration items (appendix D, "empirical bias correction").
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
@@ -21,10 +20,11 @@ from autocompress.core.profile import Profile
 from autocompress.core.search_space import Choice, Reason, SettingSpace, check_settings
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.errors import TechniqueError
-from autocompress.runtimes.onnx_file import compact, load_model, save_model
+from autocompress.runtimes.onnx_file import load_model
 from autocompress.simulation.float_weights import load_float_weights
 from autocompress.simulation.graph_module import GraphModule
-from autocompress.simulation.recorded import Recorded, inputs_of, items_that_fit
+from autocompress.simulation.recorded import Recorded, inputs_that_fit
+from autocompress.simulation.tuning import calibration_and_float_file, in_turn, refuse_before_loss, save_tuned
 
 Tensor = torch.Tensor
 
@@ -53,13 +53,7 @@ class BiasCorrection(ArtifactTechnique):
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         """Refused where int8 was not seen to lose accuracy."""
-        if probes.sensitivity is None:
-            return Reason(
-                "bias correction is only tried where int8 was seen to lose accuracy.",
-                "sensitivity",
-                "no sensitivity of layers was measured",
-            )
-        return None
+        return refuse_before_loss("bias correction", probes)
 
     def covers(self, facts: Facts) -> frozenset[Kind]:
         """See `ArtifactTechnique.covers`: the file keeps its size."""
@@ -68,31 +62,24 @@ class BiasCorrection(ArtifactTechnique):
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
         """See `ArtifactTechnique.apply`."""
         check_settings(self.name, self.choices, settings)
-        if context.calibration is None:
-            raise TechniqueError("needs calibration data, and there are none.", where=self.name)
-        if context.unquantized is None:
-            raise TechniqueError("needs the float file from which this one was quantized.", where=self.name)
+        calibration, unquantized = calibration_and_float_file(context, self.name)
         model = load_model(artifact.path)
         module = GraphModule(model).eval().requires_grad_(False)
         biased = [(layer, layer.bias) for layer in module.layers() if layer.bias is not None]
         if not biased:
             raise TechniqueError("finds no quantized layer with a bias of its own in this file.", where=self.name)
         original = copy.deepcopy(module)
-        load_float_weights(original, load_model(context.unquantized.path))
-        inputs = inputs_of(context.calibration.first(int(settings["items"])), artifact)
-        fit = items_that_fit(module, inputs, [layer.output for layer, _ in biased])
-        inputs = {name: values[:fit] for name, values in inputs.items()}
+        load_float_weights(original, load_model(unquantized.path))
+        split, outputs = calibration.first(int(settings["items"])), [layer.output for layer, _ in biased]
+        inputs = inputs_that_fit(module, split, artifact, outputs)
         floating = Recorded(original, inputs, quantized=False)
         quantized = Recorded(module, inputs, quantized=True)
-        began = time.monotonic()
-        for done, (layer, bias) in enumerate(biased, start=1):
+        for layer, bias in in_turn(biased, context.on_step):
             axis = 1 if layer.operator.startswith("Conv") else -1
             wanted = _mean(floating.each(layer.input, layer.output), axis)
             with torch.no_grad():
                 bias.value.add_(wanted - _mean(quantized.each(layer.input, layer.output), axis))
-            left = (time.monotonic() - began) / done * (len(biased) - done)
-            context.on_step(done, len(biased), left)
-        return save_model(compact(module.write_to(model)), context.folder / f"{self.name}-{artifact.hash[:8]}.onnx")
+        return save_tuned(module, model, artifact, context, self.name)
 
 
 def _mean(parts: Iterable[Tensor], axis: int) -> Tensor:

@@ -7,7 +7,6 @@ at residual joins after Li et al., "BRECQ", ICLR 2021.
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
@@ -21,13 +20,14 @@ from autocompress.core.profile import Profile
 from autocompress.core.search_space import Choice, Reason, SettingSpace, check_settings
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.errors import TechniqueError
-from autocompress.runtimes.onnx_file import compact, load_model, save_model
+from autocompress.runtimes.onnx_file import load_model
 from autocompress.simulation.blocks import Block, blocks_of
 from autocompress.simulation.fake_quantization import StoredQuantizer, rounded
 from autocompress.simulation.few_bits import limit_bits
 from autocompress.simulation.float_weights import load_float_weights
 from autocompress.simulation.graph_module import GraphModule
-from autocompress.simulation.recorded import Recorded, inputs_of, items_that_fit
+from autocompress.simulation.recorded import Recorded, inputs_that_fit
+from autocompress.simulation.tuning import calibration_and_float_file, in_turn, refuse_before_loss, save_tuned
 
 Tensor = torch.Tensor
 BATCH = 32
@@ -94,13 +94,7 @@ class LearnedRounding(ArtifactTechnique):
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         """Refused where int8 was not seen to lose accuracy."""
-        if probes.sensitivity is None:
-            return Reason(
-                "learned rounding is only tried where int8 was seen to lose accuracy.",
-                "sensitivity",
-                "no sensitivity of layers was measured",
-            )
-        return None
+        return refuse_before_loss("learned rounding", probes)
 
     def covers(self, facts: Facts) -> frozenset[Kind]:
         """See `ArtifactTechnique.covers`: the file keeps its size."""
@@ -109,14 +103,11 @@ class LearnedRounding(ArtifactTechnique):
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
         """See `ArtifactTechnique.apply`."""
         check_settings(self.name, self.choices, settings)
-        if context.calibration is None:
-            raise TechniqueError("needs calibration data, and there are none.", where=self.name)
-        if context.unquantized is None:
-            raise TechniqueError("needs the float file from which this one was quantized.", where=self.name)
+        calibration, unquantized = calibration_and_float_file(context, self.name)
         model = load_model(artifact.path)
         module = GraphModule(model).eval().requires_grad_(False)
         four, steps = settings["bits"] == 4, int(settings["steps"])
-        known = load_float_weights(module, load_model(context.unquantized.path))
+        known = load_float_weights(module, load_model(unquantized.path))
         learnable = {layer.weight for layer in module.layers() if four or layer.weight in known}
         blocks = [block for block in blocks_of(module) if learnable.intersection(block.weights)]
         if not blocks:
@@ -125,20 +116,16 @@ class LearnedRounding(ArtifactTechnique):
                 where=self.name,
                 hint="With 8 bits they must not be changed between the float file and its quantization.",
             )
-        inputs = inputs_of(context.calibration.first(int(settings["items"])), artifact)
-        fit = items_that_fit(module, inputs, [block.output for block in blocks])
-        inputs = {name: values[:fit] for name, values in inputs.items()}
+        split, outputs = calibration.first(int(settings["items"])), [block.output for block in blocks]
+        inputs = inputs_that_fit(module, split, artifact, outputs)
         if four:
             limit_bits(module, 4)
         floating = Recorded(copy.deepcopy(module), inputs, quantized=False)
         rounding = Recorded(module, inputs, quantized=True)
-        began = time.monotonic()
-        for done, block in enumerate(blocks, start=1):
+        for block in in_turn(blocks, context.on_step, steps):
             target = floating.values([block.output])[block.output]
             learn(module, block, rounding.values(block.inputs), target, learnable, steps)
-            left = (time.monotonic() - began) / done * (len(blocks) - done)
-            context.on_step(done * steps, len(blocks) * steps, left)
-        return save_model(compact(module.write_to(model)), context.folder / f"{self.name}-{artifact.hash[:8]}.onnx")
+        return save_tuned(module, model, artifact, context, self.name)
 
 
 def learn(

@@ -20,7 +20,8 @@ from autocompress.core.task import Task
 from autocompress.core.technique import ArtifactTechnique, Context, with_remarks
 from autocompress.data.output_recognition import kinds_of
 from autocompress.errors import TechniqueError
-from autocompress.runtimes.onnx_file import compact, load_model, save_model
+from autocompress.runtimes.onnx_file import load_model
+from autocompress.simulation.tuning import save_tuned
 from autocompress.training.agreement import agreement, layer_gaps, require_agreement
 from autocompress.training.cost import VIEWS
 from autocompress.training.file_training import FileModule, Learned, file_example, student_of, train_file
@@ -109,8 +110,7 @@ class QuantizationAwareTraining(ArtifactTechnique):
         files = _files(artifact, unquantized, task, schedule, settings, context)
         watch = Watch(context.seconds_left, _require_as_planned, context.tell, context.on_step)
         trained = train_file(student, unquantized, task, context.example, schedule, files, watch)
-        model = compact(trained.graph.write_to(load_model(artifact.path)))
-        made = save_model(model, context.folder / f"{self.name}-{artifact.hash[:8]}.onnx")
+        made = save_tuned(trained.graph, load_model(artifact.path), artifact, context, self.name)
         self._compare(trained, made, task, context)
         files.checkpoint.unlink(missing_ok=True)
         return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import tee
 
 import numpy as np
 import onnx
@@ -21,11 +22,11 @@ from autocompress.core.task import Task
 from autocompress.data.named_outputs import floating, named_outputs
 from autocompress.data.output_divergence import distance, rows_of
 from autocompress.errors import TechniqueError
+from autocompress.runtimes.float_nodes import QUANTIZE
 from autocompress.runtimes.node_names import layer_of
 from autocompress.runtimes.observed_values import observed
 from autocompress.runtimes.onnx_file import load_model
 from autocompress.simulation.graph_module import WITH_WEIGHT, GraphModule
-from autocompress.simulation.graph_nodes import QUANTIZE
 
 BATCH = 64
 # of the answers, so many have to be the same, and the score may differ by so many points
@@ -77,8 +78,9 @@ def agreement(
     example, names = Example({}), [spec.name for spec in artifact.outputs]
     answers = _Answers(kinds), _Answers(kinds)
     size = split.rows_within(BATCH)
-    given, run = feeds(split, artifact, size), (feed for feed, _ in feeds(split, artifact, size))
-    for (feed, targets), values in zip(given, observed(artifact, names, run), strict=True):
+    given, run = tee(feeds(split, artifact, size))
+    values_of_batches = observed(artifact, names, (feed for feed, _ in run))
+    for (feed, targets), values in zip(given, values_of_batches, strict=True):
         found = {name: torch.from_numpy(values[name]) for name in names}
         for one, outputs in zip(answers, (found, simulated(graph, feed, names)), strict=True):
             one.add(named_outputs(outputs, example), task, targets)

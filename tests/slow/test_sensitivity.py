@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -13,24 +9,7 @@ import torch
 
 from autocompress.api import sensitivity
 
-ROOT = Path(__file__).resolve().parents[2]
-DATA = Path(os.environ.get("AUTOCOMPRESS_DATA", ROOT / ".." / "shared" / "data"))
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not (DATA / "cifar10").is_dir(), reason=f"no real data at {DATA}: set AUTOCOMPRESS_DATA"),
-]
-
-
-@pytest.fixture(scope="module")
-def networks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("networks", ROOT / "benchmarks" / "networks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["networks"] = module
-    spec.loader.exec_module(module)
-    return module
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(("depth", "convolutions"), [(20, 19), (56, 55)])

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -27,8 +24,6 @@ from autocompress.runtimes.onnx_file import load_model
 from autocompress.simulation.graph_module import GraphModule
 from autocompress.techniques import Int8Static, LearnedRounding
 
-ROOT = Path(__file__).resolve().parents[2]
-DATA = Path(os.environ.get("AUTOCOMPRESS_DATA", ROOT / ".." / "shared" / "data"))
 STATIC: dict[str, Setting] = first_options(Int8Static.choices)
 ITEMS, BATCH = 2000, 100
 
@@ -45,19 +40,6 @@ def answers(artifact: Artifact, image: Array) -> tuple[Array, Array]:
         with torch.no_grad():
             found.append(next(iter(module(**{name: torch.from_numpy(part)}).values())).numpy())
     return np.concatenate(wanted), np.concatenate(found)
-
-
-@pytest.fixture(scope="module")
-def networks() -> ModuleType:
-    if not (DATA / "cifar10").is_dir():
-        pytest.skip(f"no real data at {DATA}: set AUTOCOMPRESS_DATA")
-    spec = importlib.util.spec_from_file_location("networks", ROOT / "benchmarks" / "networks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["networks"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_resnet20_gives_the_answers_of_the_runtime_and_four_bits_lose_little_once_learned(

@@ -41,8 +41,8 @@ def sensitivity_of(
 ) -> Sensitivity:
     """Measure what quantizing each layer costs, on the run's calibration items.
 
-    `stage` is the one that progress is told of. Ranges are kept in the run's folder, where every later trial of the same
-    file finds them.
+    `stage` is the one that progress is told of. Ranges are kept in the run's folder, where every later trial of the
+    same file finds them.
 
     Raises:
         UsageError: when there are no data.

@@ -35,6 +35,7 @@ from autocompress.analysis.range_facts import outlier_ratio, range_spread
 from autocompress.core.artifact import Artifact
 from autocompress.core.plan import Setting
 from autocompress.core.runtime import Example, feeds
+from autocompress.core.search_space import first_options
 from autocompress.core.source import ArraySource, Split, whole
 from autocompress.core.technique import Context
 from autocompress.data.data_spec import load_data
@@ -221,7 +222,7 @@ def rows_of(case: Case, folder: Path) -> Iterator[dict[str, Any]]:
     }
     if case.labelled:
         facts["float_accuracy"] = float((wanted.argmax(1) == labels).mean())
-    first = {choice.name: choice.options[0] for choice in Int8Static.choices}
+    first = first_options(Int8Static.choices)
     for preparation, settings in PREPARATIONS.items():
         inside = folder / preparation
         inside.mkdir()

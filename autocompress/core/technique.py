@@ -33,7 +33,7 @@ class Context:
     `calibration` holds items that ranges may be taken from, None when there are no data. `teacher` is the original
     module; `on_step` is called during training with the step, the number of steps and the seconds left. `shared` is a
     folder for files that all plans of a run use. Layers that `ignore` names are left alone. `unquantized` is the float
-    artifact that the finish began with, None outside a finish.
+    artifact that the finish began with, after its preparation; None outside a finish.
 
     `recipe` is the user's for training. `seconds_left` gives the seconds left for it, None without a limit. Where it
     is adapted to time or memory, `adapted` is called with the settings that it then has, which give the same module

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from autocompress.core.artifact import Artifact
 from autocompress.core.device import Device
-from autocompress.core.plan import Effort, Plan, Setting, Step
+from autocompress.core.plan import Effort, Plan, Setting, Stage, Step
 from autocompress.core.runtime import Runtime
 from autocompress.core.search_space import check_settings
 from autocompress.core.technique import ArtifactTechnique, Context, Technique, applied
@@ -73,6 +73,9 @@ class Tools:
             inside = context.folder / str(place)
             make_folder(inside)
             artifact = applied(technique, artifact, step.settings, replace(context, folder=inside))
+            if step.stage is Stage.PREPARATION:
+                # tuning compares the quantized weights with those that were quantized
+                context = replace(context, unquantized=artifact)
         return artifact
 
     def require_possible(self, plan: Plan) -> None:

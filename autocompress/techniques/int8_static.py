@@ -68,6 +68,9 @@ COMPUTING = (
 )
 ENTROPY_BINS = 512
 LARGEST_VALUE = 1e30
+# a mask adds so much to what is to vanish in a softmax; the other values lie within so small a share of it that no
+# level would be left for them
+MASKED, SHARE_BESIDE_MASK = -5e3, 0.01
 # folder of the calibrated ranges, in that of the files that all plans of a run use
 RANGES = "ranges"
 
@@ -229,8 +232,10 @@ def _calibrate(artifact: Artifact, split: Split, method: Setting, destination: P
 
 
 def _is_bounded(data: TensorData) -> bool:
-    # attention masks hold minus infinity, or the lowest float instead
-    return bool(np.all(np.abs([data.lowest, data.highest]) < LARGEST_VALUE))
+    # attention masks hold minus infinity, the lowest float, or a number such as -10000
+    lowest, highest = float(np.min(data.lowest)), float(np.max(data.highest))
+    is_masked = lowest <= MASKED and highest <= SHARE_BESIDE_MASK * -lowest
+    return not is_masked and max(abs(lowest), abs(highest)) < LARGEST_VALUE
 
 
 def _name_nodes(model: onnx.ModelProto, unbounded: set[str], places: Sequence[int]) -> list[str]:

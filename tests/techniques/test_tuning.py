@@ -13,18 +13,20 @@ import torch
 from onnx import numpy_helper
 
 from autocompress.core.artifact import Artifact
-from autocompress.core.plan import Setting
+from autocompress.core.plan import Setting, Step
 from autocompress.core.runtime import align
 from autocompress.core.search_space import first_options
 from autocompress.core.source import Array, whole
 from autocompress.core.technique import ArtifactTechnique, Context
+from autocompress.core.tools import Tools
+from autocompress.devices.local import LocalDevice
 from autocompress.errors import TechniqueError
 from autocompress.runtimes import OnnxRuntime
 from autocompress.runtimes.onnx_file import compact, load_model, save_model
 from autocompress.simulation.fake_quantization import Levels, StoredQuantizer
 from autocompress.simulation.few_bits import limit_bits
 from autocompress.simulation.graph_module import GraphModule
-from autocompress.techniques import BiasCorrection, Int8Static, LearnedRounding
+from autocompress.techniques import BiasCorrection, Equalization, Int8Static, LearnedRounding
 from autocompress.techniques.learned_rounding import SoftRounding
 from autocompress.testing.networks import Exports, labelled, labelled_source
 
@@ -102,6 +104,27 @@ def test_weights_that_were_changed_before_quantization_can_be_learned_in_four_bi
         LearnedRounding().apply(quantized, EIGHT, changed)
     learned = LearnedRounding().apply(quantized, FOUR, changed)
     assert error(learned, context) < 0.05 * float(np.square(answers(quantized)).mean())
+
+
+class Recording(LearnedRounding):
+    """Learned rounding that keeps the float file which it was given."""
+
+    def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
+        self.given = context.unquantized
+        return super().apply(artifact, settings, context)
+
+
+def test_after_a_preparation_the_prepared_file_is_what_was_quantized(context: Context) -> None:
+    recording = Recording()
+    techniques = [Equalization(), Int8Static(), recording]
+    settings = [{"method": "cross_layer", "alpha": 0.5}, first_options(Int8Static.choices), EIGHT]
+    steps = [Step(one.name, one.stage, given) for one, given in zip(techniques, settings, strict=True)]
+    assert context.unquantized is not None
+    Tools(OnnxRuntime(), LocalDevice(OnnxRuntime()), techniques).finished(context.unquantized, steps, context)
+    prepared = recording.given
+    assert prepared is not None
+    assert prepared.hash != context.unquantized.hash
+    assert error(prepared, context) < 1e-6, "equalization leaves the function as it is"
 
 
 def test_the_mean_error_of_each_output_is_taken_out(context: Context, quantized: Artifact) -> None:

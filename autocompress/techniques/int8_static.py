@@ -233,9 +233,9 @@ def _calibrate(artifact: Artifact, split: Split, method: Setting, destination: P
 
 def _is_bounded(data: TensorData) -> bool:
     # attention masks hold minus infinity, the lowest float, or a number such as -10000
-    lowest, highest = float(np.min(data.lowest)), float(np.max(data.highest))
-    is_masked = lowest <= MASKED and highest <= SHARE_BESIDE_MASK * -lowest
-    return not is_masked and max(abs(lowest), abs(highest)) < LARGEST_VALUE
+    lowest = np.min(data.lowest)
+    is_masked = lowest <= MASKED and np.max(data.highest) <= SHARE_BESIDE_MASK * -lowest
+    return bool(not is_masked and np.all(np.abs([data.lowest, data.highest]) < LARGEST_VALUE))
 
 
 def _name_nodes(model: onnx.ModelProto, unbounded: set[str], places: Sequence[int]) -> list[str]:

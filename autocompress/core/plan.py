@@ -18,7 +18,7 @@ from autocompress.errors import PlanError
 
 Setting = str | int | float | bool
 SCHEMA = 1
-# settings of a RECOVERY step that say how it was changed on the way to fit time and memory
+# settings of a step that trains which say how it was changed on the way to fit time and memory
 CUTS, MICRO_BATCHES = "cuts", "micro_batches"
 ADAPTED = (CUTS, MICRO_BATCHES)
 
@@ -48,6 +48,8 @@ ROUND_STAGES = (Stage.STRUCTURE, Stage.WEIGHTS, Stage.RECOVERY)
 FINISH_STAGES = (Stage.PREPARATION, Stage.PRECISION, Stage.TUNING, Stage.PACKING)
 # stages of steps that save nothing by themselves: they keep accuracy where the precision step loses it
 ACCURACY_STAGES = (Stage.PREPARATION, Stage.TUNING)
+# stages of steps that may train: the module in a round, the quantized file in the finish
+TRAINED_STAGES = (Stage.RECOVERY, Stage.TUNING)
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,14 @@ class Step:
     @property
     def planned(self) -> Step:
         """The step before its training was changed on the way to fit time and memory."""
-        if self.stage is not Stage.RECOVERY or not set(ADAPTED) & set(self.settings):
+        if self.stage not in TRAINED_STAGES or not set(ADAPTED) & set(self.settings):
             return self
         kept = {name: value for name, value in self.settings.items() if name not in ADAPTED}
         return Step(self.technique, self.stage, kept)
 
     @property
     def steps_taken(self) -> int:
-        """The training steps of a RECOVERY step: as planned, or where the last cut ends; else 0."""
+        """The training steps of a step that trains: as planned, or where the last cut ends; else 0."""
         cuts = str(self.settings.get(CUTS, "")).split()
         return int(cuts[-1].partition(":")[2]) if cuts else int(self.settings.get("steps", 0))
 
@@ -128,7 +130,8 @@ class Plan:
     @property
     def planned(self) -> Plan:
         """The plan as it was before its training was changed on the way to fit time and memory."""
-        return Plan(tuple(tuple(step.planned for step in steps) for steps in self.rounds), self.finish)
+        rounds = tuple(tuple(step.planned for step in steps) for steps in self.rounds)
+        return Plan(rounds, tuple(step.planned for step in self.finish))
 
     @property
     def hash(self) -> str:

@@ -189,6 +189,7 @@ class Probes:
     None before it was measured. `microbenchmarks` is None where the microbenchmarks could not be measured. `operators`
     is the share of the model's time by type of operator, as the runtime names them. `skipped` is what there was no
     time to probe. `sensitivity` is that of the layers to a quantization that was seen to lose accuracy, None before.
+    `step_seconds` are those of one training step of each technique that trains quantized files.
     """
 
     probes: tuple[Probe, ...] = ()
@@ -203,6 +204,7 @@ class Probes:
     operators: Mapping[str, float] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
     sensitivity: Sensitivity | None = None
+    step_seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def skipped_sentence(self) -> str:
@@ -251,6 +253,7 @@ class Probes:
             "operators": dict(self.operators),
             "skipped": list(self.skipped),
             "sensitivity": self.sensitivity.to_json() if self.sensitivity else None,
+            "step_seconds": dict(self.step_seconds),
         }
 
     @staticmethod
@@ -269,6 +272,7 @@ class Probes:
             dict(data["operators"]),
             tuple(data.get("skipped", ())),
             Sensitivity.from_json(data["sensitivity"]) if data.get("sensitivity") else None,
+            dict(data.get("step_seconds", {})),
         )
 
 

@@ -132,7 +132,8 @@ class Recipe:
     them for each structure, that the first round begins with. Where they are `nested`, each leaves less of the network
     than the one before, so that the first that fits can be found by bisection; `likely` is where it is expected.
     `predictions` hold latency and size of each of them, empty where they are those of the recipe. `promotes` is how
-    many trials of the recipe before, one round shorter, go on in this one; None promotes all.
+    many trials of the recipe before, one round shorter, go on in this one; None promotes all. `seconds_per_step` is
+    that of the training of its finish, None where it does not train or that was not timed.
     """
 
     name: str
@@ -149,6 +150,7 @@ class Recipe:
     promotes: int | None = None
     predictions: tuple[tuple[float, float], ...] = ()
     expected_drop: ExpectedDrop | None = None
+    seconds_per_step: float | None = None
 
     @property
     def elements(self) -> tuple[Element, ...]:
@@ -197,7 +199,7 @@ class Recipe:
             return False
         # another recipe of the same techniques may use an optional setting
         return all(
-            element.space.optional(step.settings) == element.space.optional(next(element.space.grid()))
+            element.space.optional(step.planned.settings) == element.space.optional(next(element.space.grid()))
             for element, step in zip(self.finish, plan.finish, strict=True)
         )
 
@@ -207,6 +209,12 @@ class Recipe:
         if place is not None and self.predictions:
             return self.predictions[place]
         return self.predicted_latency, self.predicted_size
+
+    def seconds_of(self, plan: Plan) -> float | None:
+        """The predicted seconds of the training of a plan of this recipe, None without training or a prediction."""
+        if self.seconds_per_step is None:
+            return self.predicted_seconds
+        return self.seconds_per_step * plan.finish[-1].planned.steps_taken
 
     def fixed_by(self, plan: Plan) -> tuple[Step, ...]:
         """The plan's steps with their structural settings only, which decide size and latency."""

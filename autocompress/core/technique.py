@@ -33,7 +33,8 @@ class Context:
     `calibration` holds items that ranges may be taken from, None when there are no data. `teacher` is the original
     module; `on_step` is called during training with the step, the number of steps and the seconds left. `shared` is a
     folder for files that all plans of a run use. Layers that `ignore` names are left alone. `unquantized` is the float
-    artifact that the finish began with, after its preparation; None outside a finish.
+    artifact that the finish began with, after its preparation; None outside a finish. `original` is the unchanged
+    model's float artifact, None where there is none.
 
     `recipe` is the user's for training. `seconds_left` gives the seconds left for it, None without a limit. Where it
     is adapted to time or memory, `adapted` is called with the settings that it then has, which give the same module
@@ -53,6 +54,7 @@ class Context:
     adapted: Callable[[Mapping[str, Setting]], None] = lambda settings: None
     tell: Callable[[str], None] = lambda sentence: None
     unquantized: Artifact | None = None
+    original: Artifact | None = None
 
 
 def applied(
@@ -167,6 +169,14 @@ class ArtifactTechnique(Technique):
         Empty where it cannot leave single nodes in float; a technique that can has the setting `IN_FLOAT`.
         """
         return ()
+
+    def step_seconds(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> float | None:
+        """The seconds that one of its training steps takes on this machine; None where it does not train.
+
+        Raises:
+            TechniqueError: when it cannot be done on this artifact.
+        """
+        return None
 
     @abstractmethod
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:

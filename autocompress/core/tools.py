@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from autocompress.core.artifact import Artifact
 from autocompress.core.device import Device
@@ -53,26 +54,44 @@ class Tools:
         """
         return max((self.technique(step.technique).effort for step in plan.steps), default=Effort.NONE)
 
+    def trains(self, steps: Iterable[Step]) -> bool:
+        """True when one of these steps trains.
+
+        Raises:
+            PlanError: when a step names a technique that is not registered.
+        """
+        return any(self.technique(step.technique).effort is Effort.TRAINING for step in steps)
+
     def takes_ranges(self, plan: Plan) -> bool:
         """True when a step of the plan's finish makes a pass over calibration items."""
         return any(self.technique(step.technique).effort is Effort.CALIBRATION for step in plan.finish)
 
-    def finished(self, artifact: Artifact, finish: Sequence[Step], context: Context) -> Artifact:
+    def finished(
+        self,
+        artifact: Artifact,
+        finish: Sequence[Step],
+        context: Context,
+        adapted: Callable[[int, Mapping[str, Setting]], None] = lambda place, settings: None,
+    ) -> Artifact:
         """Apply the steps of a finish to an artifact, each in a folder of its own inside the context's.
+
+        `adapted` is called with a step's place and the settings that it has once its training was changed on the way.
 
         Raises:
             PlanError: when a step cannot read the format that the one before it writes.
             TechniqueError: when a step cannot be done on this artifact.
         """
+        folder = context.folder
         context = replace(context, unquantized=artifact)
         for place, step in enumerate(finish):
             technique = self.technique(step.technique)
             assert isinstance(technique, ArtifactTechnique)
             if artifact.format not in technique.formats:
                 raise PlanError(f"cannot change {artifact.format} files.", where=step.technique)
-            inside = context.folder / str(place)
+            inside = folder / str(place)
             make_folder(inside)
-            artifact = applied(technique, artifact, step.settings, replace(context, folder=inside))
+            context = replace(context, folder=inside, adapted=partial(adapted, place))
+            artifact = applied(technique, artifact, step.settings, context)
             if step.stage is Stage.PREPARATION:
                 # tuning compares the quantized weights with those that were quantized
                 context = replace(context, unquantized=artifact)

@@ -34,6 +34,8 @@ from autocompress.training.kept_inputs import KeptInputs
 from autocompress.training.synthetic_inputs import why_no_inputs
 
 MODULE_NEEDED = "the model is a file; changing its structure needs the PyTorch module."
+# folder in which the steps of a finish write
+WORK = "work"
 Rounds = tuple[tuple[Step, ...], ...]
 
 
@@ -51,11 +53,10 @@ class Artifacts(ABC):
 
     @abstractmethod
     def trained(self, plan: Plan, seconds_left: Callable[[], float | None]) -> Plan:
-        """Train the rounds of a plan within the time left, and return the plan as it was trained.
+        """Train what a plan trains, rounds and finish, within the time left; the plan as it was trained.
 
-        `build` then builds that one.
-
-        It is another plan where the training was changed on the way to fit time or memory.
+        `build` then builds that one. It is another plan where the training was changed on the way to fit time or
+        memory.
 
         Raises:
             PlanError, TechniqueError: as `build`.
@@ -184,7 +185,30 @@ class Builder(Artifacts):
         rounds = plan.rounds
         for count in range(1, len(rounds) + 1):
             rounds = (*self._trained(rounds[:count], seconds_left), *rounds[count:])
-        return Plan(rounds, plan.finish)
+        plan = Plan(rounds, plan.finish)
+        return self._with_trained_finish(plan, seconds_left) if self._tools.trains(plan.finish) else plan
+
+    def _with_trained_finish(self, plan: Plan, seconds_left: Callable[[], float | None]) -> Plan:
+        """Make the artifact of a plan whose finish trains, and return the plan as it was trained."""
+        artifact, folder = self.exported(plan.rounds), self._folder(plan)
+        known = folder / "trained_as.json"
+        with folder_lock(folder):
+            if known.exists():
+                return Plan.from_json(json.loads(known.read_text(encoding="utf-8")), str(known))
+            if self.find(plan) is not None:
+                return plan
+            steps = list(plan.finish)
+
+            def adapted(place: int, settings: Mapping[str, Setting]) -> None:
+                steps[place] = replace(steps[place], settings=settings)
+
+            made = self._finished(plan, artifact, adapted, seconds_left)
+            found = Plan(plan.rounds, tuple(steps))
+            made.copy_to(self._folder(found) / self._name)
+            if found != plan:
+                write_text(known, json.dumps(found.to_json()))
+            shutil.rmtree(folder / WORK)
+        return found
 
     def _trained(self, rounds: Rounds, seconds_left: Callable[[], float | None]) -> Rounds:
         """Train the last of these rounds, and return the rounds as they were trained."""
@@ -230,12 +254,31 @@ class Builder(Artifacts):
         if not plan.finish:
             return self._tools.runtime.without_names(artifact, folder / self._name)
         with folder_lock(folder):
-            work = folder / "work"
-            shutil.rmtree(work, ignore_errors=True)
-            context = replace(self._context(work), calibration=self._calibration(plan))
-            final = self._tools.finished(artifact, plan.finish, context).copy_to(folder / self._name)
-            shutil.rmtree(work)
+            # what took training is not made a second time
+            final = self.find(plan) if self._tools.trains(plan.finish) else None
+            if final is None:
+                made = self._finished(plan, artifact, lambda place, settings: _only(plan.finish[place])(settings))
+                final = made.copy_to(folder / self._name)
+                shutil.rmtree(folder / WORK)
         return final
+
+    def _finished(
+        self,
+        plan: Plan,
+        artifact: Artifact,
+        adapted: Callable[[int, Mapping[str, Setting]], None],
+        seconds_left: Callable[[], float | None] = lambda: None,
+    ) -> Artifact:
+        """The artifact after a plan's finish, in a folder of its own beside the plan's artifact."""
+        work = self._folder(plan) / WORK
+        shutil.rmtree(work, ignore_errors=True)
+        context = replace(
+            self._context(work),
+            calibration=self._calibration(plan),
+            seconds_left=seconds_left,
+            original=self.start,
+        )
+        return self._tools.finished(artifact, plan.finish, context, adapted)
 
     @property
     def no_inputs(self) -> str:

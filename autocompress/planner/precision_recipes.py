@@ -36,7 +36,7 @@ def precision_recipes(finishes: Sequence[Recipe], taken: Sequence[Technique], si
     recipes = [_recipe((_element(one, situation), element), (one, base), one.summary, alone) for one in before]
     if found.mixed:
         recipes.append(_mixed(base, found))
-    return recipes + [_recipe((element, _element(one, situation)), (base, one), one.summary, alone) for one in after]
+    return recipes + [_tuned(element, base, one, alone, situation) for one in after]
 
 
 def _only(base: ArtifactTechnique, found: Sensitivity) -> SettingSpace:
@@ -61,6 +61,27 @@ def _recipe(
         alone.predicted_latency if alone else None,
         alone.predicted_size if alone else None,
     )
+
+
+def _tuned(
+    element: Element,
+    base: ArtifactTechnique,
+    tuning: ArtifactTechnique,
+    alone: Recipe | None,
+    situation: Situation,
+) -> Recipe:
+    """The recipe of a quantization whose numbers are tuned, with the time that training them takes."""
+    recipe = _recipe((element, _element(tuning, situation)), (base, tuning), tuning.summary, alone)
+    return with_step_seconds(recipe, situation.probes.step_seconds.get(tuning.name))
+
+
+def with_step_seconds(recipe: Recipe, seconds: float | None) -> Recipe:
+    """The recipe whose finish trains, with the time that this takes by the seconds of one step."""
+    if seconds is None:
+        return recipe
+    timed = replace(recipe, seconds_per_step=seconds)
+    reason = replace(recipe.reason, fact=f"{seconds:.2g} s a step here")
+    return replace(timed, predicted_seconds=timed.seconds_of(next(timed.plans())), reason=reason)
 
 
 def _mixed(base: ArtifactTechnique, found: Sensitivity) -> Recipe:

@@ -128,7 +128,8 @@ def _expected(recipe: Recipe) -> str:
         f"latency about {_share(recipe.predicted_latency)}",
     ]
     if recipe.predicted_seconds:
-        parts.append(f"about {duration(recipe.predicted_seconds)} of training{' each' if count > 1 else ''}")
+        each = " and more" if recipe.seconds_per_step and count > 1 else " each" if count > 1 else ""
+        parts.append(f"about {duration(recipe.predicted_seconds)} of training{each}")
     if recipe.expected_drop:
         parts.append(f"usually loses {recipe.expected_drop}")
     return ", ".join(parts)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from autocompress.core.facts import Facts
+from autocompress.core.plan import Effort, Plan, Stage
+from autocompress.core.probes import Probes
 from autocompress.core.sensitivity import IN_FLOAT
-from autocompress.core.technique import ArtifactTechnique
+from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Standing
 from autocompress.errors import ENDS_THE_RUN
 from autocompress.evaluation.run import Run
 from autocompress.run.layer_sensitivity import sensitivity_of
 from autocompress.run.stages import Planned, alone, latest, plan_space
+from autocompress.system.scratch import scratch
 
 
 def loses_accuracy(run: Run) -> Trial | None:
@@ -50,7 +54,8 @@ def _fits(trial: Trial) -> bool:
 def with_precision(run: Run, planned: Planned, seconds: float | None) -> Planned:
     """Extend the plan by what keeps the accuracy of a quantization, after measuring which layers lose it.
 
-    It takes about `seconds` where these are given. Where the sensitivity cannot be measured the plan stays as it is.
+    A step of training the quantized file is timed, too. It takes about `seconds` where these are given. Where the
+    sensitivity cannot be measured the plan stays as it is.
     """
     with alone(run):
         probes = latest(run, planned)
@@ -60,6 +65,7 @@ def with_precision(run: Run, planned: Planned, seconds: float | None) -> Planned
             try:
                 found = sensitivity_of(run, step.technique, step.settings, seconds, stage="probes")
                 probes = replace(probes, sensitivity=found)
+                probes = replace(probes, step_seconds=step_seconds(run, trial.plan, planned.facts, probes))
             except ENDS_THE_RUN:
                 raise
             except Exception as error:  # noqa: BLE001 - structure and training may still meet the budgets
@@ -68,3 +74,39 @@ def with_precision(run: Run, planned: Planned, seconds: float | None) -> Planned
             run.record.probes = probes
             run.record.precision_tried = True
     return plan_space(run, planned.baseline, planned.facts, probes, planned.structure_attempts)
+
+
+def step_seconds(run: Run, plan: Plan, facts: Facts, probes: Probes) -> dict[str, float]:
+    """The seconds of one training step of each technique that trains what a plan makes, on the plan's file.
+
+    Empty where there are no training data, or the file is gone.
+    """
+    artifact, task = run.artifacts.find(plan), run.task
+    if artifact is None or task is None or task.train is None:
+        return {}
+    found = {}
+    for one in _training(run, plan):
+        if one.refuses(facts, probes, run.profile) is not None:
+            continue
+        settings = next(one.space(facts, probes, run.profile).grid())
+        run.tell("probes", f"timing a training step of {one.name}")
+        try:
+            with scratch("training") as folder:
+                context = Context(task, run.example, task.calibration, folder, original=run.builder.start)
+                seconds = one.step_seconds(artifact, settings, context)
+        except ENDS_THE_RUN:
+            raise
+        except Exception as error:  # noqa: BLE001 - its own trial says why, if it comes to that
+            run.failed(f"timing a training step of {one.name}", error)
+            continue
+        if seconds is not None:
+            found[one.name] = seconds
+    return found
+
+
+def _training(run: Run, plan: Plan) -> list[ArtifactTechnique]:
+    """The techniques that train the file of a plan's quantization."""
+    finish = [run.tools.technique(step.technique) for step in plan.finish]
+    done = {one.quantization for one in finish if isinstance(one, ArtifactTechnique)}
+    tuning = [one for one in run.tools.techniques if isinstance(one, ArtifactTechnique) and one.stage is Stage.TUNING]
+    return [one for one in tuning if one.effort is Effort.TRAINING and one.serves & done]

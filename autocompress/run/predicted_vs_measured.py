@@ -50,8 +50,8 @@ def predictions(search_space: SearchSpace, history: Iterable[Trial], statistic: 
             float(np.median(found.latency_ratios(statistic))) if timed else None,
             size,
             found.readings["size_mb"].value / found.baseline["size_mb"].value,
-            recipe.predicted_seconds,
-            trial.seconds.get("build") if recipe.predicted_seconds is not None else None,
+            recipe.seconds_of(trial.plan),
+            trial.seconds.get("training"),
         )
         rows.setdefault((recipe.name, trial.plan.structure), row)
     return list(rows.values())

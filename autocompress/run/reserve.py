@@ -118,7 +118,8 @@ def measured_step_seconds(run: Run) -> float:
     """Seconds of a step of the slowest training so far, in its last round; 0 without any."""
     found = 0.0
     for trial in run.record.trials():
-        steps = _steps(trial)
+        # where the finish trains too, the time is that of both
+        steps = 0 if run.tools.trains(trial.plan.finish) else _steps(trial)
         if steps and "training" in trial.seconds:
             found = max(found, trial.seconds["training"] / steps)
     return found

@@ -91,7 +91,7 @@ class Search:
         if not is_time_for_trial(run, plan):
             return True
         recipe = self.search_space.recipe_of(plan)
-        needed = recipe.predicted_seconds if recipe and recipe.predicted_seconds else 0.0
+        needed = (recipe.seconds_of(plan) if recipe else None) or 0.0
         if needed:
             training = seconds_for_training(run, seconds_kept_back(run)) or 0.0
             return needed > LATENESS * left or training < LEAST_SHARE * needed
@@ -228,7 +228,7 @@ def evaluate(run: Run, plan: Plan, number: int, tell: Callable[[str], None] = la
     clock = time.monotonic()
     tell("building")
     try:
-        if plan.rounds:
+        if plan.rounds or run.tools.trains(plan.finish):
             reserved = seconds_kept_back(run)
             plan = run.artifacts.trained(plan, lambda: seconds_for_training(run, reserved))
             seconds["training"] = time.monotonic() - clock

@@ -24,7 +24,7 @@ from autocompress.errors import PlanError, TechniqueError
 from autocompress.training.cost import VIEWS
 from autocompress.training.optimizer import OWN
 from autocompress.training.recovery import Files, Watch, recover
-from autocompress.training.schedule import PLAIN, Schedule, changes_text, parse_changes
+from autocompress.training.schedule import PLAIN, Schedule, parse_changes, settings_as_trained
 
 NEEDED = ("steps", "batch", "seed", "learning_rate", "optimizer")
 PROPOSED = (*NEEDED, "views", "feature_weight")
@@ -103,9 +103,7 @@ class Distillation(ModelTechnique):
         )
 
         def adapted(found: Schedule) -> None:
-            changes = {CUTS: changes_text(found.cuts), MICRO_BATCHES: changes_text(found.micro_batches)}
-            kept = {name: value for name, value in settings.items() if name not in ADAPTED}
-            context.adapted({**kept, **{name: text for name, text in changes.items() if text}})
+            context.adapted(settings_as_trained(settings, found))
 
         # without a structure step before it, the module still shares the original's weights
         student = with_own_weights(module)

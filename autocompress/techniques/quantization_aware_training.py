@@ -10,7 +10,7 @@ from typing import ClassVar
 from autocompress.core.artifact import Artifact
 from autocompress.core.code_hash import code_hash
 from autocompress.core.facts import Facts, Kind
-from autocompress.core.plan import Effort, Setting, Stage
+from autocompress.core.plan import ADAPTED, CUTS, MICRO_BATCHES, Effort, Setting, Stage
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import feeds
@@ -24,9 +24,9 @@ from autocompress.runtimes.onnx_file import load_model
 from autocompress.simulation.tuning import save_tuned
 from autocompress.training.agreement import agreement, layer_gaps, require_agreement
 from autocompress.training.cost import VIEWS
-from autocompress.training.file_training import FileModule, Learned, file_example, student_of, train_file
+from autocompress.training.file_training import FileModule, Learned, file_example, step_seconds, student_of, train_file
 from autocompress.training.recovery import Files, Watch
-from autocompress.training.schedule import Schedule
+from autocompress.training.schedule import Schedule, parse_changes, settings_as_trained
 
 FIXED, LEARNED = "fixed", "learned"
 # items on which the file is compared with what was trained
@@ -55,6 +55,8 @@ class QuantizationAwareTraining(ArtifactTechnique):
         Choice("ranges", (LEARNED, FIXED), structural=False, describes="whether scales are trained too"),
         Choice("bits", (8, 4), structural=False, describes="levels of the weights, as bits"),
         Choice("seed", (0, 1, 2), structural=False, describes="of order and augmentation"),
+        Choice(CUTS, (), structural=False, describes="where the time turned out too short", optional=True),
+        Choice(MICRO_BATCHES, (), structural=False, describes="where memory turned out too small", optional=True),
     )
     probed: ClassVar[tuple[Mapping[str, Setting], ...]] = ()
 
@@ -62,10 +64,11 @@ class QuantizationAwareTraining(ArtifactTechnique):
         """See `Technique.describe`."""
         given = settings[0] if settings else {}
         remarks = [
+            ("cut to the time", CUTS in given),
             (f"{given.get('bits')}-bit weights", given.get("bits") == 4),
             ("ranges as they were", given.get("ranges") == FIXED),
         ]
-        return with_remarks(f"trained {given.get('steps', 0)} steps as quantized", remarks)
+        return with_remarks(f"trained {_schedule(given).end if given else 0} steps as quantized", remarks)
 
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
         """A short training, then a longer one; SGD for convolutions, else AdamW with fixed ranges."""
@@ -96,24 +99,29 @@ class QuantizationAwareTraining(ArtifactTechnique):
             raise TechniqueError("needs training data, and there are none.", where=self.name)
         if unquantized is None:
             raise TechniqueError("needs the float file that the quantized one was made from.", where=self.name)
-        schedule = Schedule(
-            int(settings["steps"]),
-            int(settings["batch"]),
-            int(settings["seed"]),
-            float(settings["learning_rate"]),
-            str(settings["optimizer"]),
-            VIEWS,
-            weight_decay=0.0,
-        )
+        # a network that was pruned learns from the unchanged model, which answers better
+        teacher, schedule = context.original or unquantized, _schedule(settings)
         learned = Learned(settings["ranges"] == LEARNED, int(settings["bits"]))
         student = student_of(artifact, context.example, learned)
-        files = _files(artifact, unquantized, task, schedule, settings, context)
-        watch = Watch(context.seconds_left, _require_as_planned, context.tell, context.on_step)
-        trained = train_file(student, unquantized, task, context.example, schedule, files, watch)
+        files = _files(artifact, teacher, task, schedule, settings, context)
+
+        def adapted(found: Schedule) -> None:
+            context.adapted(settings_as_trained(settings, found))
+
+        watch = Watch(context.seconds_left, adapted, context.tell, context.on_step)
+        trained = train_file(student, teacher, task, context.example, schedule, files, watch)
         made = save_tuned(trained.graph, load_model(artifact.path), artifact, context, self.name)
         self._compare(trained, made, task, context)
         files.checkpoint.unlink(missing_ok=True)
         return made
+
+    def step_seconds(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> float | None:
+        """See `ArtifactTechnique.step_seconds`."""
+        teacher = context.original or context.unquantized
+        if context.task is None or teacher is None:
+            return None
+        learned = Learned(settings["ranges"] == LEARNED, int(settings["bits"]))
+        return step_seconds(artifact, teacher, context.task, context.example, int(settings["batch"]), learned)
 
     def _compare(self, trained: FileModule, made: Artifact, task: Task, context: Context) -> None:
         """Raise TechniqueError, and take the file away, where it does not compute what was trained."""
@@ -130,7 +138,7 @@ class QuantizationAwareTraining(ArtifactTechnique):
 
 def _files(
     artifact: Artifact,
-    unquantized: Artifact,
+    teacher: Artifact,
     task: Task,
     schedule: Schedule,
     settings: Mapping[str, Setting],
@@ -139,8 +147,8 @@ def _files(
     """The checkpoint and the teacher's answers, in the folder that outlives the finish's own."""
     data = (whole("train", task.train).hash, code_hash(task.augment), schedule.batch, schedule.seed, schedule.views)
     folder: Path = context.shared or context.folder
-    checkpoint = folder / f"training-{_digest(artifact.hash, unquantized.hash, data, sorted(settings.items()))}.pt"
-    answers = context.shared and context.shared / f"teacher-{_digest(unquantized.hash, data)}.pt"
+    checkpoint = folder / f"training-{_digest(artifact.hash, teacher.hash, data, sorted(settings.items()))}.pt"
+    answers = context.shared and context.shared / f"teacher-{_digest(teacher.hash, data)}.pt"
     return Files(checkpoint, answers)
 
 
@@ -148,15 +156,16 @@ def _digest(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
-def _require_as_planned(schedule: Schedule) -> None:
-    """Training of a file is not adapted on the way: the plan's file would be another one.
-
-    Raises:
-        TechniqueError: when a batch does not fit into memory.
-    """
-    if schedule.micro_batches or schedule.cuts:
-        raise TechniqueError(
-            "does not fit into memory or time here as the plan has it.",
-            where=QuantizationAwareTraining.name,
-            hint="Give it more memory, or a plan with a smaller batch or fewer steps.",
-        )
+def _schedule(settings: Mapping[str, Setting]) -> Schedule:
+    cuts, parts = (parse_changes(str(settings.get(name, "")), QuantizationAwareTraining.name) for name in ADAPTED)
+    return Schedule(
+        int(settings["steps"]),
+        int(settings["batch"]),
+        int(settings["seed"]),
+        float(settings["learning_rate"]),
+        str(settings["optimizer"]),
+        VIEWS,
+        weight_decay=0.0,
+        cuts=cuts,
+        micro_batches=parts,
+    )

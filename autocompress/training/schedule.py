@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from autocompress.core.plan import ADAPTED, CUTS, MICRO_BATCHES, Setting
 from autocompress.core.training_recipe import TrainingRecipe
 from autocompress.errors import PlanError
 
@@ -91,6 +93,13 @@ class Schedule:
 def changes_text(changes: Changes) -> str:
     """Changes as a setting of a plan: `1200:3000 2000:2500`."""
     return " ".join(f"{step}:{value}" for step, value in changes)
+
+
+def settings_as_trained(settings: Mapping[str, Setting], schedule: Schedule) -> dict[str, Setting]:
+    """A step's settings with how its schedule was changed on the way; they give the same weights again."""
+    changes = {CUTS: changes_text(schedule.cuts), MICRO_BATCHES: changes_text(schedule.micro_batches)}
+    kept = {name: value for name, value in settings.items() if name not in ADAPTED}
+    return {**kept, **{name: text for name, text in changes.items() if text}}
 
 
 def parse_changes(text: str, where: str) -> Changes:

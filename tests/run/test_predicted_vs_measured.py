@@ -57,6 +57,7 @@ def test_what_was_not_measured_is_empty_and_what_no_recipe_holds_is_left_out() -
 
 def test_the_seconds_of_a_round_of_training_stand_beside_what_was_predicted() -> None:
     trained = replace(QUANTIZED, predicted_seconds=2.0)
-    (row,) = predictions(SearchSpace((trained,), {}), [trial(1, INT8_PLAN)], "p50")
+    took = replace(trial(1, INT8_PLAN), seconds={"training": 3.0, "build": 1.0})
+    (row,) = predictions(SearchSpace((trained,), {}), [took], "p50")
     assert (row.predicted_seconds, row.seconds) == (2.0, 3.0)
     assert row.to_json()["recipe"] == "int8_static"

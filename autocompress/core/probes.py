@@ -133,6 +133,34 @@ class Bracket:
         return replace(self, rungs=(*self.rungs, steps), candidates=(*self.candidates, candidates))
 
 
+# quantized files are trained after a rung where quantization costs this share of the accuracy that is missing
+LEAST_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class QuantizationLoss:
+    """The accuracy that quantization costs the best structure after a rung of training, on the validation data.
+
+    `lost` is how much better its float file is, `missing` what it lacks to keep the accuracy budget with certainty,
+    both in the unit of that budget. Bracket and rung are counted from 0.
+    """
+
+    bracket: int
+    rung: int
+    lost: float
+    missing: float
+    unit: str = ""
+
+    @property
+    def pays(self) -> bool:
+        """True where training the quantized file may win what further training of the structure would."""
+        return self.lost > 0 and self.lost >= LEAST_SHARE * self.missing
+
+    def __str__(self) -> str:
+        cost = f"{self.lost:.2g} {self.unit}".rstrip() if self.lost > 0 else "nothing"
+        return f"quantization costs {cost}, {self.missing:.2g} are missing"
+
+
 @dataclass(frozen=True)
 class TrainingProbe:
     """How this network is trained, what one step costs on this machine, and the brackets so far.
@@ -140,7 +168,8 @@ class TrainingProbe:
     `seconds_per_step` is for batches whose teacher output is cached; computing it adds `asking_seconds`, once for
     each of the `bank` batches that there are. Brackets follow each other, the later ones with smaller structures.
     `weight_decay` None is the optimizer's usual one; `recipe` names the user's code that trains, empty without any;
-    `rate_reason` is a sentence on how the learning rate was chosen.
+    `rate_reason` is a sentence on how the learning rate was chosen. `losses` are what quantization costs after the
+    rungs that were judged.
     """
 
     batch: int
@@ -153,6 +182,7 @@ class TrainingProbe:
     weight_decay: float | None = None
     recipe: str = ""
     rate_reason: str = ""
+    losses: tuple[QuantizationLoss, ...] = ()
 
     @property
     def rungs(self) -> int:
@@ -164,6 +194,10 @@ class TrainingProbe:
         steps = self.brackets[bracket].rungs[number]
         earlier = [*(one.rungs for one in self.brackets[:bracket]), self.brackets[bracket].rungs[:number]]
         return steps * self.seconds_per_step + self.asking_seconds * min(steps, self._unasked(earlier))
+
+    def loss_after(self, bracket: int, number: int) -> QuantizationLoss | None:
+        """What quantization costs after one rung of a bracket, None where that was not judged."""
+        return next((one for one in self.losses if (one.bracket, one.rung) == (bracket, number)), None)
 
     def affordable(self, seconds: float) -> int:
         """Number of steps that one more rung can take within a time."""
@@ -205,6 +239,12 @@ class Probes:
     skipped: tuple[str, ...] = ()
     sensitivity: Sensitivity | None = None
     step_seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def loses_accuracy(self) -> bool:
+        """True once a quantization was seen to lose accuracy that training its file may win back."""
+        losses = self.training.losses if self.training else ()
+        return self.sensitivity is not None or any(one.pays for one in losses)
 
     @property
     def skipped_sentence(self) -> str:
@@ -305,7 +345,7 @@ def _training_to_json(training: TrainingProbe) -> dict[str, Any]:
         {**vars(bracket), "structures": [_steps_to_json(steps) for steps in bracket.structures]}
         for bracket in training.brackets
     ]
-    return {**vars(training), "brackets": brackets}
+    return {**vars(training), "brackets": brackets, "losses": [dict(vars(one)) for one in training.losses]}
 
 
 def _training(data: Mapping[str, Any]) -> TrainingProbe:
@@ -313,4 +353,5 @@ def _training(data: Mapping[str, Any]) -> TrainingProbe:
         Bracket(tuple(map(_steps, one["structures"])), tuple(one["rungs"]), tuple(one["candidates"]))
         for one in data["brackets"]
     )
-    return TrainingProbe(**{**data, "brackets": brackets})
+    losses = tuple(QuantizationLoss(**one) for one in data.get("losses", ()))
+    return TrainingProbe(**{**data, "brackets": brackets, "losses": losses})

@@ -132,8 +132,8 @@ class Recipe:
     them for each structure, that the first round begins with. Where they are `nested`, each leaves less of the network
     than the one before, so that the first that fits can be found by bisection; `likely` is where it is expected.
     `predictions` hold latency and size of each of them, empty where they are those of the recipe. `promotes` is how
-    many trials of the recipe before, one round shorter, go on in this one; None promotes all. `seconds_per_step` is
-    that of the training of its finish, None where it does not train or that was not timed.
+    many trials of the recipe before go on in this one, which adds a round, or tunes their quantized file; None
+    promotes all. `seconds_per_step` is that of the training of its finish, None where it was not timed.
     """
 
     name: str
@@ -162,6 +162,11 @@ class Recipe:
         """Names of all techniques that plans of the recipe may use, in order."""
         structural = dict.fromkeys(step.technique for structure in self.structures for step in structure)
         return [*structural, *(element.technique for element in self.elements)]
+
+    @property
+    def tunes(self) -> bool:
+        """True where the last step tunes the quantized file."""
+        return bool(self.finish) and self.finish[-1].stage is Stage.TUNING
 
     def plans(self) -> Iterator[Plan]:
         """All plans of the recipe, most promising first."""

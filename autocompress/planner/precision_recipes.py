@@ -80,7 +80,8 @@ def with_step_seconds(recipe: Recipe, seconds: float | None) -> Recipe:
     if seconds is None:
         return recipe
     timed = replace(recipe, seconds_per_step=seconds)
-    reason = replace(recipe.reason, fact=f"{seconds:.2g} s a step here")
+    fact = "; ".join(filter(None, (recipe.reason.fact, f"{seconds:.2g} s a step here")))
+    reason = replace(recipe.reason, fact=fact)
     return replace(timed, predicted_seconds=timed.seconds_of(next(timed.plans())), reason=reason)
 
 

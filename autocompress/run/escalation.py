@@ -11,6 +11,7 @@ from autocompress.evaluation.run import Run
 from autocompress.run.answer import Answer, History, answer_from, write_up
 from autocompress.run.confirm import MAX_LOOKS, Confirmation, confirm_in_order, confirm_once, is_answered
 from autocompress.run.precision import is_precision_due, with_precision
+from autocompress.run.quantized_recovery import with_quantized_recovery
 from autocompress.run.reserve import is_time_to_confirm, seconds_for_answer, seconds_for_confirmation
 from autocompress.run.result import Result
 from autocompress.run.search import Search
@@ -98,6 +99,8 @@ def _further(
 ) -> Planned | None:
     """The extended search space to try next: precision, structure, then training, rung by rung.
 
+    After a rung whose quantized file loses too much, that file is trained before the next rung.
+
     None when there is an answer, no time, or nothing more to try.
     """
     run = search.run
@@ -119,7 +122,9 @@ def _further(
     again = planned.structure_attempts < MOST_ATTEMPTS and not planned.search_space.out_of_reach
     if again and nearly_fitted(planned.search_space, run.record.trials()):
         return with_structure(run, planned, seconds)
-    return with_training(run, planned, left, reached=[trial.plan for trial in reached])
+    plans = [trial.plan for trial in reached]
+    tuned = with_quantized_recovery(run, planned, reached=plans)
+    return tuned or with_training(run, planned, left, reached=plans)
 
 
 def _may_change_structure(search: Search, planned: Planned) -> bool:

@@ -85,7 +85,7 @@ def step_seconds(run: Run, plan: Plan, facts: Facts, probes: Probes) -> dict[str
     if artifact is None or task is None or task.train is None:
         return {}
     found = {}
-    for one in _training(run, plan):
+    for one in techniques_that_train(run, plan):
         if one.refuses(facts, probes, run.profile) is not None:
             continue
         settings = next(one.space(facts, probes, run.profile).grid())
@@ -104,7 +104,7 @@ def step_seconds(run: Run, plan: Plan, facts: Facts, probes: Probes) -> dict[str
     return found
 
 
-def _training(run: Run, plan: Plan) -> list[ArtifactTechnique]:
+def techniques_that_train(run: Run, plan: Plan) -> list[ArtifactTechnique]:
     """The techniques that train the file of a plan's quantization."""
     finish = [run.tools.technique(step.technique) for step in plan.finish]
     done = {one.quantization for one in finish if isinstance(one, ArtifactTechnique)}

@@ -159,7 +159,7 @@ def plan_space(
     attempts = run.record.structure_attempts if structure_attempts is None else structure_attempts
     # what cannot be done to a file is refused at once
     every = bool(attempts) or facts.is_file
-    lost = probes.sensitivity is not None
+    lost = probes.loses_accuracy
     techniques: Sequence[Technique] = [
         technique
         for technique in run.tools.techniques
@@ -247,7 +247,7 @@ def with_training(
                     smaller = smaller_structure(measurer, probes, last[0])
                     training = None if smaller is None else with_bracket(training, [smaller])
             training = training and with_next_rung(
-                at_least(training, measured_step_seconds(run)), len(train), _for_rung(run, seconds_left)
+                at_least(training, measured_step_seconds(run)), len(train), _for_rung(run, planned, seconds_left)
             )
             if training is None:
                 return None
@@ -256,11 +256,16 @@ def with_training(
     return plan_space(run, planned.baseline, planned.facts, probes, planned.structure_attempts)
 
 
-def _for_rung(run: Run, seconds_left: float | None) -> float | None:
-    """The seconds left for `with_next_rung`, less what is kept back for the answer beyond its share."""
+def _for_rung(run: Run, planned: Planned, seconds_left: float | None) -> float | None:
+    """The seconds left for `with_next_rung`, less what is kept back for the answer beyond its share.
+
+    Where quantized files were worth training after an earlier rung, time for that is kept back, too.
+    """
     if seconds_left is None:
         return None
-    return min(seconds_left, max(0.0, seconds_left - seconds_kept_back(run)) / TRAINING_SHARE)
+    tuned = [one for one in planned.search_space.recipes if one.tunes and one.rounds]
+    kept = seconds_kept_back(run) + max((one.predicted_seconds or 0.0 for one in tuned), default=0.0)
+    return min(seconds_left, max(0.0, seconds_left - kept) / TRAINING_SHARE)
 
 
 def alone(run: Run) -> AbstractContextManager[None]:

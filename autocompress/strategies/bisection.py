@@ -47,19 +47,21 @@ def _next(recipe: Recipe, history: Sequence[Trial], tried: set[str]) -> Plan | N
     dead |= {structure for structure, count in failed.items() if count >= MOST_FAILURES}
     plans = list(recipe.plans())
     if recipe.promotes is not None:
-        plans = _promoted(plans, recipe.promotes, history)
+        plans = _promoted(recipe, plans, recipe.promotes, history)
     for plan in plans:
         if plan.planned.hash not in tried and recipe.fixed_by(plan) not in dead:
             return plan
     return None
 
 
-def _promoted(plans: Sequence[Plan], most: int, history: Sequence[Trial]) -> list[Plan]:
+def _promoted(recipe: Recipe, plans: Sequence[Plan], most: int, history: Sequence[Trial]) -> list[Plan]:
     """The plans to promote: those whose trials with one round less scored best, best first.
 
-    None is promoted while one of these shorter trials is still running: it might turn out better.
+    Where the recipe trains the quantized file, the shorter trials are those without that step. None is promoted while
+    one of these is still running: it might turn out better.
     """
-    longer = {(plan.rounds[:-1], plan.finish): plan for plan in plans}
+    tuned = recipe.tunes
+    longer = {(plan.rounds, plan.finish[:-1]) if tuned else (plan.rounds[:-1], plan.finish): plan for plan in plans}
     shorter = [trial for trial in history if _as_planned(trial) in longer]
     if any(trial.outcome is Outcome.CLAIMED for trial in shorter):
         return []
@@ -67,7 +69,7 @@ def _promoted(plans: Sequence[Plan], most: int, history: Sequence[Trial]) -> lis
     judged.sort(key=_promise)
     # what was trained goes on from where it ended, also where that was sooner than planned
     further = [(trial.plan.rounds, longer[_as_planned(trial)]) for trial in judged[:most]]
-    return [Plan((*rounds, plan.rounds[-1]), plan.finish) for rounds, plan in further]
+    return [Plan(rounds if tuned else (*rounds, plan.rounds[-1]), plan.finish) for rounds, plan in further]
 
 
 def _as_planned(trial: Trial) -> tuple[tuple[tuple[Step, ...], ...], tuple[Step, ...]]:

@@ -82,10 +82,14 @@ class QuantizationAwareTraining(ArtifactTechnique):
         return SettingSpace(self.choices, tuple({"steps": steps, **best, **same} for steps in (300, 1000)))
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
-        """Refused until int8 was seen to lose accuracy."""
-        if probes.sensitivity is None:
-            return Reason("it is only tried where int8 was seen to lose accuracy.", "sensitivity", "not measured yet")
-        return None
+        """Refused until int8 was seen to lose accuracy, by itself or after a rung of training."""
+        if probes.loses_accuracy:
+            return None
+        losses = probes.training.losses if probes.training else ()
+        if losses:
+            sentence = "int8 costs less than half of the accuracy that is missing: training in float wins more."
+            return Reason(sentence, "recovery", str(losses[-1]))
+        return Reason("it is only tried where int8 was seen to lose accuracy.", "sensitivity", "not measured yet")
 
     def covers(self, facts: Facts) -> frozenset[Kind]:
         """See `ArtifactTechnique.covers`: it stores nothing in fewer bytes."""

@@ -12,7 +12,16 @@ from autocompress.core.budget import Budget
 from autocompress.core.facts import Facts, Family, Kind
 from autocompress.core.objective import OBJECTIVES
 from autocompress.core.plan import Effort, Setting, Stage, Step
-from autocompress.core.probes import Bracket, Parts, Probe, Probes, PruningPath, Structure, TrainingProbe
+from autocompress.core.probes import (
+    Bracket,
+    Parts,
+    Probe,
+    Probes,
+    PruningPath,
+    QuantizationLoss,
+    Structure,
+    TrainingProbe,
+)
 from autocompress.core.profile import DeviceProfile, Profile
 from autocompress.core.runtime import Example
 from autocompress.core.search_space import NOT_AVAILABLE, Choice, Decision, Reason, SearchSpace, SettingSpace
@@ -33,6 +42,7 @@ from autocompress.techniques import (
     Float16,
     Int8Dynamic,
     Int8Static,
+    QuantizationAwareTraining,
 )
 from autocompress.testing.networks import labelled, labelled_source, small_model
 
@@ -479,6 +489,41 @@ def test_structure_comes_after_int8_and_training_after_both_each_rung_longer_tha
             assert [step.technique for steps in plan.rounds for step in steps].count("distillation") == len(
                 recipe.rounds
             )
+
+
+def with_loss(probes: Probes, lost: float, missing: float) -> Probes:
+    """The same after the first rung was judged: what int8 costs of what is missing, in points."""
+    assert probes.training is not None
+    loss = QuantizationLoss(0, 0, lost, missing, "pp")
+    return replace(
+        probes,
+        training=replace(probes.training, losses=(loss,)),
+        step_seconds={QuantizationAwareTraining.name: 0.5},
+    )
+
+
+def test_where_int8_costs_most_of_what_is_missing_the_quantized_file_is_trained_before_the_next_rung() -> None:
+    probes = with_blocks("b1", "b2", training=True)
+    assert not any(recipe.tunes for recipe in space_of(situation(probes=probes), with_structure()).recipes)
+    search_space = space_of(situation(probes=with_loss(probes, 1.2, 2.0)), with_structure())
+    first, tuned, second, third = search_space.recipes[-4:]
+    assert [len(one.rounds) for one in (first, tuned, second, third)] == [1, 1, 2, 3]
+    assert (tuned.tunes, tuned.promotes) == (True, 1)
+    assert tuned.name == f"{first.name} + quantization_aware_training"
+    assert tuned.reason.fact == "quantization costs 1.2 pp, 2 are missing; 0.5 s a step here"
+    # one length only, and its time is known
+    (plan,) = tuned.plans()
+    assert tuned.seconds_of(plan) == tuned.predicted_seconds == 0.5 * plan.finish[-1].steps_taken
+    assert search_space.recipe_of(plan) is tuned
+
+
+def test_where_structure_costs_more_the_quantized_file_is_not_trained_and_the_figures_say_why() -> None:
+    probes = with_loss(with_blocks("b1", "b2", training=True), 0.4, 2.0)
+    search_space = space_of(situation(probes=probes), with_structure())
+    assert not any(recipe.tunes for recipe in search_space.recipes)
+    refusal = search_space.refusals[QuantizationAwareTraining.name]
+    assert refusal.fact == "quantization costs 0.4 pp, 2 are missing"
+    assert "training in float wins more" in refusal.sentence
 
 
 def test_why_a_learning_rate_was_chosen_is_told_with_the_recipe_that_trains() -> None:

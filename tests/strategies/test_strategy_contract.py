@@ -38,6 +38,8 @@ DROPPED = replace(recipe_of(Effort.CALIBRATION, ("dynamic", Stage.PRECISION, ())
 OF_CUTS = SearchSpace((DROPPED,), {})
 TRAINED = replace(DROPPED, effort=Effort.TRAINING, structures=CUTS[3:6], nested=False, rounds=(RECOVERIES[:1],))
 LONGER = replace(TRAINED, rounds=(RECOVERIES[:1], RECOVERIES[1:]), promotes=2)
+TUNING = Element("tuning", Stage.TUNING, SettingSpace((Choice("steps", (30,), structural=False),)))
+TUNED = replace(TRAINED, finish=(*TRAINED.finish, TUNING), promotes=1)
 STRUCTURAL = [name for name, metric in METRICS.items() if metric.structural]
 
 
@@ -201,6 +203,23 @@ class TestBisectionOfTraining:
         history = [scored(0, first[0], 0.9), scored(1, first[1], 0.8), trial(first[2], Outcome.CLAIMED)]
         assert Bisection().propose(SearchSpace((TRAINED, LONGER), {}), history) is None
 
+    def test_only_the_best_of_a_round_is_trained_as_quantized_and_the_next_round_goes_on_without_that(self) -> None:
+        first = list(TRAINED.plans())
+        cut = Plan(((*first[2].rounds[0][:-1], with_cuts(first[2].rounds[0][-1])),), first[2].finish)
+        history = [scored(0, first[0], 0.9), scored(1, first[1], 0.8), scored(2, cut, 0.95)]
+        search_space = SearchSpace((TRAINED, TUNED), {})
+        tuned = Bisection().propose(search_space, history)
+        # it is the training that was cut which goes on
+        assert tuned is not None
+        assert (tuned.rounds, tuned.finish[:-1]) == (cut.rounds, cut.finish)
+        assert tuned.finish[-1].technique == "tuning"
+        assert search_space.recipe_of(tuned) is TUNED
+        history.append(scored(3, tuned, 0.99))
+        assert Bisection().propose(search_space, history) is None
+        longer = Bisection().propose(SearchSpace((TRAINED, TUNED, LONGER), {}), history)
+        assert longer is not None
+        assert (longer.rounds[0], longer.finish) == (cut.rounds[0], cut.finish)
+
     def test_what_failed_does_not_go_on(self) -> None:
         first = list(TRAINED.plans())
         history = [trial(plan, Outcome.FAILED, number=place) for place, plan in enumerate(first)]
@@ -218,6 +237,10 @@ class TestRandom(StrategySuite):
     def test_it_rules_out_nothing(self) -> None:
         broken = next(STATIC.plans())
         assert len(proposals(Random(), SEARCH_SPACE, [trial(broken, Outcome.STOPPED, "size_mb")])) == len(PLANS) - 1
+
+
+def with_cuts(step: Step) -> Step:
+    return replace(step, settings={**step.settings, "cuts": "20:50"})
 
 
 def same_types(plan: Plan, other: Plan) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from autocompress.core.plan import Setting, Stage, Step
+from autocompress.core.plan import Setting, Step
 from autocompress.core.sensitivity import Sensitivity
+from autocompress.core.training_probe import TrainingProbe, steps_from_json, steps_to_json
 
 
 @dataclass(frozen=True)
@@ -117,102 +118,6 @@ class PruningPath:
 
 
 @dataclass(frozen=True)
-class Bracket:
-    """A bracket of successive halving: structures that are trained beside each other, rung by rung.
-
-    The most promising structure comes first. `rungs` are the steps of training in each rung, `candidates` the number of
-    structures that are trained in it.
-    """
-
-    structures: tuple[tuple[Step, ...], ...]
-    rungs: tuple[int, ...] = ()
-    candidates: tuple[int, ...] = ()
-
-    def with_rung(self, steps: int, candidates: int) -> Bracket:
-        """The bracket with one more rung."""
-        return replace(self, rungs=(*self.rungs, steps), candidates=(*self.candidates, candidates))
-
-
-# quantized files are trained after a rung where quantization costs this share of the accuracy that is missing
-LEAST_SHARE = 0.5
-
-
-@dataclass(frozen=True)
-class QuantizationLoss:
-    """The accuracy that quantization costs the best structure after a rung of training, on the validation data.
-
-    `lost` is how much better its float file is, `missing` what it lacks to keep the accuracy budget with certainty,
-    both in the unit of that budget. Bracket and rung are counted from 0.
-    """
-
-    bracket: int
-    rung: int
-    lost: float
-    missing: float
-    unit: str = ""
-
-    @property
-    def pays(self) -> bool:
-        """True where training the quantized file may win what further training of the structure would."""
-        return self.lost > 0 and self.lost >= LEAST_SHARE * self.missing
-
-    def __str__(self) -> str:
-        cost = f"{self.lost:.2g} {self.unit}".rstrip() if self.lost > 0 else "nothing"
-        return f"quantization costs {cost}, {self.missing:.2g} are missing"
-
-
-@dataclass(frozen=True)
-class TrainingProbe:
-    """How this network is trained, what one step costs on this machine, and the brackets so far.
-
-    `seconds_per_step` is for batches whose teacher output is cached; computing it adds `asking_seconds`, once for
-    each of the `bank` batches that there are. Brackets follow each other, the later ones with smaller structures.
-    `weight_decay` None is the optimizer's usual one; `recipe` names the user's code that trains, empty without any;
-    `rate_reason` is a sentence on how the learning rate was chosen. `losses` are what quantization costs after the
-    rungs that were judged.
-    """
-
-    batch: int
-    learning_rate: float
-    optimizer: str
-    seconds_per_step: float
-    asking_seconds: float = 0.0
-    bank: int = 0
-    brackets: tuple[Bracket, ...] = ()
-    weight_decay: float | None = None
-    recipe: str = ""
-    rate_reason: str = ""
-    losses: tuple[QuantizationLoss, ...] = ()
-
-    @property
-    def rungs(self) -> int:
-        """Number of rungs in all brackets."""
-        return sum(len(bracket.rungs) for bracket in self.brackets)
-
-    def seconds(self, bracket: int, number: int) -> float:
-        """Predicted seconds of one rung for one candidate; bracket and rung are counted from 0."""
-        steps = self.brackets[bracket].rungs[number]
-        earlier = [*(one.rungs for one in self.brackets[:bracket]), self.brackets[bracket].rungs[:number]]
-        return steps * self.seconds_per_step + self.asking_seconds * min(steps, self._unasked(earlier))
-
-    def loss_after(self, bracket: int, number: int) -> QuantizationLoss | None:
-        """What quantization costs after one rung of a bracket, None where that was not judged."""
-        return next((one for one in self.losses if (one.bracket, one.rung) == (bracket, number)), None)
-
-    def affordable(self, seconds: float) -> int:
-        """Number of steps that one more rung can take within a time."""
-        unasked = self._unasked([bracket.rungs for bracket in self.brackets])
-        asking = unasked * (self.seconds_per_step + self.asking_seconds)
-        if seconds < asking:
-            return int(seconds / (self.seconds_per_step + self.asking_seconds))
-        return unasked + int((seconds - asking) / self.seconds_per_step)
-
-    def _unasked(self, earlier: Sequence[Sequence[int]]) -> int:
-        """Number of batches in the bank whose teacher output is not cached after these rungs."""
-        return max(0, self.bank - max((steps for rungs in earlier for steps in rungs), default=0))
-
-
-@dataclass(frozen=True)
 class Probes:
     """All probes of one model on one device.
 
@@ -286,7 +191,7 @@ class Probes:
             "int8_dot_product": self.int8_dot_product,
             "parts": {name: parts.to_json() for name, parts in self.parts.items()},
             "paths": [_path_to_json(path) for path in self.paths],
-            "training": _training_to_json(self.training) if self.training else None,
+            "training": self.training.to_json() if self.training else None,
             "channel_multiple": self.channel_multiple,
             "smallest": _structure_to_json(self.smallest) if self.smallest else None,
             "microbenchmarks": vars(self.microbenchmarks) if self.microbenchmarks else None,
@@ -305,7 +210,7 @@ class Probes:
             data["int8_dot_product"],
             {name: Parts.from_json(parts) for name, parts in data["parts"].items()},
             tuple(_path(path) for path in data["paths"]),
-            _training(data["training"]) if data["training"] else None,
+            TrainingProbe.from_json(data["training"]) if data["training"] else None,
             data["channel_multiple"],
             _structure(data["smallest"]) if data["smallest"] else None,
             MicrobenchmarkProbe(**data["microbenchmarks"]) if data["microbenchmarks"] else None,
@@ -314,14 +219,6 @@ class Probes:
             Sensitivity.from_json(data["sensitivity"]) if data.get("sensitivity") else None,
             dict(data.get("step_seconds", {})),
         )
-
-
-def _steps_to_json(steps: Sequence[Step]) -> list[dict[str, Any]]:
-    return [step.to_json() for step in steps]
-
-
-def _steps(data: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
-    return tuple(Step(step["technique"], Stage(step["stage"]), step["settings"]) for step in data)
 
 
 def _path_to_json(path: PruningPath) -> dict[str, Any]:
@@ -333,25 +230,8 @@ def _path(data: Mapping[str, Any]) -> PruningPath:
 
 
 def _structure_to_json(structure: Structure) -> dict[str, Any]:
-    return {**vars(structure), "steps": _steps_to_json(structure.steps)}
+    return {**vars(structure), "steps": steps_to_json(structure.steps)}
 
 
 def _structure(data: Mapping[str, Any]) -> Structure:
-    return Structure(**{**data, "steps": _steps(data["steps"])})
-
-
-def _training_to_json(training: TrainingProbe) -> dict[str, Any]:
-    brackets = [
-        {**vars(bracket), "structures": [_steps_to_json(steps) for steps in bracket.structures]}
-        for bracket in training.brackets
-    ]
-    return {**vars(training), "brackets": brackets, "losses": [dict(vars(one)) for one in training.losses]}
-
-
-def _training(data: Mapping[str, Any]) -> TrainingProbe:
-    brackets = tuple(
-        Bracket(tuple(map(_steps, one["structures"])), tuple(one["rungs"]), tuple(one["candidates"]))
-        for one in data["brackets"]
-    )
-    losses = tuple(QuantizationLoss(**one) for one in data.get("losses", ()))
-    return TrainingProbe(**{**data, "brackets": brackets, "losses": losses})
+    return Structure(**{**data, "steps": steps_from_json(data["steps"])})

@@ -62,10 +62,6 @@ class SettingSpace:
             for values in product(*(choice.options for choice in free)):
                 yield {**combination, **dict(zip((choice.name for choice in free), values, strict=True))}
 
-    def optional(self, settings: Mapping[str, Setting]) -> set[str]:
-        """The names of the optional settings among these."""
-        return {choice.name for choice in self.choices if choice.optional} & set(settings)
-
     def structural(self, settings: Mapping[str, Setting]) -> dict[str, Setting]:
         """The settings that decide size and latency."""
         names = {choice.name for choice in self.choices if choice.structural}
@@ -132,8 +128,9 @@ class Recipe:
     them for each structure, that the first round begins with. Where they are `nested`, each leaves less of the network
     than the one before, so that the first that fits can be found by bisection; `likely` is where it is expected.
     `predictions` hold latency and size of each of them, empty where they are those of the recipe. `promotes` is how
-    many trials of the recipe before go on in this one, which adds a round, or tunes their quantized file; None
-    promotes all. `seconds_per_step` is that of the training of its finish, None where it was not timed.
+    many trials of the recipe before go on in this one; None promotes all. They are a round shorter, or, where
+    `refines` is their finish, end with that one instead of this recipe's. `seconds_per_step` is that of the training of
+    its finish, None where it was not timed.
     """
 
     name: str
@@ -151,6 +148,7 @@ class Recipe:
     predictions: tuple[tuple[float, float], ...] = ()
     expected_drop: ExpectedDrop | None = None
     seconds_per_step: float | None = None
+    refines: tuple[Step, ...] = ()
 
     @property
     def elements(self) -> tuple[Element, ...]:
@@ -162,11 +160,6 @@ class Recipe:
         """Names of all techniques that plans of the recipe may use, in order."""
         structural = dict.fromkeys(step.technique for structure in self.structures for step in structure)
         return [*structural, *(element.technique for element in self.elements)]
-
-    @property
-    def tunes(self) -> bool:
-        """True where the last step tunes the quantized file."""
-        return bool(self.finish) and self.finish[-1].stage is Stage.TUNING
 
     def plans(self) -> Iterator[Plan]:
         """All plans of the recipe, most promising first."""
@@ -204,7 +197,7 @@ class Recipe:
             return False
         # another recipe of the same techniques may use an optional setting
         return all(
-            element.space.optional(step.planned.settings) == element.space.optional(next(element.space.grid()))
+            set(step.planned.settings) == set(next(element.space.grid()))
             for element, step in zip(self.finish, plan.finish, strict=True)
         )
 
@@ -216,7 +209,7 @@ class Recipe:
         return self.predicted_latency, self.predicted_size
 
     def seconds_of(self, plan: Plan) -> float | None:
-        """The predicted seconds of the training of a plan of this recipe, None without training or a prediction."""
+        """The predicted seconds of training a plan of this recipe, None without training or a prediction."""
         if self.seconds_per_step is None:
             return self.predicted_seconds
         return self.seconds_per_step * plan.finish[-1].planned.steps_taken

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from autocompress.core.plan import Effort, Stage
-from autocompress.core.probes import SMALLEST, Probes, PruningPath, QuantizationLoss, TrainingProbe
+from autocompress.core.probes import SMALLEST, Probes, PruningPath
 from autocompress.core.search_space import Choice, Element, Reason, Recipe, SettingSpace
-from autocompress.core.technique import ArtifactTechnique, Technique
-from autocompress.planner.precision_recipes import with_step_seconds
+from autocompress.core.technique import Technique
+from autocompress.core.training_probe import TrainingProbe
+from autocompress.planner.refined_recipes import refined_recipes
 from autocompress.planner.rules import Situation
 from autocompress.planner.target import Target, target_of
 
@@ -17,9 +18,12 @@ from autocompress.planner.target import Target, target_of
 MOST_NAMED = 4
 
 
-def structure_recipes(finishes: Sequence[Recipe], taken: Sequence[Technique], situation: Situation) -> list[Recipe]:
+def structure_recipes(
+    finishes: Sequence[Recipe], taken: Sequence[Technique], situation: Situation, keeping: Sequence[Technique] = ()
+) -> list[Recipe]:
     """Recipes with structures before the fastest finish, or in float where there is no finish.
 
+    `keeping` are the techniques among which those are that keep the accuracy of what was trained and quantized.
     Empty where nothing can be removed from the network.
     """
     shelf = {technique.name: technique for technique in taken}
@@ -38,7 +42,7 @@ def structure_recipes(finishes: Sequence[Recipe], taken: Sequence[Technique], si
             for recovery in taken
             if recovery.stage is Stage.RECOVERY
             for place in range(len(training.brackets))
-            for recipe in _trained(training, place, recovery, elements, situation, _tuning(taken, elements))
+            for recipe in _trained(training, place, recovery, elements, situation, keeping)
         ]
     return recipes
 
@@ -99,40 +103,15 @@ def _left_alone(probes: Probes, techniques: Sequence[str]) -> str:
     return f"; left alone: {' '.join(named[:MOST_NAMED])}{more}" if named else ""
 
 
-def _tuning(taken: Sequence[Technique], finish: Sequence[Element]) -> list[ArtifactTechnique]:
-    """The techniques that train what a finish quantizes."""
-    names = [element.technique for element in finish]
-    files = [one for one in taken if isinstance(one, ArtifactTechnique)]
-    done = {one.quantization for one in files if one.name in names}
-    return [one for one in files if one.stage is Stage.TUNING and one.effort is Effort.TRAINING and one.serves & done]
-
-
-def _tuned(recipe: Recipe, tuning: ArtifactTechnique, loss: QuantizationLoss, situation: Situation) -> Recipe:
-    """The recipe that trains the quantized file of the best trial of a rung."""
-    space = tuning.space(situation.facts, situation.probes, situation.profile)
-    # the most promising settings only: further rungs wait
-    first = replace(space, combinations=(next(space.grid()),))
-    element = Element(tuning.name, tuning.stage, first)
-    longer = replace(
-        recipe,
-        name=f"{recipe.name} + {tuning.name}",
-        finish=(*recipe.finish, element),
-        predicted_seconds=None,
-        promotes=1,
-        reason=Reason(f"{tuning.summary}.", "recovery", str(loss)),
-    )
-    return with_step_seconds(longer, situation.probes.step_seconds.get(tuning.name))
-
-
 def _trained(
     training: TrainingProbe,
     place: int,
     recovery: Technique,
     finish: tuple[Element, ...],
     situation: Situation,
-    tuning: Sequence[ArtifactTechnique],
+    keeping: Sequence[Technique],
 ) -> list[Recipe]:
-    """The recipes of one bracket of training: one for each rung, and those that train its quantized file."""
+    """The recipes of one bracket: one for each rung, and those that quantize its best trial better."""
     space = recovery.space(situation.facts, situation.probes, situation.profile)
     bracket = training.brackets[place]
     known = {one.steps: one for path in situation.probes.paths for one in path.structures}
@@ -168,5 +147,5 @@ def _trained(
         )
         loss = training.loss_after(place, number)
         if loss is not None and loss.pays:
-            recipes += [_tuned(recipes[-1], one, loss, situation) for one in tuning]
+            recipes += refined_recipes(recipes[-1], loss, keeping, situation)
     return recipes

@@ -65,7 +65,8 @@ def build_search_space(situation: Situation, techniques: Sequence[Technique], fo
         new = _refused(rule.name, branch, found, techniques, situation)
         refusals |= {name: reason for name, reason in new.items() if name not in refusals}
     taken: list[Technique] = []
-    for technique in (technique for technique in techniques if technique.name not in refusals):
+    possible = [technique for technique in techniques if technique.name not in refusals]
+    for technique in possible:
         refusal = _own_refusal(technique, situation, format_)
         if refusal is not None:
             refusals[technique.name] = refusal
@@ -73,15 +74,18 @@ def build_search_space(situation: Situation, techniques: Sequence[Technique], fo
             taken.append(technique)
     recipes = [_recipe(chain, situation) for chain in finishing_chains(taken, format_)]
     recipes.sort(key=lambda recipe: (recipe.effort, recipe.predicted_latency or 1.0))
-    recipes += [*precision_recipes(recipes, taken, situation), *structure_recipes(recipes, taken, situation)]
+    recipes += [*precision_recipes(recipes, taken, situation), *structure_recipes(recipes, taken, situation, possible)]
     # recipes that train stay in the order of their rungs
     recipes.sort(key=lambda recipe: recipe.effort)
     family = situation.facts.family
-    known = {technique.name: technique for technique in taken}
+    known = {technique.name: technique for technique in techniques}
     recipes = [
         replace(one, expected_drop=expected_drop(family, [known[name] for name in one.techniques], one.effort))
         for one in recipes
     ]
+    # what an unchanged network does not ask for may serve a structure
+    tried = {name for recipe in recipes for name in recipe.techniques}
+    refusals = {name: reason for name, reason in refusals.items() if name not in tried}
     return SearchSpace(tuple(recipes), refusals, tuple(decisions), tuple(warnings))
 
 

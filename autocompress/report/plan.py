@@ -11,8 +11,9 @@ from rich.text import Text
 from rich.tree import Tree
 
 from autocompress.core.facts import Facts, Kind
-from autocompress.core.probes import Probe, Probes, TrainingProbe
+from autocompress.core.probes import Probe, Probes
 from autocompress.core.search_space import Recipe, SearchSpace
+from autocompress.core.training_probe import TrainingProbe
 from autocompress.report.wording import compact, duration
 
 MOST_REPEATS = 4

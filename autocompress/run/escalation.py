@@ -123,7 +123,7 @@ def _further(
     if again and nearly_fitted(planned.search_space, run.record.trials()):
         return with_structure(run, planned, seconds)
     plans = [trial.plan for trial in reached]
-    tuned = with_quantized_recovery(run, planned, reached=plans)
+    tuned = with_quantized_recovery(run, planned, seconds, reached=plans)
     return tuned or with_training(run, planned, left, reached=plans)
 
 

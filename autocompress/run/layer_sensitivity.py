@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from autocompress.analysis.precision_variants import Subject
 from autocompress.analysis.sensitivity import measure_sensitivity
+from autocompress.core.artifact import Artifact
 from autocompress.core.facts import Facts
 from autocompress.core.plan import Setting
 from autocompress.core.probes import Probes
@@ -38,11 +39,12 @@ def sensitivity_of(
     settings: Mapping[str, Setting],
     seconds: float | None = None,
     stage: str = "sensitivity",
+    artifact: Artifact | None = None,
 ) -> Sensitivity:
     """Measure what quantizing each layer costs, on the run's calibration items.
 
-    `stage` is the one that progress is told of. Ranges are kept in the run's folder, where every later trial of the
-    same file finds them.
+    The float `artifact` is the unchanged model's where none is given. `stage` is the one that progress is told of.
+    Ranges are kept in the run's folder, where every later trial of the same file finds them.
 
     Raises:
         UsageError: when there are no data.
@@ -57,5 +59,6 @@ def sensitivity_of(
         )
     found = run.tools.technique(technique)
     assert isinstance(found, ArtifactTechnique)
-    subject = Subject(found, settings, run.builder.start, run.example, split, run.workspace.checkpoints)
+    artifact = artifact or run.builder.start
+    subject = Subject(found, settings, artifact, run.example, split, run.workspace.checkpoints)
     return measure_sensitivity(subject, run.tools, run.profile, seconds, lambda sentence: run.tell(stage, sentence))

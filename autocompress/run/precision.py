@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autocompress.core.facts import Facts
-from autocompress.core.plan import Effort, Plan, Stage
+from autocompress.core.plan import Effort, Plan, Stage, Step
 from autocompress.core.probes import Probes
 from autocompress.core.sensitivity import IN_FLOAT
 from autocompress.core.technique import ArtifactTechnique, Context
@@ -43,7 +43,12 @@ def is_precision_due(run: Run, planned: Planned) -> bool:
 def _is_quantized_only(run: Run, trial: Trial) -> bool:
     if trial.plan.rounds or len(trial.plan.finish) != 1 or trial.outcome not in (Outcome.MEASURED, Outcome.STOPPED):
         return False
-    technique = run.tools.technique(trial.plan.finish[0].technique)
+    return leaves_layers_in_float(run, trial.plan.finish[0])
+
+
+def leaves_layers_in_float(run: Run, step: Step) -> bool:
+    """True where a technique can leave single layers in float, so that their sensitivity is measurable."""
+    technique = run.tools.technique(step.technique)
     return isinstance(technique, ArtifactTechnique) and IN_FLOAT in technique.choices
 
 
@@ -77,7 +82,7 @@ def with_precision(run: Run, planned: Planned, seconds: float | None) -> Planned
 
 
 def step_seconds(run: Run, plan: Plan, facts: Facts, probes: Probes) -> dict[str, float]:
-    """The seconds of one training step of each technique that trains what a plan makes, on the plan's file.
+    """The seconds of one training step of each technique that trains the file of a plan.
 
     Empty where there are no training data, or the file is gone.
     """
@@ -85,7 +90,7 @@ def step_seconds(run: Run, plan: Plan, facts: Facts, probes: Probes) -> dict[str
     if artifact is None or task is None or task.train is None:
         return {}
     found = {}
-    for one in techniques_that_train(run, plan):
+    for one in _techniques_that_train(run, plan):
         if one.refuses(facts, probes, run.profile) is not None:
             continue
         settings = next(one.space(facts, probes, run.profile).grid())
@@ -104,7 +109,7 @@ def step_seconds(run: Run, plan: Plan, facts: Facts, probes: Probes) -> dict[str
     return found
 
 
-def techniques_that_train(run: Run, plan: Plan) -> list[ArtifactTechnique]:
+def _techniques_that_train(run: Run, plan: Plan) -> list[ArtifactTechnique]:
     """The techniques that train the file of a plan's quantization."""
     finish = [run.tools.technique(step.technique) for step in plan.finish]
     done = {one.quantization for one in finish if isinstance(one, ArtifactTechnique)}

@@ -1,4 +1,4 @@
-"""The stage after a rung of training: what quantization costs there, and training of the quantized file."""
+"""The stage after a rung of training: what quantization costs there, and what wins it back."""
 
 from __future__ import annotations
 
@@ -6,23 +6,29 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from autocompress.core.plan import Plan
-from autocompress.core.probes import Probes, QuantizationLoss
+from autocompress.core.probes import Probes
+from autocompress.core.sensitivity import Sensitivity
+from autocompress.core.training_probe import QuantizationLoss
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Finding
 from autocompress.errors import ENDS_THE_RUN
 from autocompress.evaluation.run import Run
-from autocompress.run.precision import step_seconds, techniques_that_train
+from autocompress.run.layer_sensitivity import sensitivity_of
+from autocompress.run.precision import leaves_layers_in_float, step_seconds
 from autocompress.run.reserve import is_time_to_score
 from autocompress.run.stages import Planned, alone, latest, plan_space
 from autocompress.statistics.judging import judge_by
 
 
-def with_quantized_recovery(run: Run, planned: Planned, *, reached: Sequence[Plan] = ()) -> Planned | None:
-    """Extend the plan by training the quantized file, where quantization costs much of what is missing.
+def with_quantized_recovery(
+    run: Run, planned: Planned, seconds: float | None, *, reached: Sequence[Plan] = ()
+) -> Planned | None:
+    """Extend the plan by better quantization of what was trained, where it costs much of what is missing.
 
-    The float file of the best trial of the last rung is scored beside it, once for each rung. None where that rung has
-    no trial that misses the accuracy budget, nothing trains its file, there is no time to score it, or most of what is
-    missing is lost by the structure. A trial among the plans that `reached` their budgets misses nothing.
+    The float file of the best trial of the last rung is scored beside it, once for each rung. Where much is lost, the
+    sensitivity of its layers is measured in about so many `seconds`. None where that rung has no trial that misses the
+    accuracy budget, there is no time to score it, or most of what is missing is lost by the structure. A trial among
+    the plans that `reached` their budgets misses nothing.
     """
     with alone(run):
         probes = latest(run, planned)
@@ -30,7 +36,7 @@ def with_quantized_recovery(run: Run, planned: Planned, *, reached: Sequence[Pla
         if rung is None:
             return None
         if _loss_after(probes, rung) is None:
-            probes = _with_loss(run, planned, probes, rung, reached)
+            probes = _with_loss(run, planned, probes, rung, reached, seconds)
             run.record.probes = probes
     found = _loss_after(probes, rung)
     # where it was known when the search space was built, the training has been tried
@@ -49,21 +55,44 @@ def _loss_after(probes: Probes, rung: tuple[int, int]) -> QuantizationLoss | Non
     return probes.training.loss_after(*rung) if probes.training else None
 
 
-def _with_loss(run: Run, planned: Planned, probes: Probes, rung: tuple[int, int], reached: Sequence[Plan]) -> Probes:
+def _with_loss(
+    run: Run,
+    planned: Planned,
+    probes: Probes,
+    rung: tuple[int, int],
+    reached: Sequence[Plan],
+    seconds: float | None,
+) -> Probes:
     """The probes with what quantization costs after a rung; unchanged where that cannot be told."""
     training, trial = probes.training, _best(run, probes, rung)
     if training is None or trial is None or trial.plan in reached or not is_time_to_score(run):
         return probes
-    if not techniques_that_train(run, trial.plan):
+    if len(trial.plan.finish) != 1 or not leaves_layers_in_float(run, trial.plan.finish[0]):
         return probes
     loss = _loss(run, trial, rung)
     if loss is None:
         return probes
     run.tell("probes", f"after training {run.name_of(trial.plan)}, {loss}")
-    probes = replace(probes, training=replace(training, losses=(*training.losses, loss)))
     if loss.pays:
-        probes = replace(probes, step_seconds=step_seconds(run, trial.plan, planned.facts, probes))
-    return probes
+        loss = replace(loss, sensitivity=_sensitivity(run, trial, seconds))
+    probes = replace(probes, training=replace(training, losses=(*training.losses, loss)))
+    if loss.sensitivity is None:
+        return probes
+    return replace(probes, step_seconds=step_seconds(run, trial.plan, planned.facts, probes))
+
+
+def _sensitivity(run: Run, trial: Trial, seconds: float | None) -> Sensitivity | None:
+    """The sensitivity of the layers of what was trained; None where it cannot be measured."""
+    (step,) = trial.plan.finish
+    artifact = run.builder.exported(trial.plan.rounds)
+    try:
+        return sensitivity_of(run, step.technique, step.settings, seconds, "probes", artifact)
+    except ENDS_THE_RUN:
+        raise
+    except Exception as error:  # noqa: BLE001 - training in float goes on without it
+        reason = run.failed("measuring which layers lose accuracy", error)
+        run.tell("probes", f"which layers lose accuracy stays unknown: {reason}")
+        return None
 
 
 def _best(run: Run, probes: Probes, rung: tuple[int, int]) -> Trial | None:

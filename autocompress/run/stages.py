@@ -263,7 +263,7 @@ def _for_rung(run: Run, planned: Planned, seconds_left: float | None) -> float |
     """
     if seconds_left is None:
         return None
-    tuned = [one for one in planned.search_space.recipes if one.tunes and one.rounds]
+    tuned = [one for one in planned.search_space.recipes if one.refines]
     kept = seconds_kept_back(run) + max((one.predicted_seconds or 0.0 for one in tuned), default=0.0)
     return min(seconds_left, max(0.0, seconds_left - kept) / TRAINING_SHARE)
 

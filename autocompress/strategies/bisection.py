@@ -14,6 +14,7 @@ from autocompress.core.trial import Outcome, Trial
 # a structure is trained only when its size and latency stay below this share of their limits: the artifact is measured
 # again when all training is done, and noise of a hundredth could then break a limit that it only just kept
 ROOM = 0.97
+Rounds = tuple[tuple[Step, ...], ...]
 # so many failures of the same structure, or along one path, are no accident
 MOST_FAILURES = 3
 
@@ -55,24 +56,25 @@ def _next(recipe: Recipe, history: Sequence[Trial], tried: set[str]) -> Plan | N
 
 
 def _promoted(recipe: Recipe, plans: Sequence[Plan], most: int, history: Sequence[Trial]) -> list[Plan]:
-    """The plans to promote: those whose trials with one round less scored best, best first.
+    """The plans to promote: those whose trials in the recipe before scored best, best first.
 
-    Where the recipe trains the quantized file, the shorter trials are those without that step. None is promoted while
-    one of these is still running: it might turn out better.
+    None is promoted while one of these trials is still running: it might turn out better.
     """
-    tuned = recipe.tunes
-    longer = {(plan.rounds, plan.finish[:-1]) if tuned else (plan.rounds[:-1], plan.finish): plan for plan in plans}
+    longer: dict[tuple[Rounds, tuple[Step, ...]], list[Plan]] = {}
+    for plan in plans:
+        before = (plan.rounds, recipe.refines) if recipe.refines else (plan.rounds[:-1], plan.finish)
+        longer.setdefault(before, []).append(plan)
     shorter = [trial for trial in history if _as_planned(trial) in longer]
     if any(trial.outcome is Outcome.CLAIMED for trial in shorter):
         return []
     judged = [trial for trial in shorter if trial.outcome in (Outcome.MEASURED, Outcome.STOPPED)]
     judged.sort(key=_promise)
     # what was trained goes on from where it ended, also where that was sooner than planned
-    further = [(trial.plan.rounds, longer[_as_planned(trial)]) for trial in judged[:most]]
-    return [Plan(rounds if tuned else (*rounds, plan.rounds[-1]), plan.finish) for rounds, plan in further]
+    further = [(trial.plan.rounds, plan) for trial in judged[:most] for plan in longer[_as_planned(trial)]]
+    return [Plan(rounds if recipe.refines else (*rounds, plan.rounds[-1]), plan.finish) for rounds, plan in further]
 
 
-def _as_planned(trial: Trial) -> tuple[tuple[tuple[Step, ...], ...], tuple[Step, ...]]:
+def _as_planned(trial: Trial) -> tuple[Rounds, tuple[Step, ...]]:
     return trial.plan.planned.rounds, trial.plan.finish
 
 

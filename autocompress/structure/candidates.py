@@ -11,10 +11,11 @@ from autocompress.analysis.divergence import Divergence
 from autocompress.analysis.inspection import inspect_module
 from autocompress.core.moves import Moves, MoveSpace, Network
 from autocompress.core.plan import Plan, Step
-from autocompress.core.probes import SMALLEST, Parts, Probes, PruningPath, TrainingProbe
+from autocompress.core.probes import SMALLEST, Parts, Probes, PruningPath
 from autocompress.core.profitable_settings import time_matters
 from autocompress.core.search_space import SearchSpace
 from autocompress.core.technique import StructureTechnique
+from autocompress.core.training_probe import TrainingProbe
 from autocompress.core.trial import Trial
 from autocompress.core.verdict import Verdict
 from autocompress.errors import ENDS_THE_RUN, AutocompressError, TechniqueError, raised_as

@@ -14,12 +14,13 @@ from torch import nn
 
 from autocompress.core.facts import Facts, Family
 from autocompress.core.plan import Effort, Setting, Stage, Step
-from autocompress.core.probes import Bracket, Probes, PruningPath, Structure, TrainingProbe
+from autocompress.core.probes import Probes, PruningPath, Structure
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import Example
 from autocompress.core.source import whole
 from autocompress.core.task import Task
 from autocompress.core.technique import Context, ModelTechnique
+from autocompress.core.training_probe import Bracket, TrainingProbe
 from autocompress.data.copies import with_shared_weights
 from autocompress.data.module import call
 from autocompress.errors import TechniqueError

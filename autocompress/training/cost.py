@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from autocompress.core.plan import Step
-from autocompress.core.probes import Bracket, TrainingProbe
 from autocompress.core.runtime import Example
 from autocompress.core.source import whole
 from autocompress.core.streams import PartSource
 from autocompress.core.task import Task
+from autocompress.core.training_probe import Bracket, TrainingProbe
 from autocompress.core.training_recipe import TrainingRecipe
 from autocompress.data.augmentation_bank import AugmentationBank
 from autocompress.data.copies import with_own_weights, with_shared_weights

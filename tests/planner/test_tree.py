@@ -12,16 +12,7 @@ from autocompress.core.budget import Budget
 from autocompress.core.facts import Facts, Family, Kind
 from autocompress.core.objective import OBJECTIVES
 from autocompress.core.plan import Effort, Setting, Stage, Step
-from autocompress.core.probes import (
-    Bracket,
-    Parts,
-    Probe,
-    Probes,
-    PruningPath,
-    QuantizationLoss,
-    Structure,
-    TrainingProbe,
-)
+from autocompress.core.probes import Parts, Probe, Probes, PruningPath, Structure
 from autocompress.core.profile import DeviceProfile, Profile
 from autocompress.core.runtime import Example
 from autocompress.core.search_space import NOT_AVAILABLE, Choice, Decision, Reason, SearchSpace, SettingSpace
@@ -29,6 +20,7 @@ from autocompress.core.sensitivity import LayerSensitivity, Mixed, Sensitivity
 from autocompress.core.source import ArraySource
 from autocompress.core.task import Task
 from autocompress.core.technique import ArtifactTechnique, Context, Technique
+from autocompress.core.training_probe import Bracket, QuantizationLoss, TrainingProbe
 from autocompress.core.verdict import Finding, Standing, Verdict
 from autocompress.errors import PlanError
 from autocompress.planner.questions import RULES, lacks_hardware
@@ -39,6 +31,7 @@ from autocompress.techniques import (
     BlockDropping,
     ChannelPruning,
     Distillation,
+    Equalization,
     Float16,
     Int8Dynamic,
     Int8Static,
@@ -491,36 +484,56 @@ def test_structure_comes_after_int8_and_training_after_both_each_rung_longer_tha
             )
 
 
-def with_loss(probes: Probes, lost: float, missing: float) -> Probes:
+def with_loss(probes: Probes, lost: float, missing: float, outliers: float = 1.0) -> Probes:
     """The same after the first rung was judged: what int8 costs of what is missing, in points."""
     assert probes.training is not None
+    finish = space_of(situation(probes=probes), with_structure()).recipes[-1].finish[-1]
     loss = QuantizationLoss(0, 0, lost, missing, "pp")
-    return replace(
-        probes,
-        training=replace(probes.training, losses=(loss,)),
-        step_seconds={QuantizationAwareTraining.name: 0.5},
-    )
+    if loss.pays:
+        found = lossy(0.4).sensitivity
+        assert found is not None
+        settings = next(finish.space.grid())
+        loss = replace(loss, sensitivity=replace(found, settings=settings, outliers=outliers))
+    training = replace(probes.training, losses=(loss,))
+    return replace(probes, training=training, step_seconds={QuantizationAwareTraining.name: 0.5})
 
 
-def test_where_int8_costs_most_of_what_is_missing_the_quantized_file_is_trained_before_the_next_rung() -> None:
+def test_where_int8_costs_most_of_what_is_missing_it_is_done_with_more_care_before_the_next_rung() -> None:
     probes = with_blocks("b1", "b2", training=True)
-    assert not any(recipe.tunes for recipe in space_of(situation(probes=probes), with_structure()).recipes)
+    assert not any(recipe.refines for recipe in space_of(situation(probes=probes), with_structure()).recipes)
     search_space = space_of(situation(probes=with_loss(probes, 1.2, 2.0)), with_structure())
-    first, tuned, second, third = search_space.recipes[-4:]
-    assert [len(one.rounds) for one in (first, tuned, second, third)] == [1, 1, 2, 3]
-    assert (tuned.tunes, tuned.promotes) == (True, 1)
+    first, mixed, tuned, second, third = search_space.recipes[-5:]
+    assert [len(one.rounds) for one in (first, mixed, tuned, second, third)] == [1, 1, 1, 2, 3]
+    assert mixed.name == f"{first.name}, layers in float"
     assert tuned.name == f"{first.name} + quantization_aware_training"
     assert tuned.reason.fact == "quantization costs 1.2 pp, 2 are missing; 0.5 s a step here"
     # one length only, and its time is known
     (plan,) = tuned.plans()
     assert tuned.seconds_of(plan) == tuned.predicted_seconds == 0.5 * plan.finish[-1].steps_taken
-    assert search_space.recipe_of(plan) is tuned
+    for recipe in (mixed, tuned):
+        assert (recipe.promotes, recipe.effort) == (1, Effort.TRAINING)
+        assert recipe.refines == next(first.plans()).finish
+        assert all(search_space.recipe_of(plan) is recipe for plan in recipe.plans())
+    # the unchanged network did not lose anything that was seen
+    assert not any(recipe.finish[-1].technique == tuned.finish[-1].technique for recipe in search_space.recipes[:-5])
+    assert QuantizationAwareTraining.name not in search_space.refusals
+
+
+def test_a_structure_whose_ranges_ask_for_it_is_prepared_though_the_unchanged_network_is_not() -> None:
+    probes = with_blocks("b1", "b2", training=True)
+    narrow = space_of(situation(probes=with_loss(probes, 1.2, 2.0)), with_structure())
+    assert Equalization.name in narrow.refusals
+    wide = space_of(situation(probes=with_loss(probes, 1.2, 2.0, outliers=900.0)), with_structure())
+    assert Equalization.name not in wide.refusals
+    prepared = next(recipe for recipe in wide.recipes if Equalization.name in recipe.techniques)
+    assert [element.technique for element in prepared.finish] == ["equalization", "int8_static"]
+    assert prepared.rounds == wide.recipes[3].rounds
 
 
 def test_where_structure_costs_more_the_quantized_file_is_not_trained_and_the_figures_say_why() -> None:
     probes = with_loss(with_blocks("b1", "b2", training=True), 0.4, 2.0)
     search_space = space_of(situation(probes=probes), with_structure())
-    assert not any(recipe.tunes for recipe in search_space.recipes)
+    assert not any(recipe.refines for recipe in search_space.recipes)
     refusal = search_space.refusals[QuantizationAwareTraining.name]
     assert refusal.fact == "quantization costs 0.4 pp, 2 are missing"
     assert "training in float wins more" in refusal.sentence

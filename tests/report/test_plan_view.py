@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from autocompress.analysis.inspection import inspect_module
 from autocompress.core.facts import Facts
 from autocompress.core.plan import Effort
-from autocompress.core.probes import Parts, Probes, TrainingProbe
+from autocompress.core.probes import Parts, Probes
 from autocompress.core.runtime import Example
 from autocompress.core.search_space import Reason, Recipe, SearchSpace
+from autocompress.core.training_probe import TrainingProbe
 from autocompress.report.plan import print_layers, print_preflight, print_probes, print_search_space
 
 

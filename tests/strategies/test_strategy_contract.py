@@ -39,7 +39,7 @@ OF_CUTS = SearchSpace((DROPPED,), {})
 TRAINED = replace(DROPPED, effort=Effort.TRAINING, structures=CUTS[3:6], nested=False, rounds=(RECOVERIES[:1],))
 LONGER = replace(TRAINED, rounds=(RECOVERIES[:1], RECOVERIES[1:]), promotes=2)
 TUNING = Element("tuning", Stage.TUNING, SettingSpace((Choice("steps", (30,), structural=False),)))
-TUNED = replace(TRAINED, finish=(*TRAINED.finish, TUNING), promotes=1)
+TUNED = replace(TRAINED, finish=(*TRAINED.finish, TUNING), promotes=1, refines=next(TRAINED.plans()).finish)
 STRUCTURAL = [name for name, metric in METRICS.items() if metric.structural]
 
 

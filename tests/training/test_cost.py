@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from autocompress.core.plan import Stage, Step
-from autocompress.core.probes import Bracket, TrainingProbe
 from autocompress.core.runtime import Example
 from autocompress.core.source import Array, Inputs
 from autocompress.core.task import Task
+from autocompress.core.training_probe import Bracket, TrainingProbe
 from autocompress.training.cost import (
     GROWTH,
     RUNGS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -44,10 +44,12 @@ def require_reachable(techniques: Sequence[Technique]) -> None:
         raise PlanError("stands on the shelf twice.", where=twice)
 
 
-def build_search_space(situation: Situation, techniques: Sequence[Technique], format_: str) -> SearchSpace:
+def build_search_space(
+    situation: Situation, techniques: Sequence[Technique], format_: str, later: Collection[str] = ()
+) -> SearchSpace:
     """Recipes for what the situation allows, cheapest effort first, and a reason for everything refused.
 
-    `format_` is the format of the runtime's artifacts.
+    `format_` is the format of the runtime's artifacts. `later` names techniques whose turn has not come.
     """
     decisions: list[Decision] = []
     refusals: dict[str, Reason] = {}
@@ -63,6 +65,7 @@ def build_search_space(situation: Situation, techniques: Sequence[Technique], fo
             return SearchSpace((), {t.name: reason for t in techniques}, tuple(decisions), tuple(warnings))
         # a technique keeps the reason of the first rule that excludes it
         new = _refused(rule.name, branch, found, techniques, situation)
+        new = {name: reason for name, reason in new.items() if name not in later}
         refusals |= {name: reason for name, reason in new.items() if name not in refusals}
     taken: list[Technique] = []
     possible = [technique for technique in techniques if technique.name not in refusals]

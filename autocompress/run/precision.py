@@ -10,7 +10,7 @@ from autocompress.core.probes import Probes
 from autocompress.core.sensitivity import IN_FLOAT
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.core.trial import Outcome, Trial
-from autocompress.core.verdict import Standing
+from autocompress.core.verdict import Standing, Status
 from autocompress.errors import ENDS_THE_RUN
 from autocompress.evaluation.run import Run
 from autocompress.run.layer_sensitivity import sensitivity_of
@@ -21,14 +21,14 @@ from autocompress.system.scratch import scratch
 def loses_accuracy(run: Run) -> Trial | None:
     """The trial of a quantization alone that keeps the budgets on size and time and loses least accuracy.
 
-    None where there is none, where its accuracy suffices, without calibration data, or where the search for what keeps
-    accuracy was begun before.
+    None where there is none, where its accuracy suffices so far, without calibration data, or where the search for what
+    keeps accuracy was begun before.
     """
     if run.record.precision_tried or run.task is None or run.task.calibration is None:
         return None
     trials = [trial for trial in run.record.trials() if _is_quantized_only(run, trial)]
     fitting = [trial for trial in trials if _fits(trial) and "score" in trial.measurement.readings]
-    if not fitting or any(trial.promising for trial in fitting):
+    if not fitting or any(_may_suffice(run, trial) for trial in fitting):
         return None
     return min(fitting, key=lambda trial: trial.verdict.overshoot)
 
@@ -38,6 +38,12 @@ def is_precision_due(run: Run, planned: Planned) -> bool:
     return loses_accuracy(run) is not None or (
         planned.probes.sensitivity is None and latest(run, planned).sensitivity is not None
     )
+
+
+def _may_suffice(run: Run, trial: Trial) -> bool:
+    """True for a promising trial, until the holdout says otherwise."""
+    known = run.record.confirmation(trial.plan)
+    return trial.promising and (known is None or known.verdict.status is Status.MET)
 
 
 def _is_quantized_only(run: Run, trial: Trial) -> bool:

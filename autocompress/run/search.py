@@ -112,12 +112,13 @@ class Search:
     def expected(self, trial: Trial) -> bool:
         """True for a promising trial that would be confirmed with a chance of more than one half.
 
-        Plans that only quantize are cheap to confirm and expected to be. For others the forecast is the verdict on as
-        many holdout items as there are, at the rates of the validation ones and the next look's error probability.
+        The first look is spent on a plan that only quantizes, without a forecast. Otherwise the forecast is the verdict
+        on as many holdout items as there are, at the rates of the validation ones and the next look's error
+        probability.
         """
         task = self.run.task
         split = task.holdout if task else None
-        if not trial.promising or split is None or not trial.plan.rounds:
+        if not trial.promising or split is None or not (trial.plan.rounds or self.run.record.looks):
             return trial.promising
         return forecast(self.run.profile, trial.measurement, len(split), len(self.run.record.looks) + 1)
 

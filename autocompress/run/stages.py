@@ -177,7 +177,8 @@ def plan_space(
         len(run.record.looks),
         run.builder.no_inputs,
     )
-    search_space = build_search_space(situation, techniques, run.tools.runtime.format)
+    later = {technique.name for technique in run.tools.techniques} - {technique.name for technique in techniques}
+    search_space = build_search_space(situation, techniques, run.tools.runtime.format, later)
     recipes = ", ".join(recipe.name for recipe in search_space.recipes) or "none"
     run.tell("space", f"to try: {recipes}; refused: {', '.join(search_space.refusals) or 'none'}")
     return Planned(baseline, facts, probes, search_space, attempts)

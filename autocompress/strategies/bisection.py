@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from autocompress.core.budget import METRICS
-from autocompress.core.plan import Plan, Step
+from autocompress.core.plan import Plan, Setting, Step
 from autocompress.core.search_space import Recipe, SearchSpace
 from autocompress.core.strategy import Strategy
 from autocompress.core.trial import Outcome, Trial
@@ -24,11 +24,13 @@ class Bisection(Strategy):
 
     Size and latency follow from structural settings alone, so a plan that shares them with a trial that broke a
     structural budget is not tried. The same holds for one that was refused there; one that failed, of whatever cause,
-    rules out nothing but itself, up to `MOST_FAILURES` of them. Where the structures of a
-    recipe leave less and less of the network, the least change that keeps the structural budgets is found by bisection,
-    before anything is trained: the boundary of what fits. Recipes that train take the trials of the round before in the
-    order of their scores, and only the best of them (successive halving: Jamieson and Talwalkar, "Non-stochastic
-    best arm identification and hyperparameter optimization", AISTATS 2016).
+    rules out nothing but itself, up to `MOST_FAILURES` of them. Where all values of the settings that change neither
+    size nor latency lose accuracy, other sizes and latencies are tried with the best of these values only.
+
+    Where the structures of a recipe leave less and less of the network, the least change that keeps the structural
+    budgets is found by bisection, before anything is trained: the boundary of what fits. Recipes that train take the
+    trials of the round before in the order of their scores, and only the best of them (successive halving: Jamieson and
+    Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization", AISTATS 2016).
     """
 
     def propose(self, search_space: SearchSpace, history: Sequence[Trial]) -> Plan | None:
@@ -46,13 +48,40 @@ def _next(recipe: Recipe, history: Sequence[Trial], tried: set[str]) -> Plan | N
     failed = Counter(recipe.fixed_by(trial.plan) for trial in mine if trial.outcome is Outcome.FAILED)
     dead = {recipe.fixed_by(trial.plan) for trial in mine if _ruled_out(trial) and trial.outcome is not Outcome.FAILED}
     dead |= {structure for structure, count in failed.items() if count >= MOST_FAILURES}
-    plans = list(recipe.plans())
+    plans = _with_best_values(recipe, list(recipe.plans()), mine)
     if recipe.promotes is not None:
         plans = _promoted(recipe, plans, recipe.promotes, history)
     for plan in plans:
         if plan.planned.hash not in tried and recipe.fixed_by(plan) not in dead:
             return plan
     return None
+
+
+def _with_best_values(recipe: Recipe, plans: Sequence[Plan], mine: Sequence[Trial]) -> list[Plan]:
+    """The plans without those whose values lost already, once all plans with the same size and latency lose accuracy.
+
+    Settings that change neither are then taken as the best of these trials has them, whatever the others are: one
+    setting is searched at a time.
+    """
+    scored = {trial.plan.planned: trial for trial in mine if "score" in trial.measurement.readings}
+    alike: dict[tuple[Step, ...], list[Plan]] = {}
+    for plan in plans:
+        alike.setdefault(recipe.fixed_by(plan), []).append(plan)
+    for fixed, several in alike.items():
+        trials = [scored[plan] for plan in several if plan in scored]
+        if len(several) > 1 and len(trials) == len(several) and not any(trial.promising for trial in trials):
+            values = _values(recipe, min(trials, key=_promise).plan)
+            return [one for one in plans if recipe.fixed_by(one) == fixed or _values(recipe, one) == values]
+    return list(plans)
+
+
+def _values(recipe: Recipe, plan: Plan) -> list[dict[str, Setting]]:
+    """The settings of a plan that change neither size nor latency, step by step."""
+    steps = list(plan.planned.steps)[len(recipe.structure_of(plan)) :]
+    return [
+        {name: value for name, value in step.settings.items() if name not in element.space.structural(step.settings)}
+        for element, step in zip(recipe.elements, steps, strict=True)
+    ]
 
 
 def _promoted(recipe: Recipe, plans: Sequence[Plan], most: int, history: Sequence[Trial]) -> list[Plan]:

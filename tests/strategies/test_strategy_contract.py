@@ -87,6 +87,18 @@ class TestBisection(StrategySuite):
         first = next(STATIC.plans())
         assert len(proposals(Bisection(), SEARCH_SPACE, [trial(first, outcome)])) == len(PLANS) - 1
 
+    def test_once_all_values_lose_accuracy_other_types_are_tried_with_the_best_of_them(self) -> None:
+        first = [plan for plan in STATIC.plans() if same_types(plan, next(STATIC.plans()))]
+        assert len(first) > 1
+        history = [scored(place, plan, 0.5 + 0.1 * (place == 1)) for place, plan in enumerate(first)]
+        # as long as one is not known nothing is left out
+        others = [plan for plan in STATIC.plans() if plan not in first]
+        assert proposals(Bisection(), SearchSpace((STATIC,), {}), history[1:]) == [first[0], *others]
+        left = proposals(Bisection(), SearchSpace((STATIC,), {}), history)
+        best = first[1].finish[0].settings["method"]
+        assert left == [plan for plan in others if plan.finish[0].settings["method"] == best]
+        assert 0 < len(left) < len(others)
+
     def test_whatever_came_before_the_plans_left_are_proposed_in_the_search_spaces_order(self) -> None:
         draw = random.Random(0)
         for _ in range(30):

@@ -13,6 +13,8 @@ from autocompress.core.verdict import Finding, Standing, Verdict
 # rules of the tree that refuse a technique because something is missing that the user may have
 WANTING = ("calibration", "training")
 DIGITS = 2
+# most recipes whose accuracy is told
+MOST_NAMED = 8
 
 
 def diagnose(verdict: Verdict, history: Sequence[Trial], search_space: SearchSpace) -> list[str]:
@@ -24,6 +26,9 @@ def diagnose(verdict: Verdict, history: Sequence[Trial], search_space: SearchSpa
         verdict = verdict.structural
     broken = [finding for finding in verdict.findings if finding.standing is Standing.EXCEEDED]
     sentences = [sentence for finding in broken if (sentence := _best(finding, history))]
+    accuracy = next((finding for finding in broken if not finding.budget.structural), None)
+    by_recipe = _best_of_each(accuracy, history, search_space) if accuracy else ""
+    sentences += [by_recipe] if by_recipe else []
     if search_space.out_of_reach:
         sentences.append(
             "Nothing that this version can cut reaches the budgets on size and time; nothing was trained, and the "
@@ -83,6 +88,24 @@ def _rounded(value: float, *, up: bool) -> float:
     if near >= value if up else near <= value:
         return near
     return float(f"{(steps + 1 if up else steps - 1) * unit:.{DIGITS}g}")
+
+
+def _best_of_each(finding: Finding, history: Sequence[Trial], search_space: SearchSpace) -> str:
+    """A sentence on the best value of an accuracy budget by each recipe; empty where only one was judged by it."""
+    lower = finding.budget.direction is Direction.AT_MOST
+    best: dict[str, float] = {}
+    for trial in history:
+        recipe, found = search_space.recipe_of(trial.plan), trial.verdict.of(finding.budget.metric)
+        if recipe is None or found is None or found.value is None:
+            continue
+        before = best.get(recipe.name, found.value)
+        best[recipe.name] = min(before, found.value) if lower else max(before, found.value)
+    if len(best) < 2:
+        return ""
+    ordered = sorted(best.items(), key=lambda one: one[1] if lower else -one[1])
+    named = [f"{name} {value:.3g}" for name, value in ordered[:MOST_NAMED]]
+    more = f", and {len(ordered) - MOST_NAMED} more" if len(ordered) > MOST_NAMED else ""
+    return f"{finding.name} in {finding.budget.unit} by what was tried: {', '.join(named)}{more}."
 
 
 def _best(finding: Finding, history: Sequence[Trial]) -> str:

@@ -14,6 +14,7 @@ from autocompress.core.verdict import Standing, Status
 from autocompress.errors import ENDS_THE_RUN
 from autocompress.evaluation.run import Run
 from autocompress.run.layer_sensitivity import sensitivity_of
+from autocompress.run.search import is_expected
 from autocompress.run.stages import Planned, alone, latest, plan_space
 from autocompress.system.scratch import scratch
 
@@ -41,9 +42,9 @@ def is_precision_due(run: Run, planned: Planned) -> bool:
 
 
 def _may_suffice(run: Run, trial: Trial) -> bool:
-    """True for a promising trial, until the holdout says otherwise."""
+    """True for a trial that is expected to be confirmed, until the holdout says otherwise."""
     known = run.record.confirmation(trial.plan)
-    return trial.promising and (known is None or known.verdict.status is Status.MET)
+    return is_expected(run, trial) if known is None else known.verdict.status is Status.MET
 
 
 def _is_quantized_only(run: Run, trial: Trial) -> bool:

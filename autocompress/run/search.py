@@ -110,17 +110,8 @@ class Search:
         return any(trial.verdict.structural.status is Status.MET for trial in unchanged)
 
     def expected(self, trial: Trial) -> bool:
-        """True for a promising trial that would be confirmed with a chance of more than one half.
-
-        The first look is spent on a plan that only quantizes, without a forecast. Otherwise the forecast is the verdict
-        on as many holdout items as there are, at the rates of the validation ones and the next look's error
-        probability.
-        """
-        task = self.run.task
-        split = task.holdout if task else None
-        if not trial.promising or split is None or not (trial.plan.rounds or self.run.record.looks):
-            return trial.promising
-        return forecast(self.run.profile, trial.measurement, len(split), len(self.run.record.looks) + 1)
+        """True for a promising trial that would be confirmed with a chance of more than one half."""
+        return is_expected(self.run, trial)
 
     def reached(self) -> list[Trial]:
         """Trials that are expected to be confirmed, best first by the profile's objective."""
@@ -201,6 +192,18 @@ class Search:
             return replace(trial, outcome=Outcome.FAILED, reason=reason)
         full = replace(trial, measurement=measurement, verdict=judge_by(run.profile, measurement))
         return run.record.keep_nearest_miss(full)
+
+
+def is_expected(run: Run, trial: Trial) -> bool:
+    """True for a promising trial that would be confirmed with a chance of more than one half.
+
+    The first look is spent on a plan that only quantizes, without a forecast. Otherwise the forecast is the verdict on
+    as many holdout items as there are, at the rates of the validation ones and the next look's error probability.
+    """
+    split = run.task.holdout if run.task else None
+    if not trial.promising or split is None or not (trial.plan.rounds or run.record.looks):
+        return trial.promising
+    return forecast(run.profile, trial.measurement, len(split), len(run.record.looks) + 1)
 
 
 def measurements(

@@ -5,8 +5,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from autocompress.core.budget import Budget
-from autocompress.core.plan import Plan
-from autocompress.core.search_space import Decision, Reason, SearchSpace
+from autocompress.core.plan import Effort, Plan, Stage, Step
+from autocompress.core.search_space import Choice, Decision, Element, Reason, Recipe, SearchSpace, SettingSpace
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Finding, Standing, Verdict
 from autocompress.run.diagnosis import binding_budget, diagnose, relaxed_budgets
@@ -20,6 +20,7 @@ MISSED = Verdict(
         Finding(Budget("max_accuracy_drop_pp", 2.0), Standing.MET, 0.5, -1.0, 1.5),
     )
 )
+OF = Choice("of", (0, 1, 2))
 SHAPES = (("1x8", 0.41), ("1x64", 0.33))
 UNREACHABLE = SearchSpace((), {}, (Decision("reachable", "Are they?", "yes", "", ""),))
 
@@ -66,6 +67,30 @@ def test_it_names_the_best_of_all_trials_and_what_the_nearest_would_keep() -> No
         "latency_ms: the best that was reached is 0.27x, asked 0.2x.",
         "The nearest miss would keep size_mb <= 0.26x, latency_ms <= 0.32x.",
     ]
+
+
+def test_what_each_recipe_loses_is_told_best_first() -> None:
+    names = ("static", "prepared", "static")
+    steps = [Step(name, Stage.PRECISION, {"of": place}) for place, name in enumerate(names)]
+    recipes = tuple(
+        Recipe(name, Effort.CALIBRATION, (Element(name, Stage.PRECISION, SettingSpace((OF,))),), Reason("", ""))
+        for name in ("static", "prepared")
+    )
+    drop = Budget("max_accuracy_drop_pp", 1.0)
+    trials = [
+        Trial(place, Plan(finish=(step,)), Outcome.STOPPED, verdict=Verdict((lost(drop, value),)))
+        for place, (step, value) in enumerate(zip(steps, (6.4, 3.1, 5.5), strict=True))
+    ]
+    sentence = "max_accuracy_drop_pp in pp by what was tried: prepared 3.1, static 5.5."
+    assert sentence in diagnose(trials[1].verdict, trials, SearchSpace(recipes, {}))
+    # one alone is told as the best that was reached
+    alone = diagnose(trials[1].verdict, trials[1:2], SearchSpace(recipes, {}))
+    assert alone[0] == "max_accuracy_drop_pp: the best that was reached is 3.1 pp, asked 1 pp."
+    assert not any("by what was tried" in one for one in alone)
+
+
+def lost(budget: Budget, value: float) -> Finding:
+    return Finding(budget, Standing.EXCEEDED, value, value - 1, value + 1)
 
 
 def test_what_was_refused_for_want_of_data_or_is_not_on_the_shelf_is_named() -> None:

@@ -127,7 +127,7 @@ class Probes:
     without training data. `smallest` is the smallest structure that can be made, with latency and size as measured;
     None before it was measured. `microbenchmarks` is None where the microbenchmarks could not be measured. `operators`
     is the share of the model's time by type of operator, as the runtime names them. `skipped` is what there was no
-    time to probe. `sensitivity` is that of the layers to a quantization that was seen to lose accuracy, None before.
+    time to probe. `sensitivities` are those of the layers to the quantizations that were seen to lose accuracy.
     `step_seconds` are those of one training step of each technique that trains quantized files.
     """
 
@@ -142,14 +142,19 @@ class Probes:
     microbenchmarks: MicrobenchmarkProbe | None = None
     operators: Mapping[str, float] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
-    sensitivity: Sensitivity | None = None
+    sensitivities: tuple[Sensitivity, ...] = ()
     step_seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def sensitivity(self) -> Sensitivity | None:
+        """That to the quantization which lost least accuracy, None before any was measured."""
+        return next(iter(self.sensitivities), None)
 
     @property
     def loses_accuracy(self) -> bool:
         """True once a quantization was seen to lose accuracy that training its file may win back."""
         losses = self.training.losses if self.training else ()
-        return self.sensitivity is not None or any(one.pays for one in losses)
+        return bool(self.sensitivities) or any(one.pays for one in losses)
 
     @property
     def skipped_sentence(self) -> str:
@@ -197,7 +202,7 @@ class Probes:
             "microbenchmarks": vars(self.microbenchmarks) if self.microbenchmarks else None,
             "operators": dict(self.operators),
             "skipped": list(self.skipped),
-            "sensitivity": self.sensitivity.to_json() if self.sensitivity else None,
+            "sensitivities": [one.to_json() for one in self.sensitivities],
             "step_seconds": dict(self.step_seconds),
         }
 
@@ -216,7 +221,7 @@ class Probes:
             MicrobenchmarkProbe(**data["microbenchmarks"]) if data["microbenchmarks"] else None,
             dict(data["operators"]),
             tuple(data.get("skipped", ())),
-            Sensitivity.from_json(data["sensitivity"]) if data.get("sensitivity") else None,
+            tuple(map(Sensitivity.from_json, data.get("sensitivities", ()))),
             dict(data.get("step_seconds", {})),
         )
 

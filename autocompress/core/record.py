@@ -185,13 +185,13 @@ class Record:
         self._write("structure_attempts", attempts)
 
     @property
-    def precision_tried(self) -> bool:
-        """True once the sensitivity of the layers to quantization was measured, or could not be."""
-        return bool(self.notes.read("precision_tried"))
+    def precision_tried(self) -> tuple[str, ...]:
+        """The quantizations to which the sensitivity of the layers was measured, or could not be."""
+        return tuple(self.notes.read("precision_tried") or ())
 
     @precision_tried.setter
-    def precision_tried(self, tried: bool) -> None:
-        self._write("precision_tried", tried)
+    def precision_tried(self, techniques: Sequence[str]) -> None:
+        self._write("precision_tried", list(techniques))
 
     def structure(self, series: str, plan: Plan) -> tuple[bool, Sequence[float] | None]:
         """Whether an untrained structure was measured in a `series` of measurements, and the result.

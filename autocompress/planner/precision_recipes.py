@@ -18,14 +18,31 @@ from autocompress.planner.rules import Situation
 RULE = "sensitivity"
 
 
-def precision_recipes(finishes: Sequence[Recipe], taken: Sequence[Technique], situation: Situation) -> list[Recipe]:
-    """The recipes in order of effort; empty before the sensitivity of the layers was measured.
+def precision_recipes(
+    finishes: Sequence[Recipe], techniques: Sequence[Technique], situation: Situation
+) -> list[Recipe]:
+    """The recipes in order of effort, for one quantization after the other whose sensitivity was measured.
 
-    `finishes` are the recipes of quantization alone, whose predictions they share.
+    `finishes` are the recipes of quantization alone, whose predictions they share. Of the `techniques` those are taken
+    that do not refuse in view of that sensitivity.
     """
-    found = situation.probes.sensitivity
-    shelf = {one.name: one for one in taken if isinstance(one, ArtifactTechnique)}
-    if found is None or found.technique not in shelf:
+    found = situation.probes.sensitivities
+    ladders = [_recipes_of(finishes, techniques, one, situation) for one in found]
+    return sorted((recipe for ladder in ladders for recipe in ladder), key=lambda recipe: recipe.effort)
+
+
+def _recipes_of(
+    finishes: Sequence[Recipe], techniques: Sequence[Technique], found: Sensitivity, situation: Situation
+) -> list[Recipe]:
+    """The recipes that keep the accuracy of one quantization."""
+    situation = replace(situation, probes=replace(situation.probes, sensitivities=(found,)))
+    shelf = {
+        one.name: one
+        for one in techniques
+        if isinstance(one, ArtifactTechnique)
+        and (one.name == found.technique or one.refuses(situation.facts, situation.probes, situation.profile) is None)
+    }
+    if found.technique not in shelf:
         return []
     base = shelf[found.technique]
     alone = next((one for one in finishes if one.techniques == [base.name]), None)

@@ -25,14 +25,8 @@ def refined_recipes(
     found = loss.sensitivity
     if found is None:
         return []
-    probes = replace(situation.probes, sensitivity=found)
-    inside = replace(situation, probes=probes)
-    taken = [
-        one
-        for one in techniques
-        if one.name == found.technique
-        or (_is_taken(one) and one.refuses(situation.facts, probes, situation.profile) is None)
-    ]
+    inside = replace(situation, probes=replace(situation.probes, sensitivities=(found,)))
+    taken = [one for one in techniques if one.name == found.technique or _is_taken(one)]
     return [_of_best_trial(recipe, one, loss) for one in precision_recipes((), taken, inside)]
 
 

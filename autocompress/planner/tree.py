@@ -77,7 +77,10 @@ def build_search_space(
             taken.append(technique)
     recipes = [_recipe(chain, situation) for chain in finishing_chains(taken, format_)]
     recipes.sort(key=lambda recipe: (recipe.effort, recipe.predicted_latency or 1.0))
-    recipes += [*precision_recipes(recipes, taken, situation), *structure_recipes(recipes, taken, situation, possible)]
+    recipes += [
+        *precision_recipes(recipes, possible, situation),
+        *structure_recipes(recipes, taken, situation, possible),
+    ]
     # recipes that train stay in the order of their rungs
     recipes.sort(key=lambda recipe: recipe.effort)
     family = situation.facts.family

@@ -36,7 +36,7 @@ def html_report(result: Result) -> str:
         predicted_headings=PREDICTED_HEADINGS,
         predictions=[(row.recipe, predicted_cells(row)) for row in result.predictions],
         picture=Markup(picture(result, frame)),
-        sensitivity=Markup(sensitivity_section(result.sensitivity)) if result.sensitivity else "",
+        sensitivities=[Markup(sensitivity_section(one)) for one in result.sensitivities],
         duration=duration,
     )
 

@@ -97,8 +97,8 @@ def print_result(console: Console, summary: Summary) -> None:
     print_verdict(console, summary.verdict)
     if summary.prediction_flips:
         console.print(Padding(Text(f"answers: {summary.prediction_flips}"), (0, 0, 0, 2)))
-    if summary.sensitivity is not None:
-        console.print(Padding(Text(in_one_sentence(summary.sensitivity)), (0, 0, 0, 2)))
+    for sensitivity in summary.sensitivities:
+        console.print(Padding(Text(in_one_sentence(sensitivity)), (0, 0, 0, 2)))
     for sentence in summary.explanation:
         console.print(f"  {escape(sentence)}", soft_wrap=True)
     files = ", ".join(name for name in (summary.file, "plan.yaml", "report.html") if (summary.folder / name).exists())
@@ -138,7 +138,7 @@ class Summary:
     file: str
     front: Sequence[FrontRow]
     prediction_flips: str
-    sensitivity: Sensitivity | None = None
+    sensitivities: Sequence[Sensitivity] = ()
 
     @staticmethod
     def of(result: Result) -> Summary:
@@ -156,7 +156,7 @@ class Summary:
             result.baseline.entry,
             front_rows(trials_frame(result.history, result.names), result.baseline.entry),
             str(result.prediction_flips or ""),
-            result.sensitivity,
+            result.sensitivities,
         )
 
     @staticmethod
@@ -184,7 +184,7 @@ class Summary:
                 data["artifact"]["file"],
                 _stored_front(folder / "trials.csv", data["artifact"]["file"]),
                 str(PredictionFlips(**data["prediction_flips"])) if data["prediction_flips"] else "",
-                Sensitivity.from_json(data["sensitivity"]) if data.get("sensitivity") else None,
+                [Sensitivity.from_json(one) for one in data.get("sensitivities", ())],
             )
         except OSError as error:
             raise UsageError(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from autocompress.core.artifact import Artifact
+from autocompress.core.budget import Direction
 from autocompress.core.facts import Facts
 from autocompress.core.measurement import Measurement, is_binary
 from autocompress.core.plan import Plan
@@ -69,7 +71,7 @@ def answer_from(
     nearest_miss: Callable[[], Trial | None],
     baseline: Measurement,
 ) -> Answer:
-    """The first confirmation that is met, else the first undecided one, else the nearest miss.
+    """The first confirmation that is met, else the undecided one that is nearest to it, else the nearest miss.
 
     Without any of these it is the unchanged model. `nearest_miss` is called only where nothing was confirmed.
     """
@@ -85,13 +87,24 @@ def answer_from(
 
 
 def best_of(confirmations: Sequence[Confirmation]) -> Confirmation | None:
-    """The first confirmation that is met, else the first undecided one, else the closest to its budgets."""
-    for wanted in (Status.MET, Status.UNDECIDED):
-        for confirmation in confirmations:
-            if confirmation.verdict.status is wanted:
-                return confirmation
+    """The first confirmation that is met, else of those undecided, then of all, the closest to its budgets."""
+    met = next((one for one in confirmations if one.verdict.status is Status.MET), None)
+    if met is not None:
+        return met
+    undecided = [one for one in confirmations if one.verdict.status is Status.UNDECIDED]
+    if undecided:
+        return min(undecided, key=lambda one: _to_be_shown(one.verdict))
     # all are broken: the closest is still the answer, since it has better evidence than an unconfirmed trial
     return min(confirmations, key=lambda confirmation: confirmation.verdict.overshoot, default=None)
+
+
+def _to_be_shown(verdict: Verdict) -> float:
+    """How far the bounds of a verdict's findings are from their limits: 1.0 is exactly at them, above 1 past them."""
+    found = []
+    for finding in verdict.findings:
+        bound = finding.high if finding.budget.direction is Direction.AT_MOST else finding.low
+        found.append(finding.overshoot if bound is None else replace(finding, value=bound).overshoot)
+    return max(found, default=math.inf)
 
 
 def write_up(run: Run, answer: Answer, history: History) -> Result:
@@ -129,7 +142,7 @@ def write_up(run: Run, answer: Answer, history: History) -> Result:
         out_of_time=history.out_of_time,
         folder=run.workspace.root,
         data_check=run.data_check,
-        sensitivity=run.record.probes.sensitivity if run.record.probes else None,
+        sensitivities=run.record.probes.sensitivities if run.record.probes else (),
     )
 
 

@@ -91,7 +91,7 @@ def _rounded(value: float, *, up: bool) -> float:
 
 
 def _best_of_each(finding: Finding, history: Sequence[Trial], search_space: SearchSpace) -> str:
-    """A sentence on the best value of an accuracy budget by each recipe; empty where only one was judged by it."""
+    """A sentence on the best value of an accuracy budget by each recipe; empty for one alone."""
     lower = finding.budget.direction is Direction.AT_MOST
     best: dict[str, float] = {}
     for trial in history:

@@ -22,23 +22,23 @@ from autocompress.system.scratch import scratch
 def loses_accuracy(run: Run) -> Trial | None:
     """The trial of a quantization alone that keeps the budgets on size and time and loses least accuracy.
 
-    None where there is none, where its accuracy suffices so far, without calibration data, or where the search for what
-    keeps accuracy was begun before.
+    Quantizations for which it was sought before what keeps accuracy are left out. None where there is none, where the
+    accuracy of one suffices so far, or without calibration data.
     """
-    if run.record.precision_tried or run.task is None or run.task.calibration is None:
+    if run.task is None or run.task.calibration is None:
         return None
     trials = [trial for trial in run.record.trials() if _is_quantized_only(run, trial)]
     fitting = [trial for trial in trials if _fits(trial) and "score" in trial.measurement.readings]
     if not fitting or any(_may_suffice(run, trial) for trial in fitting):
         return None
-    return min(fitting, key=lambda trial: trial.verdict.overshoot)
+    left = [trial for trial in fitting if trial.plan.finish[0].technique not in run.record.precision_tried]
+    return min(left, key=lambda trial: trial.verdict.overshoot, default=None)
 
 
 def is_precision_due(run: Run, planned: Planned) -> bool:
     """True when a quantization loses accuracy, and the search space does not have what keeps it."""
-    return loses_accuracy(run) is not None or (
-        planned.probes.sensitivity is None and latest(run, planned).sensitivity is not None
-    )
+    known, found = planned.probes.sensitivities, latest(run, planned).sensitivities
+    return loses_accuracy(run) is not None or len(known) < len(found)
 
 
 def _may_suffice(run: Run, trial: Trial) -> bool:
@@ -76,15 +76,16 @@ def with_precision(run: Run, planned: Planned, seconds: float | None) -> Planned
             (step,) = trial.plan.finish
             try:
                 found = sensitivity_of(run, step.technique, step.settings, seconds, stage="probes")
-                probes = replace(probes, sensitivity=found)
-                probes = replace(probes, step_seconds=step_seconds(run, trial.plan, planned.facts, probes))
+                probes = replace(probes, sensitivities=(*probes.sensitivities, found))
+                timed = step_seconds(run, trial.plan, planned.facts, probes)
+                probes = replace(probes, step_seconds={**probes.step_seconds, **timed})
             except ENDS_THE_RUN:
                 raise
             except Exception as error:  # noqa: BLE001 - structure and training may still meet the budgets
                 reason = run.failed("measuring which layers lose accuracy", error)
                 run.tell("probes", f"which layers lose accuracy stays unknown: {reason}")
             run.record.probes = probes
-            run.record.precision_tried = True
+            run.record.precision_tried = (*run.record.precision_tried, step.technique)
     return plan_space(run, planned.baseline, planned.facts, probes, planned.structure_attempts)
 
 

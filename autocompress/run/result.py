@@ -56,7 +56,7 @@ class Result:
     `plan`, `artifact`, `verdict` and `measurement` belong to the answer: the confirmed winner, or the nearest
     miss when nothing was met (`met` tells which). `certificate` is there when the holdout was looked at.
     `data_check` is what was found in the data when the run began. `plan_name` describes the plan in a few words,
-    `names` the plans of all trials, by their hash. `sensitivity` is that of the layers, None where there was no
+    `names` the plans of all trials, by their hash. `sensitivities` are those of the layers, none where there was no
     reason to measure it. `trials` is `history` as a pandas frame, one row per trial.
     """
 
@@ -82,7 +82,7 @@ class Result:
     out_of_time: bool
     folder: Path
     data_check: DataCheck = field(default_factory=DataCheck)
-    sensitivity: Sensitivity | None = None
+    sensitivities: tuple[Sensitivity, ...] = ()
     trials: pd.DataFrame | None = field(default=None, repr=False)
 
     @property
@@ -150,7 +150,7 @@ class Result:
             "facts": {key: value for key, value in self.facts.to_json().items() if key != "layers"},
             "search_space": self.search_space.to_json(),
             "predictions": [row.to_json() for row in self.predictions],
-            "sensitivity": self.sensitivity.to_json() if self.sensitivity else None,
+            "sensitivities": [one.to_json() for one in self.sensitivities],
             "trials": [
                 {
                     "number": trial.number,

@@ -58,10 +58,10 @@ def _next(recipe: Recipe, history: Sequence[Trial], tried: set[str]) -> Plan | N
 
 
 def _with_best_values(recipe: Recipe, plans: Sequence[Plan], mine: Sequence[Trial]) -> list[Plan]:
-    """The plans without those whose values lost already, once all plans with the same size and latency lose accuracy.
+    """The plans without those whose values lost already, where accuracy is what is missing.
 
-    Settings that change neither are then taken as the best of these trials has them, whatever the others are: one
-    setting is searched at a time.
+    Once all plans of one size and latency lose accuracy, settings that change neither are taken as the best of their
+    trials has them, whatever the others are: one setting is searched at a time.
     """
     scored = {trial.plan.planned: trial for trial in mine if "score" in trial.measurement.readings}
     alike: dict[tuple[Step, ...], list[Plan]] = {}

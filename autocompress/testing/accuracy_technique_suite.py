@@ -41,7 +41,7 @@ class AccuracyTechniqueSuite(FinishTechniqueSuite):
 
     def probes(self) -> Probes:
         """Probes that ask for it."""
-        return Probes(sensitivity=self.asking)
+        return Probes(sensitivities=(self.asking,))
 
     # declared attributes
 

@@ -67,7 +67,9 @@ def facts() -> Facts:
 
 
 def space(sensitivity: Sensitivity | None) -> SearchSpace:
-    situation = Situation(facts(), Probes(sensitivity=sensitivity), Profile("own"), TASK, Verdict())
+    situation = Situation(
+        facts(), Probes(sensitivities=(sensitivity,) if sensitivity else ()), Profile("own"), TASK, Verdict()
+    )
     return build_search_space(situation, SHELF, "onnx")
 
 
@@ -122,5 +124,5 @@ def test_the_tree_asks_where_int8_loses_accuracy(sensitivity: Sensitivity | None
 
 
 def test_the_sensitivity_survives_the_record() -> None:
-    probes = Probes(sensitivity=found(0.4))
+    probes = Probes(sensitivities=(found(0.4),))
     assert Probes.from_json(probes.to_json()) == probes

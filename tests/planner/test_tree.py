@@ -173,7 +173,7 @@ def names(search_space: SearchSpace) -> list[str]:
 def lossy(divergence: float) -> Probes:
     """Probes of int8 with a divergence of 1, of which one of four layers in float leaves this share."""
     layers = tuple(LayerSensitivity(name, "Conv", 0.5, None, None, 1, 4) for name in "abcd")
-    return replace(FAST, sensitivity=Sensitivity("int8_static", {}, 1.0, 8, layers, (Mixed(("a",), divergence),)))
+    return replace(FAST, sensitivities=(Sensitivity("int8_static", {}, 1.0, 8, layers, (Mixed(("a",), divergence),)),))
 
 
 def smallest(latency: float, size: float) -> Probes:

@@ -34,7 +34,7 @@ KEYS = {
     "schema", "status", "plan", "plan_name", "plan_text", "artifact", "baseline_sha256", "verdict", "binding", "stages",
     "prediction_flips", "explanation", "profile", "objective", "confidence", "machine", "data", "data_check",
     "score_is_rate",
-    "seconds", "out_of_time", "facts", "search_space", "predictions", "sensitivity", "trials",
+    "seconds", "out_of_time", "facts", "search_space", "predictions", "sensitivities", "trials",
 }  # fmt: skip
 
 

@@ -89,11 +89,11 @@ def test_without_a_finite_divergence_there_is_no_picture(full: float) -> None:
 
 def test_a_run_that_measured_it_says_so_in_its_report_its_files_and_on_the_terminal(tmp_path: Path) -> None:
     stand = Stand(tmp_path, [Scripted("scripted", {"small": Variant(latency_ms=9.0)})], {"latency_ms": "0.6x"})
-    stand.run.record.probes = Probes(sensitivity=MEASURED)
+    stand.run.record.probes = Probes(sensitivities=(MEASURED,))
     result = stand.result()
-    assert result.sensitivity == MEASURED
+    assert result.sensitivities == (MEASURED,)
     assert "Sensitivity of layers" in html_report(result)
-    assert "Sensitivity of layers" not in html_report(replace(result, sensitivity=None))
+    assert "Sensitivity of layers" not in html_report(replace(result, sensitivities=()))
     write_files(result)
     for summary in (Summary.of(result), Summary.read(tmp_path)):
         console = Console(file=io.StringIO(), width=200, highlight=False)

@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autocompress.core.plan import Plan
+from autocompress.core.artifact import Artifact
+from autocompress.core.budget import Budget
+from autocompress.core.measurement import Measurement
+from autocompress.core.plan import Plan, Stage, Step
 from autocompress.core.source import Array
 from autocompress.core.task import Task
-from autocompress.core.verdict import Standing, Status
+from autocompress.core.verdict import Finding, Standing, Status, Verdict
 from autocompress.errors import DataError, RuntimeFailureError
+from autocompress.run.answer import best_of
 from autocompress.run.confirm import MAX_LOOKS, Confirmation, confirm, confirm_once
 from autocompress.run.record_store import open_record
 from autocompress.statistics.bounds import drop_bounds, median_bounds, spend
@@ -317,3 +321,21 @@ def test_a_confirmation_of_other_bytes_is_not_remembered_as_one_of_these(tmp_pat
     changed = stand(tmp_path, {"good": replace(GOOD, wrong_below=0.1)})
     with pytest.raises(RuntimeFailureError, match="no longer the file that was confirmed"):
         confirm_once(changed.run, plan_of(changed, "good"))
+
+
+def test_of_undecided_answers_the_one_whose_bound_is_nearest_to_its_limit_is_told(tmp_path: Path) -> None:
+    budget = Budget("max_accuracy_drop_pp", 2.0)
+
+    def looked(place: int, value: float, high: float, standing: Standing = Standing.UNDECIDED) -> Confirmation:
+        plan = Plan(finish=(Step("static", Stage.PRECISION, {"of": place}),))
+        finding = Finding(budget, standing, value, value - 2, high)
+        return Confirmation(plan, file, Measurement(), Verdict((finding,)), {})
+
+    file = Artifact(tmp_path, "model.onnx", ("model.onnx",), "onnx", (), ())
+    first, second, third = looked(0, 2.3, 4.3), looked(1, 0.9, 3.8), looked(2, 0.4, 2.3)
+    assert best_of([first, second, third]) is third
+    met = looked(3, 0.9, 1.9, Standing.MET)
+    assert best_of([first, met, third]) is met
+    broken = looked(4, 3.0, 3.1, Standing.EXCEEDED)
+    assert best_of([broken, first]) is first
+    assert best_of([]) is None

@@ -163,7 +163,7 @@ def test_it_tries_what_the_ranges_ask_for(
     ranges: float | None, outliers: float | None, methods: list[str] | None, *, per_channel: bool
 ) -> None:
     found = Sensitivity("int8_static", {"per_channel": per_channel}, 0.5, 64, (), ranges=ranges, outliers=outliers)
-    given = facts_with(Kind.CONVOLUTION), Probes(sensitivity=found), Profile("any")
+    given = facts_with(Kind.CONVOLUTION), Probes(sensitivities=(found,) if found else ()), Profile("any")
     reason = Equalization().refuses(*given)
     assert (reason is None) == (methods is not None)
     if methods is None:

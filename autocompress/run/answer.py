@@ -71,7 +71,7 @@ def answer_from(
     nearest_miss: Callable[[], Trial | None],
     baseline: Measurement,
 ) -> Answer:
-    """The first confirmation that is met, else the undecided one that is nearest to it, else the nearest miss.
+    """The confirmation that is met, else the undecided one nearest to it, else the nearest miss.
 
     Without any of these it is the unchanged model. `nearest_miss` is called only where nothing was confirmed.
     """
@@ -87,7 +87,7 @@ def answer_from(
 
 
 def best_of(confirmations: Sequence[Confirmation]) -> Confirmation | None:
-    """The first confirmation that is met, else of those undecided, then of all, the closest to its budgets."""
+    """The first confirmation that is met, else of those undecided, else of all, the closest."""
     met = next((one for one in confirmations if one.verdict.status is Status.MET), None)
     if met is not None:
         return met
@@ -99,7 +99,7 @@ def best_of(confirmations: Sequence[Confirmation]) -> Confirmation | None:
 
 
 def _to_be_shown(verdict: Verdict) -> float:
-    """How far the bounds of a verdict's findings are from their limits: 1.0 is exactly at them, above 1 past them."""
+    """The worst ratio of a bound to its limit: 1.0 is exactly at it, above 1 past it."""
     found = []
     for finding in verdict.findings:
         bound = finding.high if finding.budget.direction is Direction.AT_MOST else finding.low

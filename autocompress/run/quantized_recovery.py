@@ -19,6 +19,9 @@ from autocompress.run.reserve import is_time_to_score
 from autocompress.run.stages import Planned, alone, latest, plan_space
 from autocompress.statistics.judging import judge_by
 
+# of the time that measuring structures may take, so much is for the sensitivity of one: the next rung waits
+SHARE = 0.5
+
 
 def with_quantized_recovery(
     run: Run, planned: Planned, seconds: float | None, *, reached: Sequence[Plan] = ()
@@ -26,7 +29,7 @@ def with_quantized_recovery(
     """Extend the plan by better quantization of what was trained, where it costs much of what is missing.
 
     The float file of the best trial of the last rung is scored beside it, once for each rung. Where much is lost, the
-    sensitivity of its layers is measured in about so many `seconds`. None where that rung has no trial that misses the
+    sensitivity of its layers is measured in a part of the `seconds`. None where that rung has no trial that misses the
     accuracy budget, there is no time to score it, or most of what is missing is lost by the structure. A trial among
     the plans that `reached` their budgets misses nothing.
     """
@@ -85,8 +88,9 @@ def _sensitivity(run: Run, trial: Trial, seconds: float | None) -> Sensitivity |
     """The sensitivity of the layers of what was trained; None where it cannot be measured."""
     (step,) = trial.plan.finish
     artifact = run.builder.exported(trial.plan.rounds)
+    limit = None if seconds is None else SHARE * seconds
     try:
-        return sensitivity_of(run, step.technique, step.settings, seconds, "probes", artifact)
+        return sensitivity_of(run, step.technique, step.settings, limit, "probes", artifact)
     except ENDS_THE_RUN:
         raise
     except Exception as error:  # noqa: BLE001 - training in float goes on without it

@@ -45,8 +45,9 @@ def picture(result: Result, frame: pd.DataFrame) -> str:
     _against_size(every[-1], result, rows, timed)
     handles, names = every[-1].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=5, frameon=False, fontsize=8)
-    # the layout comes first, since the places of labels depend on it
+    # the layout comes first and stays, since the places of labels depend on it
     figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     for axes, points, column in zip(every, [scored, timed][-panels:], ["drop", "size_ratio"][-panels:], strict=True):
         _number_the_front(axes, _with_drop(points, result), column)
     return as_svg(figure)

@@ -13,19 +13,19 @@ from e2e.killing import require_answer, start
 
 
 @pytest.mark.parametrize(
-    ("data", "size"),
+    "data",
     [
-        # nothing to train on, and int8 is enough
-        ("digits.npz", "0.5x"),
-        pytest.param("digits", "0.2x", marks=pytest.mark.slow, id="structures and training are shared too"),
+        # nothing to train on: what they share is the search
+        "digits.npz",
+        pytest.param("digits", marks=pytest.mark.slow),
     ],
 )
-def test_two_processes_share_a_run_and_end_alike(block_user: Path, tmp_path: Path, data: str, size: str) -> None:
+def test_two_processes_share_a_run_and_end_alike(block_user: Path, tmp_path: Path, data: str) -> None:
     images, labels = digits("test")
     np.savez(block_user / "digits.npz", x_test=images, y_test=labels)
     folder, logs = tmp_path / "run", [tmp_path / "one.log", tmp_path / "two.log"]
     # every plan is tried for this objective
-    given = ("--data", data, "--size-mb", size, "--out", folder, "--resume", "--objective", "size")
+    given = ("--data", data, "--out", folder, "--resume", "--objective", "size")
     both = [start(block_user, *given, log=log) for log in logs]
     codes = [worker.wait(200) for worker in both]
     said = [log.read_text(encoding="utf-8") for log in logs]

@@ -22,7 +22,7 @@ test-all: $(STAMP)
 	$(BIN)/python -m pytest -m 'slow or not slow'
 
 examples: $(STAMP)
-	$(BIN)/python -m pytest -m example
+	$(BIN)/python -m pytest -m example -n 2 tests/e2e/test_examples.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from autocompress.core.plan import Setting
-from autocompress.core.search_space import Choice
+from autocompress.core.search_space import Choice, Reason
 
 # the setting of a quantization that leaves layers in float
 IN_FLOAT = Choice(
@@ -98,3 +98,10 @@ class Sensitivity:
         mixed = tuple(Mixed(**{**one, "layers": tuple(one["layers"])}) for one in data["mixed"])
         left_out = tuple(data.get("left_out", ()))
         return Sensitivity(**{**data, "layers": layers, "mixed": mixed, "left_out": left_out})
+
+
+def refuse_before_loss(found: Sensitivity | None) -> Reason | None:
+    """The reason not to try a technique that serves quantization before that was seen to lose accuracy."""
+    if found is not None:
+        return None
+    return Reason("it is only tried where int8 was seen to lose accuracy.", "sensitivity", "not measured yet")

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 
 from autocompress.report.frame import undominated
 from autocompress.run.result import Result, StageRow
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 BASELINE, ANSWER, BUDGET, FRONT = "#1c2128", "#2e7d32", "#b23b3b", "#1f4e79"
-# colours in ten steps: a smooth scale would be drawn as an embedded bitmap
-SIZES = colormaps["viridis_r"].resampled(10)
+# colours of sizes and in how many steps: a smooth scale would be drawn as an embedded bitmap
+SIZES, SIZE_STEPS = "viridis_r", 10
 # half the width and height of a number, and its distance from its point, in typographic points
 LABEL_WIDTH, LABEL_HEIGHT, LABEL_APART = 8.0, 7.0, 9.0
 LABEL_PLACES = ((1, 1), (-1, 1), (1, -1), (-1, -1))
@@ -29,6 +29,9 @@ def picture(result: Result, frame: pd.DataFrame) -> str:
     The left plot is there when scores were measured. A line joins the candidates that no other dominates in the plot's
     two values; rings mark the Pareto front in size, latency and score together.
     """
+    # the gate has no pictures and starts without what draws them
+    from matplotlib.figure import Figure
+
     rows = [row for row in result.stages if row.latency_ratio is not None]
     if not rows:
         return ""
@@ -42,8 +45,9 @@ def picture(result: Result, frame: pd.DataFrame) -> str:
     _against_size(every[-1], result, rows, timed)
     handles, names = every[-1].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=5, frameon=False, fontsize=8)
-    # the layout comes first, since the places of labels depend on it
+    # the layout comes first and stays, since the places of labels depend on it
     figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     for axes, points, column in zip(every, [scored, timed][-panels:], ["drop", "size_ratio"][-panels:], strict=True):
         _number_the_front(axes, _with_drop(points, result), column)
     return as_svg(figure)
@@ -66,13 +70,16 @@ def _with_drop(frame: pd.DataFrame, result: Result) -> pd.DataFrame:
 
 
 def _against_drop(axes: Axes, result: Result, rows: list[StageRow], frame: pd.DataFrame) -> None:
+    from matplotlib import colormaps
+    from matplotlib.colors import Normalize
+
     scale, label = _unit(result)
     points = _with_drop(frame, result)
     shown = axes.scatter(
         points["latency_ratio"],
         points["drop"],
         c=points["size_ratio"],
-        cmap=SIZES,
+        cmap=colormaps[SIZES].resampled(SIZE_STEPS),
         norm=Normalize(0.0, max(1.0, float(points["size_ratio"].max()))),
         s=34,
         zorder=3,

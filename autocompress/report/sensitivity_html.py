@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from autocompress.core.sensitivity import Sensitivity
 from autocompress.report.page_templates import page_template
@@ -39,6 +38,8 @@ def sensitivity_picture(sensitivity: Sensitivity) -> str:
 
     The right plot is there where sets were timed; empty without any finite divergence.
     """
+    from matplotlib.figure import Figure
+
     full = sensitivity.divergence
     if not 0 < full < float("inf") or not sensitivity.layers:
         return ""

@@ -29,14 +29,6 @@ def observed(
         yield given | {name: value for name, value in found if isinstance(value, np.ndarray)}
 
 
-def observed_shapes(artifact: Artifact, feed: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
-    """The shapes of all values that nodes give, and of all inputs, for one feed."""
-    graph = load_model(artifact.path, with_weights=False).graph
-    names = list(dict.fromkeys(name for node in graph.node for name in node.output if name))
-    shapes = {name: np.shape(array) for name, array in feed.items()}
-    return shapes | {name: value.shape for name, value in next(observed(artifact, names, [feed])).items()}
-
-
 def _session(artifact: Artifact, names: Sequence[str]) -> onnxruntime.InferenceSession:
     """A session that gives these values too."""
     settings = onnxruntime.SessionOptions()

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import functools
 import gc
 import traceback
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
@@ -22,6 +20,7 @@ from autocompress.data.module import FlatModule, call, first_line, inference_mod
 from autocompress.data.transformer_encoders import masks_as_given
 from autocompress.data.user_line import causes_of, user_line
 from autocompress.errors import ExportError, ModelError
+from autocompress.runtimes.exporter_tables import exporter_tables_kept
 from autocompress.runtimes.external_weights import to_proto
 from autocompress.runtimes.onnx_file import rename
 from autocompress.system.quiet import quiet
@@ -110,7 +109,7 @@ def _export(
             quiet("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch.fx.experimental.symbolic_shapes"),
             tracking(module, entered),
             _uncollected(),
-            _signatures_kept(),
+            exporter_tables_kept(),
         ):
             flat.eval()
             program = torch.onnx.export(
@@ -244,31 +243,6 @@ def _uncollected() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-@contextlib.contextmanager
-def _signatures_kept() -> Iterator[None]:
-    """Keep the signatures of the exporter's operators from one export to the next.
-
-    The exporter asks for all of them each time, and onnxscript parses their source code for it: a third of a small
-    network's export.
-    """
-    # imported here: programs that only load files need not wait for it
-    import onnxscript
-
-    operators: Any = onnxscript.TracedOnnxFunction
-    parsed = operators.function_ir
-    operators.function_ir = _kept(parsed)
-    try:
-        yield
-    finally:
-        operators.function_ir = parsed
-
-
-@functools.cache
-def _kept(signature: property) -> property:
-    assert signature.fget is not None
-    return property(functools.cache(signature.fget))
 
 
 def _advice(error: BaseException) -> str:

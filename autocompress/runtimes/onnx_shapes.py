@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 
@@ -16,7 +17,7 @@ from autocompress.system.scratch import scratch
 
 
 def shapes_of(model: onnx.ModelProto, feed: Mapping[str, Array], names: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """Shapes of the named values for these inputs.
+    """Shapes of the named values for these inputs; sequences of tensors have none.
 
     The graph is run and not only looked at: shapes that follow from other shapes, as behind a reshape, are often left
     open by shape inference.
@@ -39,7 +40,8 @@ def shapes_of(model: onnx.ModelProto, feed: Mapping[str, Array], names: Iterable
             found = session.run(wanted, dict(feed)) if wanted else []
     except Exception as error:  # onnxruntime raises types of its own, without a common base
         raise ModelError(f"fails in onnxruntime: {first_line(error)}", where="model") from error
-    return given | {name: tuple(array.shape) for name, array in zip(wanted, found, strict=True)}
+    arrays = ((name, value) for name, value in zip(wanted, found, strict=True) if isinstance(value, np.ndarray))
+    return given | {name: value.shape for name, value in arrays}
 
 
 def _written(model: onnx.ModelProto, folder: Path) -> str:

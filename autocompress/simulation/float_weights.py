@@ -10,7 +10,6 @@ import torch
 from onnx import numpy_helper
 
 from autocompress.core.source import Array
-from autocompress.runtimes.node_names import node_names
 from autocompress.runtimes.onnx_layers import FLOATS
 from autocompress.simulation.fake_quantization import StoredQuantizer
 from autocompress.simulation.graph_module import GraphModule
@@ -60,17 +59,3 @@ def load_float_weights(module: GraphModule, model: onnx.ModelProto) -> set[Store
         array = numpy_helper.to_array(arrays[name])
         quantizer.value.copy_(torch.from_numpy(array.astype(np.float32)))
     return set(found)
-
-
-def layer_names(module: GraphModule, model: onnx.ModelProto) -> dict[int, str]:
-    """The names of the quantized layers in the file before quantization, by the indices of their nodes.
-
-    Layers whose weights are not found there keep the labels that they have in the graph.
-    """
-    nodes = list(zip(model.graph.node, node_names(model.graph), strict=True))
-    readers = {name: layer for node, layer in reversed(nodes) for name in node.input}
-    tensors = float_weights(module, model)
-    return {
-        layer.place: readers.get(tensors.get(layer.weight, ""), module.graph.labels[layer.place])
-        for layer in module.layers()
-    }

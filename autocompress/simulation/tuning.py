@@ -9,8 +9,6 @@ from typing import TypeVar
 import onnx
 
 from autocompress.core.artifact import Artifact
-from autocompress.core.probes import Probes
-from autocompress.core.search_space import Reason
 from autocompress.core.source import Split
 from autocompress.core.technique import Context
 from autocompress.errors import TechniqueError
@@ -18,14 +16,6 @@ from autocompress.runtimes.onnx_file import compact, save_model
 from autocompress.simulation.graph_module import GraphModule
 
 Part = TypeVar("Part")
-
-
-def refuse_before_loss(title: str, probes: Probes) -> Reason | None:
-    """The reason not to try a technique where int8 was not seen to lose accuracy."""
-    if probes.sensitivity is not None:
-        return None
-    sentence = f"{title} is only tried where int8 was seen to lose accuracy."
-    return Reason(sentence, "sensitivity", "no sensitivity of layers was measured")
 
 
 def calibration_and_float_file(context: Context, name: str) -> tuple[Split, Artifact]:

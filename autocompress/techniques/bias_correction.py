@@ -18,13 +18,14 @@ from autocompress.core.plan import Effort, Setting, Stage
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.search_space import Choice, Reason, SettingSpace, check_settings
+from autocompress.core.sensitivity import refuse_before_loss
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.errors import TechniqueError
 from autocompress.runtimes.onnx_file import load_model
 from autocompress.simulation.float_weights import load_float_weights
 from autocompress.simulation.graph_module import GraphModule
 from autocompress.simulation.recorded import Recorded, inputs_that_fit
-from autocompress.simulation.tuning import calibration_and_float_file, in_turn, refuse_before_loss, save_tuned
+from autocompress.simulation.tuning import calibration_and_float_file, in_turn, save_tuned
 
 Tensor = torch.Tensor
 
@@ -52,8 +53,8 @@ class BiasCorrection(ArtifactTechnique):
         return SettingSpace(self.choices, ({"items": 256},))
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
-        """Refused where int8 was not seen to lose accuracy."""
-        return refuse_before_loss("bias correction", probes)
+        """Refused until int8 was seen to lose accuracy."""
+        return refuse_before_loss(probes.sensitivity)
 
     def covers(self, facts: Facts) -> frozenset[Kind]:
         """See `ArtifactTechnique.covers`: the file keeps its size."""

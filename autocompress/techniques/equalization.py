@@ -21,15 +21,16 @@ from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import feeds
 from autocompress.core.search_space import Choice, Reason, SettingSpace, check_settings
-from autocompress.core.sensitivity import Sensitivity
+from autocompress.core.sensitivity import Sensitivity, refuse_before_loss
 from autocompress.core.source import Split
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.errors import TechniqueError
 from autocompress.runtimes.channel_flow import Passage, largest_by_channel, passages
 from autocompress.runtimes.graph_weights import Doubles, StoredTensors
 from autocompress.runtimes.node_names import with_names
-from autocompress.runtimes.observed_values import observed, observed_shapes
+from autocompress.runtimes.observed_values import observed
 from autocompress.runtimes.onnx_file import compact, load_model, save_model
+from autocompress.runtimes.onnx_shapes import shapes_of
 
 CROSS_LAYER, SMOOTH = "cross_layer", "smooth"
 # items that ranges of activations are taken from, and those on which the function is compared
@@ -81,7 +82,7 @@ class Equalization(ArtifactTechnique):
         """Refused until int8 was seen to lose accuracy, and where ranges are even already."""
         found = probes.sensitivity
         if found is None:
-            return Reason("it is only tried where int8 was seen to lose accuracy.", "sensitivity", "not measured yet")
+            return refuse_before_loss(found)
         if _uneven_weights(found) or _outliers(found):
             return None
         granularity = "a scale per channel" if found.settings.get("per_channel") is True else "one scale"
@@ -109,7 +110,8 @@ class Equalization(ArtifactTechnique):
         model = load_model(artifact.path)
         names = [node.name for node in model.graph.node]
         first, _ = next(feeds(split.first(2), artifact, 2))
-        found = passages(model.graph, observed_shapes(artifact, first))
+        inside = (name for node in model.graph.node for name in node.output)
+        found = passages(model.graph, shapes_of(model, first, inside))
         if not smooth:
             # a normalization has no range of weights; bounds of a ReLU6 need real data
             found = [one for one in found if one.weight and (context.calibration or not one.ceilings)]

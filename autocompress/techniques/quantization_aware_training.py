@@ -15,6 +15,7 @@ from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import feeds
 from autocompress.core.search_space import Choice, Reason, SettingSpace, check_settings
+from autocompress.core.sensitivity import refuse_before_loss
 from autocompress.core.source import whole
 from autocompress.core.task import Task
 from autocompress.core.technique import ArtifactTechnique, Context, with_remarks
@@ -89,7 +90,7 @@ class QuantizationAwareTraining(ArtifactTechnique):
         if losses:
             sentence = "int8 costs less than half of the accuracy that is missing: training in float wins more."
             return Reason(sentence, "recovery", str(losses[-1]))
-        return Reason("it is only tried where int8 was seen to lose accuracy.", "sensitivity", "not measured yet")
+        return refuse_before_loss(probes.sensitivity)
 
     def covers(self, facts: Facts) -> frozenset[Kind]:
         """See `ArtifactTechnique.covers`: it stores nothing in fewer bytes."""

@@ -114,8 +114,7 @@ class AccuracyTechniqueSuite(FinishTechniqueSuite):
     ) -> None:
         # in all models the last linear layer is called head
         layer = {"mlp": "layers.4"}.get(model, "head")
-        (tmp_path / "marked").mkdir()
-        marked = OnnxRuntime().export(exported.module, exported.example, tmp_path / "marked" / "a.onnx", [layer])
+        marked = exports(OnnxRuntime(), model, (layer,)).artifact
         start = self.start(marked, model, tmp_path / "made")
         chosen = self.settings(**self.models[model])
         result = self.technique().apply(start, chosen, self.context(model, tmp_path / "made", marked))

@@ -202,8 +202,7 @@ class ArtifactTechniqueSuite(FinishTechniqueSuite):
     ) -> None:
         # in all models the last linear layer is called head and is not the widest layer
         layer = {"mlp": "layers.4"}.get(model, "head")
-        (tmp_path / "marked").mkdir()
-        marked = OnnxRuntime().export(exported.module, exported.example, tmp_path / "marked" / "a.onnx", [layer])
+        marked = exports(OnnxRuntime(), model, (layer,)).artifact
         chosen = self.settings(**self.models[model])
         result = self.technique().apply(marked, chosen, self.context(model, tmp_path / "made"))
         kept = exported.module.get_submodule(layer).weight.detach().numpy()

@@ -11,21 +11,22 @@ from autocompress.testing.networks import Exported, Exports, labelled, small_mod
 
 @pytest.fixture(scope="session")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
-    """Small models by runtime and name, each exported once a session."""
-    made: dict[tuple[str, str], Exported] = {}
+    """Small models by runtime, name and what stays in float, each exported once a session."""
+    made: dict[tuple[str, str, tuple[str, ...]], Exported] = {}
 
-    def export(runtime: Runtime, name: str) -> Exported:
-        if (runtime.name, name) not in made:
+    def export(runtime: Runtime, name: str, keep_float: tuple[str, ...] = ()) -> Exported:
+        key = (runtime.name, name, keep_float)
+        if key not in made:
             module, example = small_model(name), Example(labelled(name, 4)[0])
             folder = tmp_path_factory.mktemp(f"{runtime.name}-{name}")
-            artifact = runtime.export(module, example, folder / f"{name}{runtime.suffix}")
-            made[runtime.name, name] = Exported(module, example, artifact)
-        return made[runtime.name, name]
+            artifact = runtime.export(module, example, folder / f"{name}{runtime.suffix}", keep_float)
+            made[key] = Exported(module, example, artifact)
+        return made[key]
 
     return export
 
 
 @pytest.fixture
 def brief_profile() -> Profile:
-    """A profile of this machine with one thread and measurements of at most half a second."""
-    return Profile("brief", protocol=Protocol(max_seconds=0.5, precision=0.05))
+    """A profile of this machine with one thread and measurements of at most a fifth of a second."""
+    return Profile("brief", protocol=Protocol(max_seconds=0.2, precision=0.05))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -211,7 +212,12 @@ class Exported:
     artifact: Artifact
 
 
-Exports = Callable[[Runtime, str], Exported]
+class Exports(Protocol):
+    """Gives small models by runtime and name, each exported once; `keep_float` are layers marked to stay in float."""
+
+    def __call__(self, runtime: Runtime, name: str, keep_float: tuple[str, ...] = ()) -> Exported:
+        """The model of this name."""
+        ...
 
 
 def onnx_model(

@@ -15,7 +15,7 @@ import pytest
 from autocompress.core.device import Device
 from autocompress.core.machine import Machine
 from autocompress.core.profile import DeviceProfile, Profile, Protocol
-from autocompress.devices import DEVICES, LocalDevice, device_of, meter
+from autocompress.devices import DEVICES, LocalDevice, alternation, device_of, meter
 from autocompress.devices.processes import MeterProcess
 from autocompress.errors import ProfileError, RuntimeFailureError
 from autocompress.runtimes import OnnxRuntime
@@ -50,6 +50,14 @@ artifact = OnnxRuntime().read(Path(sys.argv[1]))
 (found,) = LocalDevice(OnnxRuntime()).measure([artifact], Profile("brief", protocol=Protocol(max_seconds=0.2)))
 print(os.getpid(), found.readings["latency_ms"].samples.size > 0)
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _brief_warm_ups() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alternation, "WARM_UP_SECONDS", 0.05)
+        yield
+
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 

@@ -39,17 +39,17 @@ budgets: {size_mb: 0.35x, latency_ms: 4x, max_accuracy_drop_pp: 3}
 # no budget on time: nothing depends on how fast this machine is
 SMALL = """\
 name: small
-protocol: {max_seconds: 1, precision: 0.5, items: all}
+protocol: {max_seconds: 0.3, precision: 0.5, items: all}
 budgets: {size_mb: 0.5x, max_accuracy_drop_pp: 5}
 """
 SIZE_ALONE = """\
 name: size-alone
-protocol: {max_seconds: 1, precision: 0.5, items: all}
+protocol: {max_seconds: 0.3, precision: 0.5, items: all}
 budgets: {size_mb: 0.5x}
 """
 GATE = """\
 name: brief
-protocol: {max_seconds: 1, precision: 0.2}
+protocol: {max_seconds: 0.3, precision: 0.2}
 budgets: {size_mb: 1, latency_ms: 1000, min_accuracy: 0}
 """
 
@@ -73,9 +73,9 @@ def _brief_measurements(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     measured all the same."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(alternation, "WARM_UP_SECONDS", 0.05)
-        patch.setattr(probing, "PROBE_SECONDS", 0.15)
-        patch.setattr(whole_probing, "PROBE_SECONDS", 0.2)
+        patch.setattr(alternation, "WARM_UP_SECONDS", 0.02)
+        patch.setattr(probing, "PROBE_SECONDS", 0.05)
+        patch.setattr(whole_probing, "PROBE_SECONDS", 0.1)
         patch.setattr(measuring, "MEASURE_SECONDS", 1.0)
         yield
 

@@ -14,7 +14,7 @@ from e2e.command import command
 
 # too few blocks to tell are no failure here, what was not measured is one
 PROFILE = (
-    "name: p\nprotocol: {max_seconds: 1, precision: 0.5}\n"
+    "name: p\nprotocol: {max_seconds: 0.3, precision: 0.5}\n"
     "budgets: {size_mb: 1, latency_ms: {limit: 5000, on_undecided: warn}}\n"
 )
 UNSIZED = (

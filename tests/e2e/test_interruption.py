@@ -30,7 +30,7 @@ def test_a_run_that_is_stopped_says_in_one_line_what_is_kept_and_how_to_go_on(
 ) -> None:
     folder, log = tmp_path / "run", tmp_path / "log"
     running = start(block_user, "--out", folder, log=log)
-    wait_for("blocks dropped, ", log, running, seconds=120)
+    wait_for("measuring the smallest structure", log, running, seconds=120)
     if whole_group:
         os.killpg(running.pid, sent)
     else:

@@ -59,7 +59,7 @@ def uneven() -> Uneven:
 
 @pytest.mark.timeout(240)
 def test_what_int8_loses_as_it_comes_is_kept_by_what_follows(uneven: Uneven, tmp_path: Path) -> None:
-    profile = Profile("own", protocol=Protocol(max_seconds=1.0))
+    profile = Profile("own", protocol=Protocol(max_seconds=0.3))
     result = autocompress(uneven, profile, load_data("digits"), budgets=BUDGETS, out=tmp_path)
     assert result.met, str(result)
     plain = [trial for trial in result.history if trial.plan.kind in ("int8_static", "int8_dynamic")]

@@ -13,7 +13,7 @@ from autocompress.testing.networks import VOCABULARY, token_model
 from e2e.command import command
 
 PROFILE = """name: p
-protocol: {max_seconds: 1, precision: 0.5}
+protocol: {max_seconds: 0.3, precision: 0.5}
 budgets:
   size_mb: 1
   latency_ms: {limit: 5000, on_undecided: warn}

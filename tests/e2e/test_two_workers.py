@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 from autocompress.run.record_store import open_record
+from e2e.conftest import digits
 from e2e.killing import require_answer, start
 
 
-def test_two_processes_share_a_run_and_end_alike(block_user: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "data",
+    [
+        # nothing to train on: what they share is the search
+        "digits.npz",
+        pytest.param("digits", marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_share_a_run_and_end_alike(block_user: Path, tmp_path: Path, data: str) -> None:
+    images, labels = digits("test")
+    np.savez(block_user / "digits.npz", x_test=images, y_test=labels)
     folder, logs = tmp_path / "run", [tmp_path / "one.log", tmp_path / "two.log"]
     # every plan is tried for this objective
-    both = [start(block_user, "--out", folder, "--resume", "--objective", "size", log=log) for log in logs]
+    given = ("--data", data, "--out", folder, "--resume", "--objective", "size")
+    both = [start(block_user, *given, log=log) for log in logs]
     codes = [worker.wait(200) for worker in both]
     said = [log.read_text(encoding="utf-8") for log in logs]
     assert codes[0] == codes[1], "\n".join(said)

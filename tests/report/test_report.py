@@ -75,7 +75,7 @@ class Page(HTMLParser):
 def real(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A whole run in earnest: a small LSTM, the real device, no budget on time."""
     budgets = (Budget("size_mb", 0.6, relative=True), Budget("max_accuracy_drop_pp", 30.0))
-    profile = Profile("here", protocol=Protocol(max_seconds=1.0, precision=0.5), budgets=budgets)
+    profile = Profile("here", protocol=Protocol(max_seconds=0.3, precision=0.5), budgets=budgets)
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         # what the probes find is not what this is about

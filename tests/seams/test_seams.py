@@ -31,7 +31,7 @@ from seams.toy_structure import ToyLowRank
 
 ROOT = Path(__file__).resolve().parents[2]
 # what times come to is not what these tests are about
-BRIEF = replace(load_profile("local"), protocol=Protocol(max_seconds=1.0, precision=0.5), budgets=())
+BRIEF = replace(load_profile("local"), protocol=Protocol(max_seconds=0.3, precision=0.5), budgets=())
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,10 @@ import torch
 from onnx import numpy_helper
 
 from autocompress.runtimes import OnnxRuntime
-from autocompress.runtimes.node_names import nodes_named
 from autocompress.runtimes.onnx_file import load_model
 from autocompress.simulation import recorded
 from autocompress.simulation.blocks import blocks_of
-from autocompress.simulation.float_weights import float_weights, layer_names, load_float_weights
+from autocompress.simulation.float_weights import float_weights, load_float_weights
 from autocompress.simulation.graph_module import GraphModule
 from autocompress.simulation.recorded import Recorded, items_that_fit
 from autocompress.testing.networks import Exports, labelled
@@ -77,16 +76,6 @@ def test_weights_that_were_changed_before_quantization_are_not_found(exports: Ex
     changed.CopyFrom(numpy_helper.from_array(1.3 * numpy_helper.to_array(changed), changed.name))
     missing = set(module.stored_quantizers()) - set(float_weights(module, model))
     assert [tuple(quantizer.value.shape) for quantizer in missing] == [(64, 64)]
-
-
-def test_layers_have_the_names_of_the_float_file(exports: Exports, quantized: Quantized, tmp_path: Path) -> None:
-    exported = exports(OnnxRuntime(), "resnet")
-    named = OnnxRuntime().export(exported.module, exported.example, tmp_path / "named.onnx", named=True)
-    model = load_model(named.path)
-    names = list(layer_names(GraphModule(load_model(quantized("resnet"))), model).values())
-    assert set(names) <= set(nodes_named(model.graph))
-    parts = ["stem.0", *(f"blocks.{place}.{part}.0" for place in range(5) for part in ("wide", "narrow")), "head"]
-    assert all(name.endswith(part) for name, part in zip(names, parts, strict=True))
 
 
 def test_recorded_tensors_are_those_of_one_pass(quantized: Quantized, monkeypatch: pytest.MonkeyPatch) -> None:

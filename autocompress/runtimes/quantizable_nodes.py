@@ -15,6 +15,8 @@ from autocompress.runtimes.onnx_layers import FLOATS, layers_of
 
 # operators that runtimes compute together with a convolution before them
 FUSED = ("Add", "Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish")
+# operators of linear layers and embeddings, where they have stored weights
+LINEAR_LAYERS = ("MatMul", "Gemm", "Gather")
 # steps of eight bits, and the variance of rounding to whole steps
 STEPS, ROUNDING = 255, 1 / 12
 
@@ -51,6 +53,11 @@ def names_of_types(model: onnx.ModelProto, types: Collection[str], *, stored: bo
         and not whole.intersection(node.output)
         and (place in weighted or not stored)
     )
+
+
+def linear_places(graph: onnx.GraphProto) -> set[int]:
+    """Indices of the linear layers and embeddings of a graph."""
+    return {layer.place for layer in layers_of(graph) if layer.node.op_type in LINEAR_LAYERS}
 
 
 def _whole_numbers(model: onnx.ModelProto) -> set[str]:

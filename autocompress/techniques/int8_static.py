@@ -46,7 +46,7 @@ from autocompress.runtimes.external_weights import has_references
 from autocompress.runtimes.float_nodes import leave_in_float, places_in_float
 from autocompress.runtimes.mse_ranges import MseCollector
 from autocompress.runtimes.onnx_file import compact, load_model, open_model, save_if_smaller
-from autocompress.runtimes.quantizable_nodes import LINEAR_LAYERS, linear_places, names_of_types
+from autocompress.runtimes.quantizable_nodes import LINEAR_LAYERS, linear_places, names_of_types, shared_tables
 from autocompress.runtimes.values_on_demand import values_on_demand, with_references
 from autocompress.system.locks import folder_lock
 from autocompress.system.quiet import quiet
@@ -166,6 +166,7 @@ class Int8Static(ArtifactTechnique):
         alone = settings.get("operators") == PRODUCTS
         if alone:
             places |= set(range(len(model.graph.node))) - linear_places(model.graph)
+        activation = TYPES[settings["activation"]]
         quantized, ranges = context.folder / "quantizing.onnx", context.folder / "ranges.json"
         ranges.unlink(missing_ok=True)
         split = context.calibration.first(int(settings["samples"]))
@@ -178,7 +179,7 @@ class Int8Static(ArtifactTechnique):
                     quantized,
                     None,
                     quant_format=QuantFormat.QDQ,
-                    activation_type=TYPES[settings["activation"]],
+                    activation_type=activation,
                     weight_type=TYPES[settings["weight"]],
                     per_channel=bool(settings["per_channel"]),
                     reduce_range=bool(settings["reduce_range"]),
@@ -186,7 +187,10 @@ class Int8Static(ArtifactTechnique):
                     calibrate_method=METHODS[settings["calibration"]],
                     calibration_cache_path=ranges,
                     use_external_data_format=in_parts,
-                    extra_options={"OpTypesToExcludeOutputQuantization": list(LINEAR_LAYERS)} if alone else None,
+                    extra_options={
+                        "OpTypesToExcludeOutputQuantization": LINEAR_LAYERS if alone else (),
+                        "TensorQuantOverrides": {name: [{"quant_type": activation}] for name in shared_tables(model.graph)},
+                    },
                 )
         except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
             raise TechniqueError(

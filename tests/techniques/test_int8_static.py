@@ -6,11 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
+from onnx import TensorProto
 from torch import nn
 
 from autocompress.core.facts import Family, Kind
+from autocompress.core.plan import Setting
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import Example
@@ -112,3 +115,45 @@ def test_transformers_have_their_linear_layers_alone_in_int8(family: Family, ope
     assert len(found) == 16
     for settings in found:
         check_settings("int8_static", Int8Static.choices, settings)
+
+
+class Speaker(nn.Module):
+    """Scores words with the table that it looks them up in: those behind the last token, or behind each token."""
+
+    def __init__(self, *, every: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.norm, self.inside = nn.Embedding(300, WIDTH), nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.every = every
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Takes ids `(n, tokens)`."""
+        hidden = torch.relu(self.inside(self.norm(self.table(ids))))
+        # a Gemm with a weight that is stored transposed, or a Transpose and a MatMul
+        return nn.functional.linear(hidden if self.every else hidden[:, -1], self.table.weight)
+
+
+@pytest.mark.parametrize("operators", [{}, {"operators": "products"}], ids=["all", "products"])
+@pytest.mark.parametrize("every", [True, False])
+def test_a_table_that_is_looked_up_and_multiplied_is_stored_once_and_runs(
+    operators: dict[str, Setting], tmp_path: Path, *, every: bool
+) -> None:
+    ids = np.random.default_rng(0).integers(0, 300, (32, TOKENS))
+    example = Example((ids[:2],))
+    artifact = OnnxRuntime().export(Speaker(every=every).eval(), example, tmp_path / "float.onnx")
+    split = whole("train", ArraySource((ids,), np.zeros(32, dtype=np.int64)))
+    context = Context(None, example, split, tmp_path)
+    made = Int8Static().apply(artifact, {**first_options(Int8Static.choices), **operators}, context)
+    feed = {artifact.inputs[0].name: ids}
+    wanted, found = (OnnxRuntime().load(one, 1, {}).run(feed)[0] for one in (artifact, made))
+    assert np.linalg.norm(found - wanted) < 0.05 * np.linalg.norm(wanted)
+    tables = [tensor for tensor in load_model(made.path).graph.initializer if list(tensor.dims) == [300, WIDTH]]
+    assert [tensor.data_type for tensor in tables] == [TensorProto.UINT8]
+    # what the runtime executes looks up whole numbers
+    settings = onnxruntime.SessionOptions()
+    settings.optimized_model_filepath, settings.log_severity_level = str(tmp_path / "executed.onnx"), 3
+    onnxruntime.InferenceSession(str(made.path), settings, providers=["CPUExecutionProvider"])
+    executed = load_model(tmp_path / "executed.onnx", with_weights=False).graph
+    types = {tensor.name: tensor.data_type for tensor in executed.initializer}
+    assert [types.get(node.input[0]) for node in executed.node if node.op_type == "Gather"][:1] == [TensorProto.UINT8]
+    assert "Transpose" not in {node.op_type for node in executed.node}

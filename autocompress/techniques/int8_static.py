@@ -166,7 +166,7 @@ class Int8Static(ArtifactTechnique):
         alone = settings.get("operators") == PRODUCTS
         if alone:
             places |= set(range(len(model.graph.node))) - linear_places(model.graph)
-        activation = TYPES[settings["activation"]]
+        activation, tables = TYPES[settings["activation"]], shared_tables(model.graph)
         quantized, ranges = context.folder / "quantizing.onnx", context.folder / "ranges.json"
         ranges.unlink(missing_ok=True)
         split = context.calibration.first(int(settings["samples"]))
@@ -189,7 +189,7 @@ class Int8Static(ArtifactTechnique):
                     use_external_data_format=in_parts,
                     extra_options={
                         "OpTypesToExcludeOutputQuantization": LINEAR_LAYERS if alone else (),
-                        "TensorQuantOverrides": {name: [{"quant_type": activation}] for name in shared_tables(model.graph)},
+                        "TensorQuantOverrides": {name: [{"quant_type": activation}] for name in tables},
                     },
                 )
         except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:

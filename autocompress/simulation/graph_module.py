@@ -22,7 +22,7 @@ from autocompress.simulation.fake_quantization import (
     StoredQuantizer,
 )
 from autocompress.simulation.graph_nodes import GraphNodes
-from autocompress.simulation.integer_operators import PRODUCT
+from autocompress.simulation.integer_operators import DYNAMIC_QUANTIZE, PRODUCT
 from autocompress.simulation.learned_tensors import learned_tensors
 from autocompress.simulation.quantizer_building import quantizer_behind, quantizers_of
 from autocompress.simulation.tied_scales import tie_scales
@@ -89,6 +89,11 @@ class GraphModule(nn.Module):
             for number, name in enumerate(self.graph.nodes[place].input):
                 if operator is not None and (place, number) not in self._weight_inputs:
                     yield name
+
+    @property
+    def has_dynamic_ranges(self) -> bool:
+        """True where activations get their ranges from the values of each call."""
+        return any(node.op_type == DYNAMIC_QUANTIZE for node in self.graph.nodes)
 
     # computing
 

@@ -1,4 +1,4 @@
-"""Weights of dynamic int8 as the simulation learns them, and tables of whole numbers that are looked up."""
+"""Weights of dynamic int8 as the simulation learns them, and tables that are looked up."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class WeightInput:
 
 
 class LookedUp(FakeQuantizer):
-    """A DequantizeLinear node behind a lookup in a stored table of whole numbers; nothing of it is learned."""
+    """A DequantizeLinear node behind a lookup in a stored table; nothing of it is learned."""
 
     def dequantize(self, whole: Tensor) -> Tensor:
         """The values that whole numbers stand for."""

@@ -32,7 +32,7 @@ def _dynamic_quantize(call: NodeCall, x: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 
 def _product(call: NodeCall, a: Tensor, b: Tensor, *zero_points: Tensor | None) -> Tensor:
-    """The product of whole numbers, as floats: sums have fewer than 24 bits, but for more than 500 large ones."""
+    """The product of whole numbers, as floats: sums of up to 500 products are exact."""
     left, right = (
         given.float() if zero is None else given.float() - zero.float()
         for given, zero in zip((a, b), [*zero_points, None, None][:2], strict=True)

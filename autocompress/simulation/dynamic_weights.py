@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 import torch
 
 from autocompress.core.source import Array
 from autocompress.simulation.fake_quantization import FakeQuantizer, Levels, StoredQuantizer
 from autocompress.simulation.graph_nodes import GraphNodes
 from autocompress.simulation.integer_operators import PRODUCT
+from autocompress.simulation.integer_recurrent import KIND as LSTM
 
 Tensor = torch.Tensor
 
@@ -61,7 +61,7 @@ def weight_inputs(graph: GraphNodes, arrays: Mapping[str, Array]) -> dict[tuple[
     """The inputs that dynamic weights give, by node and number of the input.
 
     Found are stored weights of products whose scale is known from the graph: a Mul behind the product multiplies by
-    the product of the activation's scale and the weight's.
+    the product of the activation's scale and the weight's; and those of an LSTM of one direction.
     """
     readers: dict[str, list[int]] = {}
     for place, node in enumerate(graph.nodes):
@@ -69,16 +69,30 @@ def weight_inputs(graph: GraphNodes, arrays: Mapping[str, Array]) -> dict[tuple[
             readers.setdefault(name, []).append(place)
     weights: dict[tuple[str, str], DynamicWeight] = {}
     found: dict[tuple[int, int], WeightInput] = {}
-    for place, node in enumerate(graph.nodes):
-        scale = _scale_of(graph, place, readers, arrays) if node.op_type == PRODUCT else None
-        if scale is None:
-            continue
-        behind, number = scale
-        names = node.input[1], graph.nodes[behind].input[number]
-        weight = weights.setdefault(names, _weight(node, arrays, arrays[names[1]]))
-        found[place, 1] = WeightInput(weight, is_scale=False)
-        found[behind, number] = WeightInput(weight, is_scale=True)
+    for place, number, zero, scale in _places(graph, readers, arrays):
+        node = graph.nodes[place]
+        names = node.input[number], graph.nodes[scale[0]].input[scale[1]]
+        zeros = arrays.get(node.input[zero]) if len(node.input) > zero else None
+        weight = weights.setdefault(names, _weight(arrays[names[0]], arrays[names[1]], zeros))
+        found[place, number] = WeightInput(weight, is_scale=False)
+        found[scale] = WeightInput(weight, is_scale=True)
     return found
+
+
+def _places(
+    graph: GraphNodes, readers: Mapping[str, list[int]], arrays: Mapping[str, Array]
+) -> Iterator[tuple[int, int, int, tuple[int, int]]]:
+    """Nodes with the numbers of their inputs for a weight and its zero point, and where its scale is read."""
+    for place, node in enumerate(graph.nodes):
+        if node.op_type == PRODUCT:
+            scale = _scale_of(graph, place, readers, arrays)
+            if scale is not None:
+                yield place, 1, 3, scale
+        elif node.op_type == LSTM and all(node.input[number] in arrays for number in (1, 2, 8, 10)):
+            for number, behind in ((1, 8), (2, 10)):
+                # scales of two directions would need an axis each
+                if len(arrays[node.input[number]]) == 1:
+                    yield place, number, behind + 1, (place, behind)
 
 
 def _scale_of(
@@ -102,11 +116,9 @@ def _scale_of(
     return (maker, stored[0]) if len(stored) == 1 and len(readers[other]) == 1 else None
 
 
-def _weight(node: onnx.NodeProto, arrays: Mapping[str, Array], scale: Array) -> DynamicWeight:
-    stored = arrays[node.input[1]]
+def _weight(stored: Array, scale: Array, zeros: Array | None) -> DynamicWeight:
     limits = np.iinfo(stored.dtype)
-    name = node.input[3] if len(node.input) > 3 else ""
-    zero_point = arrays[name] if name in arrays else np.zeros(scale.shape)
+    zero_point = np.zeros(scale.shape) if zeros is None else zeros
     axis = stored.ndim - 1 if scale.size > 1 else None
-    steps, zeros = (torch.from_numpy(np.array(one, dtype=np.float32)) for one in (scale, zero_point))
-    return DynamicWeight(steps, zeros, Levels(float(limits.min), float(limits.max), axis), stored)
+    steps, whole = (torch.from_numpy(np.array(one, dtype=np.float32)) for one in (scale, zero_point))
+    return DynamicWeight(steps, whole, Levels(float(limits.min), float(limits.max), axis), stored)

@@ -23,6 +23,7 @@ from autocompress.simulation.fake_quantization import (
 )
 from autocompress.simulation.graph_nodes import GraphNodes
 from autocompress.simulation.integer_operators import DYNAMIC_QUANTIZE, PRODUCT
+from autocompress.simulation.integer_recurrent import KIND as LSTM
 from autocompress.simulation.learned_tensors import learned_tensors
 from autocompress.simulation.quantizer_building import quantizer_behind, quantizers_of
 from autocompress.simulation.tied_scales import tie_scales
@@ -93,7 +94,7 @@ class GraphModule(nn.Module):
     @property
     def has_dynamic_ranges(self) -> bool:
         """True where activations get their ranges from the values of each call."""
-        return any(node.op_type == DYNAMIC_QUANTIZE for node in self.graph.nodes)
+        return any(node.op_type in (DYNAMIC_QUANTIZE, LSTM) for node in self.graph.nodes)
 
     # computing
 
@@ -164,11 +165,12 @@ class GraphModule(nn.Module):
         """The nodes that compute with a quantized weight, in the order of the graph."""
         found = []
         for place, node in enumerate(self.graph.nodes):
-            if node.op_type not in WITH_WEIGHT:
-                continue
-            dynamic = self._weight_inputs.get((place, 1))
-            if dynamic is not None:
-                found.append(QuantizedLayer(place, PRODUCT, dynamic.weight, None, node.input[0], node.output[0]))
+            dynamic = [self._weight_inputs.get((place, number)) for number in range(len(node.input))]
+            weights = [given.weight for given in dynamic if given is not None and not given.is_scale]
+            found += [
+                QuantizedLayer(place, node.op_type, weight, None, node.input[0], node.output[0]) for weight in weights
+            ]
+            if weights or node.op_type not in WITH_WEIGHT:
                 continue
             given = [self.quantizer_behind(name) for name in node.input]
             bias = given[2] if len(given) > 2 and isinstance(given[2], StoredQuantizer) else None

@@ -20,7 +20,7 @@ DYNAMIC_QUANTIZE, PRODUCT = "DynamicQuantizeLinear", "MatMulInteger"
 HIGHEST = 255.0
 
 
-def _dynamic_quantize(call: NodeCall, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def dynamically_quantized(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Whole numbers as floats, their scale and zero point."""
     fixed = x.detach()
     low, high = fixed.amin().clamp(max=0.0), fixed.amax().clamp(min=0.0)
@@ -40,4 +40,16 @@ def _product(call: NodeCall, a: Tensor, b: Tensor, *zero_points: Tensor | None) 
     return torch.matmul(left, right)
 
 
-DYNAMIC: Mapping[str, Operator] = {DYNAMIC_QUANTIZE: _dynamic_quantize, PRODUCT: _product}
+def product_of(x: Tensor, weight: Tensor | None, scale: Tensor | None, zero_point: Tensor | None) -> Tensor:
+    """The product of values, which get a range of their own, with whole numbers times a scale."""
+    assert weight is not None
+    assert scale is not None
+    whole, steps, zero = dynamically_quantized(x)
+    zeros = 0.0 if zero_point is None else zero_point.float()
+    return torch.matmul(whole - zero, weight.float() - zeros) * (steps * scale)
+
+
+DYNAMIC: Mapping[str, Operator] = {
+    DYNAMIC_QUANTIZE: lambda call, x: dynamically_quantized(x),
+    PRODUCT: _product,
+}

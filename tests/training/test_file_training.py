@@ -211,10 +211,15 @@ def test_it_computes_in_float32_whatever_is_asked_for(made: Made) -> None:
     assert torch.equal(found, wanted)
 
 
-def test_a_file_of_dynamic_int8_is_trained_and_computes_what_was_learned(exports: Exports, tmp_path: Path) -> None:
-    exported = exports(OnnxRuntime(), "encoder")
+@pytest.mark.parametrize(
+    ("network", "layers"), [("encoder", {"layers.0.up", "layers.3.up"}), ("lstm", set())], ids=["encoder", "lstm"]
+)
+def test_a_file_of_dynamic_int8_is_trained_and_computes_what_was_learned(
+    network: str, layers: set[str], exports: Exports, tmp_path: Path
+) -> None:
+    exported = exports(OnnxRuntime(), network)
     named = OnnxRuntime().export(exported.module, exported.example, tmp_path / "float.onnx", named=True)
-    context = context_for("encoder", tmp_path / "quantized", named)
+    context = context_for(network, tmp_path / "quantized", named)
     quantized = Int8Dynamic().apply(named, first_options(Int8Dynamic.choices), context)
     (tmp_path / "trained").mkdir()
     changed: dict[str, Setting] = {"optimizer": "adamw", "ranges": "fixed", "steps": 30, "batch": 16}
@@ -224,7 +229,7 @@ def test_a_file_of_dynamic_int8_is_trained_and_computes_what_was_learned(exports
     assert [node.op_type for node in after.node] == [node.op_type for node in before.node]
     assert made.hash != quantized.hash
     assert made.size_bytes <= 1.05 * quantized.size_bytes
-    feed = align(labelled("encoder", 16)[0], made.inputs)
+    feed = align(labelled(network, 16)[0], made.inputs)
     gaps = layer_gaps(GraphModule(load_model(made.path)), made, feed, named)
-    assert {"layers.0.up", "layers.3.up"} <= {gap.name for gap in gaps}
+    assert layers <= {gap.name for gap in gaps}
     assert max(gap.levels for gap in gaps) < 0.05

@@ -15,6 +15,8 @@ from autocompress.runtimes.onnx_layers import FLOATS, layers_of
 
 # operators that runtimes compute together with a convolution before them
 FUSED = ("Add", "Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish")
+# operators of linear layers and embeddings, where they have stored weights
+LINEAR_LAYERS = ("MatMul", "Gemm", "Gather")
 # steps of eight bits, and the variance of rounding to whole steps
 STEPS, ROUNDING = 255, 1 / 12
 
@@ -51,6 +53,28 @@ def names_of_types(model: onnx.ModelProto, types: Collection[str], *, stored: bo
         and not whole.intersection(node.output)
         and (place in weighted or not stored)
     )
+
+
+def linear_places(graph: onnx.GraphProto) -> set[int]:
+    """Indices of the linear layers and embeddings of a graph, and of nodes that turn their weights."""
+    stored = {tensor.name for tensor in graph.initializer}
+    turning = {
+        place for place, node in enumerate(graph.node) if node.op_type == "Transpose" and node.input[0] in stored
+    }
+    return turning | {layer.place for layer in layers_of(graph) if layer.node.op_type in LINEAR_LAYERS}
+
+
+def shared_tables(graph: onnx.GraphProto) -> set[str]:
+    """Names of stored tensors that are looked up and read by other operators too.
+
+    They need one scale, and the type of activations: onnxruntime's quantizer gives a lookup the scales of the other
+    operator's channels, which do not fit what was looked up, and where the types differ the runtime dequantizes the
+    whole table at each call (1.31).
+    """
+    stored = {tensor.name for tensor in graph.initializer if tensor.data_type in FLOATS}
+    looked_up = {node.input[0] for node in graph.node if node.op_type == "Gather"}
+    others = {name for node in graph.node for name in node.input if node.op_type != "Gather"}
+    return stored & looked_up & others
 
 
 def _whole_numbers(model: onnx.ModelProto) -> set[str]:

@@ -14,6 +14,7 @@ from torch import nn
 from autocompress.core.source import Array
 from autocompress.errors import TechniqueError, said_by
 from autocompress.runtimes.float_nodes import DEQUANTIZE, QUANTIZE
+from autocompress.simulation.dynamic_weights import LookedUp, weight_inputs
 from autocompress.simulation.fake_quantization import (
     ActivationQuantizer,
     BiasQuantizer,
@@ -21,13 +22,15 @@ from autocompress.simulation.fake_quantization import (
     StoredQuantizer,
 )
 from autocompress.simulation.graph_nodes import GraphNodes
+from autocompress.simulation.integer_operators import DYNAMIC_QUANTIZE, PRODUCT
+from autocompress.simulation.integer_recurrent import KIND as LSTM
 from autocompress.simulation.learned_tensors import learned_tensors
 from autocompress.simulation.quantizer_building import quantizer_behind, quantizers_of
 from autocompress.simulation.tied_scales import tie_scales
 from autocompress.simulation.write_back import written
 
 Tensor = torch.Tensor
-WITH_WEIGHT = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+WITH_WEIGHT = ("Conv", "ConvTranspose", "Gemm", "MatMul", PRODUCT)
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,9 @@ class GraphModule(nn.Module):
     """The graph of an ONNX file as a differentiable module.
 
     Floating weights and biases are parameters. A quantized weight behind DequantizeLinear is a float parameter that is
-    rounded to the file's scale on the way (see `StoredQuantizer`); pairs of QuantizeLinear and DequantizeLinear round
-    activations (`ActivationQuantizer`). Whole numbers, such as shapes, are computed exactly.
+    rounded to the file's scale on the way (see `StoredQuantizer`), one of dynamic int8 is too (`DynamicWeight`); pairs
+    of QuantizeLinear and DequantizeLinear round activations (`ActivationQuantizer`). Whole numbers, such as shapes, are
+    computed exactly.
 
     Called with the file's inputs by name, it gives the outputs by name.
 
@@ -63,10 +67,12 @@ class GraphModule(nn.Module):
         self.graph = GraphNodes(model)
         arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
         self._by_place = quantizers_of(self.graph, arrays)
-        self.quantizers = nn.ModuleList(dict.fromkeys(self._by_place.values()))
+        self._weight_inputs = weight_inputs(self.graph, arrays)
+        dynamic = (given.weight for given in self._weight_inputs.values())
+        self.quantizers = nn.ModuleList(dict.fromkeys((*self._by_place.values(), *dynamic)))
         self._stored: dict[str, str] = {}
         learned = learned_tensors(model.graph)
-        read = {name for node, operator in self._pairs() if operator for name in node.input} | {*self.graph.outputs}
+        read = {*self._read_as_stored(), *self.graph.outputs}
         for number, (name, array) in enumerate(arrays.items()):
             if name not in read:
                 continue
@@ -78,8 +84,17 @@ class GraphModule(nn.Module):
             else:
                 self.register_buffer(self._stored[name], tensor)
 
-    def _pairs(self) -> Iterator[tuple[onnx.NodeProto, object]]:
-        return zip(self.graph.nodes, self.graph.operators, strict=True)
+    def _read_as_stored(self) -> Iterator[str]:
+        """The names that nodes read which neither quantize nor get a weight from a quantizer."""
+        for place, operator in enumerate(self.graph.operators):
+            for number, name in enumerate(self.graph.nodes[place].input):
+                if operator is not None and (place, number) not in self._weight_inputs:
+                    yield name
+
+    @property
+    def has_dynamic_ranges(self) -> bool:
+        """True where activations get their ranges from the values of each call."""
+        return any(node.op_type in (DYNAMIC_QUANTIZE, LSTM) for node in self.graph.nodes)
 
     # computing
 
@@ -110,13 +125,20 @@ class GraphModule(nn.Module):
         assert isinstance(found, Tensor)
         return found
 
+    def _input(self, place: int, number: int, values: Mapping[str, Tensor]) -> Tensor | None:
+        """An input of a node; None where it is left out."""
+        weight, name = self._weight_inputs.get((place, number)), self.graph.nodes[place].input[number]
+        if weight is not None:
+            return weight.value()
+        return self._value(name, values) if name else None
+
     def _run(self, place: int, values: Mapping[str, Tensor]) -> Sequence[Tensor]:
         """The outputs of a node."""
         graph, node = self.graph, self.graph.nodes[place]
         operator = graph.operators[place]
         if operator is None:
             return (self._quantized(place, values),)
-        given = [self._value(name, values) if name else None for name in node.input]
+        given = [self._input(place, number, values) for number in range(len(node.input))]
         try:
             made = operator(graph.calls[place], *given)
         except TechniqueError as error:
@@ -131,8 +153,10 @@ class GraphModule(nn.Module):
             found = quantizer()
             assert isinstance(found, Tensor)
             return found
-        assert isinstance(quantizer, ActivationQuantizer)
         given = self._value(node.input[0], values)
+        if isinstance(quantizer, LookedUp):
+            return quantizer.dequantize(given)
+        assert isinstance(quantizer, ActivationQuantizer)
         return quantizer.quantize(given) if node.op_type == QUANTIZE else quantizer.dequantize(given)
 
     # what can be learned and written
@@ -141,7 +165,12 @@ class GraphModule(nn.Module):
         """The nodes that compute with a quantized weight, in the order of the graph."""
         found = []
         for place, node in enumerate(self.graph.nodes):
-            if node.op_type not in WITH_WEIGHT:
+            dynamic = [self._weight_inputs.get((place, number)) for number in range(len(node.input))]
+            weights = [given.weight for given in dynamic if given is not None and not given.is_scale]
+            found += [
+                QuantizedLayer(place, node.op_type, weight, None, node.input[0], node.output[0]) for weight in weights
+            ]
+            if weights or node.op_type not in WITH_WEIGHT:
                 continue
             given = [self.quantizer_behind(name) for name in node.input]
             bias = given[2] if len(given) > 2 and isinstance(given[2], StoredQuantizer) else None
@@ -194,6 +223,9 @@ class GraphModule(nn.Module):
                     changes[place, 0] = quantizer.whole_numbers()
                 continue
             for number, name in enumerate(node.input):
+                if (place, number) in self._weight_inputs:
+                    changes[place, number] = self._weight_inputs[place, number].stored()
+                    continue
                 value = getattr(self, self._stored[name]) if name in self._stored else None
                 if isinstance(value, nn.Parameter):
                     changes[place, number] = value.detach().cpu().numpy()

@@ -11,9 +11,9 @@ from autocompress.runtimes.float_nodes import DEQUANTIZE, QUANTIZE
 from autocompress.runtimes.node_names import layer_of
 from autocompress.runtimes.onnx_normalization import opset_of
 from autocompress.simulation.node_call import NodeCall, Operator
-from autocompress.simulation.operators import OPERATORS
+from autocompress.simulation.operators import OF_RUNTIME, OPERATORS
 
-DOMAINS = ("", "ai.onnx")
+DOMAINS, MICROSOFT = ("", "ai.onnx"), "com.microsoft"
 # a node's index with the tensors that no later node reads
 Plan = list[tuple[int, list[str]]]
 
@@ -47,7 +47,8 @@ class GraphNodes:
         node = self.nodes[place]
         if node.op_type in (QUANTIZE, DEQUANTIZE):
             return None
-        found = OPERATORS.get(node.op_type) if node.domain in DOMAINS else None
+        table = OPERATORS if node.domain in DOMAINS else OF_RUNTIME if node.domain == MICROSOFT else {}
+        found = table.get(node.op_type)
         if found is None:
             name = f"{node.domain}.{node.op_type}" if node.domain not in DOMAINS else node.op_type
             raise self.error(place, f"the operator {name} is not covered by the simulation in torch.")

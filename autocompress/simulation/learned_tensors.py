@@ -21,6 +21,7 @@ ALWAYS: Mapping[str, tuple[int, ...]] = {
     "InstanceNormalization": (1, 2),
     "GroupNormalization": (1, 2),
     "LSTM": (1, 2, 3),
+    "DynamicQuantizeLSTM": (3,),
     "GRU": (1, 2, 3),
     "RNN": (1, 2, 3),
     "PRelu": (1,),

@@ -11,6 +11,7 @@ import torch
 
 from autocompress.core.source import Array
 from autocompress.runtimes.float_nodes import DEQUANTIZE, QUANTIZE
+from autocompress.simulation.dynamic_weights import LookedUp
 from autocompress.simulation.fake_quantization import (
     ActivationQuantizer,
     BiasQuantizer,
@@ -39,6 +40,8 @@ def quantizers_of(graph: GraphNodes, arrays: Mapping[str, Array]) -> dict[int, F
             stored = arrays[node.input[0]]
             kind = BiasQuantizer if stored.dtype == np.int32 else StoredQuantizer
             found[place] = kind(*_numbers(graph, place, arrays), stored)
+        elif node.op_type == DEQUANTIZE and _is_looked_up(graph, node, arrays):
+            found[place] = LookedUp(*_numbers(graph, place, arrays))
         elif node.op_type == DEQUANTIZE:
             found[place] = _pair(graph, place, arrays, found)
     for node in graph.nodes:
@@ -53,6 +56,12 @@ def quantizer_behind(graph: GraphNodes, found: Mapping[int, FakeQuantizer], name
     """The quantizer of the DequantizeLinear node that gives a tensor; None where another node gives it."""
     place = graph.producer(name)
     return None if place is None or graph.nodes[place].op_type != DEQUANTIZE else found[place]
+
+
+def _is_looked_up(graph: GraphNodes, node: onnx.NodeProto, arrays: Mapping[str, Array]) -> bool:
+    """True where the whole numbers were looked up in a stored table."""
+    maker = graph.producer(node.input[0])
+    return maker is not None and graph.nodes[maker].op_type == "Gather" and graph.nodes[maker].input[0] in arrays
 
 
 def _pair(

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,7 +29,7 @@ from onnxruntime.quantization import (
 )
 
 from autocompress.core.artifact import Artifact
-from autocompress.core.facts import Facts, Kind
+from autocompress.core.facts import Facts, Family, Kind
 from autocompress.core.plan import Effort, Setting, Stage
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
@@ -45,7 +46,7 @@ from autocompress.runtimes.external_weights import has_references
 from autocompress.runtimes.float_nodes import leave_in_float, places_in_float
 from autocompress.runtimes.mse_ranges import MseCollector
 from autocompress.runtimes.onnx_file import compact, load_model, open_model, save_if_smaller
-from autocompress.runtimes.quantizable_nodes import names_of_types
+from autocompress.runtimes.quantizable_nodes import LINEAR_LAYERS, linear_places, names_of_types, shared_tables
 from autocompress.runtimes.values_on_demand import values_on_demand, with_references
 from autocompress.system.locks import folder_lock
 from autocompress.system.quiet import quiet
@@ -60,6 +61,9 @@ METHODS: Mapping[Setting, Any] = {
     "mse": CalibrationMethod.Percentile,
 }
 CALIBRATION_BATCH = 16
+# the option of the setting `operators` that leaves everything but linear layers and embeddings in float, and all that
+# these layers give
+PRODUCTS = "products"
 # operators whose values the quantizer rounds, without those that only pass rounded values on
 COMPUTING = (
     *("Conv", "ConvTranspose", "MatMul", "Gemm", "Add", "Mul", "Sigmoid", "LeakyRelu", "Softmax", "AveragePool"),
@@ -98,6 +102,7 @@ class Int8Static(ArtifactTechnique):
         Choice(
             "reduce_range", (False, True), structural=False, describes="7-bit weights, for CPUs whose int8 saturates"
         ),
+        Choice("operators", (PRODUCTS,), describes="linear layers alone instead of all operators", optional=True),
         IN_FLOAT,
     )
     probed: ClassVar[tuple[Mapping[str, Setting], ...]] = (
@@ -115,13 +120,20 @@ class Int8Static(ArtifactTechnique):
             ("uint8 weights", given.get("weight") == "uint8"),
             ("per tensor", given.get("per_channel") is False),
             (f"{given.get('calibration')} ranges", given.get("calibration") in ("percentile", "entropy", "mse")),
+            ("linear layers alone", given.get("operators") == PRODUCTS),
             said_of_float(given),
         ]
         return with_remarks("int8", remarks)
 
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
-        """Combinations of types that pay, fastest first; MinMax, then calibration methods that cut outliers."""
-        return int8_space(self, {"samples": (256,)}, probes, profile)
+        """Combinations of types that pay, fastest first; MinMax, then calibration methods that cut outliers.
+
+        In transformers, linear layers alone: there is no int8 kernel for most of what stands between them.
+        """
+        found = int8_space(self, {"samples": (256,)}, probes, profile)
+        if facts.family is not Family.TRANSFORMER:
+            return found
+        return replace(found, combinations=tuple({**one, "operators": PRODUCTS} for one in found.combinations))
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         """Refused without convolutions or linear layers, or when no combination of types beats float here."""
@@ -139,7 +151,9 @@ class Int8Static(ArtifactTechnique):
 
     def quantizes(self, artifact: Artifact, settings: Mapping[str, Setting]) -> tuple[str, ...]:
         """See `ArtifactTechnique.quantizes`; operators that pass values on go with those before them."""
-        return names_of_types(load_model(artifact.path, with_weights=False), COMPUTING, stored=False)
+        model = load_model(artifact.path, with_weights=False)
+        alone = settings.get("operators") == PRODUCTS
+        return names_of_types(model, LINEAR_LAYERS if alone else COMPUTING, stored=alone)
 
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
         """See `ArtifactTechnique.apply`."""
@@ -148,7 +162,11 @@ class Int8Static(ArtifactTechnique):
             raise TechniqueError("needs calibration data, and there are none.", where=self.name)
         model = open_model(artifact.path)
         in_parts = has_references(model)
-        places = places_in_float(model.graph, layers_in_float(settings), self.name)
+        places = set(places_in_float(model.graph, layers_in_float(settings), self.name))
+        alone = settings.get("operators") == PRODUCTS
+        if alone:
+            places |= set(range(len(model.graph.node))) - linear_places(model.graph)
+        activation, tables = TYPES[settings["activation"]], shared_tables(model.graph)
         quantized, ranges = context.folder / "quantizing.onnx", context.folder / "ranges.json"
         ranges.unlink(missing_ok=True)
         split = context.calibration.first(int(settings["samples"]))
@@ -161,7 +179,7 @@ class Int8Static(ArtifactTechnique):
                     quantized,
                     None,
                     quant_format=QuantFormat.QDQ,
-                    activation_type=TYPES[settings["activation"]],
+                    activation_type=activation,
                     weight_type=TYPES[settings["weight"]],
                     per_channel=bool(settings["per_channel"]),
                     reduce_range=bool(settings["reduce_range"]),
@@ -169,6 +187,10 @@ class Int8Static(ArtifactTechnique):
                     calibrate_method=METHODS[settings["calibration"]],
                     calibration_cache_path=ranges,
                     use_external_data_format=in_parts,
+                    extra_options={
+                        "OpTypesToExcludeOutputQuantization": LINEAR_LAYERS if alone else (),
+                        "TensorQuantOverrides": {name: [{"quant_type": activation}] for name in tables},
+                    },
                 )
         except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
             raise TechniqueError(
@@ -238,7 +260,7 @@ def _is_bounded(data: TensorData) -> bool:
     return bool(not is_masked and np.all(np.abs([data.lowest, data.highest]) < LARGEST_VALUE))
 
 
-def _name_nodes(model: onnx.ModelProto, unbounded: set[str], places: Sequence[int]) -> list[str]:
+def _name_nodes(model: onnx.ModelProto, unbounded: set[str], places: Collection[int]) -> list[str]:
     """Name every node, and list those to keep in float.
 
     These are the nodes at the places given, and those that read or write a tensor without bounds.

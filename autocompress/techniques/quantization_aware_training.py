@@ -42,7 +42,7 @@ class QuantizationAwareTraining(ArtifactTechnique):
     stage: ClassVar[Stage] = Stage.TUNING
     effort: ClassVar[Effort] = Effort.TRAINING
     formats: ClassVar[frozenset[str]] = frozenset({"onnx"})
-    serves: ClassVar[frozenset[str]] = frozenset({"static"})
+    serves: ClassVar[frozenset[str]] = frozenset({"static", "dynamic"})
     choices: ClassVar[tuple[Choice, ...]] = (
         Choice("steps", (300, 1000, 30, 3000), structural=False, describes="training steps"),
         Choice("batch", (64, 32, 16, 128), structural=False, describes="items in a batch"),

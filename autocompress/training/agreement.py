@@ -27,6 +27,7 @@ from autocompress.runtimes.node_names import layer_of
 from autocompress.runtimes.observed_values import observed
 from autocompress.runtimes.onnx_file import load_model
 from autocompress.simulation.graph_module import WITH_WEIGHT, GraphModule
+from autocompress.simulation.integer_operators import DYNAMIC_QUANTIZE
 
 BATCH = 64
 # of the answers, so many have to be the same, and the score may differ by so many points
@@ -73,11 +74,12 @@ def agreement(
 ) -> Agreement:
     """Compare a file in onnxruntime with its simulation on a split; `kinds` are those of its outputs.
 
-    The score is compared where it is a rate.
+    The score is compared where it is a rate. Where ranges are those of a call, items are compared one by one: what
+    stands beside an item in a batch makes its steps coarser.
     """
     example, names = Example({}), [spec.name for spec in artifact.outputs]
     answers = _Answers(kinds), _Answers(kinds)
-    size = split.rows_within(BATCH)
+    size = split.rows_within(1 if graph.has_dynamic_ranges else BATCH)
     given, run = tee(feeds(split, artifact, size))
     values_of_batches = observed(artifact, names, (feed for feed, _ in run))
     for (feed, targets), values in zip(given, values_of_batches, strict=True):
@@ -146,18 +148,20 @@ def layer_gaps(
 ) -> list[LayerGap]:
     """The gaps between a file in onnxruntime and its simulation on one batch, the largest first.
 
-    Compared is what QuantizeLinear nodes give, which are whole numbers in both. Layers have the names of the float
-    file where it has them.
+    Compared are the whole numbers that QuantizeLinear and DynamicQuantizeLinear nodes give. Layers have the names of
+    the float file where it has them.
     """
     model = load_model(artifact.path).graph
     stored = {tensor.name: tensor for tensor in model.initializer}
     labels = _labels(model, load_model(unquantized.path, with_weights=False).graph if unquantized else None)
-    places = [place for place, node in enumerate(model.node) if node.op_type == QUANTIZE]
+    places = [place for place, node in enumerate(model.node) if node.op_type in (QUANTIZE, DYNAMIC_QUANTIZE)]
     names = [model.node[place].output[0] for place in places]
     found, wanted = next(observed(artifact, names, [feed])), simulated(graph, feed, names)
     gaps = []
     for place, name in zip(places, names, strict=True):
-        zero = float(numpy_helper.to_array(stored[model.node[place].input[2]]).reshape(-1)[0])
+        node = model.node[place]
+        # those of a call are counted from the lowest level
+        zero = float(numpy_helper.to_array(stored[node.input[2]]).reshape(-1)[0]) if node.op_type == QUANTIZE else 0.0
         apart = found[name].astype(np.float64) - zero - wanted[name].numpy()
         gaps.append(LayerGap(labels[place], float(np.abs(apart).mean())))
     return sorted(gaps, key=lambda gap: -gap.levels)

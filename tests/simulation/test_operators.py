@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from autocompress.core.source import Array
 from autocompress.errors import TechniqueError
 from autocompress.simulation.graph_module import GraphModule
+from autocompress.simulation.integer_operators import DYNAMIC
 from autocompress.simulation.operators import OPERATORS
 
 RANDOM = np.random.default_rng(3)
@@ -216,7 +217,8 @@ def test_an_operator_computes_what_onnxruntime_computes(
 
 
 def test_every_operator_of_the_table_is_compared() -> None:
-    assert set(OPERATORS) - ALONE <= {case[0] for case in CASES}
+    # those of dynamic int8 give whole numbers as floats, and are compared in test_dynamic_quantization
+    assert set(OPERATORS) - ALONE - set(DYNAMIC) <= {case[0] for case in CASES}
 
 
 def test_an_operator_that_is_not_covered_is_named_with_its_layer() -> None:

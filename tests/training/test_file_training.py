@@ -14,6 +14,7 @@ from onnx import numpy_helper
 from autocompress.core.artifact import Artifact
 from autocompress.core.output_kinds import OutputFact
 from autocompress.core.plan import Setting
+from autocompress.core.runtime import align
 from autocompress.core.search_space import first_options
 from autocompress.core.task import Task
 from autocompress.core.technique import Context
@@ -22,9 +23,9 @@ from autocompress.errors import TechniqueError
 from autocompress.runtimes import OnnxRuntime
 from autocompress.runtimes.onnx_file import load_model, save_model
 from autocompress.simulation.graph_module import GraphModule
-from autocompress.techniques import Int8Static, QuantizationAwareTraining
+from autocompress.techniques import Int8Dynamic, Int8Static, QuantizationAwareTraining
 from autocompress.testing.finish_technique_suite import context_for
-from autocompress.testing.networks import Exports
+from autocompress.testing.networks import Exports, labelled
 from autocompress.training import recovery
 from autocompress.training.agreement import agreement, layer_gaps, require_agreement
 from autocompress.training.file_training import (
@@ -208,3 +209,27 @@ def test_it_computes_in_float32_whatever_is_asked_for(made: Made) -> None:
             found = student(input=torch.from_numpy(images))["output"]
     assert found.dtype == torch.float32
     assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("network", "layers"), [("encoder", {"layers.0.up", "layers.3.up"}), ("lstm", set())], ids=["encoder", "lstm"]
+)
+def test_a_file_of_dynamic_int8_is_trained_and_computes_what_was_learned(
+    network: str, layers: set[str], exports: Exports, tmp_path: Path
+) -> None:
+    exported = exports(OnnxRuntime(), network)
+    named = OnnxRuntime().export(exported.module, exported.example, tmp_path / "float.onnx", named=True)
+    context = context_for(network, tmp_path / "quantized", named)
+    quantized = Int8Dynamic().apply(named, first_options(Int8Dynamic.choices), context)
+    (tmp_path / "trained").mkdir()
+    changed: dict[str, Setting] = {"optimizer": "adamw", "ranges": "fixed", "steps": 30, "batch": 16}
+    settings = {**first_options(QuantizationAwareTraining.choices), **changed}
+    made = QuantizationAwareTraining().apply(quantized, settings, replace(context, folder=tmp_path / "trained"))
+    before, after = (load_model(one.path).graph for one in (quantized, made))
+    assert [node.op_type for node in after.node] == [node.op_type for node in before.node]
+    assert made.hash != quantized.hash
+    assert made.size_bytes <= 1.05 * quantized.size_bytes
+    feed = align(labelled(network, 16)[0], made.inputs)
+    gaps = layer_gaps(GraphModule(load_model(made.path)), made, feed, named)
+    assert layers <= {gap.name for gap in gaps}
+    assert max(gap.levels for gap in gaps) < 0.05

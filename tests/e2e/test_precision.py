@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from autocompress import apply_plan, autocompress
+from autocompress import autocompress
+from autocompress.api import apply_plan
 from autocompress.core.plan import Plan, Stage
 from autocompress.core.profile import Profile, Protocol
 from autocompress.core.trial import Trial

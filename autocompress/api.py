@@ -13,7 +13,8 @@ from autocompress.core.plan import Plan, Setting
 from autocompress.core.profile import Profile
 from autocompress.core.search_space import SearchSpace
 from autocompress.core.sensitivity import Sensitivity
-from autocompress.report import trials_frame, write_files
+from autocompress.report.files import write_files
+from autocompress.report.frame import trials_frame
 from autocompress.resolution.resolve import resolve_run
 from autocompress.run.answer import Answer, History, write_up
 from autocompress.run.confirm import confirm

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from autocompress.report.frame import FrontRow
-from autocompress.run.predicted_vs_measured import Predicted
-from autocompress.run.result import StageRow
+# the gate has no rows of these kinds and starts without what makes them
+if TYPE_CHECKING:
+    from autocompress.report.frame import FrontRow
+    from autocompress.run.predicted_vs_measured import Predicted
+    from autocompress.run.result import StageRow
 
 STAGE_HEADINGS = (
     "", "MB", "parameters", "non-zero", "score", "mean ms", "p50", "p95", "latency", "size",

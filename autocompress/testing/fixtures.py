@@ -28,5 +28,5 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
 
 @pytest.fixture
 def brief_profile() -> Profile:
-    """A profile of this machine with one thread and measurements of at most a fifth of a second."""
-    return Profile("brief", protocol=Protocol(max_seconds=0.2, precision=0.05))
+    """A profile of this machine with one thread and measurements of at most half a second."""
+    return Profile("brief", protocol=Protocol(max_seconds=0.5, precision=0.05))

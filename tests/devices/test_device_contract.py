@@ -59,6 +59,12 @@ def _brief_warm_ups() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def brief_profile() -> Profile:
+    """A profile as `testing.fixtures` has it, measured for less: nothing is judged by these figures."""
+    return Profile("brief", protocol=Protocol(max_seconds=0.2, precision=0.05))
+
+
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 

@@ -49,7 +49,7 @@ budgets: {size_mb: 0.5x}
 """
 GATE = """\
 name: brief
-protocol: {max_seconds: 0.3, precision: 0.2}
+protocol: {max_seconds: 0.5, precision: 0.2}
 budgets: {size_mb: 1, latency_ms: 1000, min_accuracy: 0}
 """
 

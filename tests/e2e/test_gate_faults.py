@@ -240,7 +240,7 @@ def run_apart(shop: Path, *more: str, **options: object) -> subprocess.Popen[str
 
 
 def test_a_meter_that_is_killed_ends_in_4(shop: Path) -> None:
-    profile(PROFILE.replace("max_seconds: 0.3, precision: 0.2", "max_seconds: 30, precision: 0.000001"))(shop)
+    profile(PROFILE.replace("max_seconds: 0.5, precision: 0.2", "max_seconds: 30, precision: 0.000001"))(shop)
     process = run_apart(shop)
     deadline = time.monotonic() + 60
     meters: list[int] = []

@@ -12,7 +12,7 @@ from rich.console import Console
 from autocompress.core.measurement import Measurement, Reading
 from autocompress.core.plan import Plan, Stage, Step
 from autocompress.core.trial import Outcome, Trial
-from autocompress.report import write_files
+from autocompress.report.files import write_files
 from autocompress.report.frame import front_rows, trials_frame, undominated
 from autocompress.report.html import html_report
 from autocompress.report.terminal import Summary, print_result

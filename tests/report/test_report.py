@@ -20,7 +20,7 @@ from autocompress.core.profile import Profile, Protocol
 from autocompress.core.search_space import Reason
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Status
-from autocompress.report import write_files
+from autocompress.report.files import write_files
 from autocompress.report.frame import COLUMNS, trials_frame
 from autocompress.report.html import html_report
 from autocompress.report.wording import compact, duration

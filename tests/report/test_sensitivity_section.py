@@ -9,7 +9,7 @@ from rich.console import Console
 
 from autocompress.core.probes import Probes
 from autocompress.core.sensitivity import LayerSensitivity, Mixed, Sensitivity
-from autocompress.report import write_files
+from autocompress.report.files import write_files
 from autocompress.report.html import html_report
 from autocompress.report.sensitivity import in_one_sentence, print_sensitivity
 from autocompress.report.sensitivity_html import sensitivity_page, sensitivity_picture

@@ -20,7 +20,7 @@ from autocompress.core.tools import Tools
 from autocompress.core.trial import Trial
 from autocompress.core.verdict import Standing, Status
 from autocompress.errors import ArtifactError, AutocompressError, DataError, DeviceError, RecordError, UsageError
-from autocompress.report import write_files
+from autocompress.report.files import write_files
 from autocompress.resolution import resolve as resolution
 from autocompress.resolution import shortlist, stored_run
 from autocompress.run.record_store import open_record

@@ -10,14 +10,14 @@ from autocompress.errors import PlanError
 from autocompress.techniques import Distillation
 from autocompress.testing.recovery_technique_suite import RecoveryTechniqueSuite
 
-BRIEF: Mapping[str, Setting] = {"steps": 20, "batch": 16, "seed": 0, "learning_rate": 0.05, "optimizer": "sgd"}
+BRIEF: Mapping[str, Setting] = {"steps": 12, "batch": 16, "seed": 0, "learning_rate": 0.05, "optimizer": "sgd"}
 
 
 class TestDistillation(RecoveryTechniqueSuite):
     technique: ClassVar[type[ModelTechnique]] = Distillation
     models: ClassVar[Mapping[str, Mapping[str, Setting]]] = {
         "cnn": {**BRIEF, "views": 2},
-        "mlp": BRIEF,
+        "mlp": {**BRIEF, "steps": 20},
         "transformer": {**BRIEF, "learning_rate": 2e-3, "optimizer": "adamw"},
         "resnet": {**BRIEF, "feature_weight": 1.0},
     }

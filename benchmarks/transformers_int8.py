@@ -12,7 +12,8 @@
 
 Answers are taken one item at a time, as the files are served: ranges of dynamic int8 depend on the batch. Latency is
 that of the product's own measurement, alternating, one thread, `--seconds` for each file. Writes
-benchmarks/results/transformers_int8.json and prints it. About 25 minutes on two idle cores.
+benchmarks/results/transformers_int8.json and prints it. It took about an hour beside
+other work.
 """
 
 from __future__ import annotations

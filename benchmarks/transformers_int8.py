@@ -6,13 +6,14 @@
   float, prepared, and linear layers alone, beside dynamic int8.
 - gpt2: a network of GPT-2's shape (4 layers of width 128), trained here for two minutes of one core on the bytes of
   Python's own language reference, as it is and with outliers in four channels of each norm before a layer. Perplexity
-  on text that was not trained on.
+  on text that was not trained on; not timed.
 - lstm: the LSTM of the HAR data on its 2,947 test windows.
 - agreement: quantized files of MiniLM and the LSTM in onnxruntime against their simulation in torch.
 
 Answers are taken one item at a time, as the files are served: ranges of dynamic int8 depend on the batch. Latency is
 that of the product's own measurement, alternating, one thread, `--seconds` for each file. Writes
-benchmarks/results/transformers_int8.json and prints it. About 25 minutes on two idle cores.
+benchmarks/results/transformers_int8.json and prints it. It took about an hour beside
+other work.
 """
 
 from __future__ import annotations
@@ -259,9 +260,7 @@ def gpt2_rows(folder: Path, seconds: float) -> Iterator[Row]:
                 ("linear layers", Int8Static(), ALONE),
             ):
                 files[what + also] = on.made(technique, f"{what}-{smooth}", settings, smooth)
-        rows = [on.row(what, file) for what, file in {"float": on.artifact, **files}.items()]
-        timed = {what: files[what] for what in ("dynamic", "all operators", "linear layers")}
-        yield from with_latencies(rows, {} if "outliers" in name else on.latencies(timed, seconds))
+        yield from (on.row(what, file) for what, file in {"float": on.artifact, **files}.items())
 
 
 def lstm_rows(folder: Path, seconds: float) -> Iterator[Row]:

@@ -1,0 +1,116 @@
+"""Ways to keep the accuracy of int8 and of 4-bit weights on convolutional networks: accuracy, size, latency, agreement.
+
+    python benchmarks/precision.py [--only mobilenet_v2 --only resnet20_4_bits] [--latency]
+
+- mobilenet_v2, mobilenet_v3, efficientnet: the networks of depthwise_networks.py. Static int8 with one scale per weight
+  and per channel, with other ranges, prepared, with layers in float, with learned rounding, and trained.
+- resnet20_4_bits, resnet56_4_bits: weights of 4 bits (stored in int8 tensors) and int8 activations.
+
+Layers in float are chosen on the 3,352 test images that choose; all figures are of the 6,648 others. Files are kept in
+runs/precision, rows in benchmarks/results/precision.json, each as soon as it is known, so that a run goes on where it
+was cut. Latency is measured last (`--latency`: only that), when nothing trains: blocks of calls that alternate between
+the float file and the others. About an hour and a half of one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+from depthwise_networks import NETWORKS, depthwise_network
+from networks import cifar_resnet
+from precision_files import FILES, Bench, Finish, images, step
+from precision_rows import keep_latencies, keep_refusals, keep_row
+
+from autocompress.core.plan import Setting, Step
+from autocompress.core.sensitivity import IN_FLOAT
+
+DEPTHS = {"resnet20_4_bits": 20, "resnet56_4_bits": 56}
+# of what int8 loses, layers in float have to win back so much on the images that choose
+SHARE_WON_BACK = 0.8
+GRANULARITY = {"per tensor": False, "per channel": True}
+
+
+def int8(name: str, **settings: Setting) -> Step:
+    return step("int8_static", per_channel=GRANULARITY[name], **settings)
+
+
+def untrained(name: str) -> Iterator[tuple[str, Finish]]:
+    """Static int8 and what takes seconds, in the order of effort."""
+    plain = int8(name)
+    yield "int8", (plain,)
+    for ranges in ("percentile", "mse"):
+        yield f"{ranges} ranges", (int8(name, calibration=ranges),)
+    yield "cross-layer equalization", (step("equalization"), plain)
+    yield "bias correction", (plain, step("bias_correction"))
+
+
+def learned(name: str) -> Iterator[tuple[str, Finish]]:
+    """What is learned behind static int8."""
+    plain = int8(name)
+    yield "learned rounding, 40 steps", (plain, step("learned_rounding", steps=40))
+    yield "trained 300 steps", (plain, step("quantization_aware_training"))
+
+
+def depthwise(case: str, bench: Bench) -> None:
+    keep_row(bench, case, "float", ())
+    for name in GRANULARITY:
+        for what, finish in untrained(name):
+            keep_row(bench, case, f"{name}: {what}", finish)
+        mixed(case, bench, name, int8(name))
+    for name in GRANULARITY:
+        for what, finish in learned(name):
+            keep_row(bench, case, f"{name}: {what}", finish)
+
+
+def mixed(case: str, bench: Bench, name: str, plain: Step) -> None:
+    """A row for each of the nested sets of layers in float; the first that wins enough back is chosen."""
+    found = bench.sensitivity(plain)
+    keep_refusals(bench, case, found, name)
+    choosing = bench.task.validation
+    assert choosing is not None
+    lost = bench.judged(bench.made((plain,))[0], choosing)["drop_pp"]
+    chosen = False
+    for one in found.mixed:
+        finish = (step("int8_static", **{**plain.settings, IN_FLOAT.name: " ".join(one.layers)}),)
+        left = bench.judged(bench.made(finish)[0], choosing)["drop_pp"]
+        first = not chosen and lost > 0 and lost - left >= SHARE_WON_BACK * lost
+        chosen = chosen or first
+        count = f"{len(one.layers)} {'layer' if len(one.layers) == 1 else 'layers'} in float"
+        more = {"chosen": first, "choosing_drop_pp": left, "choosing_lost_pp": lost, "divergence": one.divergence}
+        keep_row(bench, case, f"{name}: {count}", finish, more)
+
+
+def four_bits(case: str, bench: Bench) -> None:
+    plain = int8("per channel")
+    keep_row(bench, case, "float", ())
+    keep_row(bench, case, "per channel: int8", (plain,))
+    for steps in (40, 250):
+        rounding = step("learned_rounding", bits=4, steps=steps)
+        keep_row(bench, case, f"per channel: 4 bits, learned rounding, {steps} steps", (plain, rounding))
+    trained = step("quantization_aware_training", bits=4)
+    keep_row(bench, case, "per channel: 4 bits, trained 300 steps", (plain, trained))
+
+
+CASES = {**dict.fromkeys(NETWORKS, depthwise), **dict.fromkeys(DEPTHS, four_bits)}
+
+
+def bench_of(case: str) -> Bench:
+    module = cifar_resnet(DEPTHS[case]) if case in DEPTHS else depthwise_network(case)
+    return Bench(module, images(), FILES / case)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", choices=list(CASES), default=[])
+    parser.add_argument("--latency", action="store_true", help="only time the files that are there")
+    given = parser.parse_args()
+    benches = {case: bench_of(case) for case in given.only or CASES}
+    for case, bench in benches.items() if not given.latency else ():
+        CASES[case](case, bench)
+    for case, bench in benches.items():
+        keep_latencies(bench, case, [f"{name}: int8" for name in GRANULARITY])
+
+
+if __name__ == "__main__":
+    main()

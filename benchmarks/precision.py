@@ -20,10 +20,14 @@ from collections.abc import Iterator
 from depthwise_networks import NETWORKS, depthwise_network
 from networks import cifar_resnet
 from precision_files import FILES, Bench, Finish, images, step
-from precision_rows import keep_latencies, keep_refusals, keep_row
+from precision_rows import figures, keep, keep_latencies, keep_refusals, keep_row, stamped
 
 from autocompress.core.plan import Setting, Step
 from autocompress.core.sensitivity import IN_FLOAT
+from autocompress.runtimes.onnx_file import compact, load_model, save_model
+from autocompress.simulation.few_bits import limit_bits
+from autocompress.simulation.float_weights import load_float_weights
+from autocompress.simulation.graph_module import GraphModule
 
 DEPTHS = {"resnet20_4_bits": 20, "resnet56_4_bits": 56}
 # of what int8 loses, layers in float have to win back so much on the images that choose
@@ -58,9 +62,9 @@ def depthwise(case: str, bench: Bench) -> None:
         for what, finish in untrained(name):
             keep_row(bench, case, f"{name}: {what}", finish)
         mixed(case, bench, name, int8(name))
-    for name in GRANULARITY:
-        for what, finish in learned(name):
-            keep_row(bench, case, f"{name}: {what}", finish)
+    # with a scale per channel none of them loses half a point
+    for what, finish in learned("per tensor"):
+        keep_row(bench, case, f"per tensor: {what}", finish)
 
 
 def mixed(case: str, bench: Bench, name: str, plain: Step) -> None:
@@ -81,15 +85,33 @@ def mixed(case: str, bench: Bench, name: str, plain: Step) -> None:
         keep_row(bench, case, f"{name}: {count}", finish, more)
 
 
-def four_bits(case: str, bench: Bench) -> None:
+def few_bits() -> Iterator[tuple[str, Finish]]:
+    """Weights of 4 bits, a scale per channel."""
     plain = int8("per channel")
-    keep_row(bench, case, "float", ())
-    keep_row(bench, case, "per channel: int8", (plain,))
     for steps in (40, 250):
         rounding = step("learned_rounding", bits=4, steps=steps)
-        keep_row(bench, case, f"per channel: 4 bits, learned rounding, {steps} steps", (plain, rounding))
-    trained = step("quantization_aware_training", bits=4)
-    keep_row(bench, case, "per channel: 4 bits, trained 300 steps", (plain, trained))
+        yield f"4 bits, learned rounding, {steps} steps", (plain, rounding)
+    yield "4 bits, trained 300 steps", (plain, step("quantization_aware_training", bits=4))
+
+
+def nearest(case: str, bench: Bench, plain: Step) -> None:
+    """The row of weights that are rounded to the nearest of 16 levels, which no technique does alone."""
+    quantized, _ = bench.made((plain,))
+    model = load_model(quantized.path)
+    graph = GraphModule(model).eval().requires_grad_(False)
+    load_float_weights(graph, load_model(bench.start.path))
+    limit_bits(graph, 4)
+    made = save_model(compact(graph.write_to(model)), bench.folder / "nearest.onnx")
+    row = stamped(case, "per channel: 4 bits, to the nearest level")
+    keep({**row, "file": made.path.name, **figures(bench, made, tuned=True)})
+
+
+def four_bits(case: str, bench: Bench) -> None:
+    keep_row(bench, case, "float", ())
+    keep_row(bench, case, "per channel: int8", (int8("per channel"),))
+    nearest(case, bench, int8("per channel"))
+    for what, finish in few_bits():
+        keep_row(bench, case, f"per channel: {what}", finish)
 
 
 CASES = {**dict.fromkeys(NETWORKS, depthwise), **dict.fromkeys(DEPTHS, four_bits)}

@@ -100,24 +100,24 @@ class Bench:
         shared.mkdir(parents=True, exist_ok=True)
         return shared
 
-    def made(self, finish: Finish) -> tuple[Artifact, float]:
-        """The file of a finish and the seconds that its steps took when it was made.
+    def made(self, finish: Finish) -> tuple[Artifact, dict[str, float]]:
+        """The file of a finish, and the seconds that it took when it was made: `seconds`, and of the CPU `cpu_seconds`.
 
         Raises:
             TechniqueError: when a step cannot be done.
         """
         if not finish:
-            return self.baseline, 0.0
+            return self.baseline, {}
         path = self.folder / f"{Plan((), finish).hash}.onnx"
         clock = path.with_suffix(".seconds.json")
         if clock.exists():
-            return self.tools.runtime.read(path), float(json.loads(clock.read_text()))
+            return self.tools.runtime.read(path), dict(json.loads(clock.read_text()))
         with scratch("precision") as folder:
             context = Context(self.task, self.example, self.task.calibration, folder, shared=self.ranges)
             start = self.start
-            begun = time.monotonic()
+            begun, worked = time.monotonic(), time.process_time()
             made = self.tools.finished(start, finish, context)
-            seconds = time.monotonic() - begun
+            seconds = {"seconds": time.monotonic() - begun, "cpu_seconds": time.process_time() - worked}
             made.copy_to(path)
         clock.write_text(json.dumps(seconds))
         return self.tools.runtime.read(path), seconds

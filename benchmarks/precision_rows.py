@@ -63,7 +63,7 @@ def keep_row(bench: Bench, case: str, what: str, finish: Finish, more: Row | Non
         keep({**row, "failure": str(error)})
         return
     found = figures(bench, artifact, tuned=any(step.stage is Stage.TUNING for step in finish))
-    keep({**row, **(more or {}), "file": artifact.path.name, "seconds": seconds, **found})
+    keep({**row, **(more or {}), "file": artifact.path.name, **seconds, **found})
 
 
 def figures(bench: Bench, artifact: Artifact, *, tuned: bool) -> Row:

@@ -4,6 +4,7 @@
 
 - mobilenet_v2, mobilenet_v3, efficientnet: the networks of depthwise_networks.py. Static int8 with one scale per weight
   and per channel, with other ranges, prepared, with layers in float, with learned rounding, and trained.
+- mobilenet_v2_7_bits: the first of them with weights of 7 bits per tensor, as CPUs without an int8 dot product need.
 - resnet20_4_bits, resnet56_4_bits: weights of 4 bits (stored in int8 tensors) and int8 activations.
 
 Layers in float are chosen on the 3,352 test images that choose; all figures are of the 6,648 others. Files are kept in
@@ -32,11 +33,18 @@ from autocompress.simulation.graph_module import GraphModule
 DEPTHS = {"resnet20_4_bits": 20, "resnet56_4_bits": 56}
 # of what int8 loses, layers in float have to win back so much on the images that choose
 SHARE_WON_BACK = 0.8
-GRANULARITY = {"per tensor": False, "per channel": True}
+# how weights are quantized, by the words that begin the names of rows
+WEIGHTS: dict[str, dict[str, Setting]] = {
+    "per tensor": {"per_channel": False},
+    "per channel": {"per_channel": True},
+    "per tensor, 7 bits": {"per_channel": False, "reduce_range": True},
+}
+# all but these cases quantize per tensor and per channel
+HARDER = {"mobilenet_v2_7_bits": "mobilenet_v2"}
 
 
 def int8(name: str, **settings: Setting) -> Step:
-    return step("int8_static", per_channel=GRANULARITY[name], **settings)
+    return step("int8_static", **WEIGHTS[name], **settings)
 
 
 def untrained(name: str) -> Iterator[tuple[str, Finish]]:
@@ -58,13 +66,14 @@ def learned(name: str) -> Iterator[tuple[str, Finish]]:
 
 def depthwise(case: str, bench: Bench) -> None:
     keep_row(bench, case, "float", ())
-    for name in GRANULARITY:
+    names = ("per tensor, 7 bits",) if case in HARDER else ("per tensor", "per channel")
+    for name in names:
         for what, finish in untrained(name):
             keep_row(bench, case, f"{name}: {what}", finish)
         mixed(case, bench, name, int8(name))
     # with a scale per channel none of them loses half a point
-    for what, finish in learned("per tensor"):
-        keep_row(bench, case, f"per tensor: {what}", finish)
+    for what, finish in learned(names[0]):
+        keep_row(bench, case, f"{names[0]}: {what}", finish)
 
 
 def mixed(case: str, bench: Bench, name: str, plain: Step) -> None:
@@ -90,7 +99,6 @@ def few_bits() -> Iterator[tuple[str, Finish]]:
     plain = int8("per channel")
     yield "4 bits, learned rounding, 40 steps", (plain, step("learned_rounding", bits=4, steps=40))
     yield "4 bits, trained 300 steps", (plain, step("quantization_aware_training", bits=4))
-    yield "4 bits, learned rounding, 250 steps", (plain, step("learned_rounding", bits=4, steps=250))
 
 
 def nearest(case: str, bench: Bench, plain: Step) -> None:
@@ -113,11 +121,11 @@ def four_bits(case: str, bench: Bench) -> None:
         keep_row(bench, case, f"per channel: {what}", finish)
 
 
-CASES = {**dict.fromkeys(NETWORKS, depthwise), **dict.fromkeys(DEPTHS, four_bits)}
+CASES = {**dict.fromkeys((*NETWORKS, *HARDER), depthwise), **dict.fromkeys(DEPTHS, four_bits)}
 
 
 def bench_of(case: str) -> Bench:
-    module = cifar_resnet(DEPTHS[case]) if case in DEPTHS else depthwise_network(case)
+    module = cifar_resnet(DEPTHS[case]) if case in DEPTHS else depthwise_network(HARDER.get(case, case))
     return Bench(module, images(), FILES / case)
 
 
@@ -130,7 +138,7 @@ def main() -> None:
     for case, bench in benches.items() if not given.latency else ():
         CASES[case](case, bench)
     for case, bench in benches.items():
-        keep_latencies(bench, case, [f"{name}: int8" for name in GRANULARITY])
+        keep_latencies(bench, case, [f"{name}: int8" for name in WEIGHTS])
 
 
 if __name__ == "__main__":

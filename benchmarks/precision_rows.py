@@ -90,7 +90,7 @@ def keep_refusals(bench: Bench, case: str, found: Sensitivity, name: str) -> Non
 
 
 def keep_latencies(bench: Bench, case: str, compared_with: Sequence[str]) -> None:
-    """Latency of all files of a case, as ratios to float and to those rows that names begin like."""
+    """Latency of all files of a case, as ratios to float and to the row of these that begins alike."""
     rows = [row for row in known_rows() if row["case"] == case and "file" in row]
     files = {row["what"]: bench.tools.runtime.read(bench.folder / row["file"]) for row in rows}
     load = os.getloadavg()[0]
@@ -103,7 +103,7 @@ def keep_latencies(bench: Bench, case: str, compared_with: Sequence[str]) -> Non
             "to_float": ratio(after, measured["float"]),
         }
         for name in compared_with:
-            if row["what"].startswith(name.partition(":")[0]) and name in measured:
+            if row["what"].partition(":")[0] == name.partition(":")[0] and name in measured:
                 found["to_int8"] = ratio(after, measured[name])
         if conditions is not None:
             found |= {"loads": conditions.loads, "dropped_blocks": conditions.dropped_blocks, "load": load}

@@ -28,8 +28,8 @@ def precision() -> ModuleType:
 def test_every_finish_is_a_possible_plan_of_its_own(precision: ModuleType) -> None:
     runtime = OnnxRuntime()
     tools = Tools(runtime, LocalDevice(runtime), tuple(one() for one in TECHNIQUES))
-    finishes = [finish for name in precision.GRANULARITY for _, finish in precision.untrained(name)]
-    finishes += [finish for name in precision.GRANULARITY for _, finish in precision.learned(name)]
+    finishes = [finish for name in precision.WEIGHTS for _, finish in precision.untrained(name)]
+    finishes += [finish for name in precision.WEIGHTS for _, finish in precision.learned(name)]
     finishes += [finish for _, finish in precision.few_bits()]
     plans = [Plan((), finish) for finish in finishes]
     for plan in plans:
@@ -38,5 +38,5 @@ def test_every_finish_is_a_possible_plan_of_its_own(precision: ModuleType) -> No
 
 
 def test_cases_have_names_of_their_own_and_a_function(precision: ModuleType) -> None:
-    assert set(precision.CASES) == {*precision.NETWORKS, *precision.DEPTHS}
+    assert set(precision.CASES) == {*precision.NETWORKS, *precision.HARDER, *precision.DEPTHS}
     assert all(callable(function) for function in precision.CASES.values())

@@ -54,6 +54,7 @@ def untrained(name: str) -> Iterator[tuple[str, Finish]]:
     for ranges in ("percentile", "mse"):
         yield f"{ranges} ranges", (int8(name, calibration=ranges),)
     yield "cross-layer equalization", (step("equalization"), plain)
+    yield "outliers smoothed", (step("equalization", method="smooth"), plain)
     yield "bias correction", (plain, step("bias_correction"))
 
 

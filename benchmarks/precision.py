@@ -1,6 +1,6 @@
 """Ways to keep the accuracy of int8 and of 4-bit weights on convolutional networks: accuracy, size, latency, agreement.
 
-    python benchmarks/precision.py [--only mobilenet_v2 --only resnet20_4_bits] [--latency]
+    python benchmarks/precision.py [--only mobilenet_v2 --only resnet20_4_bits] [--part files]
 
 - mobilenet_v2, mobilenet_v3, efficientnet: the networks of depthwise_networks.py. Static int8 with one scale per weight
   and per channel, with other ranges, prepared, with layers in float, with learned rounding, and trained.
@@ -9,8 +9,7 @@
 
 Layers in float are chosen on the 3,352 test images that choose; all figures are of the 6,648 others. Files are kept in
 runs/precision, rows in benchmarks/results/precision.json, each as soon as it is known, so that a run goes on where it
-was cut. Latency is measured last (`--latency`: only that), when nothing trains: blocks of calls that alternate between
-the float file and the others. About an hour and a half of one core.
+was cut. Latency is measured last, when nothing trains: blocks of calls that alternate between the float file and the others. About an hour and a half of one core.
 """
 
 from __future__ import annotations
@@ -133,12 +132,12 @@ def bench_of(case: str) -> Bench:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=list(CASES), default=[])
-    parser.add_argument("--latency", action="store_true", help="only time the files that are there")
+    parser.add_argument("--part", choices=("files", "latency"), help="only make and judge files, or only time them")
     given = parser.parse_args()
     benches = {case: bench_of(case) for case in given.only or CASES}
-    for case, bench in benches.items() if not given.latency else ():
+    for case, bench in benches.items() if given.part != "latency" else ():
         CASES[case](case, bench)
-    for case, bench in benches.items():
+    for case, bench in benches.items() if given.part != "files" else ():
         keep_latencies(bench, case, [f"{name}: int8" for name in WEIGHTS])
 
 

@@ -45,7 +45,7 @@ PROFILE = load_profile("local").with_budgets([])
 # of each bound; an interval of two such bounds holds with 90 %
 ALPHA = 0.05
 # seconds of timing for each file, and for each network at least
-TIMING_SECONDS, LEAST_SECONDS = 6.0, 45.0
+TIMING_SECONDS, LEAST_SECONDS = 4.0, 45.0
 SENSITIVITY_SECONDS = 240.0
 Row = dict[str, Any]
 Finish = tuple[Step, ...]

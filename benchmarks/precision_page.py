@@ -69,6 +69,8 @@ def main() -> None:
     headings = ("file", "size", "latency, of float", "of int8", "right, %", "lost, points", "seconds (CPU)")
     for case in dict.fromkeys(row["case"] for row in rows):
         files = [row for row in rows if row["case"] == case and ("accuracy" in row or "failure" in row)]
+        begins = list(dict.fromkeys(row["what"].partition(":")[0] for row in files))
+        files.sort(key=lambda row: begins.index(row["what"].partition(":")[0]))
         dates = sorted({row["date"] for row in files})
         loads = [row["load"] for row in files] + [row["latency"]["load"] for row in files if "latency" in row]
         print(f"\n### {case}\n\n{', '.join(dates)}, load {min(loads):.1f} to {max(loads):.1f}.\n")

@@ -117,6 +117,9 @@ def nearest(case: str, bench: Bench, plain: Step) -> None:
 def four_bits(case: str, bench: Bench) -> None:
     keep_row(bench, case, "float", ())
     keep_row(bench, case, "per channel: int8", (int8("per channel"),))
+    keep_refusals(bench, case, None, "per channel")
+    # a plan that cannot be done
+    keep_row(bench, case, "per channel: 4 bits, learned rounding without int8", (step("learned_rounding", bits=4),))
     nearest(case, bench, int8("per channel"))
     for what, finish in few_bits():
         keep_row(bench, case, f"per channel: {what}", finish)

@@ -50,18 +50,13 @@ def agreement(row: Row) -> Sequence[str]:
     return row["case"], row["what"], f"{found['same']:.2%}", f"{found['apart_pp']:.2f}", holds
 
 
-def refusals(rows: Iterable[Row]) -> Iterable[str]:
-    """Each case's refusals of techniques, equal sentences once."""
+def refusals(rows: Iterable[Row]) -> Iterable[Sequence[str]]:
+    """The facts and refusals of each case and granularity."""
     for row in rows:
-        if "refused" not in row:
-            continue
-        name = row["what"].partition(":")[0]
-        spread, outliers = row["range_spread"], row["outliers"]
-        yield f"- {row['case']}, {name} (spread of weights {spread:.1f}x, outliers {outliers:.1f}x):"
-        for when, said in row["refused"].items():
-            before = row["refused"].get("before", {})
-            new = {key: text for key, text in said.items() if when == "before" or before.get(key) != text}
-            yield from (f"  - {when} a loss was seen, `{key}`: {text}" for key, text in new.items())
+        if "refused" in row:
+            facts = [f"{row[name]:.1f}x" if name in row else "" for name in ("range_spread", "outliers")]
+            said = [", ".join(row["refused"].get(when, {})) for when in ("before", "after")]
+            yield f"{row['case']}, {row['what'].partition(':')[0]}", *facts, *said
 
 
 def main() -> None:
@@ -79,7 +74,8 @@ def main() -> None:
     headings = ("case", "file", "same answers", "points apart", "holds")
     print(table(headings, (agreement(row) for row in rows if "agreement" in row)))
     print("\n### Refusals\n")
-    print("\n".join(refusals(rows)))
+    headings = ("case", "spread of weights", "outliers", "refused before a loss was seen", "after it")
+    print(table(headings, refusals(rows)))
 
 
 if __name__ == "__main__":

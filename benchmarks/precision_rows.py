@@ -14,6 +14,7 @@ from precision_files import ALPHA, PROFILE, Bench, Finish
 
 from autocompress.analysis.inspection import inspect_module
 from autocompress.core.artifact import Artifact
+from autocompress.core.facts import Facts
 from autocompress.core.measurement import Measurement
 from autocompress.core.plan import Plan, Stage
 from autocompress.core.probes import Probes
@@ -75,18 +76,24 @@ def figures(bench: Bench, artifact: Artifact, *, tuned: bool) -> Row:
     return {**bench.judged(artifact, reporting), **sizes, **agreement}
 
 
-def keep_refusals(bench: Bench, case: str, found: Sensitivity, name: str) -> None:
-    """What techniques refuse before int8 was seen to lose accuracy, and with the measured sensitivity of the layers."""
+def keep_refusals(bench: Bench, case: str, found: Sensitivity | None, name: str) -> None:
+    """What techniques refuse before int8 was seen to lose accuracy, and with the sensitivity of the layers if any."""
     facts = inspect_module(bench.module, bench.example)
-    refused: dict[str, dict[str, str]] = {}
-    for when, probes in (("before", Probes()), ("after", Probes(sensitivity=found))):
-        refused[when] = {}
-        for technique in bench.tools.techniques:
-            reason = technique.refuses(facts, probes, PROFILE) if isinstance(technique, ArtifactTechnique) else None
-            if reason is not None:
-                refused[when][technique.name] = f"{reason.sentence} ({reason.fact})"
-    more = {"range_spread": found.ranges, "outliers": found.outliers, "left_out": len(found.left_out)}
-    keep({**stamped(case, f"{name}: refused"), "refused": refused, **more})
+    row = stamped(case, f"{name}: refused")
+    row["refused"] = {"before": _refused(bench, facts, Probes())}
+    if found is not None:
+        row["refused"]["after"] = _refused(bench, facts, Probes(sensitivity=found))
+        row |= {"range_spread": found.ranges, "outliers": found.outliers, "left_out": len(found.left_out)}
+    keep(row)
+
+
+def _refused(bench: Bench, facts: Facts, probes: Probes) -> dict[str, str]:
+    reasons = {
+        technique.name: technique.refuses(facts, probes, PROFILE)
+        for technique in bench.tools.techniques
+        if isinstance(technique, ArtifactTechnique)
+    }
+    return {name: f"{reason.sentence} ({reason.fact})" for name, reason in reasons.items() if reason is not None}
 
 
 def keep_latencies(bench: Bench, case: str, compared_with: Sequence[str]) -> None:

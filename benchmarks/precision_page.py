@@ -25,7 +25,7 @@ def interval(numbers: Sequence[float] | None, unit: str = "x") -> str:
 def line(row: Row) -> Sequence[str]:
     """A file's figures; for one that was not made, why."""
     if "failure" in row:
-        return row["what"], "", "", "", "", row["failure"], ""
+        return row["what"], "", "", "", "", f"fails: {row['failure'].partition('. ')[0]}", ""
     latency, chosen = row.get("latency", {}), " (chosen)" if row.get("chosen") else ""
     return (
         row["what"] + chosen,

@@ -213,7 +213,7 @@ class Exported:
 
 
 class Exports(Protocol):
-    """Gives small models by runtime and name, each exported once; `keep_float` are layers marked to stay in float."""
+    """Small models by runtime, name and the layers marked to stay in float, each exported once."""
 
     def __call__(self, runtime: Runtime, name: str, keep_float: tuple[str, ...] = ()) -> Exported:
         """The model of this name."""

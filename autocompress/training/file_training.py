@@ -93,14 +93,16 @@ def train_file(
     files: Files,
     watch: Watch = UNWATCHED,
 ) -> FileModule:
-    """Train a student with the float file as teacher: see `recover`.
+    """Train a student with the float file as teacher; where that harms it, it stays as it was.
 
     Raises:
         TechniqueError: see `recover`; or when the simulation does not cover the float file.
     """
     teacher = FileModule(GraphModule(load_model(unquantized.path)), example).eval().requires_grad_(False)
     example = file_example(example, teacher)
-    found = recover(student, teacher, task, example, replace(schedule, frozen=(SCALES,)), files, watch)
+    found = recover(
+        student, teacher, task, example, replace(schedule, frozen=(SCALES,), or_as_it_was=True), files, watch
+    )
     assert isinstance(found, FileModule)
     return found
 

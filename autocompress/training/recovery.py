@@ -137,6 +137,10 @@ def _train(student: nn.Module, lesson: Lesson, schedule: Schedule, checkpoint: P
     interval = max(1, math.ceil(schedule.steps / JUDGED))
     validation = lesson.task.validation
     split = None if validation is None else validation.first(JUDGING_ITEMS)
+    if schedule.or_as_it_was and split is not None and state.step == 0:
+        with seeded(schedule.seed):
+            score = score_module(student, split, lesson.task, lesson.example, lesson.place)
+        state.best.consider(score, state.average.state)
     student.train()
     while state.step < state.schedule.end:
         loss = _step(state, lesson, watch)

@@ -21,7 +21,8 @@ class Schedule:
 
     `views` is the size of the bank of augmented views, 0 for fresh ones; `feature_weight` weighs the matching of
     blocks that remain, 0 leaves it out. In layers that `frozen` names, parameters that are frozen stay so.
-    `weight_decay` None stands for the optimizer's usual one. Of the `recipe` the functions count.
+    `weight_decay` None stands for the optimizer's usual one. Of the `recipe` the functions count. Where `or_as_it_was`,
+    the weights that training begins with are kept if none later on score at least as well.
 
     `cuts` are the steps at which the time turned out too short, each with the step at which training ends from then
     on: what was left of the schedule is run through in the steps that are left, so that the learning rate still falls
@@ -46,6 +47,7 @@ class Schedule:
     cuts: Changes = ()
     micro_batches: Changes = ()
     recipe: TrainingRecipe = PLAIN
+    or_as_it_was: bool = False
 
     @property
     def end(self) -> int:

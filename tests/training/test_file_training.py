@@ -110,6 +110,19 @@ def test_training_brings_weights_of_four_bits_closer_to_the_float_file(made: Mad
     assert gap() < 0.9 * before
 
 
+def test_training_that_harms_leaves_the_file_as_it_was(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = made.student(Learned())
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    scores = iter([0.9, *([0.8] * 16)])
+    monkeypatch.setattr(recovery, "score_module", lambda *_: next(scores))
+    schedule, files = Schedule(8, 16, 0, 0.01, weight_decay=0.0), Files(tmp_path / "training.pt")
+    found = train_file(student, made.unquantized, made.task, made.context.example, schedule, files)
+    assert next(scores, None) is not None
+    assert all(torch.equal(tensor, before[name]) for name, tensor in found.state_dict().items())
+
+
 def test_weights_of_four_bits_are_stored_in_sixteen_levels(made: Made, tmp_path: Path) -> None:
     result = QuantizationAwareTraining().apply(made.quantized, {**SHORT, "bits": 4}, made.within(tmp_path))
     assert max(len(np.unique(weight)) for weight in weights_of(result)) <= 16

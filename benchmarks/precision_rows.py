@@ -82,7 +82,7 @@ def keep_refusals(bench: Bench, case: str, found: Sensitivity | None, name: str)
     row = stamped(case, f"{name}: refused")
     row["refused"] = {"before": _refused(bench, facts, Probes())}
     if found is not None:
-        row["refused"]["after"] = _refused(bench, facts, Probes(sensitivity=found))
+        row["refused"]["after"] = _refused(bench, facts, Probes(sensitivities=(found,)))
         row |= {"range_spread": found.ranges, "outliers": found.outliers, "left_out": len(found.left_out)}
     keep(row)
 

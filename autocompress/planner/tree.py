@@ -67,10 +67,16 @@ def build_search_space(
         new = _refused(rule.name, branch, found, techniques, situation)
         new = {name: reason for name, reason in new.items() if name not in later}
         refusals |= {name: reason for name, reason in new.items() if name not in refusals}
+    possible: list[Technique] = []
+    for technique in (technique for technique in techniques if technique.name not in refusals):
+        if isinstance(technique, ArtifactTechnique) and format_ not in technique.formats:
+            runtime = situation.profile.runtime.name
+            refusals[technique.name] = Reason(f"cannot change {format_} files.", "format", runtime)
+        else:
+            possible.append(technique)
     taken: list[Technique] = []
-    possible = [technique for technique in techniques if technique.name not in refusals]
     for technique in possible:
-        refusal = _own_refusal(technique, situation, format_)
+        refusal = _own_refusal(technique, situation)
         if refusal is not None:
             refusals[technique.name] = refusal
         else:
@@ -105,9 +111,7 @@ def _refused(
     return {**missing, **{name: Reason(branch.sentence, rule, found) for name in kept_out}}
 
 
-def _own_refusal(technique: Technique, situation: Situation, format_: str) -> Reason | None:
-    if isinstance(technique, ArtifactTechnique) and format_ not in technique.formats:
-        return Reason(f"cannot change {format_} files.", "format", situation.profile.runtime.name)
+def _own_refusal(technique: Technique, situation: Situation) -> Reason | None:
     refusal = technique.refuses(situation.facts, situation.probes, situation.profile)
     if refusal is None and isinstance(technique, StructureTechnique):
         return _without_use(technique, situation)

@@ -23,7 +23,7 @@ import recovery
 import torch
 from cifar10 import HERE, stamp
 from networks import cifar10, cifar_resnet
-from recovery import INT8, by_divergence, distil, drop, print_row
+from recovery import INT8, by_divergence, difference, distil, drop, print_row
 
 from autocompress import Task
 from autocompress.core.plan import Plan, Stage, Step
@@ -37,7 +37,6 @@ from autocompress.evaluation.scorer import Scorer
 from autocompress.models.module_model import ModuleModel
 from autocompress.run.setup import declared, tools_of
 from autocompress.runtimes import OnnxRuntime
-from autocompress.statistics.bounds import drop_bounds
 from autocompress.system.workspace import Workspace
 from autocompress.training.cost import measure_training
 from autocompress.training.file_training import Learned, step_seconds
@@ -126,10 +125,7 @@ def main() -> None:
                 reference = scores
                 row |= bench.latency(plan)
             else:
-                lost, gained = int((reference > scores).sum()), int((scores > reference).sum())
-                low, high = drop_bounds(lost, gained, len(scores), 0.05)
-                share = 100 * (gained - lost) / len(scores)
-                row |= {"difference_pp": share, "low_pp": -100 * high, "high_pp": -100 * low}
+                row |= difference(reference, scores)
             rows.append(row)
             print_row(row)
             RESULTS.write_text(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from autocompress.core.budget import Budget
+from autocompress.core.budget import Budget, Direction
 
 
 class Standing(StrEnum):
@@ -66,6 +66,11 @@ class Finding:
     def limit(self) -> float:
         """The limit in the unit of `value`."""
         return self.budget.limit
+
+    @property
+    def bound(self) -> float | None:
+        """The bound of the true value that has to be on the right side of the limit; None where there is none."""
+        return self.high if self.budget.direction is Direction.AT_MOST else self.low
 
     @property
     def overshoot(self) -> float:

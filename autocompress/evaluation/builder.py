@@ -36,6 +36,8 @@ from autocompress.training.synthetic_inputs import why_no_inputs
 MODULE_NEEDED = "the model is a file; changing its structure needs the PyTorch module."
 # folder in which the steps of a finish write
 WORK = "work"
+# file beside a plan's weights or artifact: the plan as it was trained, where that is another one
+TRAINED_AS = "trained_as.json"
 Rounds = tuple[tuple[Step, ...], ...]
 
 
@@ -191,10 +193,10 @@ class Builder(Artifacts):
     def _with_trained_finish(self, plan: Plan, seconds_left: Callable[[], float | None]) -> Plan:
         """Make the artifact of a plan whose finish trains, and return the plan as it was trained."""
         artifact, folder = self.exported(plan.rounds), self._folder(plan)
-        known = folder / "trained_as.json"
         with folder_lock(folder):
-            if known.exists():
-                return Plan.from_json(json.loads(known.read_text(encoding="utf-8")), str(known))
+            known = _trained_as(folder)
+            if known is not None:
+                return known
             if self.find(plan) is not None:
                 return plan
             steps = list(plan.finish)
@@ -205,8 +207,7 @@ class Builder(Artifacts):
             made = self._finished(plan, artifact, adapted, seconds_left)
             found = Plan(plan.rounds, tuple(steps))
             made.copy_to(self._folder(found) / self._name)
-            if found != plan:
-                write_text(known, json.dumps(found.to_json()))
+            _keep_trained_as(folder, plan, found)
             shutil.rmtree(folder / WORK)
         return found
 
@@ -216,16 +217,14 @@ class Builder(Artifacts):
         if place is None:
             return rounds
         folder = self._folder(Plan(rounds))
-        known = folder / "trained_as.json"
         with folder_lock(folder):
-            if known.exists():
-                found = Plan.from_json(json.loads(known.read_text(encoding="utf-8")), str(known)).rounds
-            elif (folder / "module.pt").exists():
-                found = rounds
-            else:
-                found = self._train(rounds, place, folder, seconds_left)
-                if found != rounds:
-                    write_text(known, json.dumps(Plan(found).to_json()))
+            known = _trained_as(folder)
+            if known is not None:
+                return known.rounds
+            if (folder / "module.pt").exists():
+                return rounds
+            found = self._train(rounds, place, folder, seconds_left)
+            _keep_trained_as(folder, Plan(rounds), Plan(found))
         return found
 
     def _train(self, rounds: Rounds, place: int, folder: Path, seconds_left: Callable[[], float | None]) -> Rounds:
@@ -374,6 +373,17 @@ class Builder(Artifacts):
         assert isinstance(technique, ModelTechnique)
         with raised_as(TechniqueError, step.technique):
             return technique.apply(module, step.settings, context)
+
+
+def _trained_as(folder: Path) -> Plan | None:
+    """The plan as it was trained in a folder; None where that is the plan itself, or not trained yet."""
+    known = folder / TRAINED_AS
+    return Plan.from_json(json.loads(known.read_text(encoding="utf-8")), str(known)) if known.exists() else None
+
+
+def _keep_trained_as(folder: Path, plan: Plan, found: Plan) -> None:
+    if found != plan:
+        write_text(folder / TRAINED_AS, json.dumps(found.to_json()))
 
 
 def _only(step: Step) -> Callable[[Mapping[str, Setting]], None]:

@@ -89,17 +89,13 @@ def _tuned(
 ) -> Recipe:
     """The recipe of a quantization whose numbers are tuned, with the time that training them takes."""
     recipe = _recipe((element, _element(tuning, situation)), (base, tuning), tuning.summary, alone)
-    return with_step_seconds(recipe, situation.probes.step_seconds.get(tuning.name))
-
-
-def with_step_seconds(recipe: Recipe, seconds: float | None) -> Recipe:
-    """The recipe whose finish trains, with the time that this takes by the seconds of one step."""
+    seconds = situation.probes.step_seconds.get(tuning.name)
     if seconds is None:
         return recipe
-    timed = replace(recipe, seconds_per_step=seconds)
-    fact = "; ".join(filter(None, (recipe.reason.fact, f"{seconds:.2g} s a step here")))
-    reason = replace(recipe.reason, fact=fact)
-    return replace(timed, predicted_seconds=timed.seconds_of(next(timed.plans())), reason=reason)
+    timed = replace(
+        recipe, seconds_per_step=seconds, reason=replace(recipe.reason, fact=f"{seconds:.2g} s a step here")
+    )
+    return replace(timed, predicted_seconds=timed.seconds_of(next(timed.plans())))
 
 
 def _mixed(base: ArtifactTechnique, found: Sensitivity) -> Recipe:

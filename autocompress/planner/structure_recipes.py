@@ -19,7 +19,7 @@ MOST_NAMED = 4
 
 
 def structure_recipes(
-    finishes: Sequence[Recipe], taken: Sequence[Technique], situation: Situation, keeping: Sequence[Technique] = ()
+    finishes: Sequence[Recipe], taken: Sequence[Technique], situation: Situation, keeping: Sequence[Technique]
 ) -> list[Recipe]:
     """Recipes with structures before the fastest finish, or in float where there is no finish.
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from autocompress.core.artifact import Artifact
-from autocompress.core.budget import Direction
 from autocompress.core.facts import Facts
 from autocompress.core.measurement import Measurement, is_binary
 from autocompress.core.plan import Plan
@@ -100,11 +99,10 @@ def best_of(confirmations: Sequence[Confirmation]) -> Confirmation | None:
 
 def _to_be_shown(verdict: Verdict) -> float:
     """The worst ratio of a bound to its limit: 1.0 is exactly at it, above 1 past it."""
-    found = []
-    for finding in verdict.findings:
-        bound = finding.high if finding.budget.direction is Direction.AT_MOST else finding.low
-        found.append(finding.overshoot if bound is None else replace(finding, value=bound).overshoot)
-    return max(found, default=math.inf)
+    found = (
+        finding if finding.bound is None else replace(finding, value=finding.bound) for finding in verdict.findings
+    )
+    return max((finding.overshoot for finding in found), default=math.inf)
 
 
 def write_up(run: Run, answer: Answer, history: History) -> Result:

@@ -67,7 +67,7 @@ def relaxed_budgets(verdict: Verdict) -> list[Budget]:
         if finding.standing is Standing.MET:
             continue
         at_most = finding.budget.direction is Direction.AT_MOST
-        bound = finding.high if at_most else finding.low
+        bound = finding.bound
         if bound is None or not math.isfinite(bound):
             return []
         metric, limit = finding.budget.metric, _rounded(bound, up=at_most)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from autocompress.core.artifact import Artifact
 from autocompress.core.facts import Facts
 from autocompress.core.plan import Effort, Plan, Stage, Step
 from autocompress.core.probes import Probes
-from autocompress.core.sensitivity import IN_FLOAT
+from autocompress.core.sensitivity import IN_FLOAT, Sensitivity
 from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Standing, Status
@@ -74,19 +75,28 @@ def with_precision(run: Run, planned: Planned, seconds: float | None) -> Planned
         trial = loses_accuracy(run)
         if trial is not None:
             (step,) = trial.plan.finish
-            try:
-                found = sensitivity_of(run, step.technique, step.settings, seconds, stage="probes")
+            found = sensitivity_if_known(run, step, seconds)
+            if found is not None:
                 probes = replace(probes, sensitivities=(*probes.sensitivities, found))
                 timed = step_seconds(run, trial.plan, planned.facts, probes)
                 probes = replace(probes, step_seconds={**probes.step_seconds, **timed})
-            except ENDS_THE_RUN:
-                raise
-            except Exception as error:  # noqa: BLE001 - structure and training may still meet the budgets
-                reason = run.failed("measuring which layers lose accuracy", error)
-                run.tell("probes", f"which layers lose accuracy stays unknown: {reason}")
             run.record.probes = probes
             run.record.precision_tried = (*run.record.precision_tried, step.technique)
     return plan_space(run, planned.baseline, planned.facts, probes, planned.structure_attempts)
+
+
+def sensitivity_if_known(
+    run: Run, step: Step, seconds: float | None, artifact: Artifact | None = None
+) -> Sensitivity | None:
+    """What `sensitivity_of` gives for a step; None where it cannot be measured."""
+    try:
+        return sensitivity_of(run, step.technique, step.settings, seconds, "probes", artifact)
+    except ENDS_THE_RUN:
+        raise
+    except Exception as error:  # noqa: BLE001 - structure and training may still meet the budgets
+        reason = run.failed("measuring which layers lose accuracy", error)
+        run.tell("probes", f"which layers lose accuracy stays unknown: {reason}")
+        return None
 
 
 def step_seconds(run: Run, plan: Plan, facts: Facts, probes: Probes) -> dict[str, float]:
@@ -99,11 +109,11 @@ def step_seconds(run: Run, plan: Plan, facts: Facts, probes: Probes) -> dict[str
         return {}
     found = {}
     for one in _techniques_that_train(run, plan):
-        if one.refuses(facts, probes, run.profile) is not None:
-            continue
-        settings = next(one.space(facts, probes, run.profile).grid())
-        run.tell("probes", f"timing a training step of {one.name}")
         try:
+            if one.refuses(facts, probes, run.profile) is not None:
+                continue
+            settings = next(one.space(facts, probes, run.profile).grid())
+            run.tell("probes", f"timing a training step of {one.name}")
             with scratch("training") as folder:
                 context = Context(task, run.example, task.calibration, folder, original=run.builder.start)
                 seconds = one.step_seconds(artifact, settings, context)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from autocompress.core.budget import Direction
 from autocompress.core.plan import Plan
 from autocompress.core.probes import Probes
-from autocompress.core.sensitivity import Sensitivity
 from autocompress.core.training_probe import QuantizationLoss
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Finding
 from autocompress.errors import ENDS_THE_RUN
 from autocompress.evaluation.run import Run
-from autocompress.run.layer_sensitivity import sensitivity_of
-from autocompress.run.precision import leaves_layers_in_float, step_seconds
+from autocompress.run.precision import leaves_layers_in_float, sensitivity_if_known, step_seconds
 from autocompress.run.reserve import is_time_to_score
 from autocompress.run.stages import Planned, alone, latest, plan_space
 from autocompress.statistics.judging import judge_by
@@ -77,26 +76,13 @@ def _with_loss(
         return probes
     run.tell("probes", f"after training {run.name_of(trial.plan)}, {loss}")
     if loss.pays:
-        loss = replace(loss, sensitivity=_sensitivity(run, trial, seconds))
+        limit = None if seconds is None else SHARE * seconds
+        artifact = run.builder.exported(trial.plan.rounds)
+        loss = replace(loss, sensitivity=sensitivity_if_known(run, trial.plan.finish[0], limit, artifact))
     probes = replace(probes, training=replace(training, losses=(*training.losses, loss)))
     if loss.sensitivity is None:
         return probes
     return replace(probes, step_seconds=step_seconds(run, trial.plan, planned.facts, probes))
-
-
-def _sensitivity(run: Run, trial: Trial, seconds: float | None) -> Sensitivity | None:
-    """The sensitivity of the layers of what was trained; None where it cannot be measured."""
-    (step,) = trial.plan.finish
-    artifact = run.builder.exported(trial.plan.rounds)
-    limit = None if seconds is None else SHARE * seconds
-    try:
-        return sensitivity_of(run, step.technique, step.settings, limit, "probes", artifact)
-    except ENDS_THE_RUN:
-        raise
-    except Exception as error:  # noqa: BLE001 - training in float goes on without it
-        reason = run.failed("measuring which layers lose accuracy", error)
-        run.tell("probes", f"which layers lose accuracy stays unknown: {reason}")
-        return None
 
 
 def _best(run: Run, probes: Probes, rung: tuple[int, int]) -> Trial | None:
@@ -122,10 +108,10 @@ def _loss(run: Run, trial: Trial, rung: tuple[int, int]) -> QuantizationLoss | N
     split = run.task.validation if run.task else None
     if quantized is None or quantized.value is None or split is None:
         return None
-    at_least = quantized.budget.metric == "min_accuracy"
-    bound = quantized.low if at_least else quantized.high
-    reached = quantized.value if bound is None else bound
-    missing = quantized.limit - reached if at_least else reached - quantized.limit
+    # of a limit from below less is missing the higher the value
+    sign = 1 if quantized.budget.direction is Direction.AT_MOST else -1
+    reached = quantized.value if quantized.bound is None else quantized.bound
+    missing = sign * (reached - quantized.limit)
     if missing <= 0:
         return None
     try:
@@ -139,8 +125,7 @@ def _loss(run: Run, trial: Trial, rung: tuple[int, int]) -> QuantizationLoss | N
     exact = verdict.of(quantized.budget.metric)
     if exact is None or exact.value is None:
         return None
-    lost = exact.value - quantized.value if at_least else quantized.value - exact.value
-    return QuantizationLoss(*rung, lost, missing, quantized.budget.unit)
+    return QuantizationLoss(*rung, sign * (quantized.value - exact.value), missing, quantized.budget.unit)
 
 
 def _farthest(findings: Sequence[Finding]) -> Finding | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 
 from autocompress.core.artifact import Artifact
@@ -63,7 +64,7 @@ class Search:
         record, deadline = self.run.record, self.run.deadline
         while not self.out_of_time:
             if self.run.objective.first_answer_ends:
-                yield from self._hand_out(given, self.expected)
+                yield from self._hand_out(given, partial(is_expected, self.run))
             # read after yielding: a confirmation takes long, and other workers go on meanwhile
             history = record.trials()
             plan = self.strategy.propose(self.search_space, history)
@@ -109,13 +110,9 @@ class Search:
         unchanged = (trial for trial in trials if not trial.plan.rounds and trial.outcome is not Outcome.FAILED)
         return any(trial.verdict.structural.status is Status.MET for trial in unchanged)
 
-    def expected(self, trial: Trial) -> bool:
-        """True for a promising trial that would be confirmed with a chance of more than one half."""
-        return is_expected(self.run, trial)
-
     def reached(self) -> list[Trial]:
         """Trials that are expected to be confirmed, best first by the profile's objective."""
-        return sorted(filter(self.expected, self.run.record.trials()), key=self.run.cost)
+        return sorted((trial for trial in self.run.record.trials() if is_expected(self.run, trial)), key=self.run.cost)
 
     def _hand_out(self, given: set[str], wanted: Callable[[Trial], bool]) -> Iterator[Trial]:
         trials = [trial for trial in self.run.record.trials() if wanted(trial) and trial.plan.hash not in given]

@@ -23,8 +23,8 @@ from autocompress.data.copies import with_own_weights
 from autocompress.errors import PlanError, TechniqueError
 from autocompress.training.cost import VIEWS
 from autocompress.training.optimizer import OWN
-from autocompress.training.recovery import Files, Watch, recover
-from autocompress.training.schedule import PLAIN, Schedule, parse_changes, settings_as_trained
+from autocompress.training.recovery import Files, recover, watch_of
+from autocompress.training.schedule import PLAIN, Schedule, changes_in, parse_changes, steps_taken
 
 NEEDED = ("steps", "batch", "seed", "learning_rate", "optimizer")
 PROPOSED = (*NEEDED, "views", "feature_weight")
@@ -46,7 +46,7 @@ class Distillation(ModelTechnique):
 
     def describe(self, settings: Sequence[Mapping[str, Setting]]) -> str:
         """See `Technique.describe`: the total steps of all rounds, and what was changed on the way."""
-        taken = sum(_steps_taken(one) for one in settings)
+        taken = sum(steps_taken(one, self.name) for one in settings)
         steps = f"{taken} steps" if taken < 1000 else f"{taken / 1000:.3g}k steps"
         small = {parse_changes(str(one[MICRO_BATCHES]), self.name)[-1][1] for one in settings if MICRO_BATCHES in one}
         own = next((str(one["recipe"]) for one in settings if "recipe" in one), "")
@@ -101,19 +101,10 @@ class Distillation(ModelTechnique):
         files = Files(
             context.folder / "training.pt", context.shared and context.shared / _answers(context.task, schedule)
         )
-
-        def adapted(found: Schedule) -> None:
-            context.adapted(settings_as_trained(settings, found))
-
         # without a structure step before it, the module still shares the original's weights
         student = with_own_weights(module)
-        watch = Watch(context.seconds_left, adapted, context.tell, context.on_step)
+        watch = watch_of(context, settings)
         return recover(student, context.teacher, context.task, context.example, schedule, files, watch)
-
-
-def _steps_taken(settings: Mapping[str, Setting]) -> int:
-    cuts = parse_changes(str(settings.get(CUTS, "")), Distillation.name)
-    return cuts[-1][1] if cuts else int(settings.get("steps", 0))
 
 
 def _recipe(settings: Mapping[str, Setting], given: TrainingRecipe | None) -> TrainingRecipe:
@@ -155,7 +146,7 @@ def _schedule(settings: Mapping[str, Setting]) -> Schedule:
             hint="Steps, batch and learning_rate are above 0, views, feature_weight and weight_decay not below; "
             "optimizer is sgd or adamw.",
         )
-    cuts, parts = (parse_changes(str(settings.get(name, "")), "distillation") for name in ADAPTED)
+    cuts, parts = changes_in(settings, "distillation")
     return Schedule(
         steps, batch, seed, rate, optimizer, views, matching, weight_decay=decay, cuts=cuts, micro_batches=parts
     )

@@ -10,7 +10,7 @@ from typing import ClassVar
 from autocompress.core.artifact import Artifact
 from autocompress.core.code_hash import code_hash
 from autocompress.core.facts import Facts, Kind
-from autocompress.core.plan import ADAPTED, CUTS, MICRO_BATCHES, Effort, Setting, Stage
+from autocompress.core.plan import CUTS, MICRO_BATCHES, Effort, Setting, Stage
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import feeds
@@ -26,8 +26,8 @@ from autocompress.simulation.tuning import save_tuned
 from autocompress.training.agreement import agreement, layer_gaps, require_agreement
 from autocompress.training.cost import VIEWS
 from autocompress.training.file_training import FileModule, Learned, file_example, step_seconds, student_of, train_file
-from autocompress.training.recovery import Files, Watch
-from autocompress.training.schedule import Schedule, parse_changes, settings_as_trained
+from autocompress.training.recovery import Files, watch_of
+from autocompress.training.schedule import Schedule, changes_in, steps_taken
 
 FIXED, LEARNED = "fixed", "learned"
 # items on which the file is compared with what was trained
@@ -69,7 +69,7 @@ class QuantizationAwareTraining(ArtifactTechnique):
             (f"{given.get('bits')}-bit weights", given.get("bits") == 4),
             ("ranges as they were", given.get("ranges") == FIXED),
         ]
-        return with_remarks(f"trained {_schedule(given).end if given else 0} steps as quantized", remarks)
+        return with_remarks(f"trained {steps_taken(given, self.name)} steps as quantized", remarks)
 
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
         """A short training, then a longer one; SGD for convolutions, else AdamW with fixed ranges."""
@@ -109,12 +109,7 @@ class QuantizationAwareTraining(ArtifactTechnique):
         learned = Learned(settings["ranges"] == LEARNED, int(settings["bits"]))
         student = student_of(artifact, context.example, learned)
         files = _files(artifact, teacher, task, schedule, settings, context)
-
-        def adapted(found: Schedule) -> None:
-            context.adapted(settings_as_trained(settings, found))
-
-        watch = Watch(context.seconds_left, adapted, context.tell, context.on_step)
-        trained = train_file(student, teacher, task, context.example, schedule, files, watch)
+        trained = train_file(student, teacher, task, context.example, schedule, files, watch_of(context, settings))
         made = save_tuned(trained.graph, load_model(artifact.path), artifact, context, self.name)
         self._compare(trained, made, task, context)
         files.checkpoint.unlink(missing_ok=True)
@@ -162,7 +157,7 @@ def _digest(*parts: object) -> str:
 
 
 def _schedule(settings: Mapping[str, Setting]) -> Schedule:
-    cuts, parts = (parse_changes(str(settings.get(name, "")), QuantizationAwareTraining.name) for name in ADAPTED)
+    cuts, parts = changes_in(settings, QuantizationAwareTraining.name)
     return Schedule(
         int(settings["steps"]),
         int(settings["batch"]),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,9 +19,11 @@ from torch import nn
 
 from autocompress.core.layer_patterns import matches_pattern
 from autocompress.core.outputs import as_given
+from autocompress.core.plan import Setting
 from autocompress.core.runtime import Example
 from autocompress.core.source import Split, whole
 from autocompress.core.task import Task
+from autocompress.core.technique import Context
 from autocompress.data.augmentation_bank import AugmentationBank
 from autocompress.data.copies import with_own_weights, with_shared_weights
 from autocompress.data.example_inputs import in_dtype_of
@@ -38,7 +40,7 @@ from autocompress.training.optimizer import RELATIVE_RATE, make_optimizer
 from autocompress.training.own_training import Batches, trained_by
 from autocompress.training.pace import Pace
 from autocompress.training.place import as_trained, autocast, in_float32, training_layout, training_place
-from autocompress.training.schedule import Schedule
+from autocompress.training.schedule import Schedule, settings_as_trained
 from autocompress.training.teacher_cache import TeacherCache
 
 CHECKPOINT_SECONDS = 20.0
@@ -71,6 +73,15 @@ class Watch:
 
 
 UNWATCHED = Watch()
+
+
+def watch_of(context: Context, settings: Mapping[str, Setting]) -> Watch:
+    """The watch of a technique's training; its context is told the settings that training then has."""
+
+    def adapted(found: Schedule) -> None:
+        context.adapted(settings_as_trained(settings, found))
+
+    return Watch(context.seconds_left, adapted, context.tell, context.on_step)
 
 
 def recover(

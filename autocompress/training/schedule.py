@@ -104,6 +104,26 @@ def settings_as_trained(settings: Mapping[str, Setting], schedule: Schedule) -> 
     return {**kept, **{name: text for name, text in changes.items() if text}}
 
 
+def changes_in(settings: Mapping[str, Setting], where: str) -> tuple[Changes, Changes]:
+    """The cuts and the micro-batches that `settings_as_trained` wrote into a step's settings.
+
+    Raises:
+        PlanError: see `parse_changes`.
+    """
+    cuts, parts = (parse_changes(str(settings.get(name, "")), where) for name in ADAPTED)
+    return cuts, parts
+
+
+def steps_taken(settings: Mapping[str, Setting], where: str) -> int:
+    """The training steps of a step with these settings: as planned, or where the last cut ends.
+
+    Raises:
+        PlanError: see `parse_changes`.
+    """
+    cuts, _ = changes_in(settings, where)
+    return cuts[-1][1] if cuts else int(settings.get("steps", 0))
+
+
 def parse_changes(text: str, where: str) -> Changes:
     """The changes that `changes_text` wrote.
 

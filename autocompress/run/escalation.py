@@ -78,17 +78,18 @@ def confirm_contenders(
 
     known = {confirmation.plan.hash for confirmation in so_far}
     plans = [Plan()] if planned.fits else (trial.plan for trial in search.contenders(known, last=last))
-    return confirm_in_order(_in_time(run, plans, len(so_far)), confirmed, so_far)
+    return confirm_in_order(_in_time(search, plans, len(so_far)), confirmed, so_far)
 
 
-def _in_time(run: Run, plans: Iterable[Plan], confirmed: int) -> Iterator[Plan]:
+def _in_time(search: Search, plans: Iterable[Plan], confirmed: int) -> Iterator[Plan]:
     """The plans as long as there is time to confirm one more; the first one may take a little too long."""
+    run = search.run
     for plan in plans:
         left = run.deadline.left
-        if left is not None and confirmed and left < seconds_for_confirmation(run):
-            return
-        if not (confirmed or is_time_to_confirm(run)):
+        too_late = left is not None and confirmed and left < seconds_for_confirmation(run)
+        if too_late or not (confirmed or is_time_to_confirm(run)):
             run.tell("confirm", f"the time is up before {run.name_of(plan)} could be confirmed")
+            search.out_of_time = True
             return
         yield plan
         confirmed += 1
@@ -163,12 +164,15 @@ def conclude(search: Search, planned: Planned, confirmations: Sequence[Confirmat
     notes = list(planned.search_space.warnings)
     if planned.probes.skipped:
         notes.append(planned.probes.skipped_sentence)
-    if search.out_of_time and not answer.is_met:
-        notes.append("The time was up before every plan of the search space was tried.")
+    # measurements that the time cut short may be why nothing is met, also where every plan was tried
+    out_of_time = search.out_of_time or (run.deadline.over and not answer.is_met)
+    if out_of_time and not answer.is_met:
+        tried = "before every plan of the search space was tried" if search.out_of_time else "as the last plan was judged"
+        notes.append(f"The time was up {tried}.")
         exporting, limit = run.builder.export_seconds, run.deadline.max_seconds
         if limit is not None and exporting >= limit:
             notes.append(f"Exporting the model took {exporting:.0f} s, longer than the limit; that cannot be cut.")
     history = History(
-        planned.facts, planned.search_space, planned.baseline, run.record.trials(), notes, search.out_of_time
+        planned.facts, planned.search_space, planned.baseline, run.record.trials(), notes, out_of_time
     )
     return write_up(run, answer, history)

@@ -167,12 +167,10 @@ def conclude(search: Search, planned: Planned, confirmations: Sequence[Confirmat
     # measurements that the time cut short may be why nothing is met, also where every plan was tried
     out_of_time = search.out_of_time or (run.deadline.over and not answer.is_met)
     if out_of_time and not answer.is_met:
-        tried = "before every plan of the search space was tried" if search.out_of_time else "as the last plan was judged"
-        notes.append(f"The time was up {tried}.")
+        tried = "before every plan of the search space was tried"
+        notes.append(f"The time was up {tried if search.out_of_time else 'as the last plan was judged'}.")
         exporting, limit = run.builder.export_seconds, run.deadline.max_seconds
         if limit is not None and exporting >= limit:
             notes.append(f"Exporting the model took {exporting:.0f} s, longer than the limit; that cannot be cut.")
-    history = History(
-        planned.facts, planned.search_space, planned.baseline, run.record.trials(), notes, out_of_time
-    )
+    history = History(planned.facts, planned.search_space, planned.baseline, run.record.trials(), notes, out_of_time)
     return write_up(run, answer, history)

@@ -83,6 +83,30 @@ def predict_size(
     return max(0.0, after) / whole.size_bytes
 
 
+def predict_packed_size(
+    facts: Facts,
+    kinds: Collection[Kind],
+    before: tuple[float, float],
+    weight_bytes: float,
+    layer_bytes: float,
+    whole: BaselineFigures,
+    in_float: Collection[str] = (),
+) -> float:
+    """Predicted file size as a share of the model's, when weights that are quantized already are stored in fewer bytes.
+
+    `before` is the share that the file takes without that, and the bytes of a weight in it. Each layer adds
+    `layer_bytes`.
+    """
+    share, value_bytes = before
+    after = share * whole.size_bytes
+    for layer in facts.layers:
+        if layer.kind in kinds and layer.name not in in_float:
+            saved = (value_bytes - weight_bytes) * max(0, layer.parameters - _channels(layer))
+            # layers that get no smaller stay as they are
+            after -= max(0.0, saved - layer_bytes * INSIDE.get(layer.kind, 1))
+    return max(0.0, after) / whole.size_bytes
+
+
 def _channels(layer: LayerFact) -> int:
     """The number of the layer's outputs, each with a bias that is not quantized."""
     if layer.kind is Kind.EMBEDDING:

@@ -144,7 +144,8 @@ class ArtifactTechnique(Technique):
     `weight_bytes`). `bits` alone may be levels of weights that are stored in a byte.
     `quantization` says what a technique of the stage PRECISION computes in few bits: weights and activations by ranges
     that are in the file (`static`), activations by those of each call (`dynamic`), or nothing but weights (`weights`).
-    A technique of the stages PREPARATION and TUNING `serves` files that are quantized in these ways.
+    A technique of the stages PREPARATION and TUNING `serves` files that are quantized in these ways; one of the stage
+    PACKING serves all where it names none. `layer_bytes` is what one of the stage PACKING adds for each layer.
     """
 
     formats: ClassVar[frozenset[str]]
@@ -152,6 +153,7 @@ class ArtifactTechnique(Technique):
     value_bytes: ClassVar[float] = 1
     quantization: ClassVar[str] = ""
     serves: ClassVar[frozenset[str]] = frozenset()
+    layer_bytes: ClassVar[int] = 0
 
     def weight_bytes(self, settings: Mapping[str, Setting]) -> float:
         """The size in bytes of a weight with these settings, with its share of a block's scale in float32."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 
-from autocompress.analysis.prediction import predict_latency, predict_size
+from autocompress.analysis.prediction import FLOAT_BYTES, predict_latency, predict_packed_size, predict_size
 from autocompress.core.layer_patterns import matches_pattern
-from autocompress.core.plan import ACCURACY_STAGES, FINISH_STAGES, Stage
+from autocompress.core.plan import ACCURACY_STAGES, FINISH_STAGES, Setting, Stage
 from autocompress.core.probes import Probe
 from autocompress.core.search_space import NOT_AVAILABLE, Decision, Element, Reason, Recipe, SearchSpace
 from autocompress.core.technique import ArtifactTechnique, ModelTechnique, StructureTechnique, Technique
@@ -140,7 +140,12 @@ def finishing_chains(techniques: Sequence[Technique], format_: str) -> Iterator[
     chains = [
         tuple(one for one in chosen if one is not None) for chosen in product(*([None, *ones] for ones in stages))
     ]
-    yield from sorted((chain for chain in chains if chain), key=len)
+    yield from sorted((chain for chain in chains if chain and _serve(chain)), key=len)
+
+
+def _serve(chain: Chain) -> bool:
+    """True where each step serves what the one before it made; steps that name nothing serve all."""
+    return all(not after.serves or before.quantization in after.serves for before, after in pairwise(chain))
 
 
 def _recipe(chain: Chain, situation: Situation) -> Recipe:
@@ -149,7 +154,8 @@ def _recipe(chain: Chain, situation: Situation) -> Recipe:
     best = [
         situation.probes.with_settings(one.name, next(space.grid())) for one, space in zip(chain, spaces, strict=True)
     ]
-    latency, size = _together([_predicted(one, probe, situation) for one, probe in zip(chain, best, strict=True)])
+    settings = [next(space.grid()) for space in spaces]
+    latency, size = _together(chain, best, settings, situation)
     return Recipe(
         " + ".join(one.name for one in chain),
         max(one.effort for one in chain),
@@ -173,17 +179,28 @@ def _reason(chain: Chain, best: Sequence[Probe | None]) -> Reason:
     )
 
 
-def _together(predicted: Sequence[tuple[float | None, float | None]]) -> tuple[float | None, float | None]:
+def _together(
+    chain: Chain, best: Sequence[Probe | None], settings: Sequence[Mapping[str, Setting]], situation: Situation
+) -> tuple[float | None, float | None]:
     """Predicted latency and size after all steps: the product of the shares that each step leaves.
 
-    A step with unknown effect counts as leaving everything as it is.
+    What packs weights stores those of the step before it in fewer bytes. A step with unknown effect counts as leaving
+    everything as it is.
     """
+    predicted = [_predicted(one, probe, situation) for one, probe in zip(chain, best, strict=True)]
     if all(both == (None, None) for both in predicted):
         return None, None
     latency = size = 1.0
-    for one_latency, one_size in predicted:
-        latency *= 1.0 if one_latency is None else one_latency
-        size *= 1.0 if one_size is None else one_size
+    value_bytes: float = FLOAT_BYTES
+    for one, (own_latency, own_size), given in zip(chain, predicted, settings, strict=True):
+        latency *= 1.0 if own_latency is None else own_latency
+        if one.stage is Stage.PACKING and situation.figures is not None and one.covers(situation.facts):
+            before, after = (size, value_bytes), one.weight_bytes(given)
+            known = situation.facts, one.covers(situation.facts), before, after, one.layer_bytes, situation.figures
+            size = predict_packed_size(*known, _in_float(situation))
+        else:
+            size *= 1.0 if own_size is None else own_size
+        value_bytes = one.weight_bytes(given)
     return latency, size
 
 
@@ -198,7 +215,11 @@ def _predicted(
         return best.ratio, best.size_ratio
     if microbenchmarks is None or figures is None:
         return best.ratio, best.size_ratio
-    facts, patterns = situation.facts, situation.profile.in_float
-    in_float = {layer.name for layer in facts.layers if matches_pattern(layer.name, patterns)}
-    known = facts, technique.covers(facts), best, microbenchmarks, figures, in_float
+    facts = situation.facts
+    known = facts, technique.covers(facts), best, microbenchmarks, figures, _in_float(situation)
     return predict_latency(*known), predict_size(*known, technique.weight_bytes(best.settings))
+
+
+def _in_float(situation: Situation) -> set[str]:
+    patterns = situation.profile.in_float
+    return {layer.name for layer in situation.facts.layers if matches_pattern(layer.name, patterns)}

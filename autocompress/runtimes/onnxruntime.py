@@ -43,6 +43,7 @@ from autocompress.runtimes.onnx_file import (
     save_model,
     weight_labels,
 )
+from autocompress.runtimes.palette_storage import without_palettes
 from autocompress.runtimes.traced_export import other_values, sentence_on, traced_graph
 from autocompress.system.scratch import scratch
 
@@ -221,8 +222,11 @@ class OnnxRuntime(Runtime):
         return OnnxSession(artifact, threads, options)
 
     def contents(self, artifact: Artifact) -> Contents:
-        """See `Runtime.contents`; scales and zero points count as weights, since they are in the file too."""
-        model = open_model(artifact.path)
+        """See `Runtime.contents`; scales and zero points count as weights, since they are in the file too.
+
+        Palettes count as the values that they hold.
+        """
+        model = without_palettes(open_model(artifact.path))
         counts = [_counts(tensor) for tensor in model.graph.initializer]
         return Contents(
             sum(count for count, _ in counts),

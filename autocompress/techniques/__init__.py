@@ -13,6 +13,7 @@ from autocompress.techniques.float16 import Float16
 from autocompress.techniques.int8_dynamic import Int8Dynamic
 from autocompress.techniques.int8_static import Int8Static
 from autocompress.techniques.learned_rounding import LearnedRounding
+from autocompress.techniques.palettes import Palettes
 from autocompress.techniques.quantization_aware_training import QuantizationAwareTraining
 
 TECHNIQUES: tuple[type[Technique], ...] = (
@@ -24,6 +25,7 @@ TECHNIQUES: tuple[type[Technique], ...] = (
     BiasCorrection,
     LearnedRounding,
     QuantizationAwareTraining,
+    Palettes,
     BlockDropping,
     ChannelPruning,
     Distillation,
@@ -41,5 +43,6 @@ __all__ = [
     "Int8Dynamic",
     "Int8Static",
     "LearnedRounding",
+    "Palettes",
     "QuantizationAwareTraining",
 ]

@@ -1,0 +1,1 @@
+"""The weights of an ONNX file, clustered so that they can be stored in few bits."""

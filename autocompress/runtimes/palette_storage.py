@@ -46,6 +46,14 @@ class Palette:
         return self.entries.nbytes + digits_for(self.entries.shape[1]).bytes_of(self.indices.size)
 
 
+def palette_of(values: Array, groups: int) -> Palette:
+    """The palette of a tensor that has few values in each of so many ranges of its first axis."""
+    parts = [np.unique(part, return_inverse=True) for part in values.reshape(groups, -1)]
+    width = max(len(entries) for entries, _ in parts)
+    table = np.stack([np.pad(entries, (0, width - len(entries)), "edge") for entries, _ in parts])
+    return Palette(table, np.stack([indices.reshape(-1) for _, indices in parts]), values.shape)
+
+
 def store(model: onnx.ModelProto, palettes: Mapping[str, Palette]) -> onnx.ModelProto:
     """Store tensors of the model as palettes, by name; the model is changed."""
     graph = model.graph

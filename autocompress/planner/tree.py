@@ -6,20 +6,17 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise, product
 
-from autocompress.analysis.prediction import FLOAT_BYTES, predict_latency, predict_packed_size, predict_size
-from autocompress.core.layer_patterns import matches_pattern
-from autocompress.core.plan import ACCURACY_STAGES, FINISH_STAGES, Setting, Stage
+from autocompress.core.plan import ACCURACY_STAGES, FINISH_STAGES, Stage
 from autocompress.core.probes import Probe
 from autocompress.core.search_space import NOT_AVAILABLE, Decision, Element, Reason, Recipe, SearchSpace
 from autocompress.core.technique import ArtifactTechnique, ModelTechnique, StructureTechnique, Technique
 from autocompress.errors import PlanError
 from autocompress.planner.expected_drop import expected_drop
-from autocompress.planner.precision_recipes import precision_recipes
+from autocompress.planner.precision_recipes import precision_recipes, timed
+from autocompress.planner.predicted_finish import Chain, predicted_finish, probes_of
 from autocompress.planner.questions import RULES
 from autocompress.planner.rules import Branch, Situation
-from autocompress.planner.structure_recipes import structure_recipes
-
-Chain = tuple[ArtifactTechnique, ...]
+from autocompress.planner.structure_recipes import first_only, structure_recipes
 
 
 def require_reachable(techniques: Sequence[Technique]) -> None:
@@ -150,20 +147,25 @@ def _serve(chain: Chain) -> bool:
 
 def _recipe(chain: Chain, situation: Situation) -> Recipe:
     spaces = [one.space(situation.facts, situation.probes, situation.profile) for one in chain]
+    packs = chain[-1].stage is Stage.PACKING
+    if packs:
+        # what the step before loses is seen without packing
+        spaces[:-1] = map(first_only, spaces[:-1])
     # probes of the recipe's first plan, which need not be quite the fastest
-    best = [
-        situation.probes.with_settings(one.name, next(space.grid())) for one, space in zip(chain, spaces, strict=True)
-    ]
-    settings = [next(space.grid()) for space in spaces]
-    latency, size = _together(chain, best, settings, situation)
-    return Recipe(
+    first = [next(space.grid()) for space in spaces]
+    latency, size = predicted_finish(chain, first, situation)
+    sizes = [predicted_finish(chain, given, situation)[1] for given in product(*(space.grid() for space in spaces))]
+    recipe = Recipe(
         " + ".join(one.name for one in chain),
         max(one.effort for one in chain),
         tuple(Element(one.name, one.stage, space) for one, space in zip(chain, spaces, strict=True)),
-        _reason(chain, best),
+        _reason(chain, probes_of(chain, first, situation)),
         latency,
         size,
+        sizes=tuple(one for one in sizes if one is not None) if packs and None not in sizes else (),
     )
+    seconds = situation.probes.step_seconds.get(chain[-1].name)
+    return recipe if seconds is None else timed(recipe, seconds)
 
 
 def _reason(chain: Chain, best: Sequence[Probe | None]) -> Reason:
@@ -177,49 +179,3 @@ def _reason(chain: Chain, best: Sequence[Probe | None]) -> Reason:
         "probe",
         f"{probe.low:.2f} to {probe.high:.2f}" if probe.low is not None and probe.high is not None else "",
     )
-
-
-def _together(
-    chain: Chain, best: Sequence[Probe | None], settings: Sequence[Mapping[str, Setting]], situation: Situation
-) -> tuple[float | None, float | None]:
-    """Predicted latency and size after all steps: the product of the shares that each step leaves.
-
-    What packs weights stores those of the step before it in fewer bytes. A step with unknown effect counts as leaving
-    everything as it is.
-    """
-    predicted = [_predicted(one, probe, situation) for one, probe in zip(chain, best, strict=True)]
-    if all(both == (None, None) for both in predicted):
-        return None, None
-    latency = size = 1.0
-    value_bytes: float = FLOAT_BYTES
-    for one, (own_latency, own_size), given in zip(chain, predicted, settings, strict=True):
-        latency *= 1.0 if own_latency is None else own_latency
-        if one.stage is Stage.PACKING and situation.figures is not None and one.covers(situation.facts):
-            before, after = (size, value_bytes), one.weight_bytes(given)
-            known = situation.facts, one.covers(situation.facts), before, after, one.layer_bytes, situation.figures
-            size = predict_packed_size(*known, _in_float(situation))
-        else:
-            size *= 1.0 if own_size is None else own_size
-        value_bytes = one.weight_bytes(given)
-    return latency, size
-
-
-def _predicted(
-    technique: ArtifactTechnique, best: Probe | None, situation: Situation
-) -> tuple[float | None, float | None]:
-    """Predicted latency and size of the whole model; of the probed layers where no more is known."""
-    microbenchmarks, figures = situation.probes.microbenchmarks, situation.figures
-    if best is None:
-        return None, None
-    if best.whole:
-        return best.ratio, best.size_ratio
-    if microbenchmarks is None or figures is None:
-        return best.ratio, best.size_ratio
-    facts = situation.facts
-    known = facts, technique.covers(facts), best, microbenchmarks, figures, _in_float(situation)
-    return predict_latency(*known), predict_size(*known, technique.weight_bytes(best.settings))
-
-
-def _in_float(situation: Situation) -> set[str]:
-    patterns = situation.profile.in_float
-    return {layer.name for layer in situation.facts.layers if matches_pattern(layer.name, patterns)}

@@ -128,38 +128,41 @@ def _function_name(digits: Digits) -> str:
 
 
 def _function(digits: Digits, opset: int) -> onnx.FunctionProto:
-    """The function from words of shape `(words, word_bytes)`, entries and a shape to the tensor."""
+    """The function from words of shape `(words, word_bytes)`, entries and a shape to the tensor.
+
+    Names in it have a letter each, since the file holds them.
+    """
     long = digits.word_bytes > 3
     whole, kind = (np.int64, TensorProto.INT64) if long else (np.int32, TensorProto.INT32)
     powers = np.int64(digits.base) ** np.arange(digits.digits, dtype=np.int64)
-    nodes = [helper.make_node("Cast", ["words"], ["bytes"], to=kind)]
-    word = "bytes"
+    words, entries, shape, result = "w", "e", "s", "r"
+    nodes = [helper.make_node("Cast", [words], ["a"], to=kind)]
+    word = "a"
     if digits.word_bytes > 1:
         places = np.int64(256) ** np.arange(digits.word_bytes, dtype=np.int64)
-        nodes += [
-            _constant("places", places[:, None].astype(whole)),
-            helper.make_node("MatMul", ["bytes", "places"], ["word"]),
-        ]
-        word = "word"
+        nodes += [_constant("b", places[:, None].astype(whole)), helper.make_node("MatMul", ["a", "b"], ["c"])]
+        word = "c"
+    zero, rest, powers_name, base = "z", "m", "p", "d"
     nodes += [
-        _constant("powers", powers.astype(whole)),
-        _constant("base", np.array(digits.base, dtype=whole)),
-        _constant("zero", np.array([0], dtype=np.int64)),
-        _constant("rest", np.array([-1], dtype=np.int64)),
-        helper.make_node("Div", [word, "powers"], ["shifted"]),
-        helper.make_node("Mod", ["shifted", "base"], ["digits"]),
-        helper.make_node("Reshape", ["digits", "rest"], ["flat"]),
-        helper.make_node("ReduceProd", ["shape"], ["count"], keepdims=1),
-        helper.make_node("Slice", ["flat", "zero", "count"], ["indices"]),
-        helper.make_node("Shape", ["entries"], ["groups"], start=0, end=1),
-        helper.make_node("Concat", ["groups", "rest"], ["grouped"], axis=0),
-        helper.make_node("Reshape", ["indices", "grouped"], ["by_group"]),
-        helper.make_node("GatherElements", ["entries", "by_group"], ["values"], axis=1),
-        helper.make_node("Reshape", ["values", "shape"], ["tensor"]),
+        _constant(powers_name, powers.astype(whole)),
+        _constant(base, np.array(digits.base, dtype=whole)),
+        _constant(zero, np.array([0], dtype=np.int64)),
+        _constant(rest, np.array([-1], dtype=np.int64)),
+        helper.make_node("Div", [word, powers_name], ["f"]),
+        helper.make_node("Mod", ["f", base], ["g"]),
+        helper.make_node("Reshape", ["g", rest], ["h"]),
+        # the last word may be filled up
+        helper.make_node("ReduceProd", [shape], ["i"], keepdims=1),
+        helper.make_node("Slice", ["h", zero, "i"], ["j"]),
+        helper.make_node("Shape", [entries], ["k"], start=0, end=1),
+        helper.make_node("Concat", ["k", rest], ["l"], axis=0),
+        helper.make_node("Reshape", ["j", "l"], ["n"]),
+        helper.make_node("GatherElements", [entries, "n"], ["v"], axis=1),
+        helper.make_node("Reshape", ["v", shape], [result]),
     ]
-    inputs = ["words", "entries", "shape"]
+    inputs = [words, entries, shape]
     return helper.make_function(
-        DOMAIN, _function_name(digits), inputs, ["tensor"], nodes, [helper.make_opsetid("", opset)]
+        DOMAIN, _function_name(digits), inputs, [result], nodes, [helper.make_opsetid("", opset)]
     )
 
 

@@ -26,7 +26,7 @@ from autocompress.runtimes.palette_storage import store
 from autocompress.runtimes.radix import digits_for
 from autocompress.simulation.palette_rounding import palettes_in, use_palette
 from autocompress.training.file_recovery import files_of, labelled_task, schedule_of, teacher_of
-from autocompress.training.file_training import FileModule, Learned, student_of, train_file
+from autocompress.training.file_training import FileModule, Learned, step_seconds, student_of, train_file
 from autocompress.training.recovery import watch_of
 from autocompress.training.schedule import steps_taken
 
@@ -72,10 +72,11 @@ class PaletteTraining(ArtifactTechnique):
         return with_remarks(taken, [("cut to the time", CUTS in given)])
 
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
-        """Few values, which need training most; SGD for convolutions, else AdamW."""
+        """As many values as were seen to be small enough; SGD for convolutions, else AdamW."""
         images = facts.shares.get(Kind.CONVOLUTION, 0) > facts.shares.get(Kind.LINEAR, 0)
         rest: dict[str, Setting] = {
-            "groups": 1 if images else 16,
+            "entries": probes.packed.get(ENTRIES.name, 4),
+            "groups": probes.packed.get(GROUPS.name, 1),
             "allocation": MEASURED,
             "steps": 1000,
             "batch": 64 if images else 32,
@@ -83,11 +84,22 @@ class PaletteTraining(ArtifactTechnique):
             "optimizer": "sgd" if images else "adamw",
             "seed": 0,
         }
-        return SettingSpace(self.choices, tuple({"entries": count, **rest} for count in (4, 3)))
+        return SettingSpace(self.choices, (rest,))
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
-        """As palettes are refused."""
-        return refusal("palettes", facts, probes, profile)
+        """Refused until fewer values were seen to be small and fast enough and to lose accuracy."""
+        refused = refusal(self.name, facts, probes, profile)
+        if refused is not None or probes.packed:
+            return refused
+        sentence = "it is only tried where packed weights keep size and time, and lose accuracy."
+        return Reason(sentence, "size", "not seen so far")
+
+    def step_seconds(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> float | None:
+        """See `ArtifactTechnique.step_seconds`."""
+        teacher = context.original or context.unquantized
+        if context.task is None or teacher is None:
+            return None
+        return step_seconds(artifact, teacher, context.task, context.example, int(settings["batch"]), LEARNED)
 
     def weight_bytes(self, settings: Mapping[str, Setting]) -> float:
         """See `ArtifactTechnique.weight_bytes`."""

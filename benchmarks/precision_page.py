@@ -61,7 +61,15 @@ def refusals(rows: Iterable[Row]) -> Iterable[Sequence[str]]:
 
 def main() -> None:
     rows = known_rows()
-    headings = ("file", "size", "latency, of float", "of int8", "right, %", "lost, points", "seconds (CPU)")
+    headings: Sequence[str] = (
+        "file",
+        "size",
+        "latency, of float",
+        "of int8",
+        "right, %",
+        "lost, points",
+        "seconds (CPU)",
+    )
     for case in dict.fromkeys(row["case"] for row in rows):
         files = [row for row in rows if row["case"] == case and ("accuracy" in row or "failure" in row)]
         begins = list(dict.fromkeys(row["what"].partition(":")[0] for row in files))
@@ -71,10 +79,10 @@ def main() -> None:
         print(f"\n### {case}\n\n{', '.join(dates)}, load {min(loads):.1f} to {max(loads):.1f}.\n")
         print(table(headings, map(line, files)))
     print("\n### Agreement\n")
-    headings = ("case", "file", "same answers", "points apart", "holds")
+    headings = ["case", "file", "same answers", "points apart", "holds"]
     print(table(headings, (agreement(row) for row in rows if "agreement" in row)))
     print("\n### Refusals\n")
-    headings = ("case", "spread of weights", "outliers", "refused before a loss was seen", "after it")
+    headings = ["case", "spread of weights", "outliers", "refused before a loss was seen", "after it"]
     print(table(headings, refusals(rows)))
 
 

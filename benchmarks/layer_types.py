@@ -181,12 +181,14 @@ def rows(case: str) -> Iterator[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=list(NETWORKS), default=[])
-    found = []
-    for case in parser.parse_args().only or CASES:
+    given = parser.parse_args().only or CASES
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    found = [row for row in known if row["case"] not in given]
+    for case in given:
         for row in rows(case):
             found.append(row)
             print(json.dumps(row), flush=True)
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

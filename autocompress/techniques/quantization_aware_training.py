@@ -54,7 +54,7 @@ class QuantizationAwareTraining(ArtifactTechnique):
             describes="the highest rate of the schedule",
         ),
         Choice("optimizer", ("sgd", "adamw"), structural=False, describes="SGD with Nesterov momentum 0.9, or AdamW"),
-        Choice("ranges", (LEARNED, FIXED), structural=False, describes="whether scales are trained too"),
+        Choice("ranges", (FIXED, LEARNED), structural=False, describes="whether scales are trained too"),
         Choice("bits", (8, 4), structural=False, describes="levels of the weights, as bits"),
         Choice("seed", (0, 1, 2), structural=False, describes="of order and augmentation"),
         Choice(CUTS, (), structural=False, describes="where the time turned out too short", optional=True),
@@ -68,7 +68,7 @@ class QuantizationAwareTraining(ArtifactTechnique):
         remarks = [
             ("cut to the time", CUTS in given),
             (f"{given.get('bits')}-bit weights", given.get("bits") == 4),
-            ("ranges as they were", given.get("ranges") == FIXED),
+            ("ranges learned too", given.get("ranges") == LEARNED),
         ]
         return with_remarks(f"trained {steps_taken(given, self.name)} steps as quantized", remarks)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import ClassVar
 
 from autocompress.core.artifact import Artifact
-from autocompress.core.code_hash import code_hash
 from autocompress.core.facts import Facts, Kind
 from autocompress.core.plan import CUTS, MICRO_BATCHES, Effort, Setting, Stage
 from autocompress.core.probes import Probes
@@ -28,6 +28,7 @@ from autocompress.training.cost import VIEWS
 from autocompress.training.file_training import FileModule, Learned, file_example, step_seconds, student_of, train_file
 from autocompress.training.recovery import Files, watch_of
 from autocompress.training.schedule import Schedule, changes_in, steps_taken
+from autocompress.training.teacher_cache import answers_file
 
 FIXED, LEARNED = "fixed", "learned"
 # items on which the file is compared with what was trained
@@ -53,7 +54,7 @@ class QuantizationAwareTraining(ArtifactTechnique):
             describes="the highest rate of the schedule",
         ),
         Choice("optimizer", ("sgd", "adamw"), structural=False, describes="SGD with Nesterov momentum 0.9, or AdamW"),
-        Choice("ranges", (LEARNED, FIXED), structural=False, describes="whether scales are trained too"),
+        Choice("ranges", (FIXED, LEARNED), structural=False, describes="whether scales are trained too"),
         Choice("bits", (8, 4), structural=False, describes="levels of the weights, as bits"),
         Choice("seed", (0, 1, 2), structural=False, describes="of order and augmentation"),
         Choice(CUTS, (), structural=False, describes="where the time turned out too short", optional=True),
@@ -67,20 +68,24 @@ class QuantizationAwareTraining(ArtifactTechnique):
         remarks = [
             ("cut to the time", CUTS in given),
             (f"{given.get('bits')}-bit weights", given.get("bits") == 4),
-            ("ranges as they were", given.get("ranges") == FIXED),
+            ("ranges learned too", given.get("ranges") == LEARNED),
         ]
         return with_remarks(f"trained {steps_taken(given, self.name)} steps as quantized", remarks)
 
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
-        """A short training, then a longer one; SGD for convolutions, else AdamW with fixed ranges."""
+        """A short training, then a longer one; SGD for convolutions, else AdamW with fixed ranges.
+
+        For convolutions both kinds of ranges: the search takes the better one of the short trainings for the longer.
+        """
         images = facts.shares.get(Kind.CONVOLUTION, 0) > facts.shares.get(Kind.LINEAR, 0)
-        best: dict[str, Setting] = (
-            {"learning_rate": 0.001, "optimizer": "sgd", "ranges": LEARNED}
-            if images
-            else {"learning_rate": 0.0001, "optimizer": "adamw", "ranges": FIXED}
-        )
-        same: dict[str, Setting] = {"batch": 64 if images else 32, "bits": 8, "seed": 0}
-        return SettingSpace(self.choices, tuple({"steps": steps, **best, **same} for steps in (300, 1000)))
+        same: dict[str, Setting] = {"bits": 8, "seed": 0}
+        if images:
+            same |= {"batch": 64, "learning_rate": 0.001, "optimizer": "sgd"}
+        else:
+            same |= {"batch": 32, "learning_rate": 0.0001, "optimizer": "adamw"}
+        ranges = (FIXED, LEARNED) if images else (FIXED,)
+        tried = product((300, 1000), ranges)
+        return SettingSpace(self.choices, tuple({"steps": steps, "ranges": one, **same} for steps, one in tried))
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         """Refused until int8 was seen to lose accuracy, by itself or after a rung of training."""
@@ -145,15 +150,11 @@ def _files(
     context: Context,
 ) -> Files:
     """The checkpoint and the teacher's answers, in the folder that outlives the finish's own."""
-    data = (whole("train", task.train).hash, code_hash(task.augment), schedule.batch, schedule.seed, schedule.views)
+    answers = answers_file(teacher.hash, task, schedule)
+    key = repr((artifact.hash, answers, sorted(settings.items())))
     folder: Path = context.shared or context.folder
-    checkpoint = folder / f"training-{_digest(artifact.hash, teacher.hash, data, sorted(settings.items()))}.pt"
-    answers = context.shared and context.shared / f"teacher-{_digest(teacher.hash, data)}.pt"
-    return Files(checkpoint, answers)
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    checkpoint = folder / f"training-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
+    return Files(checkpoint, context.shared and context.shared / answers)
 
 
 def _schedule(settings: Mapping[str, Setting]) -> Schedule:

@@ -13,7 +13,7 @@ import onnx
 
 from autocompress.core.artifact import Artifact
 from autocompress.core.facts import Facts, Kind
-from autocompress.core.plan import CUTS, MICRO_BATCHES, Effort, Setting, Stage
+from autocompress.core.plan import CUTS, Effort, Setting, Stage
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.search_space import Choice, Reason, SettingSpace, check_settings
@@ -25,7 +25,14 @@ from autocompress.runtimes.onnx_file import compact, load_model, save_if_smaller
 from autocompress.runtimes.palette_storage import store
 from autocompress.runtimes.radix import digits_for
 from autocompress.simulation.palette_rounding import palettes_in, use_palette
-from autocompress.training.file_recovery import files_of, labelled_task, schedule_of, teacher_of
+from autocompress.training.file_recovery import (
+    TRAINING_CHOICES,
+    files_of,
+    labelled_task,
+    require_what_was_trained,
+    schedule_of,
+    teacher_of,
+)
 from autocompress.training.file_training import FileModule, Learned, step_seconds, student_of, train_file
 from autocompress.training.recovery import watch_of
 from autocompress.training.schedule import steps_taken
@@ -51,17 +58,7 @@ class PaletteTraining(ArtifactTechnique):
         GROUPS,
         ALLOCATION,
         Choice("steps", (1000, 300, 30, 3000), structural=False, describes="training steps"),
-        Choice("batch", (64, 32, 16, 128), structural=False, describes="items in a batch"),
-        Choice(
-            "learning_rate",
-            (0.001, 0.0005, 0.002, 0.005, 0.01, 0.0001),
-            structural=False,
-            describes="the highest rate of the schedule",
-        ),
-        Choice("optimizer", ("sgd", "adamw"), structural=False, describes="SGD with Nesterov momentum 0.9, or AdamW"),
-        Choice("seed", (0, 1, 2), structural=False, describes="of order and augmentation"),
-        Choice(CUTS, (), structural=False, describes="where the time turned out too short", optional=True),
-        Choice(MICRO_BATCHES, (), structural=False, describes="where memory turned out too small", optional=True),
+        *TRAINING_CHOICES,
     )
     probed: ClassVar[tuple[Mapping[str, Setting], ...]] = ()
 
@@ -121,6 +118,7 @@ class PaletteTraining(ArtifactTechnique):
         palettes = palettes_in(trained.graph)
         made = compact(store(trained.graph.write_to(model), palettes))
         saved = save_if_smaller(made, artifact, context.folder, self.name)
+        require_what_was_trained(trained, saved, context, self.name)
         files.checkpoint.unlink(missing_ok=True)
         return saved
 

@@ -37,10 +37,12 @@ class PackingTechniqueSuite(FinishTechniqueSuite):
     """Tests of the contract of `Technique` and `ArtifactTechnique` for a technique that packs weights.
 
     `quantizers` quantize the models' files before; a model without one is packed in float. `share` bounds what is left
-    of the file that it was given, `error` the difference of its answers from those of that file.
+    of the file that it was given, `error` the difference of its answers from those of that file. `asking` are probes
+    that do not speak against it.
     """
 
     quantizers: ClassVar[Mapping[str, type[ArtifactTechnique]]]
+    asking: ClassVar[Probes] = Probes()
     share: ClassVar[float] = 0.95
     error: ClassVar[float] = 0.2
 
@@ -75,7 +77,7 @@ class PackingTechniqueSuite(FinishTechniqueSuite):
 
     @pytest.mark.parametrize("profile", [SMALL, SMALL_AND_FAST, SMALLEST], ids=lambda profile: profile.name)
     def test_it_is_not_refused_where_a_small_file_is_asked_for(self, profile: Profile) -> None:
-        assert self.technique().refuses(facts_with(Kind.LINEAR), Probes(), profile) is None
+        assert self.technique().refuses(facts_with(Kind.LINEAR), self.asking, profile) is None
 
     def test_it_is_refused_where_nothing_asks_for_a_small_file(self) -> None:
         reason = self.technique().refuses(facts_with(Kind.LINEAR), Probes(), FAST)

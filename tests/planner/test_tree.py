@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from autocompress.analysis.inspection import inspect_module
+from autocompress.analysis.prediction import BaselineFigures
 from autocompress.core.artifact import Artifact
 from autocompress.core.budget import Budget
 from autocompress.core.facts import Facts, Family, Kind
@@ -25,6 +26,8 @@ from autocompress.core.verdict import Finding, Standing, Verdict
 from autocompress.errors import PlanError
 from autocompress.planner.questions import RULES, lacks_hardware
 from autocompress.planner.rules import Situation
+from autocompress.planner.structure_recipes import finish_for_structures
+from autocompress.planner.target import target_of
 from autocompress.planner.tree import build_search_space, finishing_chains, require_reachable
 from autocompress.techniques import (
     TECHNIQUES,

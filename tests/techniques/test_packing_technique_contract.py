@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from autocompress.core.plan import Setting
+from autocompress.core.probes import Probes
 from autocompress.core.technique import ArtifactTechnique
 from autocompress.techniques import Int8Dynamic, Int8Static, Palettes, PaletteTraining
 from autocompress.testing.packing_technique_suite import PackingTechniqueSuite
@@ -27,6 +28,7 @@ class TestPalettes(PackingTechniqueSuite):
 
 class TestPaletteTraining(PackingTechniqueSuite):
     technique = PaletteTraining
+    asking = Probes(packed={"entries": 16, "groups": 1})
     models: ClassVar[Models] = {
         "cnn": {"entries": 16, "steps": 30, "batch": 16},
         "transformer": {"entries": 16, "steps": 30, "batch": 16, "optimizer": "adamw", "learning_rate": 0.0001},

@@ -8,7 +8,15 @@ from itertools import pairwise, product
 
 from autocompress.core.plan import ACCURACY_STAGES, FINISH_STAGES, Stage
 from autocompress.core.probes import Probe
-from autocompress.core.search_space import NOT_AVAILABLE, Decision, Element, Reason, Recipe, SearchSpace
+from autocompress.core.search_space import (
+    NOT_AVAILABLE,
+    Decision,
+    Element,
+    Reason,
+    Recipe,
+    SearchSpace,
+    SettingSpace,
+)
 from autocompress.core.technique import ArtifactTechnique, ModelTechnique, StructureTechnique, Technique
 from autocompress.errors import PlanError
 from autocompress.planner.expected_drop import expected_drop
@@ -17,6 +25,10 @@ from autocompress.planner.predicted_finish import Chain, predicted_finish, probe
 from autocompress.planner.questions import RULES
 from autocompress.planner.rules import Branch, Situation
 from autocompress.planner.structure_recipes import first_only, structure_recipes
+from autocompress.planner.target import target_of
+
+# predictions of what packing leaves err by a few hundredths
+EXPECTED_WITHIN = 1.08
 
 
 def require_reachable(techniques: Sequence[Technique]) -> None:
@@ -78,7 +90,8 @@ def build_search_space(
             refusals[technique.name] = refusal
         else:
             taken.append(technique)
-    recipes = [_recipe(chain, situation) for chain in finishing_chains(taken, format_)]
+    chained = (_recipe(chain, situation) for chain in finishing_chains(taken, format_))
+    recipes = [recipe for recipe in chained if recipe is not None]
     recipes.sort(key=lambda recipe: (recipe.effort, recipe.predicted_latency or 1.0))
     recipes += [
         *precision_recipes(recipes, possible, situation),
@@ -145,16 +158,21 @@ def _serve(chain: Chain) -> bool:
     return all(not after.serves or before.quantization in after.serves for before, after in pairwise(chain))
 
 
-def _recipe(chain: Chain, situation: Situation) -> Recipe:
+def _recipe(chain: Chain, situation: Situation) -> Recipe | None:
+    """The recipe of a chain, None where packing is not expected to be fast enough."""
     spaces = [one.space(situation.facts, situation.probes, situation.profile) for one in chain]
-    packs = chain[-1].stage is Stage.PACKING
-    if packs:
+    sizes: tuple[float, ...] = ()
+    if chain[-1].stage is Stage.PACKING:
         # what the step before loses is seen without packing
-        spaces[:-1] = map(first_only, spaces[:-1])
+        before = [first_only(space) for space in spaces[:-1]]
+        spaces = [*before, spaces[-1]]
+        found = _small_enough(chain, spaces, situation)
+        if found is None:
+            return None
+        spaces[-1], sizes = found
     # probes of the recipe's first plan, which need not be quite the fastest
     first = [next(space.grid()) for space in spaces]
     latency, size = predicted_finish(chain, first, situation)
-    sizes = [predicted_finish(chain, given, situation)[1] for given in product(*(space.grid() for space in spaces))]
     recipe = Recipe(
         " + ".join(one.name for one in chain),
         max(one.effort for one in chain),
@@ -162,10 +180,33 @@ def _recipe(chain: Chain, situation: Situation) -> Recipe:
         _reason(chain, probes_of(chain, first, situation)),
         latency,
         size,
-        sizes=tuple(one for one in sizes if one is not None) if packs and None not in sizes else (),
+        sizes=sizes,
     )
     seconds = situation.probes.step_seconds.get(chain[-1].name)
     return recipe if seconds is None else timed(recipe, seconds)
+
+
+def _small_enough(
+    chain: Chain, spaces: Sequence[SettingSpace], situation: Situation
+) -> tuple[SettingSpace, tuple[float, ...]] | None:
+    """The settings of a chain's last step that may keep the size budget, with the predicted sizes.
+
+    The smallest file where none does. None where the chain is too slow as a whole.
+    """
+    target = target_of(situation.baseline)
+    given = [next(space.grid()) for space in spaces[:-1]]
+    last = list(spaces[-1].grid())
+    predicted = [predicted_finish(chain, [*given, one], situation) for one in last]
+    latency = predicted[0][0]
+    if latency is not None and target.latency is not None and latency > target.latency * EXPECTED_WITHIN:
+        return None
+    sizes = [size for _, size in predicted if size is not None]
+    if len(sizes) < len(last) or target.size is None:
+        return spaces[-1], tuple(sizes) if len(sizes) == len(last) else ()
+    most = max(target.size * EXPECTED_WITHIN, min(sizes))
+    kept = [(one, size) for one, size in zip(last, sizes, strict=True) if size <= most]
+    settings = tuple(one for one, _ in kept)
+    return SettingSpace(spaces[-1].choices, settings), tuple(size for _, size in kept)
 
 
 def _reason(chain: Chain, best: Sequence[Probe | None]) -> Reason:

@@ -57,7 +57,7 @@ class PaletteTraining(ArtifactTechnique):
         ENTRIES,
         GROUPS,
         ALLOCATION,
-        Choice("steps", (1000, 300, 30, 3000), structural=False, describes="training steps"),
+        Choice("steps", (300, 1000, 30, 3000), structural=False, describes="training steps"),
         *TRAINING_CHOICES,
     )
     probed: ClassVar[tuple[Mapping[str, Setting], ...]] = ()
@@ -75,13 +75,12 @@ class PaletteTraining(ArtifactTechnique):
             "entries": probes.packed.get(ENTRIES.name, 4),
             "groups": probes.packed.get(GROUPS.name, 1),
             "allocation": MEASURED,
-            "steps": 1000,
             "batch": 64 if images else 32,
-            "learning_rate": 0.002 if images else 0.0001,
+            "learning_rate": 0.0005 if images else 0.0001,
             "optimizer": "sgd" if images else "adamw",
             "seed": 0,
         }
-        return SettingSpace(self.choices, (rest,))
+        return SettingSpace(self.choices, tuple({"steps": steps, **rest} for steps in (300, 1000)))
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         """Refused until fewer values were seen to be small and fast enough and to lose accuracy."""

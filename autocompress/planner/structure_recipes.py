@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from autocompress.core.plan import Effort, Plan, Setting, Stage
+from autocompress.core.plan import Effort, Plan, Stage
 from autocompress.core.probes import SMALLEST, Probes, PruningPath
 from autocompress.core.profitable_settings import SAME_SPEED
 from autocompress.core.search_space import Choice, Element, Reason, Recipe, SettingSpace
 from autocompress.core.technique import Technique
 from autocompress.core.training_probe import TrainingProbe
+from autocompress.planner.finish_settings import only
 from autocompress.planner.refined_recipes import refined_recipes
 from autocompress.planner.rules import Situation
 from autocompress.planner.target import Target, target_of
@@ -74,17 +75,6 @@ def _by_size(recipe: Recipe) -> Iterator[Plan]:
         if size not in known:
             known.add(size)
             yield plan
-
-
-def first_only(space: SettingSpace) -> SettingSpace:
-    """The space of the most promising settings alone."""
-    return only(space, next(space.grid()))
-
-
-def only(space: SettingSpace, settings: Mapping[str, Setting]) -> SettingSpace:
-    """The space of these settings alone."""
-    chosen = (replace(c, options=(settings[c.name],), optional=False) for c in space.choices if c.name in settings)
-    return SettingSpace(tuple(chosen))
 
 
 def _name(*parts: str, finish: Sequence[Element]) -> str:

@@ -20,11 +20,12 @@ from autocompress.core.search_space import (
 from autocompress.core.technique import ArtifactTechnique, ModelTechnique, StructureTechnique, Technique
 from autocompress.errors import PlanError
 from autocompress.planner.expected_drop import expected_drop
+from autocompress.planner.finish_settings import first_only
 from autocompress.planner.precision_recipes import precision_recipes, timed
 from autocompress.planner.predicted_finish import Chain, predicted_finish, probes_of
 from autocompress.planner.questions import RULES
 from autocompress.planner.rules import Branch, Situation
-from autocompress.planner.structure_recipes import first_only, structure_recipes
+from autocompress.planner.structure_recipes import structure_recipes
 from autocompress.planner.target import target_of
 
 # predictions of what packing leaves err by a few hundredths

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from autocompress.core.facts import Facts
 from autocompress.core.plan import Effort, Plan, Stage
+from autocompress.core.probes import Probes
 from autocompress.core.technique import ArtifactTechnique
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Standing
@@ -63,9 +65,14 @@ def with_trained_packing(run: Run, planned: Planned) -> Planned:
         trial = packing_trial(run)
         if trial is not None and not probes.packed:
             probes = replace(probes, packed=dict(trial.plan.finish[-1].settings))
-            quantized = Plan(trial.plan.rounds, trial.plan.finish[:-1])
-            run.builder.build(quantized)
-            timed = step_seconds(run, quantized, planned.facts, probes, training_packers(run))
-            probes = replace(probes, step_seconds={**probes.step_seconds, **timed})
+            probes = replace(probes, step_seconds=packing_seconds(run, trial, planned.facts, probes))
             run.record.probes = probes
     return plan_space(run, planned.baseline, planned.facts, probes, planned.structure_attempts)
+
+
+def packing_seconds(run: Run, trial: Trial, facts: Facts, probes: Probes) -> dict[str, float]:
+    """The seconds of a step of each technique, with those of training what a trial packs."""
+    quantized = Plan(trial.plan.rounds, trial.plan.finish[:-1])
+    run.builder.build(quantized)
+    asked = replace(probes, packed=dict(trial.plan.finish[-1].settings))
+    return {**probes.step_seconds, **step_seconds(run, quantized, facts, asked, training_packers(run))}

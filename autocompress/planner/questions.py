@@ -246,7 +246,7 @@ FAMILY = Rule(
         Branch(
             "a multilayer perceptron",
             _is(Family.MLP),
-            "int8 first, then fewer values of weights, and neurons that can go with distillation; low rank would follow.",
+            "int8 first, fewer values of weights, then neurons that can go, with distillation; low rank would follow.",
             Effect(usual=("low_rank", "palettes", "quantization_aware_training")),
         ),
         otherwise("a mixture", "what its layers have in common: int8, then what can go of blocks and channels."),

@@ -1,6 +1,6 @@
-"""Whole numbers below a base, packed as the digits of words of one to seven bytes.
+"""Whole numbers below a base, packed as the digits of whole numbers of one, two or eight bytes.
 
-Bytes hold numbers below 16 two at a time and below 6 three at a time; three bytes hold eight numbers below 8. So a base
+Bytes hold numbers below 16 two at a time and below 6 three at a time; eight bytes hold 21 numbers below 8. So a base
 that is no power of two takes little more than its entropy, which whole bits for each number would not allow.
 """
 
@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_BYTES = 7
+# bytes of a word and the numbers below which its values stay; those of eight bytes are signed
+WORDS = {1: 2**8, 2: 2**16, 8: 2**63}
+TYPES: dict[int, np.dtype[Any]] = {1: np.dtype(np.uint8), 2: np.dtype("<u2"), 8: np.dtype("<i8")}
 # a longer word has to save this share of the bits: it takes longer to unpack
 WORTH = 0.005
 Numbers = NDArray[np.integer]
-Packed = NDArray[np.uint8]
+Packed = NDArray[np.integer]
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,9 @@ def digits_for(base: int) -> Digits:
     if base == 1:
         return Digits(1, 1, 64)
     found: Digits | None = None
-    for width in range(1, MOST_BYTES + 1):
+    for width, most in WORDS.items():
         digits = 1
-        while base ** (digits + 1) <= 256**width:
+        while base ** (digits + 1) <= most:
             digits += 1
         one = Digits(base, width, digits)
         if found is None or one.bits < found.bits * (1 - WORTH):
@@ -61,20 +64,17 @@ def digits_for(base: int) -> Digits:
 
 
 def packed(numbers: Numbers, digits: Digits) -> Packed:
-    """The numbers, of any shape, as bytes of shape `(words, word_bytes)`."""
+    """The numbers, of any shape, as words of shape `(words, 1)` and the type of their bytes."""
     flat = numbers.reshape(-1).astype(np.int64)
     filled = np.zeros(-(-len(flat) // digits.digits) * digits.digits, dtype=np.int64)
     filled[: len(flat)] = flat
     powers = np.int64(digits.base) ** np.arange(digits.digits, dtype=np.int64)
-    words = (filled.reshape(-1, digits.digits) * powers).sum(1)
-    shifts = 8 * np.arange(digits.word_bytes, dtype=np.int64)
-    return np.asarray((words[:, None] >> shifts) & 255, dtype=np.uint8)
+    words = (filled.reshape(-1, digits.digits) * powers).sum(1, keepdims=True)
+    return np.asarray(words, dtype=TYPES[digits.word_bytes])
 
 
 def unpacked(words: Packed, digits: Digits, count: int) -> NDArray[np.int64]:
     """The first `count` numbers of what `packed` gives."""
-    shifts = 8 * np.arange(digits.word_bytes, dtype=np.int64)
-    whole = (words.astype(np.int64) << shifts).sum(1)
     powers = np.int64(digits.base) ** np.arange(digits.digits, dtype=np.int64)
-    found: NDArray[np.int64] = (whole[:, None] // powers % digits.base).reshape(-1)
+    found: NDArray[np.int64] = (words.astype(np.int64) // powers % digits.base).reshape(-1)
     return found[:count]

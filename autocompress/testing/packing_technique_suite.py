@@ -23,7 +23,7 @@ from autocompress.core.search_space import check_settings, first_options
 from autocompress.core.technique import ArtifactTechnique
 from autocompress.runtimes import OnnxRuntime
 from autocompress.runtimes.onnx_file import load_model, save_model
-from autocompress.runtimes.palette_storage import without_palettes
+from autocompress.runtimes.palette_reading import without_palettes
 from autocompress.testing.finish_technique_suite import FinishTechniqueSuite, facts_with, relative_error
 from autocompress.testing.networks import Exported
 

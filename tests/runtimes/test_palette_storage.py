@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from autocompress.core.source import Array
+from autocompress.errors import TechniqueError
 from autocompress.runtimes import OnnxRuntime
 from autocompress.runtimes.onnx_file import compact, load_model, save_model
-from autocompress.runtimes.palette_storage import Palette, palette_of, store, stored, without_palettes
+from autocompress.runtimes.palette_reading import stored_palettes, without_palettes
+from autocompress.runtimes.palette_storage import Palette, palette_of, store
 from autocompress.testing.networks import onnx_model
 
 
@@ -46,17 +48,17 @@ def test_the_runtime_reads_what_was_stored(entries: int, tmp_path: Path) -> None
 def test_palettes_come_back_from_the_file(entries: int, groups: int, seed: int) -> None:
     made = palette(entries, groups, (12, 5), seed)
     model = store(product(np.zeros((12, 5), np.float32)), {"weight": made})
-    ((name, words, found),) = stored(model)
-    assert (name, words) == ("weight", "weight_indices")
-    np.testing.assert_array_equal(found.values(), made.values())
-    np.testing.assert_array_equal(found.indices, made.indices)
+    (found,) = stored_palettes(model)
+    assert (found.tensor, found.words) == ("weight", "palettes0_words")
+    assert found.digits.base == entries
+    np.testing.assert_array_equal(found.palette.values(), made.values())
+    np.testing.assert_array_equal(found.palette.indices, made.indices)
 
 
 def test_a_model_without_its_palettes_is_the_plain_one() -> None:
     made = palette(4, 1, (12, 5))
     plain = product(made.values())
     packed = store(product(np.zeros((12, 5), np.float32)), {"weight": made})
-    assert [one.domain for one in packed.opset_import] == ["", "palettes"]
     assert without_palettes(packed).SerializeToString() == plain.SerializeToString()
     assert without_palettes(plain) is plain
 
@@ -76,7 +78,8 @@ def test_a_shape_that_a_node_reads_too_stays(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, made.values())
 
 
-def test_each_number_of_entries_has_one_function_in_the_file() -> None:
+def several() -> tuple[onnx.ModelProto, dict[str, Palette]]:
+    """A graph of three products, two of whose weights have equally many values."""
     model = product(np.zeros((12, 5), np.float32))
     for name in ("second", "third"):
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros((5, 5), np.float32), name))
@@ -85,9 +88,44 @@ def test_each_number_of_entries_has_one_function_in_the_file() -> None:
         [helper.make_node("MatMul", ["a", "second"], ["b"]), helper.make_node("MatMul", ["b", "third"], ["y"])]
     )
     palettes = {"weight": palette(4, 1, (12, 5)), "second": palette(4, 1, (5, 5)), "third": palette(3, 1, (5, 5))}
+    return model, palettes
+
+
+@pytest.mark.parametrize(("most", "parts"), [(2_000_000, 2), (70, 3), (1, 3)])
+def test_tensors_of_equally_many_values_are_unpacked_together_up_to_a_size(
+    most: int, parts: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("autocompress.runtimes.palette_storage.MOST_NUMBERS", most)
+    model, palettes = several()
+    plain = product(np.zeros((12, 5), np.float32))
     store(model, palettes)
-    assert [function.name for function in model.functions] == ["unpack3", "unpack4"]
-    assert {name: one.shape for name, _, one in stored(model)} == {n: p.shape for n, p in palettes.items()}
+    assert sum(node.op_type == "Mod" for node in model.graph.node) == parts
+    found = {one.tensor: one.palette.values() for one in stored_palettes(model)}
+    assert set(found) == set(palettes)
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, palettes[name].values())
+    x = np.eye(12, dtype=np.float32)
+    packed = save_model(compact(model), tmp_path / "packed.onnx")
+    plain = save_model(without_palettes(load_model(packed.path)), tmp_path / "plain.onnx")
+    assert not stored_palettes(load_model(plain.path))
+    one, other = (OnnxRuntime().load(file, 1, {}).run({"x": x})[0] for file in (packed, plain))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_graphs_of_others_that_begin_alike_hold_no_palettes() -> None:
+    model, palettes = several()
+    store(model, palettes)
+    names = [node.op_type for node in model.graph.node]
+    # another operator in the middle: it may compute something else
+    model.graph.node[names.index("Mod")].op_type = "Max"
+    assert [one.tensor for one in stored_palettes(model)] == ["third"]
+
+
+def test_operators_that_are_too_old_are_refused() -> None:
+    model = product(np.zeros((12, 5), np.float32))
+    model.opset_import[0].version = 12
+    with pytest.raises(TechniqueError, match="13 is needed"):
+        store(model, {"weight": palette(4, 1, (12, 5))})
 
 
 def test_the_palette_of_a_tensor_has_its_values_in_each_group() -> None:

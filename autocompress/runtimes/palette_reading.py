@@ -11,11 +11,11 @@ from onnx import numpy_helper
 
 from autocompress.core.source import Array
 from autocompress.runtimes.palette_storage import Palette
-from autocompress.runtimes.radix import Digits, digits_for, unpacked
+from autocompress.runtimes.radix import BYTES, Digits, digits_for, unpacked
 
 # operators from words to the tensors' indices, in their order
 UNPACKING = ("Div", "Mod", "Reshape", "Split")
-WORDS = (onnx.TensorProto.UINT8, onnx.TensorProto.UINT16, onnx.TensorProto.INT64)
+WORDS = (onnx.TensorProto.UINT8, onnx.TensorProto.UINT16, onnx.TensorProto.INT32)
 LOOKING_UP = ("Gather", "GatherElements")
 
 
@@ -90,7 +90,7 @@ def _parts(graph: onnx.GraphProto) -> Iterator[_Part]:
     for place, node in enumerate(known.nodes):
         if node.op_type == "Cast" and node.input[0] in known.stored:
             words = known.stored[node.input[0]]
-            if words.data_type in WORDS and len(words.dims) == 2 and words.dims[1] == 1:
+            if words.data_type in WORDS and len(words.dims) == 2:
                 part = _part(known, place)
                 if part is not None:
                     yield part
@@ -100,7 +100,7 @@ def _part(graph: _Graph, start: int) -> _Part | None:
     """What is unpacked from the words that a Cast at this place reads, None where they are no palettes."""
     words = graph.values(graph.nodes[start].input[0])
     assert words is not None
-    places = [start]
+    places = [start, *_added_up(graph, start, words.shape[1])]
     for kind in UNPACKING:
         following = graph.only_reader(graph.nodes[places[-1]].output[0], kind)
         if following is None:
@@ -111,7 +111,7 @@ def _part(graph: _Graph, start: int) -> _Part | None:
     if base is None or base.size != 1 or sizes is None or not 1 <= int(base) <= 256:
         return None
     digits = digits_for(int(base))
-    if digits.word_bytes != words.itemsize or int(sizes.sum()) != len(words) * digits.digits:
+    if digits.word_bytes != words.itemsize * words.shape[1] or int(sizes.sum()) != len(words) * digits.digits:
         return None
     numbers = unpacked(words, digits, int(sizes.sum()))
     palettes = []
@@ -124,6 +124,22 @@ def _part(graph: _Graph, start: int) -> _Part | None:
     # what fills the last word is read by nobody
     complete = len(palettes) >= len(split.output) - 1
     return _Part(palettes, places) if palettes and complete else None
+
+
+def _added_up(graph: _Graph, start: int, count: int) -> list[int]:
+    """The places of the nodes that add the bytes of words up; none where words are stored whole."""
+    split = graph.only_reader(graph.nodes[start].output[0], "Split") if count == BYTES else None
+    if split is None or len(graph.nodes[split].output) != BYTES:
+        return []
+    found = [split]
+    for name in graph.nodes[split].output[1:]:
+        product = graph.only_reader(name, "Mul")
+        found += [] if product is None else [product]
+    sums = [graph.only_reader(graph.nodes[product].output[0], "Add") for product in found[1:]]
+    last = graph.only_reader(graph.nodes[split].output[0], "Add")
+    if len(found) < BYTES or sums[0] is None or sums[0] != sums[1] or last is None:
+        return []
+    return [*found, sums[0], last]
 
 
 def _looked_up(graph: _Graph, name: str, indices: np.ndarray) -> tuple[str, Palette, list[int]] | None:

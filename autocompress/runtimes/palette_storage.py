@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from autocompress.core.source import Array
 from autocompress.errors import TechniqueError
-from autocompress.runtimes.radix import Digits, digits_for, packed
+from autocompress.runtimes.radix import BYTES, Digits, digits_for, packed
 
 # numbers that are unpacked together: each takes some bytes meanwhile
 MOST_NUMBERS = 2_000_000
@@ -110,14 +110,15 @@ class _Part:
         """The nodes from words to tensors."""
         digits, name = self._digits, self._name
         numbers = np.concatenate([palette.indices.reshape(-1) for palette in self._palettes.values()])
-        # eight bytes are numbers already
-        whole, kind = (np.int64, TensorProto.INT64) if digits.word_bytes == 8 else (np.int32, TensorProto.INT32)
         words, word = packed(numbers, digits), f"{name}_word"
+        nodes = [helper.make_node("Cast", [self._stored("words", words)], [word], to=TensorProto.INT32)]
+        if digits.word_bytes == BYTES:
+            nodes[0].output[0] = f"{name}_bytes"
+            nodes += self._added_up(f"{name}_bytes", word)
         powers = np.int64(digits.base) ** np.arange(digits.digits, dtype=np.int64)
-        base = self._stored("base", np.array(digits.base, dtype=whole))
-        nodes = [
-            helper.make_node("Cast", [self._stored("words", words)], [word], to=kind),
-            helper.make_node("Div", [word, self._stored("powers", powers.astype(whole))], [f"{name}_div"]),
+        base = self._stored("base", np.array(digits.base, dtype=np.int32))
+        nodes += [
+            helper.make_node("Div", [word, self._stored("powers", powers.astype(np.int32))], [f"{name}_div"]),
             helper.make_node("Mod", [f"{name}_div", base], [f"{name}_digits"]),
             helper.make_node("Reshape", [f"{name}_digits", self._stored("flat", np.array([-1]))], [f"{name}_numbers"]),
         ]
@@ -130,6 +131,21 @@ class _Part:
         for one, palette in self._palettes.items():
             nodes += self._looked_up(one, palette)
         return nodes
+
+    def _added_up(self, given: str, word: str) -> Sequence[onnx.NodeProto]:
+        """The nodes from the three bytes of each word to the word; sums of whole numbers need not be exact."""
+        name = self._name
+        first, second, third = (f"{name}_byte{place}" for place in range(BYTES))
+        factors = [self._stored(f"place{place}", np.array(256**place, dtype=np.int32)) for place in (1, 2)]
+        return [
+            helper.make_node(
+                "Split", [given, self._stored("ones", np.ones(BYTES, np.int64))], [first, second, third], axis=1
+            ),
+            helper.make_node("Mul", [second, factors[0]], [f"{name}_second"]),
+            helper.make_node("Mul", [third, factors[1]], [f"{name}_third"]),
+            helper.make_node("Add", [f"{name}_second", f"{name}_third"], [f"{name}_upper"]),
+            helper.make_node("Add", [first, f"{name}_upper"], [word]),
+        ]
 
     def _looked_up(self, name: str, palette: Palette) -> Sequence[onnx.NodeProto]:
         """The nodes from a tensor's indices to the tensor."""

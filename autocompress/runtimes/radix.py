@@ -1,7 +1,8 @@
-"""Whole numbers below a base, packed as the digits of whole numbers of one, two or eight bytes.
+"""Whole numbers below a base, packed as the digits of whole numbers of one to four bytes.
 
-Bytes hold numbers below 16 two at a time and below 6 three at a time; eight bytes hold 21 numbers below 8. So a base
-that is no power of two takes little more than its entropy, which whole bits for each number would not allow.
+Bytes hold numbers below 16 two at a time and below 6 three at a time, three bytes hold eight numbers below 8. So a base
+that is no power of two takes little more than its entropy, which whole bits for each number would not allow. Words of
+eight bytes would hold a little more; OpenVINO computes with 32 bits.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# bytes of a word and the numbers below which its values stay; those of eight bytes are signed
-WORDS = {1: 2**8, 2: 2**16, 8: 2**63}
-TYPES: dict[int, np.dtype[Any]] = {1: np.dtype(np.uint8), 2: np.dtype("<u2"), 8: np.dtype("<i8")}
+# bytes of a word and the number below which its values stay; those of four bytes are signed
+WORDS = {1: 2**8, 2: 2**16, 3: 2**24, 4: 2**31}
+# how words are stored: those of three bytes as their bytes, the lowest first
+TYPES: dict[int, np.dtype[Any]] = {1: np.dtype(np.uint8), 2: np.dtype("<u2"), 4: np.dtype("<i4")}
+BYTES = 3
 # a longer word has to save this share of the bits: it takes longer to unpack
 WORTH = 0.005
 Numbers = NDArray[np.integer]
@@ -64,17 +67,22 @@ def digits_for(base: int) -> Digits:
 
 
 def packed(numbers: Numbers, digits: Digits) -> Packed:
-    """The numbers, of any shape, as words of shape `(words, 1)` and the type of their bytes."""
+    """The numbers, of any shape, as words of shape `(words, 1)`, or `(words, 3)` for those of three bytes."""
     flat = numbers.reshape(-1).astype(np.int64)
     filled = np.zeros(-(-len(flat) // digits.digits) * digits.digits, dtype=np.int64)
     filled[: len(flat)] = flat
     powers = np.int64(digits.base) ** np.arange(digits.digits, dtype=np.int64)
     words = (filled.reshape(-1, digits.digits) * powers).sum(1, keepdims=True)
+    if digits.word_bytes == BYTES:
+        return np.asarray((words >> (8 * np.arange(BYTES))) & 255, dtype=np.uint8)
     return np.asarray(words, dtype=TYPES[digits.word_bytes])
 
 
 def unpacked(words: Packed, digits: Digits, count: int) -> NDArray[np.int64]:
     """The first `count` numbers of what `packed` gives."""
     powers = np.int64(digits.base) ** np.arange(digits.digits, dtype=np.int64)
-    found: NDArray[np.int64] = (words.astype(np.int64) // powers % digits.base).reshape(-1)
+    whole = words.astype(np.int64)
+    if digits.word_bytes == BYTES:
+        whole = (whole << (8 * np.arange(BYTES))).sum(1, keepdims=True)
+    found: NDArray[np.int64] = (whole // powers % digits.base).reshape(-1)
     return found[:count]

@@ -7,7 +7,7 @@ largest of its nested sets). The same layers then have weights in float16 that a
 loaded; compute in float16 altogether; or stay quantized with int8 weights and activations of 16 bits (uint16, opset 21,
 by onnxruntime's quantizer with its conversions between 8 and 16 bits). Accuracy is that of the 6,648 test images that
 chose nothing, as in precision.py, whose float and int8 files it uses. Operators are those of onnxruntime's optimized
-graph. Rows go to benchmarks/results/layer_types.json. About three minutes of one core.
+graph. Rows go to benchmarks/results/layer_types.json. About five minutes of one core.
 """
 
 from __future__ import annotations

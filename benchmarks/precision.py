@@ -10,7 +10,7 @@
 Layers in float are chosen on the 3,352 test images that choose; all figures are of the 6,648 others. Files are kept in
 runs/precision, rows in benchmarks/results/precision.json, each as soon as it is known, so that a run goes on where it
 was cut. Latency is measured last, when nothing trains: blocks of calls that alternate between the float file and the
-others. About half an hour of one core.
+others. About an hour of one core.
 """
 
 from __future__ import annotations

@@ -1,0 +1,56 @@
+"""Rebuilds the content of a file from an .acz download, many symbols at once with numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autocompress.download.acz_decoder import (
+    DEFAULT_LIMIT,
+    DIGITS,
+    HEADER,
+    OTHER,
+    Segment,
+    checked,
+    modelled_bytes,
+    read_description,
+    read_header,
+)
+from autocompress.download.symbol_coder import Symbols, SymbolTables, classes_of, decoded
+
+
+def unpacked_content(content: bytes, limit: int = DEFAULT_LIMIT) -> bytes:
+    """The file that a download holds, of `limit` bytes at most; the same as `acz_decoder.unpack` gives.
+
+    Raises:
+        AczError: when the download is damaged, or says that the file is larger.
+    """
+    header = read_header(content, limit)
+    begin = HEADER.size + header.coded
+    modelled = modelled_bytes(content[HEADER.size : begin], header.described + header.others)
+    tables, segments = read_description(modelled[: header.described], header)
+    coded = [segment for segment in segments if segment.kind != OTHER]
+    classes = [classes_of(segment.classes, segment.run, segment.symbols) for segment in coded]
+    symbols = decoded(
+        content[begin:], np.concatenate([np.zeros(0, np.uint8), *classes]), SymbolTables.of(tables), header.lane_bits
+    )
+    found = np.empty(header.size, dtype=np.uint8)
+    at, taken, others = 0, 0, header.described
+    for segment in segments:
+        if segment.kind == OTHER:
+            part = np.frombuffer(modelled, dtype=np.uint8, count=segment.count, offset=others)
+            others += segment.count
+        else:
+            part = symbols[taken : taken + segment.symbols]
+            taken += segment.symbols
+            part = _words(part, segment) if segment.kind == DIGITS else part
+        found[at : at + segment.size] = part
+        at += segment.size
+    return checked(found.tobytes(), header)
+
+
+def _words(digits: Symbols, segment: Segment) -> NDArray[np.uint8]:
+    """The bytes of words that hold these digits."""
+    powers = np.int64(segment.base) ** np.arange(segment.digits, dtype=np.int64)
+    words = digits.reshape(segment.count, segment.digits).astype(np.int64) @ powers
+    return np.asarray(words.astype("<i8").view(np.uint8).reshape(-1, 8)[:, : segment.word_bytes].reshape(-1))

@@ -11,7 +11,8 @@ import hashlib
 import os
 import struct
 import sys
-from typing import List, NamedTuple, Sequence, Tuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 MAGIC = b"ACZ\x01"
 HEADER = struct.Struct("<4sQ32sIIIB")
@@ -59,10 +60,10 @@ class Header(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """Bytes of the file: `count` bytes or words, symbol i of the class `classes[i // run % len(classes)]`."""
+    """Bytes of the file: `length` bytes or words, symbol i of the class `classes[i // run % len(classes)]`."""
 
     kind: int
-    count: int
+    length: int
     run: int = 1
     classes: bytes = b""
     base: int = 256
@@ -72,12 +73,12 @@ class Segment(NamedTuple):
     @property
     def symbols(self) -> int:
         """Number of symbols."""
-        return 0 if self.kind == OTHER else self.count * self.digits
+        return 0 if self.kind == OTHER else self.length * self.digits
 
     @property
     def size(self) -> int:
         """Bytes in the file."""
-        return self.count * self.word_bytes
+        return self.length * self.word_bytes
 
 
 def _squash(x: int) -> int:
@@ -89,7 +90,7 @@ def _squash(x: int) -> int:
     return (CURVE[place] * (128 - part) + CURVE[place + 1] * part + 64) >> 7
 
 
-def _stretched() -> List[int]:
+def _stretched() -> list[int]:
     found = [2047] * 4096
     filled = 0
     for x in range(-2047, 2048):
@@ -130,7 +131,7 @@ class _Names:
         self.guesses = [b"", b""]
         self.missed = [0, 0]
 
-    def guessed(self) -> Tuple[int, int]:
+    def guessed(self) -> tuple[int, int]:
         """The guessed next bytes, -1 where there is none."""
         if not self.left:
             return -1, -1
@@ -166,8 +167,7 @@ class _Names:
         else:
             self.place = OUTPUT_PLACE if tag == OUTPUT else NAME_PLACE
             guesses = [successor(self.last[self.place]), b""]
-        fits = [len(guess) == length for guess in guesses]
-        self.guesses = [guess if fit else b"" for guess, fit in zip(guesses, fits)]
+        self.guesses = [guess if len(guess) == length else b"" for guess in guesses]
         self.missed = [0, 0]
         self.left, self.seen = length, b""
 
@@ -189,6 +189,7 @@ class ByteModel:
         self.bases = [0] * 5
         self.operator = self.hashing = self.to_come = self.distance = 0
         self.partial = 1
+        self.hits: list[tuple[int, int]] = []
         self._begin_byte()
 
     def _begin_byte(self) -> None:
@@ -226,7 +227,7 @@ class ByteModel:
             0,
             0,
         ]
-        self.hits = []
+        self.hits.clear()
         if self.names.left:
             self._add_guesses(inputs)
         self.mixing = w = self.weights[self.partial]
@@ -237,7 +238,7 @@ class ByteModel:
         self.mixed = SQUASHED[dot + 2048] if -2048 < dot < 2048 else 4095 if dot > 0 else 1
         return self.mixed
 
-    def _add_guesses(self, inputs: List[int]) -> None:
+    def _add_guesses(self, inputs: list[int]) -> None:
         names, bit = self.names, 8 - self.partial.bit_length()
         for which, byte in enumerate(self.guessed):
             if byte >= 0 and (byte | 256) >> (bit + 1) == self.partial:
@@ -261,7 +262,7 @@ class ByteModel:
             w[5] = w5 + (x5 * error + 512 >> 10)
             w[6] = w6 + (x6 * error + 512 >> 10)
         goal = 65535 if bit else 0
-        for table, slot in zip(self.tables, self.slots):
+        for table, slot in zip(self.tables, self.slots):  # noqa: B905 - runs on Python 3.8 as well
             value = table[slot]
             count = value & 31
             chance = value >> 5
@@ -349,7 +350,7 @@ class _Numbers:
         return value
 
 
-def frequencies(levels: Sequence[int]) -> List[int]:
+def frequencies(levels: Sequence[int]) -> list[int]:
     """Frequencies, which sum to 2**14, of the symbols of a table: level 0 does not occur, 8 levels are an octave."""
     weights = [MANTISSAS[(level - 1) % 8] << ((level - 1) // 8) if level else 0 for level in levels]
     total, occurring = sum(weights), sum(1 for weight in weights if weight)
@@ -383,12 +384,11 @@ def read_header(content: bytes, limit: int = DEFAULT_LIMIT) -> Header:
     return Header(size, digest, described, others, coded, lane_bits)
 
 
-def read_description(content: bytes, header: Header) -> Tuple[List[List[int]], List[Segment]]:
+def read_description(content: bytes, header: Header) -> tuple[list[list[int]], list[Segment]]:
     """Frequencies of each table, and the segments, which fill the file exactly."""
     numbers = _Numbers(content)
-    tables = []
-    for _ in range(numbers.number(0, MOST_TABLES)):
-        tables.append(frequencies(numbers.taken(numbers.number(1, 256))))
+    number_of_tables = numbers.number(0, MOST_TABLES)
+    tables = [frequencies(numbers.taken(numbers.number(1, 256))) for _ in range(number_of_tables)]
     segments = []
     left, others = header.size, header.others
     while left:
@@ -498,8 +498,8 @@ def unpack(content: bytes, limit: int = DEFAULT_LIMIT) -> bytes:
     at = 0
     for segment in segments:
         if segment.kind == OTHER:
-            found += others[at : at + segment.count]
-            at += segment.count
+            found += others[at : at + segment.length]
+            at += segment.length
             continue
         taken = symbols.taken(segment.symbols, segment.run, segment.classes)
         found += words_of(taken, segment) if segment.kind == DIGITS else taken

@@ -38,8 +38,8 @@ def unpacked_content(content: bytes, limit: int = DEFAULT_LIMIT) -> bytes:
     at, taken, others = 0, 0, header.described
     for segment in segments:
         if segment.kind == OTHER:
-            part = np.frombuffer(modelled, dtype=np.uint8, count=segment.count, offset=others)
-            others += segment.count
+            part = np.frombuffer(modelled, dtype=np.uint8, count=segment.length, offset=others)
+            others += segment.length
         else:
             part = symbols[taken : taken + segment.symbols]
             taken += segment.symbols
@@ -52,5 +52,5 @@ def unpacked_content(content: bytes, limit: int = DEFAULT_LIMIT) -> bytes:
 def _words(digits: Symbols, segment: Segment) -> NDArray[np.uint8]:
     """The bytes of words that hold these digits."""
     powers = np.int64(segment.base) ** np.arange(segment.digits, dtype=np.int64)
-    words = digits.reshape(segment.count, segment.digits).astype(np.int64) @ powers
+    words = digits.reshape(segment.length, segment.digits).astype(np.int64) @ powers
     return np.asarray(words.astype("<i8").view(np.uint8).reshape(-1, 8)[:, : segment.word_bytes].reshape(-1))

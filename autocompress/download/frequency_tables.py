@@ -118,5 +118,3 @@ def _entropies(counts: Counts) -> NDArray[np.float64]:
     """Bits of a symbol of each group."""
     shares = counts / counts.sum(axis=1, keepdims=True)
     return -np.asarray((shares * np.log2(np.where(shares > 0, shares, 1))).sum(axis=1), dtype=np.float64)
-
-

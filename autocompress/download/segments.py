@@ -172,11 +172,9 @@ def _repeats(content: bytes, part: Part) -> bool:
     """True where what repeats itself is much shorter as such than by the frequencies of its bytes."""
     if len(content) > MOST_REPEATING:
         return False
-    counts = np.stack([part.counts(layout).sum(axis=0) for layout in part.layouts[:1]])
-    if len(part.layouts) == 1:
-        counts = part.counts(part.layouts[0])
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    bits = -(counts * np.log2(np.where(shares > 0, shares, 1))).sum()
+    counts = part.counts(part.layouts[0])
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    bits = -float((counts * np.log2(np.where(shares > 0, shares, 1))).sum())
     return len(zlib.compress(content, 9)) < REPEATING * bits / 8
 
 

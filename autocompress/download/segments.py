@@ -22,6 +22,8 @@ MOST_OTHER = 1 << 20
 MOST_GROUPS = 8192
 # how many tables each kind of symbols gets; all together fit a byte
 MOST_SYMBOL_TABLES, MOST_DIGIT_TABLES = 64, 48
+# symbols; their groups take eight bytes each
+COUNTED_AT_ONCE = 1 << 22
 # tables of a kind while its layouts are tried
 TRIED_TABLES = 8
 # what repeats itself is left to the byte model, which tables do not see; only looked for in short tensors, in bytes
@@ -50,11 +52,9 @@ class Layout:
     run: int
     groups: int
 
-    def groups_of(self, count: int) -> NDArray[np.intp]:
-        """The group of each of `count` symbols."""
-        if self.groups == 1:
-            return np.zeros(count, dtype=np.intp)
-        return np.arange(count) // self.run % self.groups
+    def groups_of(self, begin: int, end: int) -> NDArray[np.intp]:
+        """The groups of symbols `begin` to `end`."""
+        return np.arange(begin, end) // self.run % self.groups
 
 
 @dataclass(eq=False)
@@ -75,9 +75,12 @@ class Part:
     def counts(self, layout: Layout) -> Counts:
         """How often each symbol occurs in each group."""
         if layout not in self._counts:
-            at = layout.groups_of(len(self.symbols)) * 256 + self.symbols
-            found = np.bincount(at, minlength=layout.groups * 256).reshape(layout.groups, 256)
-            self._counts[layout] = found.astype(np.float32)
+            found = np.zeros(layout.groups * 256, dtype=np.int64)
+            for begin in range(0, len(self.symbols), COUNTED_AT_ONCE):
+                symbols = self.symbols[begin : begin + COUNTED_AT_ONCE]
+                at = layout.groups_of(begin, begin + len(symbols)) * 256 + symbols
+                found += np.bincount(at, minlength=len(found))
+            self._counts[layout] = found.reshape(layout.groups, 256).astype(np.float32)
         return self._counts[layout]
 
 

@@ -52,9 +52,10 @@ def lane_bits_for(symbols: int) -> int:
 def classes_of(classes: bytes, run: int, count: int) -> Symbols:
     """The class of each of `count` symbols: `classes[i // run % len(classes)]`."""
     each = np.frombuffer(classes, dtype=np.uint8)
-    # no longer than needed: what a damaged file says may be a long run
-    one_round = np.repeat(each, min(run, count)) if run * len(each) <= count else each[np.arange(count) // run]
-    return np.resize(one_round, count)
+    if not count:
+        return np.zeros(0, dtype=np.uint8)
+    one_round = np.repeat(each[: -(-count // run)], run)
+    return np.tile(one_round, -(-count // len(one_round)))[:count]
 
 
 def encoded(symbols: Symbols, classes: Symbols, tables: SymbolTables, lane_bits: int) -> bytes:

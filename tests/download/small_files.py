@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -36,7 +37,7 @@ def small_model(channels: int = 8, seed: int = 0) -> onnx.ModelProto:
         numpy_helper.from_array(np.arange(2, dtype=np.int64), "pads"),
     ]
     names = ("a", "b", "c", "d", "e", "f")
-    nodes = [helper.make_node("Relu", [first], [second]) for first, second in zip(names, names[1:], strict=False)]
+    nodes = [helper.make_node("Relu", [first], [second]) for first, second in pairwise(names)]
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("a", "f")]
     return helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors))
 
@@ -92,9 +93,8 @@ def described_otherwise(download: bytes, random: np.random.Generator) -> bytes:
     end = HEADER.size + header.coded
     known = bytearray(modelled_bytes(download[HEADER.size : end], header.described + header.others))
     for _ in range(int(random.integers(1, 4))):
-        known[int(random.integers(header.described))] = int(
-            random.choice([0, 1, 2, 127, 128, 255, random.integers(256)])
-        )
+        value = random.choice([0, 1, 2, 127, 128, 255, random.integers(256)])
+        known[int(random.integers(header.described))] = int(value)
     code = coded_bytes(bytes(known))
     begun = bytearray(download[: HEADER.size])
     struct.pack_into("<I", begun, 52, len(code))

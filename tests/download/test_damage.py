@@ -24,8 +24,7 @@ def outcome(decode: object, content: bytes) -> bytes | None:
     assert callable(decode)
     try:
         found = decode(content, 1 << 24)
-    except AczError as error:
-        assert str(error)
+    except AczError:
         return None
     assert isinstance(found, bytes)
     return found

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from e2e.command import command
 
 from autocompress.core.artifact import BYTES_PER_MB
 from autocompress.download import files
@@ -18,7 +19,6 @@ from autocompress.report.files import write_files
 from autocompress.runtimes import OnnxRuntime
 from autocompress.testing.fakes import Scripted, Stand, Variant, ramp, task_of
 from autocompress.testing.networks import Exported, Exports
-from e2e.command import command
 
 from .small_files import small_model
 
@@ -93,7 +93,7 @@ def test_weights_in_a_second_file_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save_model(model, path, save_as_external_data=True, location="weights", size_threshold=0)
     onnx.load(path)
-    with pytest.raises(ArtifactError, match="weights in a second file.*download: zstd"):
+    with pytest.raises(ArtifactError, match=r"weights in a second file.*download: zstd"):
         files.download_of(path)
 
 

@@ -6,8 +6,8 @@
  *
  * acz_size gives the bytes of the file, or -1 where the download is no whole .acz file; check it against a limit of
  * your own, allocate as much, and call acz_unpack. What is damaged ends in a result other than ACZ_OK; the content of
- * `file` must not be used then. About 6 MB are allocated while it works, and 12 bytes for every 1,000 of the file at
- * most.
+ * `file` must not be used then. About 12 MB are allocated while it works, besides 8 times the largest tensor of packed
+ * numbers at most.
  *
  * As a program:  cc -O2 -DACZ_MAIN acz_decoder.c -o acz && ./acz model.onnx.acz model.onnx
  *
@@ -40,6 +40,11 @@
 #define OTHER 0
 #define SYMBOLS 1
 #define DIGITS 2
+#define KERNELS 3
+#define MOST_MODELS 64
+#define MOST_PLACES 256
+#define MOST_BINS 16
+#define MOST_CLASSES 16
 
 /* ---- sha256 (FIPS 180-4) ---- */
 
@@ -405,18 +410,64 @@ static int table_make(Table *table, const uint8_t *levels, int count) {
 }
 
 typedef struct {
+    uint32_t places, width, bin_count, bins_known, classes;
+    const uint8_t *bins, *tables;
+    size_t cells;
+} KernelModel;
+
+static int model_read(Reader *r, int table_count, KernelModel *model) {
+    model->places = (uint32_t)number(r, 1, MOST_PLACES);
+    model->width = (uint32_t)number(r, 1, model->places);
+    model->bin_count = (uint32_t)number(r, 1, MOST_BINS);
+    model->bins_known = (uint32_t)number(r, 1, 256);
+    model->bins = taken(r, model->bins_known);
+    model->classes = (uint32_t)number(r, 1, MOST_CLASSES);
+    model->cells = (size_t)model->classes * model->places * (model->bin_count + 1) * (model->bin_count + 1);
+    model->tables = taken(r, model->cells);
+    if (r->damaged) return ACZ_DAMAGED;
+    for (uint32_t i = 0; i < model->bins_known; i++)
+        if (model->bins[i] >= model->bin_count) return ACZ_DAMAGED;
+    for (size_t i = 0; i < model->cells; i++)
+        if (model->tables[i] >= table_count) return ACZ_DAMAGED;
+    return ACZ_OK;
+}
+
+typedef struct {
     int kind;
     uint64_t count, run, groups;
     const uint8_t *classes;
     uint32_t base, word_bytes, digits;
+    const KernelModel *model;
 } Segment;
 
-static int segment_read(Reader *r, uint64_t left, const Table *tables, int table_count, Segment *segment) {
+/* What the description says before its segments. */
+typedef struct {
+    Table *tables;
+    int table_count;
+    KernelModel models[MOST_MODELS];
+    int model_count;
+} Known;
+
+static int tables_fit(const Segment *segment, const Known *known) {
+    const uint8_t *used = segment->model ? segment->model->tables : segment->classes;
+    uint64_t count = segment->model ? segment->model->cells : segment->groups;
+    if (segment->model) {
+        if (segment->model->bins_known < segment->base) return 0;
+        for (uint64_t i = 0; i < segment->groups; i++)
+            if (segment->classes[i] >= segment->model->classes) return 0;
+    }
+    for (uint64_t i = 0; i < count; i++)
+        if (used[i] >= known->table_count || known->tables[used[i]].alphabet > (int)segment->base) return 0;
+    return 1;
+}
+
+static int segment_read(Reader *r, uint64_t left, const Known *known, Segment *segment) {
     uint64_t power = 1;
-    segment->kind = (int)number(r, OTHER, DIGITS);
+    segment->kind = (int)number(r, OTHER, KERNELS);
+    segment->model = NULL;
     segment->base = 256;
     segment->word_bytes = segment->digits = 1;
-    if (segment->kind == DIGITS) {
+    if (segment->kind == DIGITS || segment->kind == KERNELS) {
         segment->base = (uint32_t)number(r, 2, 256);
         segment->word_bytes = (uint32_t)number(r, 1, 7);
         segment->digits = (uint32_t)number(r, 1, 56);
@@ -429,14 +480,14 @@ static int segment_read(Reader *r, uint64_t left, const Table *tables, int table
     segment->count = number(r, 1, left / segment->word_bytes);
     if (segment->kind != OTHER) {
         uint64_t symbols = segment->count * segment->digits;
+        if (segment->kind == KERNELS) {
+            if (!known->model_count) return ACZ_DAMAGED;
+            segment->model = known->models + number(r, 0, (uint64_t)known->model_count - 1);
+        }
         segment->run = number(r, 1, symbols);
         segment->groups = number(r, 1, symbols);
         segment->classes = taken(r, segment->groups);
-        if (r->damaged) return ACZ_DAMAGED;
-        for (uint64_t i = 0; i < segment->groups; i++) {
-            int which = segment->classes[i];
-            if (which >= table_count || tables[which].alphabet > (int)segment->base) return ACZ_DAMAGED;
-        }
+        if (r->damaged || !tables_fit(segment, known)) return ACZ_DAMAGED;
     }
     return r->damaged ? ACZ_DAMAGED : ACZ_OK;
 }
@@ -476,24 +527,54 @@ static int symbols_begin(Symbols *s, const uint8_t *code, size_t size, int lane_
     return ACZ_OK;
 }
 
-static int segment_write(Symbols *s, const Segment *segment, const Table *tables, uint8_t *file) {
-    uint64_t in_run = 0, group = 0, powers[56];
-    powers[0] = 1;
-    for (uint32_t i = 1; i < segment->digits; i++) powers[i] = powers[i - 1] * segment->base;
-    for (uint64_t i = 0; i < segment->count; i++) {
-        uint64_t word = 0;
-        for (uint32_t k = 0; k < segment->digits; k++) {
-            int found = symbol(s, tables + segment->classes[group]);
-            if (found < 0) return ACZ_DAMAGED;
-            word += (uint64_t)found * powers[k];
-            if (++in_run == segment->run) {
-                in_run = 0;
-                if (++group == segment->groups) group = 0;
-            }
+static int plain_symbols(Symbols *s, const Segment *segment, const Table *tables, uint8_t *found, uint64_t count) {
+    uint64_t in_run = 0, group = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        int one = symbol(s, tables + segment->classes[group]);
+        if (one < 0) return ACZ_DAMAGED;
+        found[i] = (uint8_t)one;
+        if (++in_run == segment->run) {
+            in_run = 0;
+            if (++group == segment->groups) group = 0;
         }
-        for (uint32_t k = 0; k < segment->word_bytes; k++) *file++ = (uint8_t)(word >> 8 * k);
     }
     return ACZ_OK;
+}
+
+/* Kernels come place by place: the first symbol of all of them, the second, ... */
+static int kernel_symbols(Symbols *s, const Segment *segment, const Table *tables, uint8_t *found, uint64_t count) {
+    const KernelModel *m = segment->model;
+    size_t side = m->bin_count + 1;
+    for (uint64_t place = 0; place < m->places; place++)
+        for (uint64_t at = place; at < count; at += m->places) {
+            size_t before = place ? m->bins[found[at - 1]] : m->bin_count;
+            size_t above = place >= m->width ? m->bins[found[at - m->width]] : m->bin_count;
+            size_t of_class = segment->classes[at / segment->run % segment->groups];
+            size_t cell = ((of_class * m->places + (size_t)place) * side + before) * side + above;
+            int one = symbol(s, tables + m->tables[cell]);
+            if (one < 0) return ACZ_DAMAGED;
+            found[at] = (uint8_t)one;
+        }
+    return ACZ_OK;
+}
+
+static int segment_write(Symbols *s, const Segment *segment, const Table *tables, uint8_t *file) {
+    uint64_t count = segment->count * segment->digits, powers[56];
+    int bytes = segment->base == 256 && segment->word_bytes == 1;
+    uint8_t *found = bytes ? file : malloc((size_t)count);
+    int result;
+    if (!found) return ACZ_NO_MEMORY;
+    result = (segment->model ? kernel_symbols : plain_symbols)(s, segment, tables, found, count);
+    if (bytes) return result;
+    powers[0] = 1;
+    for (uint32_t i = 1; i < segment->digits; i++) powers[i] = powers[i - 1] * segment->base;
+    for (uint64_t i = 0; i < segment->count && result == ACZ_OK; i++) {
+        uint64_t word = 0;
+        for (uint32_t k = 0; k < segment->digits; k++) word += found[i * segment->digits + k] * powers[k];
+        for (uint32_t k = 0; k < segment->word_bytes; k++) *file++ = (uint8_t)(word >> 8 * k);
+    }
+    free(found);
+    return result;
 }
 
 /* ---- the whole ---- */
@@ -532,33 +613,42 @@ static int header_read(const uint8_t *download, size_t size, Header *h) {
     return ACZ_OK;
 }
 
-static int rebuild(const Header *h, const uint8_t *bytes, Symbols *s, Table *tables, uint8_t *file) {
+static int known_read(Reader *r, Known *known) {
+    known->table_count = (int)number(r, 0, MOST_TABLES);
+    for (int i = 0; i < known->table_count; i++) {
+        int length = (int)number(r, 1, 256);
+        const uint8_t *levels = taken(r, (uint64_t)length);
+        if (!levels || table_make(known->tables + i, levels, length)) return ACZ_DAMAGED;
+    }
+    known->model_count = (int)number(r, 0, MOST_MODELS);
+    for (int i = 0; i < known->model_count; i++)
+        if (model_read(r, known->table_count, known->models + i)) return ACZ_DAMAGED;
+    return r->damaged ? ACZ_DAMAGED : ACZ_OK;
+}
+
+static int rebuild(const Header *h, const uint8_t *bytes, Symbols *s, Known *known, uint8_t *file) {
     Reader r = {bytes, h->described, 0, 0};
     const uint8_t *others = bytes + h->described;
     uint64_t left = h->size, unused = h->others;
-    int count = (int)number(&r, 0, MOST_TABLES);
-    for (int i = 0; i < count; i++) {
-        int length = (int)number(&r, 1, 256);
-        const uint8_t *levels = taken(&r, (uint64_t)length);
-        if (!levels || table_make(tables + i, levels, length)) return ACZ_DAMAGED;
-    }
-    while (left) {
+    int result = known_read(&r, known);
+    while (left && result == ACZ_OK) {
         Segment segment;
         uint64_t size;
-        if (segment_read(&r, left, tables, count, &segment)) return ACZ_DAMAGED;
+        if (segment_read(&r, left, known, &segment)) return ACZ_DAMAGED;
         size = segment.count * segment.word_bytes;
         if (segment.kind == OTHER) {
             if (size > unused) return ACZ_DAMAGED;
             memcpy(file, others, (size_t)size);
             others += size;
             unused -= size;
-        } else if (segment_write(s, &segment, tables, file)) {
-            return ACZ_DAMAGED;
+        } else {
+            result = segment_write(s, &segment, known->tables, file);
         }
         file += size;
         left -= size;
     }
-    if (r.damaged || r.at != r.size || unused || s->words != s->end) return ACZ_DAMAGED;
+    if (result) return result;
+    if (r.at != r.size || unused || s->words != s->end) return ACZ_DAMAGED;
     for (uint32_t i = 0; i < s->lanes; i++)
         if (s->states[i] != LOWEST_STATE) return ACZ_DAMAGED;
     return ACZ_OK;
@@ -573,20 +663,22 @@ int acz_unpack(const uint8_t *download, size_t size, uint8_t *file, size_t file_
     Header h;
     uint8_t *bytes = NULL;
     Symbols *s = NULL;
-    Table *tables = NULL;
+    Known *known = NULL;
     int result = header_read(download, size, &h);
     if (result || h.size != file_size) return ACZ_DAMAGED;
     bytes = malloc(h.described + h.others + 1);
     s = malloc(sizeof *s);
-    tables = malloc(MOST_TABLES * sizeof *tables);
-    result = bytes && s && tables ? ACZ_OK : ACZ_NO_MEMORY;
+    known = malloc(sizeof *known);
+    if (known) known->tables = malloc(MOST_TABLES * sizeof *known->tables);
+    result = bytes && s && known && known->tables ? ACZ_OK : ACZ_NO_MEMORY;
     if (!result) result = modelled(h.code, h.coded, bytes, h.described + h.others);
     if (!result) result = symbols_begin(s, h.code + h.coded, h.symbols, h.lane_bits);
-    if (!result) result = rebuild(&h, bytes, s, tables, file);
+    if (!result) result = rebuild(&h, bytes, s, known, file);
     if (!result && !has_hash(file, file_size, h.hash)) result = ACZ_WRONG_HASH;
     free(bytes);
     free(s);
-    free(tables);
+    if (known) free(known->tables);
+    free(known);
     return result;
 }
 

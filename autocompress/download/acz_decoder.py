@@ -29,7 +29,8 @@ LOWEST_STATE = 1 << 16
 # eighths of an octave
 MANTISSAS = (128, 140, 152, 166, 181, 197, 215, 235)
 
-OTHER, SYMBOLS, DIGITS = 0, 1, 2
+OTHER, SYMBOLS, DIGITS, KERNELS = 0, 1, 2, 3
+MOST_MODELS, MOST_PLACES, MOST_BINS, MOST_CLASSES = 64, 256, 16, 16
 
 MASK = 0xFFFFFFFF
 SLOT_BITS = 18
@@ -59,8 +60,30 @@ class Header(NamedTuple):
     lane_bits: int
 
 
+class KernelModel(NamedTuple):
+    """Tables of the places of a kernel: by class, place, and the bins of the symbols before and above it.
+
+    A kernel has `places` symbols, `width` in a row; `bins` holds the bin of each symbol, and `tables` has shape
+    `(classes, places, number of bins + 1, number of bins + 1)`, the last bin for a symbol that is not there.
+    """
+
+    places: int
+    width: int
+    number_of_bins: int
+    bins: bytes
+    classes: int
+    tables: bytes
+
+    def first_cell(self, of_class: int, place: int) -> int:
+        """Where the tables of a class and place begin."""
+        return (of_class * self.places + place) * (self.number_of_bins + 1) ** 2
+
+
 class Segment(NamedTuple):
-    """Bytes of the file: `length` bytes or words, symbol i of the class `classes[i // run % len(classes)]`."""
+    """Bytes of the file: `length` bytes or words, symbol i of the class `classes[i // run % len(classes)]`.
+
+    A class is a table, or one of the classes of a model of kernels.
+    """
 
     kind: int
     length: int
@@ -69,6 +92,7 @@ class Segment(NamedTuple):
     base: int = 256
     word_bytes: int = 1
     digits: int = 1
+    model: KernelModel | None = None
 
     @property
     def symbols(self) -> int:
@@ -389,10 +413,11 @@ def read_description(content: bytes, header: Header) -> tuple[list[list[int]], l
     numbers = _Numbers(content)
     number_of_tables = numbers.number(0, MOST_TABLES)
     tables = [frequencies(numbers.taken(numbers.number(1, 256))) for _ in range(number_of_tables)]
+    models = [_model(numbers, len(tables)) for _ in range(numbers.number(0, MOST_MODELS))]
     segments = []
     left, others = header.size, header.others
     while left:
-        segment = _segment(numbers, left, [len(table) for table in tables])
+        segment = _segment(numbers, left, [len(table) for table in tables], models)
         left -= segment.size
         others -= segment.size if segment.kind == OTHER else 0
         segments.append(segment)
@@ -401,10 +426,21 @@ def read_description(content: bytes, header: Header) -> tuple[list[list[int]], l
     return tables, segments
 
 
-def _segment(numbers: _Numbers, left: int, alphabets: Sequence[int]) -> Segment:
-    kind = numbers.number(OTHER, DIGITS)
+def _model(numbers: _Numbers, tables: int) -> KernelModel:
+    places = numbers.number(1, MOST_PLACES)
+    width, number_of_bins = numbers.number(1, places), numbers.number(1, MOST_BINS)
+    bins = numbers.taken(numbers.number(1, 256))
+    classes = numbers.number(1, MOST_CLASSES)
+    cells = numbers.taken(classes * places * (number_of_bins + 1) ** 2)
+    if max(bins) >= number_of_bins or max(cells) >= tables:
+        raise AczError("it has a model of kernels that does not fit")
+    return KernelModel(places, width, number_of_bins, bins, classes, cells)
+
+
+def _segment(numbers: _Numbers, left: int, alphabets: Sequence[int], models: Sequence[KernelModel]) -> Segment:
+    kind = numbers.number(OTHER, KERNELS)
     base, word_bytes, digits = 256, 1, 1
-    if kind == DIGITS:
+    if kind in (DIGITS, KERNELS):
         base, word_bytes = numbers.number(2, 256), numbers.number(1, 7)
         digits = numbers.number(1, 56)
         if base**digits > 256**word_bytes:
@@ -412,11 +448,17 @@ def _segment(numbers: _Numbers, left: int, alphabets: Sequence[int]) -> Segment:
     count = numbers.number(1, left // word_bytes)
     if kind == OTHER:
         return Segment(kind, count)
+    if kind == KERNELS and not models:
+        raise AczError("it uses a model of kernels that is not there")
+    model = models[numbers.number(0, len(models) - 1)] if kind == KERNELS else None
     run = numbers.number(1, count * digits)
     classes = numbers.taken(numbers.number(1, count * digits))
-    if any(one >= len(alphabets) or alphabets[one] > base for one in set(classes)):
+    if model is not None and (len(model.bins) < base or max(classes) >= model.classes):
+        raise AczError("it uses a model of kernels that does not fit")
+    used = set(classes if model is None else model.tables)
+    if any(one >= len(alphabets) or alphabets[one] > base for one in used):
         raise AczError("it uses a table that does not fit")
-    return Segment(kind, count, run, classes, base, word_bytes, digits)
+    return Segment(kind, count, run, classes, base, word_bytes, digits, model)
 
 
 class _Symbols:
@@ -457,6 +499,38 @@ class _Symbols:
         self.at, self.lane = at, lane
         return bytes(found)
 
+    def kernels(self, segment: Segment) -> bytes:
+        """The symbols of a segment of kernels, which come place by place: the first of all kernels, the second, ..."""
+        model = segment.model
+        assert model is not None
+        count, places, width, side = segment.symbols, model.places, model.width, model.number_of_bins + 1
+        # what is not there is in a bin of its own
+        bins, nothing = model.bins, model.number_of_bins
+        found = bytearray(count)
+        for place in range(min(places, count)):
+            firsts = [model.first_cell(one, place) for one in range(model.classes)]
+            for at in range(place, count, places):
+                before = bins[found[at - 1]] if place else nothing
+                above = bins[found[at - width]] if place >= width else nothing
+                first = firsts[segment.classes[at // segment.run % len(segment.classes)]]
+                found[at] = self.next(self.tables[model.tables[first + before * side + above]])
+        return bytes(found)
+
+    def next(self, table: _Table) -> int:
+        """The next symbol, by this table."""
+        state = self.states[self.lane]
+        slot = state & (SCALE - 1)
+        symbol: int = table.symbols[slot]
+        state = table.sizes[symbol] * (state >> SCALE_BITS) + slot - table.places[symbol]
+        if state < LOWEST_STATE:
+            if self.at >= len(self.words):
+                raise AczError("the code of its symbols is cut off")
+            state = state << 16 | self.words[self.at]
+            self.at += 1
+        self.states[self.lane] = state
+        self.lane = self.lane + 1 if self.lane + 1 < len(self.states) else 0
+        return symbol
+
     def end(self) -> None:
         """Check that the code ends where the symbols end."""
         if self.at != len(self.words) or any(state != LOWEST_STATE for state in self.states):
@@ -467,7 +541,7 @@ class _Table:
     def __init__(self, sizes: Sequence[int]) -> None:
         self.sizes = sizes
         self.places = [sum(sizes[:symbol]) for symbol in range(len(sizes))]
-        self.symbols = b"".join(bytes((symbol,)) * size for symbol, size in enumerate(sizes))
+        self.symbols: bytes = b"".join(bytes((symbol,)) * size for symbol, size in enumerate(sizes))
 
 
 def words_of(digits: bytes, segment: Segment) -> bytes:
@@ -501,8 +575,11 @@ def unpack(content: bytes, limit: int = DEFAULT_LIMIT) -> bytes:
             found += others[at : at + segment.length]
             at += segment.length
             continue
-        taken = symbols.taken(segment.symbols, segment.run, segment.classes)
-        found += words_of(taken, segment) if segment.kind == DIGITS else taken
+        if segment.kind == KERNELS:
+            taken = symbols.kernels(segment)
+        else:
+            taken = symbols.taken(segment.symbols, segment.run, segment.classes)
+        found += taken if segment.base == 256 and segment.word_bytes == 1 else words_of(taken, segment)
     symbols.end()
     return checked(bytes(found), header)
 

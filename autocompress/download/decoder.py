@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from autocompress.download.acz_decoder import (
     DEFAULT_LIMIT,
-    DIGITS,
     HEADER,
     OTHER,
     Segment,
@@ -16,7 +15,8 @@ from autocompress.download.acz_decoder import (
     read_description,
     read_header,
 )
-from autocompress.download.symbol_coder import Symbols, SymbolTables, classes_of, decoded
+from autocompress.download.kernel_models import kernel_tables
+from autocompress.download.symbol_coder import SymbolReader, Symbols, SymbolTables, classes_of
 
 
 def unpacked_content(content: bytes, limit: int = DEFAULT_LIMIT) -> bytes:
@@ -29,28 +29,35 @@ def unpacked_content(content: bytes, limit: int = DEFAULT_LIMIT) -> bytes:
     begin = HEADER.size + header.coded
     modelled = modelled_bytes(content[HEADER.size : begin], header.described + header.others)
     tables, segments = read_description(modelled[: header.described], header)
-    coded = [segment for segment in segments if segment.kind != OTHER]
-    classes = [classes_of(segment.classes, segment.run, segment.symbols) for segment in coded]
-    symbols = decoded(
-        content[begin:], np.concatenate([np.zeros(0, np.uint8), *classes]), SymbolTables.of(tables), header.lane_bits
-    )
+    reader = SymbolReader(content[begin:], SymbolTables.of(tables), header.lane_bits)
     found = np.empty(header.size, dtype=np.uint8)
-    at, taken, others = 0, 0, header.described
+    at, others = 0, header.described
     for segment in segments:
         if segment.kind == OTHER:
             part = np.frombuffer(modelled, dtype=np.uint8, count=segment.length, offset=others)
             others += segment.length
         else:
-            part = symbols[taken : taken + segment.symbols]
-            taken += segment.symbols
-            part = _words(part, segment) if segment.kind == DIGITS else part
+            part = _words(_symbols(reader, segment), segment)
         found[at : at + segment.size] = part
         at += segment.size
+    reader.end()
     return checked(found.tobytes(), header)
+
+
+def _symbols(reader: SymbolReader, segment: Segment) -> Symbols:
+    classes = classes_of(segment.classes, segment.run, segment.symbols)
+    if segment.model is None:
+        return reader.taken(classes)
+    found = np.empty(segment.symbols, dtype=np.uint8)
+    for place in range(min(segment.model.places, segment.symbols)):
+        found[place :: segment.model.places] = reader.taken(kernel_tables(segment.model, classes, found, place))
+    return found
 
 
 def _words(digits: Symbols, segment: Segment) -> NDArray[np.uint8]:
     """The bytes of words that hold these digits."""
+    if segment.base == 256 and segment.word_bytes == 1:
+        return digits
     powers = np.int64(segment.base) ** np.arange(segment.digits, dtype=np.int64)
     words = digits.reshape(segment.length, segment.digits).astype(np.int64) @ powers
     return np.asarray(words.astype("<i8").view(np.uint8).reshape(-1, 8)[:, : segment.word_bytes].reshape(-1))

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from autocompress.download.acz_decoder import MOST_TABLES
-from autocompress.download.frequency_tables import Counts, clustered, tables_for
+from autocompress.download.acz_decoder import KernelModel
+from autocompress.download.frequency_tables import Counts
+from autocompress.download.kernel_models import Kernel
 from autocompress.download.onnx_tensors import StoredTensor, stored_tensors
 from autocompress.runtimes.radix import Digits
 
@@ -20,18 +21,16 @@ LEAST_WEIGHTS, LEAST_NUMBERS = 64, 32
 MOST_OTHER = 1 << 20
 # groups of symbols that choose a table; more of them share one in a row
 MOST_GROUPS = 8192
-# how many tables each kind of symbols gets; all together fit a byte
-MOST_SYMBOL_TABLES, MOST_DIGIT_TABLES = 64, 48
 # symbols; their groups take eight bytes each
 COUNTED_AT_ONCE = 1 << 22
-# tables of a kind while its layouts are tried
-TRIED_TABLES = 8
 # what repeats itself is left to the byte model, which tables do not see; only looked for in short tensors, in bytes
 REPEATING, MOST_REPEATING = 0.8, 1 << 16
 # bytes of a value by ONNX's data types: float, int32, int64, float16, double, uint32, uint64, bfloat16, int16, uint16
 WIDTHS = {1: 4, 6: 4, 7: 8, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2, 5: 2, 4: 2}
 # uint8, int8, bool and the floats of 8 bits
-BYTES = (2, 3, 9, 17, 18, 19, 20)
+INT8, BYTES = 3, (2, 3, 9, 17, 18, 19, 20)
+# a kernel has at most so many places, as a model of them has
+MOST_PLACES = 64
 # uint4 and int4, two to a byte
 NIBBLES = (21, 22)
 BYTE, NIBBLE = Digits(256, 1, 1), Digits(16, 1, 2)
@@ -59,7 +58,10 @@ class Layout:
 
 @dataclass(eq=False)
 class Part:
-    """Bytes `begin` to `end` of the file that are coded as symbols; `tables` once they are chosen."""
+    """Bytes `begin` to `end` of the file that are coded as symbols; layout, classes and model once they are chosen.
+
+    `kernel` is there for weights of convolutions, with the layout by channels.
+    """
 
     begin: int
     end: int
@@ -68,8 +70,10 @@ class Part:
     layouts: tuple[Layout, ...]
     # symbols of a kind share tables
     kind: str
+    kernel: tuple[Kernel, Layout] | None = None
     layout: Layout = Layout(1, 1)
     classes: bytes = b""
+    model: KernelModel | None = None
     _counts: dict[Layout, Counts] = field(default_factory=dict)
 
     def counts(self, layout: Layout) -> Counts:
@@ -120,7 +124,8 @@ def _part(content: bytes, tensor: StoredTensor, packed: Mapping[str, Packed]) ->
         return _digits(content, begin, end, NIBBLE, tensor.shape)
     elif size >= LEAST_WEIGHTS and width is None:
         layouts = layouts_of(tensor.shape, size) if tensor.kind in BYTES else (Layout(1, 1),)
-        part = _symbols(content, begin, end, layouts, "bytes")
+        part = _symbols(content, begin, end, layouts, "int8" if tensor.kind == INT8 else "bytes")
+        part.kernel = kernel_of(tensor.shape, size) if tensor.kind in BYTES else None
     else:
         return None
     return None if _repeats(content[begin:end], part) else part
@@ -151,6 +156,7 @@ def _digits(content: bytes, begin: int, end: int, digits: Digits, shape: tuple[i
         symbols.reshape(-1),
         layouts_of(shape, symbols.size),
         f"digits of {digits.base}",
+        kernel_of(shape, symbols.size),
     )
 
 
@@ -166,6 +172,18 @@ def layouts_of(shape: tuple[int, ...], count: int) -> tuple[Layout, ...]:
     return tuple(dict.fromkeys(one for one in found if one.groups <= MOST_GROUPS))
 
 
+def kernel_of(shape: tuple[int, ...], count: int) -> tuple[Kernel, Layout] | None:
+    """The kernels of a convolution's weight, and its channels: input channels, or output channels where it has one."""
+    number = int(np.prod(shape, dtype=np.int64)) if shape else 0
+    if len(shape) < 3 or not number or not 0 <= count - number < 64:
+        return None
+    places = number // (shape[0] * shape[1])
+    if not 1 < places <= MOST_PLACES:
+        return None
+    layout = Layout(places, shape[1]) if shape[1] > 1 else _rows(places, shape[0])
+    return (Kernel(places, shape[-1]), layout) if layout.groups <= MOST_GROUPS else None
+
+
 def _rows(row: int, rows: int) -> Layout:
     together = -(-rows // MOST_GROUPS)
     return Layout(row * together, -(-rows // together))
@@ -179,46 +197,3 @@ def _repeats(content: bytes, part: Part) -> bool:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     bits = -float((counts * np.log2(np.where(shares > 0, shares, 1))).sum())
     return len(zlib.compress(content, 9)) < REPEATING * bits / 8
-
-
-def choose_tables(parts: list[Part]) -> tuple[bytes, ...]:
-    """Choose layout and tables of each part; the levels of all tables.
-
-    Each layout is tried for all parts of a kind at once, since they share tables; each part then takes the one in which
-    its symbols are shortest.
-    """
-    kinds = dict.fromkeys(part.kind for part in parts)
-    levels: list[bytes] = []
-    most = min(MOST_SYMBOL_TABLES, MOST_TABLES // max(1, len(kinds)))
-    for kind in kinds:
-        own = [part for part in parts if part.kind == kind]
-        _choose_layouts(own, most)
-        chosen = tables_for(_all_counts(own), most)
-        at = 0
-        for part in own:
-            classes = chosen.classes[at : at + part.layout.groups] + len(levels)
-            part.classes = classes.astype(np.uint8).tobytes()
-            at += part.layout.groups
-        levels += chosen.levels
-    return tuple(levels)
-
-
-def _all_counts(parts: list[Part]) -> Counts:
-    return np.concatenate([part.counts(part.layout) for part in parts])
-
-
-def _choose_layouts(parts: list[Part], most: int) -> None:
-    for part in parts:
-        part.layout = part.layouts[0]
-    tries = max(len(part.layouts) for part in parts)
-    if tries == 1:
-        return
-    costs = [[] for _ in parts]  # type: list[list[float]]
-    for which in range(tries):
-        for part in parts:
-            part.layout = part.layouts[min(which, len(part.layouts) - 1)]
-        chosen = clustered(_all_counts(parts), min(most, TRIED_TABLES))
-        for cost, bits in zip(costs, chosen.bits_of_parts([part.layout.groups for part in parts]), strict=True):
-            cost.append(bits)
-    for part, cost in zip(parts, costs, strict=True):
-        part.layout = part.layouts[min(int(np.argmin(cost)), len(part.layouts) - 1)]

@@ -39,9 +39,10 @@ class SymbolTables:
         return (np.cumsum(self.sizes, axis=1) - self.sizes).astype(np.uint32)
 
     def symbols(self) -> Symbols:
-        """The symbol of each slot, of shape `(tables, 2**14)`."""
+        """The symbol of each slot, 2**14 of each table after another."""
         values = np.arange(256, dtype=np.uint8)
-        return np.stack([np.repeat(values, sizes) for sizes in self.sizes])
+        found = [np.repeat(values, sizes) for sizes in self.sizes]
+        return np.concatenate([np.zeros(0, dtype=np.uint8), *found])
 
 
 def lane_bits_for(symbols: int) -> int:
@@ -77,54 +78,56 @@ def encoded(symbols: Symbols, classes: Symbols, tables: SymbolTables, lane_bits:
     return states.astype("<u4").tobytes() + words.astype("<u2").tobytes()
 
 
-def decoded(code: bytes, classes: Symbols, tables: SymbolTables, lane_bits: int) -> Symbols:
-    """The symbols of a code, one for each of `classes`.
+class SymbolReader:
+    """Reads symbols from a code, many at once.
 
     Raises:
-        AczError: when the code is cut off or does not end where the symbols end.
+        AczError: by each method, when the code is cut off or damaged.
     """
-    lanes = 1 << lane_bits
-    if lane_bits > MOST_LANE_BITS or len(code) < 4 * lanes:
-        raise AczError("the code of its symbols is cut off")
-    states = np.frombuffer(code, dtype="<u4", count=lanes).astype(np.uint32)
-    words = np.frombuffer(code, dtype="<u2", offset=4 * lanes)
-    if (states < LOWEST_STATE).any():
-        raise AczError("the code of its symbols is damaged")
-    found = np.empty(len(classes), dtype=np.uint8)
-    at = 0
-    if len(classes):
-        at = _decode(found, classes, states, words, tables)
-    if at != len(words) or (states != LOWEST_STATE).any():
-        raise AczError("the code of its symbols is damaged")
-    return found
 
+    def __init__(self, code: bytes, tables: SymbolTables, lane_bits: int) -> None:
+        lanes = 1 << lane_bits
+        if lane_bits > MOST_LANE_BITS or len(code) < 4 * lanes:
+            raise AczError("the code of its symbols is cut off")
+        self._states = np.frombuffer(code, dtype="<u4", count=lanes).astype(np.uint32)
+        if (self._states < LOWEST_STATE).any():
+            raise AczError("the code of its symbols is damaged")
+        self._words = np.frombuffer(code, dtype="<u2", offset=4 * lanes)
+        self._at = self._lane = 0
+        self._sizes, self._places = tables.sizes.reshape(-1), tables.places.reshape(-1)
+        self._symbols = tables.symbols()
 
-def _decode(
-    found: Symbols,
-    classes: Symbols,
-    states: NDArray[np.uint32],
-    words: NDArray[np.uint16],
-    tables: SymbolTables,
-) -> int:
-    """Fill `found`, change `states` to the last ones; how many words were taken."""
-    lanes = len(states)
-    sizes, places, symbols = tables.sizes.reshape(-1), tables.places.reshape(-1), tables.symbols().reshape(-1)
-    mask, bits, sixteen = np.uint32(SCALE - 1), np.uint32(SCALE_BITS), np.uint32(16)
-    at = 0
-    for begin in range(0, len(found), lanes):
-        table = classes[begin : begin + lanes].astype(np.int64)
-        state = states[: len(table)]
-        slot = state & mask
-        symbol = symbols[(table << SCALE_BITS) + slot]
+    def taken(self, classes: Symbols) -> Symbols:
+        """The next symbols, one for each of `classes`, which are their tables."""
+        found = np.empty(len(classes), dtype=np.uint8)
+        begin = 0
+        while begin < len(classes):
+            end = min(len(classes), begin + len(self._states) - self._lane)
+            found[begin:end] = self._step(classes[begin:end])
+            begin = end
+        return found
+
+    def _step(self, classes: Symbols) -> Symbols:
+        """A symbol of each of the next lanes, as many as `classes`, which are not more than there are to the last."""
+        first, last = self._lane, self._lane + len(classes)
+        table = classes.astype(np.int64)
+        state = self._states[first:last]
+        slot = state & np.uint32(SCALE - 1)
+        symbol = self._symbols[(table << SCALE_BITS) + slot]
         which = (table << 8) + symbol
-        state = sizes[which] * (state >> bits) + slot - places[which]
+        state = self._sizes[which] * (state >> np.uint32(SCALE_BITS)) + slot - self._places[which]
         low = np.flatnonzero(state < LOWEST_STATE)
         if len(low):
-            taken = words[at : at + len(low)]
-            if len(taken) < len(low):
+            words = self._words[self._at : self._at + len(low)]
+            if len(words) < len(low):
                 raise AczError("the code of its symbols is cut off")
-            state[low] = (state[low] << sixteen) | taken
-            at += len(low)
-        states[: len(table)] = state
-        found[begin : begin + lanes] = symbol
-    return at
+            state[low] = (state[low] << np.uint32(16)) | words
+            self._at += len(low)
+        self._states[first:last] = state
+        self._lane = last % len(self._states)
+        return symbol
+
+    def end(self) -> None:
+        """Check that the code ends where the symbols end."""
+        if self._at != len(self._words) or (self._states != LOWEST_STATE).any():
+            raise AczError("the code of its symbols is damaged")

@@ -16,7 +16,7 @@ from autocompress.download.frequency_tables import Counts, clustered, tables_for
 from autocompress.download.symbol_coder import Symbols
 
 # fewer symbols of a kind do not pay for a model
-LEAST_SYMBOLS = 4096
+LEAST_SYMBOLS = 512
 # classes of channels, and bins of symbols where they are not few: more of them cost as much as they save
 CLASSES, BINS, FEW = 4, 6, 8
 # about what the table of a cell takes in the description, in bits
@@ -60,22 +60,36 @@ def _cells(model: KernelModel, classes: Symbols, symbols: Symbols, place: int) -
     return cells + bins_at(place - 1) * side + bins_at(place - model.width)
 
 
-def model_for(
-    kernel: Kernel, weights: list[tuple[Symbols, NDArray[np.intp]]], groups: Counts, most: int, *, signed: bool
-) -> Modelled:
-    """A model of these kernels.
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Weights with the same kernels: symbols below `base`, and the group of each of them, counted over all weights.
 
-    `weights` are symbols and the group of each of them, counted over all weights; `groups` how often each symbol
-    occurs in each group. `signed` symbols above 127 stand for negative numbers.
+    `counts` is how often each symbol occurs in each group. `signed` symbols above 127 stand for negative numbers.
     """
-    chosen = clustered(groups, min(CLASSES, len(groups)))
+
+    kernel: Kernel
+    symbols: list[tuple[Symbols, NDArray[np.intp]]]
+    counts: Counts
+    base: int
+    signed: bool
+
+
+def model_for(weights: Weights, most: int) -> Modelled:
+    """The model, of at most so many tables, with which these weights take the fewest bits."""
+    found = [_model(weights, number, most) for number in (1, CLASSES)]
+    return min(found, key=lambda one: one.bits)
+
+
+def _model(weights: Weights, most_classes: int, most: int) -> Modelled:
+    kernel = weights.kernel
+    chosen = clustered(weights.counts, min(most_classes, len(weights.counts)))
     number_of_classes = len(chosen.levels)
-    bins = _bins(groups.sum(axis=0), signed=signed)
+    bins = _bins(weights.counts.sum(axis=0)[: weights.base], signed=weights.signed)
     number_of_bins = int(max(bins)) + 1
     cells = number_of_classes * kernel.places * (number_of_bins + 1) ** 2
     empty = KernelModel(kernel.places, kernel.width, number_of_bins, bins, number_of_classes, bytes(cells))
     counts = np.zeros(cells * 256, dtype=np.int64)
-    for symbols, group in weights:
+    for symbols, group in weights.symbols:
         classes = chosen.classes[group].astype(np.uint8)
         for place in range(kernel.places):
             at = _cells(empty, classes, symbols, place) * 256 + symbols[place :: kernel.places]
@@ -92,14 +106,14 @@ def model_for(
 
 
 def _bins(counts: NDArray[np.float32], *, signed: bool) -> bytes:
-    """The bin of each symbol up to the last: its own where they are few, else about as many symbols in each."""
+    """The bin of each symbol: its own where they are few, else about as many symbols in each."""
     last = int(np.flatnonzero(counts)[-1])
     if last < FEW and not signed:
-        return bytes(range(last + 1)) + bytes([last]) * (255 - last)
-    order = np.arange(256) ^ (128 if signed else 0)
+        return bytes(np.minimum(np.arange(len(counts)), last).astype(np.uint8))
+    order = np.arange(len(counts)) ^ (128 if signed else 0)
     in_order = counts.astype(np.float64)[order]
     middles = (np.cumsum(in_order) - in_order / 2) / in_order.sum()
-    bins = np.empty(256, dtype=np.uint8)
+    bins = np.empty(len(counts), dtype=np.uint8)
     bins[order] = np.minimum(middles * BINS, BINS - 1)
     # numbered without gaps
     return np.unique(bins, return_inverse=True)[1].astype(np.uint8).tobytes()

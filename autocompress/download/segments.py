@@ -190,8 +190,11 @@ def _rows(row: int, rows: int) -> Layout:
 
 
 def _repeats(content: bytes, part: Part) -> bool:
-    """True where what repeats itself is much shorter as such than by the frequencies of its bytes."""
-    if len(content) > MOST_REPEATING:
+    """True where what repeats itself is much shorter as such than by the frequencies of its bytes.
+
+    Kernels whose places are alike have a model of their own.
+    """
+    if len(content) > MOST_REPEATING or part.kernel is not None:
         return False
     counts = part.counts(part.layouts[0])
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

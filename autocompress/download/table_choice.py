@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from autocompress.download.acz_decoder import MOST_MODELS, MOST_TABLES, KernelModel
 from autocompress.download.frequency_tables import Counts, clustered, tables_for
-from autocompress.download.kernel_models import LEAST_SYMBOLS, Kernel, Modelled, kernel_tables, model_for
+from autocompress.download.kernel_models import LEAST_SYMBOLS, Kernel, Modelled, Weights, kernel_tables, model_for
 from autocompress.download.segments import Layout, Part
 from autocompress.download.symbol_coder import Symbols, classes_of
 
@@ -88,14 +88,14 @@ def _channels(part: Part) -> Layout:
 
 
 def _modelled(parts: list[Part], kernel: Kernel, most: int) -> Modelled:
-    weights: list[tuple[Symbols, NDArray[np.intp]]] = []
+    symbols: list[tuple[Symbols, NDArray[np.intp]]] = []
     first = 0
     for part in parts:
         channels = _channels(part)
-        weights.append((part.symbols, channels.groups_of(0, len(part.symbols)) + first))
+        symbols.append((part.symbols, channels.groups_of(0, len(part.symbols)) + first))
         first += channels.groups
-    groups = np.concatenate([part.counts(_channels(part)) for part in parts])
-    return model_for(kernel, weights, groups, most, signed=parts[0].kind == "int8")
+    counts = np.concatenate([part.counts(_channels(part)) for part in parts])
+    return model_for(Weights(kernel, symbols, counts, parts[0].digits.base, parts[0].kind == "int8"), most)
 
 
 def _take_model(parts: list[Part], found: Modelled, choice: Choice) -> None:

@@ -15,7 +15,8 @@ from autocompress.download.segments import Packed
 from autocompress.runtimes.radix import Digits, packed
 
 SIXES = Digits(6, 1, 3)
-SHAPE = (8, 4, 3, 3)
+FOURS = Digits(4, 1, 4)
+SHAPE, LIKE_SHAPE = (8, 4, 3, 3), (60, 8, 1, 2)
 
 
 def small_model(channels: int = 8, seed: int = 0) -> onnx.ModelProto:
@@ -46,16 +47,23 @@ def small_file(channels: int = 8, seed: int = 0) -> bytes:
     return small_model(channels, seed).SerializeToString(deterministic=True)
 
 
+def kernels(random: np.random.Generator, shape: tuple[int, ...], values: int) -> np.ndarray:
+    """Weights of kernels whose places are mostly the same, of so many values from 0."""
+    centre = random.integers(0, values, (*shape[:2], *(1 for _ in shape[2:])))
+    return np.where(random.random(shape) < 0.95, centre, random.integers(0, values, shape)).astype(np.uint8)
+
+
 def tiny_file() -> bytes:
     """A file whose tables and graph are short, since the byte model takes most of the time of a decoder."""
     random = np.random.default_rng(0)
-    weights = random.binomial(7, 0.4, (6, 4, 9)).astype(np.uint8)
+    alike = packed(kernels(random, LIKE_SHAPE, 4), FOURS)
     words = packed(random.choice(6, 216, p=(0.5, 0.3, 0.1, 0.05, 0.03, 0.02)), SIXES)
-    tensors = [numpy_helper.from_array(weights, "a"), numpy_helper.from_array(words, "words")]
+    arrays = {"alike": alike, "bits": random.random(80) < 0.1, "words": words}
+    tensors = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
     return helper.make_model(helper.make_graph([], "g", [], [], tensors)).SerializeToString(deterministic=True)
 
 
-PACKED = {"words": Packed(SIXES, SHAPE)}
+PACKED = {"words": Packed(SIXES, SHAPE), "alike": Packed(FOURS, LIKE_SHAPE)}
 
 
 def damaged(download: bytes, random: np.random.Generator) -> bytes:

@@ -111,7 +111,9 @@ def test_ten_thousand_damaged_downloads_end_in_an_error(driver: Path) -> None:
     agrees(driver, SLOW, seed=3)
 
 
-@pytest.mark.parametrize("content", [b"", b"x", bytes(5_000), small_file(), small_file(channels=100, seed=1)])
+@pytest.mark.parametrize(
+    "content", [b"", b"x", bytes(5_000), tiny_file(), small_file(), small_file(channels=100, seed=1)]
+)
 def test_the_file_comes_back(driver: Path, content: bytes) -> None:
     assert results(driver, [packed_content(content, PACKED)], content) == [0]
 

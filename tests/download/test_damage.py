@@ -9,7 +9,18 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from autocompress.download.acz_decoder import HEADER, AczError, unpack
+from autocompress.download.acz_decoder import (
+    DIGITS,
+    HEADER,
+    KERNELS,
+    OTHER,
+    SYMBOLS,
+    AczError,
+    modelled_bytes,
+    read_description,
+    read_header,
+    unpack,
+)
 from autocompress.download.decoder import unpacked_content
 from autocompress.download.encoder import packed_content
 
@@ -43,6 +54,14 @@ def all_are_told(count: int, seed: int) -> None:
         if number % 4 == 0:
             assert outcome(unpack, broken) == found
     assert errors > 0.9 * count
+
+
+def test_the_file_of_these_tests_has_every_kind_of_segment() -> None:
+    header = read_header(download := packed_content(tiny_file(), PACKED))
+    end = HEADER.size + header.coded
+    described = modelled_bytes(download[HEADER.size : end], header.described + header.others)[: header.described]
+    _, segments = read_description(described, header)
+    assert {segment.kind for segment in segments} == {OTHER, SYMBOLS, DIGITS, KERNELS}
 
 
 def test_damaged_downloads_end_in_an_error() -> None:

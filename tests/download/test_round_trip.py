@@ -18,10 +18,11 @@ from autocompress.download.decoder import unpacked_content
 from autocompress.download.encoder import packed_content
 from autocompress.download.files import packed_tensors
 from autocompress.download.segments import Layout, Packed, layouts_of, parts_of
+from autocompress.download.table_choice import choose_tables
 from autocompress.runtimes.palette_storage import Palette, store
 from autocompress.runtimes.radix import Digits, digits_for, packed
 
-from .small_files import PACKED, small_file, small_model
+from .small_files import PACKED, kernels, small_file, small_model
 
 SLOWLY = settings(max_examples=12, derandomize=True, deadline=None, database=None)
 
@@ -72,7 +73,7 @@ def test_words_that_hold_no_digits_come_back_as_bytes() -> None:
 def test_a_file_with_every_kind_of_numbers_comes_back() -> None:
     content = small_file()
     kinds = [part.kind for part in parts_of(content, PACKED)]
-    assert kinds == ["bytes", "digits of 6", "digits of 16", "planes of 4", "planes of 4"]
+    assert kinds == ["int8", "digits of 6", "digits of 16", "planes of 4", "planes of 4"]
     comes_back(content, PACKED)
 
 
@@ -104,6 +105,32 @@ def test_channels_of_different_spread_take_tables_of_their_own() -> None:
     by_channel = len(comes_back(_file_of(weights)))
     order = random.permutation(weights.size)
     assert by_channel < 0.95 * len(comes_back(_file_of(weights.reshape(-1)[order].reshape(weights.shape))))
+
+
+@pytest.mark.parametrize("values", [4, 200])
+def test_kernels_of_like_weights_are_coded_by_their_neighbours(values: int) -> None:
+    random = np.random.default_rng(0)
+    weights = kernels(random, (64, 32, 3, 3), values)
+    content = _file_of(weights)
+    parts = parts_of(content, {})
+    choose_tables(parts)
+    assert parts[0].model is not None
+    alike = comes_back(content)
+    mixed = comes_back(_file_of(random.permuted(weights.reshape(-1)).reshape(weights.shape)))
+    assert len(alike) < 0.6 * len(mixed)
+
+
+def test_kernels_of_packed_numbers_are_coded_by_their_neighbours() -> None:
+    weights = kernels(np.random.default_rng(0), (16, 15, 3, 3), 6)
+    # 2160 numbers, and what fills up the last word of 23
+    digits = Digits(6, 7, 21)
+    content = _file_of(packed(weights, digits))
+    known = {"words": Packed(digits, weights.shape)}
+    parts = parts_of(content, known)
+    choose_tables(parts)
+    assert parts[0].model is not None
+    assert len(parts[0].symbols) % 9
+    comes_back(content, known)
 
 
 def test_layouts_follow_the_axes_of_a_weight() -> None:

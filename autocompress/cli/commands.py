@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from autocompress.cli import file_commands, profile_commands, run_commands, sensitivity_command
+from autocompress.cli import download_commands, file_commands, profile_commands, run_commands, sensitivity_command
 from autocompress.cli.given import load_given, only_json, specs_of
 from autocompress.cli.options import (
     AsJson,
@@ -46,6 +46,8 @@ for command in (
     file_commands.measure,
     file_commands.check,
     sensitivity_command.sensitivity,
+    download_commands.pack,
+    download_commands.unpack,
 ):
     app.command()(command)
 

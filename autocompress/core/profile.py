@@ -25,6 +25,8 @@ Statistic = Literal["p50", "mean", "p90", "p95", "p99"]
 Severity = Literal["error", "warn", "off"]
 OnUndecided = Literal["fail", "warn"]
 Items = Literal["as_needed", "all"]
+# how the file is sent to the device: compressed with zstd, or as the entropy-coded file `model.onnx.acz`
+Download = Literal["zstd", "acz"]
 DeviceClass = Literal["server", "desktop", "edge", "mobile"]
 
 
@@ -77,7 +79,8 @@ class Profile:
     `inputs` are the shapes that files are timed at, and that the model is called with where nothing else says so. Where
     several sets of shapes are given it is the largest, and `smaller_inputs` are the others, the smallest first; budgets
     on what is timed hold at each. Layers of the model that are in `ignore` are left alone, those in `keep_float` are
-    not quantized; see `autocompress.core.layer_patterns` for how they are named.
+    not quantized; see `autocompress.core.layer_patterns` for how they are named. `download`: what `download_mb` is the
+    size of, the file compressed with `zstd`, or its entropy-coded form (`acz`), which runs then write as well.
     """
 
     name: str
@@ -94,6 +97,7 @@ class Profile:
     sources: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     keep_float: tuple[str, ...] = ()
+    download: str = "zstd"
 
     @property
     def alpha(self) -> float:
@@ -194,6 +198,7 @@ class Profile:
             "sources": list(self.sources),
             "ignore": list(self.ignore),
             "keep_float": list(self.keep_float),
+            "download": self.download,
         }
 
     def _budget_to_json(self, budget: Budget) -> Any:
@@ -273,6 +278,7 @@ class _ProfileFile(_File):
     sources: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     keep_float: tuple[str, ...] = ()
+    download: Download = "zstd"
 
 
 def shipped_profiles() -> dict[str, Path]:
@@ -396,6 +402,7 @@ def _from_file(file: _ProfileFile) -> Profile:
         sources=file.sources,
         ignore=file.ignore,
         keep_float=file.keep_float,
+        download=file.download,
     )
     return profile.with_input_sets(parse_inputs(file.inputs))
 

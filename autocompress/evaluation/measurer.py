@@ -15,6 +15,7 @@ from autocompress.core.profile import Profile
 from autocompress.core.runtime import Example
 from autocompress.core.source import Split
 from autocompress.core.task import Task
+from autocompress.download.files import download_bytes
 from autocompress.evaluation.scorer import Scorer
 
 DOWNLOAD_LEVEL = 19
@@ -40,9 +41,11 @@ class Measurer:
         self.baseline = baseline
         self._device, self._examples = device, examples
         self._scorer = Scorer(device, profile, task or Task())
+        # by the hash of the artifact: the baseline is asked for with every candidate
+        self._download_bytes: dict[str, int] = {}
 
     def size(self, artifact: Artifact) -> Measurement:
-        """Measure size in MB and, where a budget asks for it, download size (zstd, level 19)."""
+        """Measure size in MB and, where a budget asks for it, download size (zstd at level 19, or .acz)."""
         return Measurement(self._sizes(artifact), {} if self.baseline is None else self._sizes(self.baseline))
 
     def time(
@@ -121,9 +124,18 @@ class Measurer:
     def _sizes(self, artifact: Artifact) -> dict[str, Reading]:
         readings = {"size_mb": Reading.one("MB", artifact.size_bytes / BYTES_PER_MB)}
         if self.profile.limits("download_mb"):
-            packed = sum(_packed_bytes(artifact.root / name) for name in artifact.files)
-            readings["download_mb"] = Reading.one("MB", packed / BYTES_PER_MB)
+            readings["download_mb"] = Reading.one("MB", self._download_size(artifact) / BYTES_PER_MB)
         return readings
+
+    def _download_size(self, artifact: Artifact) -> int:
+        """Bytes of the download, as the profile says how the file is sent."""
+        if artifact.hash not in self._download_bytes:
+            if self.profile.download == "acz":
+                size = download_bytes(artifact)
+            else:
+                size = sum(_packed_bytes(artifact.root / name) for name in artifact.files)
+            self._download_bytes[artifact.hash] = size
+        return self._download_bytes[artifact.hash]
 
 
 def _packed_bytes(path: Path) -> int:

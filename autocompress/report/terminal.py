@@ -101,7 +101,11 @@ def print_result(console: Console, summary: Summary) -> None:
         console.print(Padding(Text(in_one_sentence(sensitivity)), (0, 0, 0, 2)))
     for sentence in summary.explanation:
         console.print(f"  {escape(sentence)}", soft_wrap=True)
-    files = ", ".join(name for name in (summary.file, "plan.yaml", "report.html") if (summary.folder / name).exists())
+    files = ", ".join(
+        name
+        for name in (summary.file, f"{summary.file}.acz", "plan.yaml", "report.html")
+        if (summary.folder / name).exists()
+    )
     console.print(f"  {escape(str(summary.folder))}/: {files}; took {duration(summary.seconds)}", soft_wrap=True)
 
 

@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from autocompress.core.artifact import Artifact
+from autocompress.core.artifact import BYTES_PER_MB, Artifact
 from autocompress.core.facts import Facts
 from autocompress.core.measurement import Measurement, is_binary
 from autocompress.core.plan import Plan
 from autocompress.core.search_space import SearchSpace
 from autocompress.core.trial import Trial
 from autocompress.core.verdict import Status, Verdict
+from autocompress.download import files
+from autocompress.errors import ArtifactError
 from autocompress.evaluation.run import Run
 from autocompress.run.confirm import Confirmation
 from autocompress.run.diagnosis import binding_budget, diagnose
@@ -106,12 +108,13 @@ def _to_be_shown(verdict: Verdict) -> float:
 
 
 def write_up(run: Run, answer: Answer, history: History) -> Result:
-    """Write the answer's artifact and plan to the run's folder, and return the result."""
+    """Write the answer's artifact, its download and plan to the run's folder, and return the result."""
     shipped = answer.artifact.copy_to(run.workspace.path(f"model{run.tools.runtime.suffix}"))
     # the baseline for relative budgets, as `autocompress check --baseline` needs it
     run.baseline.copy_to(run.workspace.path(f"baseline{run.tools.runtime.suffix}"))
     write_text(run.workspace.path("plan.yaml"), answer.plan.to_yaml())
     name = run.name_of(answer.plan)
+    download_bytes, download_said = _write_download(run, shipped)
     return Result(
         status=answer.status,
         plan=answer.plan,
@@ -132,6 +135,7 @@ def write_up(run: Run, answer: Answer, history: History) -> Result:
             *run.data_check.sentences,
             *look_sentences(answer.certificate),
             *_explain(name, answer, history),
+            *download_said,
         ],
         machine=str(run.machine),
         data=_describe_data(run, answer.plan),
@@ -141,7 +145,23 @@ def write_up(run: Run, answer: Answer, history: History) -> Result:
         folder=run.workspace.root,
         data_check=run.data_check,
         sensitivities=run.record.probes.sensitivities if run.record.probes else (),
+        download_bytes=download_bytes,
     )
+
+
+def _write_download(run: Run, shipped: Artifact) -> tuple[int | None, list[str]]:
+    """Write the entropy-coded download where the profile asks for it; its size, and what is to be said of it."""
+    path = run.workspace.path(f"{shipped.entry}{files.SUFFIX}")
+    # one of an earlier answer in this folder would hold another file
+    path.unlink(missing_ok=True)
+    if run.profile.download != "acz":
+        return None, []
+    try:
+        size = files.pack(shipped.path, path)
+    except ArtifactError as error:
+        return None, [f"No download was written: {error}"]
+    share = size / shipped.size_bytes
+    return size, [f"{path.name} holds it in {size / BYTES_PER_MB:.3f} MB for download, {share:.3f} of {shipped.entry}."]
 
 
 def stage_table(run: Run, answer: Answer, baseline: Measurement) -> list[StageRow]:

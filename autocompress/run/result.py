@@ -57,7 +57,8 @@ class Result:
     miss when nothing was met (`met` tells which). `certificate` is there when the holdout was looked at.
     `data_check` is what was found in the data when the run began. `plan_name` describes the plan in a few words,
     `names` the plans of all trials, by their hash. `sensitivities` are those of the layers, none where there was no
-    reason to measure it. `trials` is `history` as a pandas frame, one row per trial.
+    reason to measure it. `download_bytes` is the size
+    of `model.onnx.acz` where the profile asked for it. `trials` is `history` as a pandas frame, one row per trial.
     """
 
     status: Status
@@ -83,6 +84,7 @@ class Result:
     folder: Path
     data_check: DataCheck = field(default_factory=DataCheck)
     sensitivities: tuple[Sensitivity, ...] = ()
+    download_bytes: int | None = None
     trials: pd.DataFrame | None = field(default=None, repr=False)
 
     @property
@@ -132,6 +134,7 @@ class Result:
             "plan_name": self.plan_name,
             "plan_text": str(self.plan),
             "artifact": None if self.artifact is None else {"file": self.artifact.entry, "sha256": self.artifact.hash},
+            "download_bytes": self.download_bytes,
             "baseline_sha256": self.baseline.hash,
             "verdict": self.verdict.to_json(),
             "binding": self.binding.budget.metric if self.binding else None,

@@ -28,6 +28,10 @@ RESULT_FILES = (
 )
 
 
+# only where the profile asks for it
+DOWNLOAD_FILE = "model.onnx.acz"
+
+
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a temporary file beside `path`, then move it there in one step.
 
@@ -187,7 +191,15 @@ class Workspace:
         previous.mkdir()
         # the record's files last: after a kill in between, the next start finds them and moves the rest
         weights = sorted(path.name for path in self.root.glob("weights-*.data"))
-        kept = (self.checkpoints.name, self.resolved.name, *RESULT_FILES, *weights, FAILURES, *reversed(JOURNAL_FILES))
+        kept = (
+            self.checkpoints.name,
+            self.resolved.name,
+            *RESULT_FILES,
+            DOWNLOAD_FILE,
+            *weights,
+            FAILURES,
+            *reversed(JOURNAL_FILES),
+        )
         for name in kept:
             source = self.root / name
             if source.exists():

@@ -323,6 +323,7 @@ class Stand:
     batch: int = 1
     device: FakeDevice = field(default_factory=FakeDevice)
     items: str = "all"
+    download: str = "zstd"
     deadline: Deadline = field(default_factory=lambda: Deadline.start(None))
 
     def __post_init__(self) -> None:
@@ -333,7 +334,7 @@ class Stand:
         budgets = tuple(Budget.parse(metric, limit) for metric, limit in self.budgets.items())
         protocol = Protocol(batch=self.batch, items=self.items)
         objective = OBJECTIVES[self.objective]
-        profile = Profile("scripted", protocol=protocol, budgets=budgets, objective=objective)
+        profile = Profile("scripted", protocol=protocol, budgets=budgets, objective=objective, download=self.download)
         example = Example((np.ones((2, 2), dtype=np.float32),))
         tools = Tools(ExportedOnce(), self.device, self.techniques)
         builder = Builder(ModuleModel(Answers().eval()), example, self.task, profile, tools, workspace)

@@ -1,0 +1,1 @@
+"""The entropy-coded download: an ONNX file as `.acz`, rebuilt byte for byte."""

@@ -21,10 +21,14 @@ LOOKING_UP = ("Gather", "GatherElements")
 
 @dataclass(frozen=True, eq=False)
 class StoredPalette:
-    """A palette by the name of the tensor that it stands for, with the name and digits of the words that hold it."""
+    """A palette by the name of the tensor that it stands for.
+
+    `words` names the tensor that holds its indices among others, from word number `begin` on; `digits` are theirs.
+    """
 
     tensor: str
     words: str
+    begin: int
     digits: Digits
     palette: Palette
 
@@ -114,16 +118,18 @@ def _part(graph: _Graph, start: int) -> _Part | None:
     if digits.word_bytes != words.itemsize * words.shape[1] or int(sizes.sum()) != len(words) * digits.digits:
         return None
     numbers = unpacked(words, digits, int(sizes.sum()))
-    palettes = []
-    for output, indices in zip(split.output, np.split(numbers, np.cumsum(sizes)[:-1]), strict=True):
-        found = _looked_up(graph, output, indices.astype(np.uint8))
+    palettes, read = [], 0
+    begins = np.cumsum(sizes) - sizes
+    for output, begin, size in zip(split.output, begins.tolist(), sizes.tolist(), strict=True):
+        found = _looked_up(graph, output, numbers[begin : begin + size].astype(np.uint8))
         if found is not None:
             tensor, palette, behind = found
-            palettes.append(StoredPalette(tensor, graph.nodes[start].input[0], digits, palette))
+            place = begin // digits.digits
+            palettes.append(StoredPalette(tensor, graph.nodes[start].input[0], place, digits, palette))
             places += behind
-    # what fills the last word is read by nobody
-    complete = len(palettes) >= len(split.output) - 1
-    return _Part(palettes, places) if palettes and complete else None
+        # what fills the last word of a tensor is read by nobody
+        read += 1 if found is not None or size < digits.digits else 0
+    return _Part(palettes, places) if palettes and read == len(split.output) else None
 
 
 def _added_up(graph: _Graph, start: int, count: int) -> list[int]:

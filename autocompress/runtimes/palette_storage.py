@@ -109,7 +109,11 @@ class _Part:
     def nodes(self) -> list[onnx.NodeProto]:
         """The nodes from words to tensors."""
         digits, name = self._digits, self._name
-        numbers = np.concatenate([palette.indices.reshape(-1) for palette in self._palettes.values()])
+        sizes = [palette.indices.size for palette in self._palettes.values()]
+        # each tensor begins with a word of its own, so that it can be told apart in the file
+        filled = [-size % digits.digits for size in sizes]
+        padded = zip(self._palettes.values(), filled, strict=True)
+        numbers = np.concatenate([np.pad(palette.indices.reshape(-1), (0, rest)) for palette, rest in padded])
         words, word = packed(numbers, digits), f"{name}_word"
         nodes = [helper.make_node("Cast", [self._stored("words", words)], [word], to=TensorProto.INT32)]
         if digits.word_bytes == BYTES:
@@ -122,12 +126,11 @@ class _Part:
             helper.make_node("Mod", [f"{name}_div", base], [f"{name}_digits"]),
             helper.make_node("Reshape", [f"{name}_digits", self._stored("flat", np.array([-1]))], [f"{name}_numbers"]),
         ]
-        sizes = [palette.indices.size for palette in self._palettes.values()]
-        # the last word may be filled up
-        filled = len(words) * digits.digits - sum(sizes)
-        split = self._stored("sizes", np.array([*sizes, *([filled] if filled else [])]))
-        outputs = [f"{one}_numbers" for one in self._palettes] + ([f"{name}_filled"] if filled else [])
-        nodes.append(helper.make_node("Split", [f"{name}_numbers", split], outputs, axis=0))
+        cuts: list[tuple[str, int]] = []
+        for one, size, rest in zip(self._palettes, sizes, filled, strict=True):
+            cuts += [(f"{one}_numbers", size), *([(f"{one}_filled", rest)] if rest else [])]
+        split = self._stored("sizes", np.array([size for _, size in cuts]))
+        nodes.append(helper.make_node("Split", [f"{name}_numbers", split], [output for output, _ in cuts], axis=0))
         for one, palette in self._palettes.items():
             nodes += self._looked_up(one, palette)
         return nodes

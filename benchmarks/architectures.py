@@ -60,7 +60,7 @@ VISION = (
     "mnasnet1_0", "deeplabv3_mobilenet_v3_large",
 )  # fmt: skip
 LANGUAGE = ("bert_base", "gpt2", "t5_small")
-BUDGETS = {"latency_ms": "0.25x", "size_mb": "0.15x", "max_accuracy_drop_pp": 2.0}
+BUDGETS: dict[str, float | str] = {"latency_ms": "0.25x", "size_mb": "0.15x", "max_accuracy_drop_pp": 2.0}
 PATIENCE_SECONDS, MEASURED_SECONDS = 900, 4.0
 
 

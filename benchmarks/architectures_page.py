@@ -94,7 +94,7 @@ def planning(row: Mapping[str, Any]) -> Sequence[str]:
 
 def predictions(row: Mapping[str, Any]) -> list[Sequence[str]]:
     """A row of the second table for each recipe."""
-    lines = []
+    lines: list[Sequence[str]] = []
     for recipe in row["recipes"]:
         cells = [recipe["predicted_latency"], recipe.get("latency"), recipe["predicted_size"], recipe.get("size")]
         said = ["-" if cell is None else f"{cell:.2f}x" for cell in cells]

@@ -94,8 +94,9 @@ def depthwise_network(name: str) -> nn.Module:
 
 def trained(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, epochs: int) -> nn.Module:
     """Plain training with a teacher: SGD, a rate that ends at 0, crops and flips."""
-    teacher = cifar_resnet(20).to(memory_format=torch.channels_last)
-    network = network.to(memory_format=torch.channels_last).train()
+    # torch's types know no memory format without a type
+    teacher = cifar_resnet(20).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(network.parameters(), lr=RATE, momentum=0.9, weight_decay=4e-5, nesterov=True)
     steps = epochs * (len(images) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, total_steps=steps, pct_start=0.1)

@@ -100,8 +100,8 @@ def ratio(before: Artifact, after: Artifact, seconds: float) -> tuple[float, flo
     first, second = LocalDevice(OnnxRuntime()).measure([before, after], profile, example, seconds)
     if alternation.MOST_LOADS == 1:
         # as meters mostly do it: the blocks of one load as if they were independent
-        after, before = (one.readings["latency_ms"].block_statistic("p50") for one in (second, first))
-        ratios = after / before
+        second_ms, first_ms = (one.readings["latency_ms"].block_statistic("p50") for one in (second, first))
+        ratios = second_ms / first_ms
     else:
         ratios = Measurement(second.readings, first.readings).latency_ratios("p50")
     low, high = median_bounds(ratios, 0.025)

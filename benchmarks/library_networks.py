@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -71,8 +72,8 @@ def _hf(name: str, config: str, **settings: Any) -> Callable[[], nn.Module]:
 
 def _detr() -> nn.Module:
     import_torchvision()
-    import transformers
-
+    # its configurations take more than their types tell
+    transformers: Any = importlib.import_module("transformers")
     backbone = transformers.ResNetConfig(
         embedding_size=16, hidden_sizes=[16, 32, 48, 64], depths=[1, 1, 1, 1], out_features=["stage4"]
     )

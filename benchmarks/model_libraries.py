@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def parity(module: nn.Module, network: LibraryNetwork, artifact: Artifact) -> tu
             continue
         for batch in BATCHES:
             example = example_of(network).with_sizes(sizes).with_batch(batch)
-            gap, refusal = tried(lambda example=example: difference(module, session, artifact, example))
+            gap, refusal = tried(partial(difference, module, session, artifact, example))
             if gap is None or gap > TOLERANCE:
                 refused.append(f"{label}, batch {batch}: {refusal or f'differs by {gap:.1g}'}")
                 continue
@@ -133,7 +134,7 @@ def row_of(name: str, *, with_run: bool) -> dict[str, Any]:
         if not with_run:
             return row | {"seconds": time.time() - began}
         dynamic: Mapping[str, list[int]] | None = dynamic_of(network) if not row["refusal"] else None
-        given = {"inputs": network.inputs(), "outputs": network.outputs, "dynamic": dynamic}
+        given: dict[str, Any] = {"inputs": network.inputs(), "outputs": network.outputs, "dynamic": dynamic}
         out = Path(folder) / "run"
         result, row["run_refusal"] = tried(
             lambda: autocompress(module, briefly(), budgets=BUDGETS, out=out, max_time=RUN_SECONDS, **given)

@@ -1,6 +1,6 @@
 """Ways to keep the accuracy of int8 and of 4-bit weights on convolutional networks: accuracy, size, latency, agreement.
 
-    python benchmarks/precision.py [--only mobilenet_v2 --only resnet20_4_bits] [--part files]
+    python benchmarks/precision.py [--only mobilenet_v2 --only resnet20_4_bits] [--part files | learned]
 
 - mobilenet_v2, mobilenet_v3, efficientnet: the networks of depthwise_networks.py. Static int8 with one scale per weight
   and per channel, with other ranges, prepared, with layers in float, with learned rounding, and trained.
@@ -10,7 +10,7 @@
 Layers in float are chosen on the 3,352 test images that choose; all figures are of the 6,648 others. Files are kept in
 runs/precision, rows in benchmarks/results/precision.json, each as soon as it is known, so that a run goes on where it
 was cut. Latency is measured last, when nothing trains: blocks of calls that alternate between the float file and the
-others. About half an hour of one core.
+others. About an hour of one core.
 """
 
 from __future__ import annotations
@@ -61,8 +61,10 @@ def untrained(name: str) -> Iterator[tuple[str, Finish]]:
 def learned(name: str) -> Iterator[tuple[str, Finish]]:
     """What is learned behind static int8."""
     plain = int8(name)
-    yield "learned rounding, 40 steps", (plain, step("learned_rounding", steps=40))
-    yield "trained 300 steps", (plain, step("quantization_aware_training"))
+    for steps in (40, 250):
+        yield f"learned rounding, {steps} steps", (plain, step("learned_rounding", steps=steps))
+    yield "trained 300 steps", (plain, step("quantization_aware_training", ranges="learned"))
+    yield "trained 300 steps, fixed scales", (plain, step("quantization_aware_training", ranges="fixed"))
 
 
 def depthwise(case: str, bench: Bench) -> None:
@@ -72,9 +74,16 @@ def depthwise(case: str, bench: Bench) -> None:
         for what, finish in untrained(name):
             keep_row(bench, case, f"{name}: {what}", finish)
         mixed(case, bench, name, int8(name))
-    # with a scale per channel none of them loses half a point
-    for what, finish in learned(names[0]):
-        keep_row(bench, case, f"{names[0]}: {what}", finish)
+    depthwise_learned(case, bench)
+
+
+def depthwise_learned(case: str, bench: Bench) -> None:
+    """Rows of what is learned, per tensor: with a scale per channel none of these networks loses half a point."""
+    name = "per tensor, 7 bits" if case in HARDER else "per tensor"
+    # latency is told as a share of its
+    bench.made((int8(name),))
+    for what, finish in learned(name):
+        keep_row(bench, case, f"{name}: {what}", finish)
 
 
 def mixed(case: str, bench: Bench, name: str, plain: Step) -> None:
@@ -98,8 +107,9 @@ def mixed(case: str, bench: Bench, name: str, plain: Step) -> None:
 def few_bits() -> Iterator[tuple[str, Finish]]:
     """Weights of 4 bits, a scale per channel."""
     plain = int8("per channel")
-    yield "4 bits, learned rounding, 40 steps", (plain, step("learned_rounding", bits=4, steps=40))
-    yield "4 bits, trained 300 steps", (plain, step("quantization_aware_training", bits=4))
+    for steps in (40, 250):
+        yield f"4 bits, learned rounding, {steps} steps", (plain, step("learned_rounding", bits=4, steps=steps))
+    yield "4 bits, trained 300 steps", (plain, step("quantization_aware_training", bits=4, ranges="learned"))
 
 
 def nearest(case: str, bench: Bench, plain: Step) -> None:
@@ -121,11 +131,16 @@ def four_bits(case: str, bench: Bench) -> None:
     # a plan that cannot be done
     keep_row(bench, case, "per channel: 4 bits, learned rounding without int8", (step("learned_rounding", bits=4),))
     nearest(case, bench, int8("per channel"))
+    four_bits_learned(case, bench)
+
+
+def four_bits_learned(case: str, bench: Bench) -> None:
     for what, finish in few_bits():
         keep_row(bench, case, f"per channel: {what}", finish)
 
 
 CASES = {**dict.fromkeys((*NETWORKS, *HARDER), depthwise), **dict.fromkeys(DEPTHS, four_bits)}
+LEARNED = {**dict.fromkeys((*NETWORKS, *HARDER), depthwise_learned), **dict.fromkeys(DEPTHS, four_bits_learned)}
 
 
 def bench_of(case: str) -> Bench:
@@ -136,12 +151,13 @@ def bench_of(case: str) -> Bench:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=list(CASES), default=[])
-    parser.add_argument("--part", choices=("files", "latency"), help="only make and judge files, or only time them")
+    told = "only make and judge files, of these only what is learned, or only time the files that are there"
+    parser.add_argument("--part", choices=("files", "learned", "latency"), help=told)
     given = parser.parse_args()
     benches = {case: bench_of(case) for case in given.only or CASES}
     for case, bench in benches.items() if given.part != "latency" else ():
-        CASES[case](case, bench)
-    for case, bench in benches.items() if given.part != "files" else ():
+        (LEARNED if given.part == "learned" else CASES)[case](case, bench)
+    for case, bench in benches.items() if given.part in (None, "latency") else ():
         keep_latencies(bench, case, [f"{name}: int8" for name in WEIGHTS])
 
 

@@ -1,13 +1,14 @@
-"""The tables of docs/precision.md from benchmarks/results/precision.json, on the standard output.
+"""The tables of docs/precision.md from results/precision.json and results/layer_types.json, on the standard output.
 
 python benchmarks/precision_page.py
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 
-from precision_rows import Row, known_rows
+from precision_rows import RESULTS, Row, known_rows
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -59,9 +60,26 @@ def refusals(rows: Iterable[Row]) -> Iterable[Sequence[str]]:
             yield f"{row['case']}, {row['what'].partition(':')[0]}", *facts, *said
 
 
+def layer_type(row: Row) -> Sequence[str]:
+    """What a case's layers are in, with the figures of that file."""
+    operators = ", ".join(f"{count} {name}" for name, count in row["operators"].items())
+    ratios = (interval(row[name]) for name in ("to_float", "to_float32"))
+    lost = f"{row['drop_pp']:.2f} ({row['drop_low_pp']:.2f} to {row['drop_high_pp']:.2f})"
+    what = f"{row['case']}, {len(row['layers'])} layers in {row['what']}"
+    return what, f"{row['size_ratio']:.3f}x", *ratios, lost, f"{row['same_answers']:.2%}", operators
+
+
 def main() -> None:
     rows = known_rows()
-    headings = ("file", "size", "latency, of float", "of int8", "right, %", "lost, points", "seconds (CPU)")
+    headings: Sequence[str] = (
+        "file",
+        "size",
+        "latency, of float",
+        "of int8",
+        "right, %",
+        "lost, points",
+        "seconds (CPU)",
+    )
     for case in dict.fromkeys(row["case"] for row in rows):
         files = [row for row in rows if row["case"] == case and ("accuracy" in row or "failure" in row)]
         begins = list(dict.fromkeys(row["what"].partition(":")[0] for row in files))
@@ -70,11 +88,22 @@ def main() -> None:
         loads = [row["load"] for row in files] + [row["latency"]["load"] for row in files if "latency" in row]
         print(f"\n### {case}\n\n{', '.join(dates)}, load {min(loads):.1f} to {max(loads):.1f}.\n")
         print(table(headings, map(line, files)))
+    print("\n### What layers are in\n")
+    headings = [
+        "file",
+        "size",
+        "latency, of float",
+        "of float32 layers",
+        "lost, points",
+        "float's answers",
+        "operators",
+    ]
+    print(table(headings, map(layer_type, json.loads(RESULTS.with_name("layer_types.json").read_text()))))
     print("\n### Agreement\n")
-    headings = ("case", "file", "same answers", "points apart", "holds")
+    headings = ["case", "file", "same answers", "points apart", "holds"]
     print(table(headings, (agreement(row) for row in rows if "agreement" in row)))
     print("\n### Refusals\n")
-    headings = ("case", "spread of weights", "outliers", "refused before a loss was seen", "after it")
+    headings = ["case", "spread of weights", "outliers", "refused before a loss was seen", "after it"]
     print(table(headings, refusals(rows)))
 
 

@@ -97,8 +97,9 @@ def _refused(bench: Bench, facts: Facts, probes: Probes) -> dict[str, str]:
 
 
 def keep_latencies(bench: Bench, case: str, compared_with: Sequence[str]) -> None:
-    """Latency of all files of a case, as ratios to float and to the row of these that begins alike."""
+    """Latency of the files of a case that are there, as ratios to float and to the row of these that begins alike."""
     rows = [row for row in known_rows() if row["case"] == case and "file" in row]
+    rows = [row for row in rows if (bench.folder / row["file"]).exists()]
     files = {row["what"]: bench.tools.runtime.read(bench.folder / row["file"]) for row in rows}
     load = os.getloadavg()[0]
     measured = bench.latencies(files)

@@ -26,7 +26,7 @@ from networks import cifar10, cifar_resnet
 from recovery import INT8, by_divergence, difference, distil, drop, print_row
 
 from autocompress import Task
-from autocompress.core.plan import Plan, Stage, Step
+from autocompress.core.plan import Plan, Setting, Stage, Step
 from autocompress.core.source import Split
 from autocompress.data.augmentation import crop_flip
 from autocompress.data.example_inputs import example_for
@@ -46,8 +46,8 @@ BATCH = 64
 
 
 def trained_as_quantized(steps: int) -> Step:
-    settings = {"batch": BATCH, "learning_rate": 0.001, "optimizer": "sgd", "ranges": "learned", "bits": 8, "seed": 0}
-    return Step("quantization_aware_training", Stage.TUNING, {"steps": steps, **settings})
+    same: dict[str, Setting] = {"batch": BATCH, "learning_rate": 0.001, "optimizer": "sgd", "bits": 8, "seed": 0}
+    return Step("quantization_aware_training", Stage.TUNING, {"steps": steps, "ranges": "learned", **same})
 
 
 class Bench:
@@ -56,7 +56,7 @@ class Bench:
     def __init__(self, folder: Path, task: Task) -> None:
         profile = declared("local", {"latency_ms": "1x"})
         tools = tools_of(profile)
-        example = example_for(cifar_resnet(56), task, None, None)
+        example = example_for(cifar_resnet(56), task, None, ())
         self.task, self.example = task, example
         workspace = Workspace(folder)
         workspace.open(resume=False)

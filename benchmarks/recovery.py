@@ -24,7 +24,7 @@ from networks import cifar10, cifar_resnet
 from autocompress import Task, load_profile
 from autocompress.analysis.divergence import Divergence
 from autocompress.api import apply_plan
-from autocompress.core.plan import Plan, Stage, Step
+from autocompress.core.plan import Plan, Setting, Stage, Step
 from autocompress.data.augmentation import crop_flip
 from autocompress.data.example_inputs import example_for
 from autocompress.devices import LocalDevice
@@ -53,14 +53,14 @@ def drop(blocks: list[str]) -> Step:
 
 
 def distil(steps: int, views: int = 10, feature_weight: float = 0.0) -> Step:
-    schedule = {"steps": steps, "batch": 128, "seed": 0, "learning_rate": 0.05, "optimizer": "sgd"}
+    schedule: dict[str, Setting] = {"steps": steps, "batch": 128, "seed": 0, "learning_rate": 0.05, "optimizer": "sgd"}
     return Step("distillation", Stage.RECOVERY, {**schedule, "views": views, "feature_weight": feature_weight})
 
 
 def by_divergence(task: Task) -> list[str]:
     """Greedy, measured again as blocks go."""
     model = cifar_resnet(56)
-    example = example_for(model, task, None, None)
+    example = example_for(model, task, None, ())
     kinds = droppable_blocks(model, example)
     divergence = Divergence(model, example, task.calibration)
     order: list[str] = []
@@ -76,7 +76,7 @@ def by_divergence(task: Task) -> list[str]:
 def by_norm(task: Task) -> list[str]:
     """The smallest scales of the last batch-norm of the branch."""
     model = cifar_resnet(56)
-    kinds = droppable_blocks(model, example_for(model, task, None, None))
+    kinds = droppable_blocks(model, example_for(model, task, None, ()))
     norms = {name: float(model.get_submodule(f"{name}.bn2").weight.detach().norm()) for name in kinds}
     return sorted(norms, key=lambda name: norms[name])[:DROPPED]
 

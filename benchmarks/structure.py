@@ -51,7 +51,7 @@ def by_hand(depth: int, minutes: float, task: Task, folder: Path) -> dict[str, A
     start = time.monotonic()
     model = cifar_resnet(depth)
     small = pruned_and_distilled(model, task, seconds=60 * minutes)
-    runtime, example = OnnxRuntime(), example_for(model, task, None, None)
+    runtime, example = OnnxRuntime(), example_for(model, task, None, ())
     baseline = runtime.export(model, example, folder / "baseline.onnx")
     exported = runtime.export(small, example, folder / "small.onnx")
     artifact = plain(exported, SETTINGS["onnxruntime static int8, by an expert"], task, folder)

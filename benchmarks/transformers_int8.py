@@ -156,8 +156,8 @@ def minilm_rows(folder: Path, seconds: float) -> Iterator[Row]:
         files[f"linear layers, {ranges}"] = on.made(static, f"alone-{ranges}", {**ALONE, "calibration": ranges})
     files["linear layers, int8 activations"] = on.made(static, "alone-int8", {**ALONE, "activation": "int8"})
     rows = [on.row(what, file) for what, file in {"float": on.artifact, **files}.items()]
-    timed = ("dynamic", "all operators, minmax", "products with int8 outputs, minmax", "linear layers, minmax")
-    timed = (*timed, "linear layers, int8 activations")
+    timed = ["dynamic", "all operators, minmax", "products with int8 outputs, minmax", "linear layers, minmax"]
+    timed.append("linear layers, int8 activations")
     yield from with_latencies(rows, on.latencies({what: files[what] for what in timed}, seconds))
 
 

@@ -17,6 +17,7 @@ import argparse
 import functools
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def counts(random: np.random.Generator, gates: int, sizes: list[int], changed: f
 bounds = functools.cache(drop_bounds)
 
 
-def read_until_clear(seen: INTS, looks: list[tuple[int, float]]) -> tuple[str, int]:
+def read_until_clear(seen: INTS, looks: Sequence[tuple[int, float]]) -> tuple[str, int]:
     """The answer and the items read; `seen` has shape `(looks, 2)`."""
     for (lost, won), (n, level) in zip(seen.tolist(), looks, strict=True):
         low, high = bounds(lost, won, n, level)

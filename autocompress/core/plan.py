@@ -48,8 +48,8 @@ ROUND_STAGES = (Stage.STRUCTURE, Stage.WEIGHTS, Stage.RECOVERY)
 FINISH_STAGES = (Stage.PREPARATION, Stage.PRECISION, Stage.TUNING, Stage.PACKING)
 # stages of steps that save nothing by themselves: they keep accuracy where the precision step loses it
 ACCURACY_STAGES = (Stage.PREPARATION, Stage.TUNING)
-# stages of steps that may train: the module in a round, the quantized file in the finish
-TRAINED_STAGES = (Stage.RECOVERY, Stage.TUNING)
+# stages of steps that may train: the module in a round, the quantized or packed file in the finish
+TRAINED_STAGES = (Stage.RECOVERY, Stage.TUNING, Stage.PACKING)
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,8 @@ class Recipe:
     Predictions are shares of the baseline, None where nothing is known yet. `structures` are the steps, one tuple of
     them for each structure, that the first round begins with. Where they are `nested`, each leaves less of the network
     than the one before, so that the first that fits can be found by bisection; `likely` is where it is expected.
-    `predictions` hold latency and size of each of them, empty where they are those of the recipe. `promotes` is how
+    `predictions` hold latency and size of each of them, empty where they are those of the recipe; `sizes` are those of
+    each plan of a recipe without structures, empty where all have the recipe's. `promotes` is how
     many trials of the recipe before go on in this one; None promotes all. They are a round shorter, or, where
     `refines` is their finish, end with that one instead of this recipe's. `seconds_per_step` is that of the training of
     its finish, None where it was not timed.
@@ -146,6 +147,7 @@ class Recipe:
     likely: int | None = None
     promotes: int | None = None
     predictions: tuple[tuple[float, float], ...] = ()
+    sizes: tuple[float, ...] = ()
     expected_drop: ExpectedDrop | None = None
     seconds_per_step: float | None = None
     refines: tuple[Step, ...] = ()
@@ -206,6 +208,9 @@ class Recipe:
         place = self.place(plan)
         if place is not None and self.predictions:
             return self.predictions[place]
+        if self.sizes:
+            sizes = (size for one, size in zip(self.plans(), self.sizes, strict=True) if one == plan.planned)
+            return self.predicted_latency, next(sizes, self.predicted_size)
         return self.predicted_latency, self.predicted_size
 
     def seconds_of(self, plan: Plan) -> float | None:

@@ -16,8 +16,7 @@ from autocompress.download.segments import Packed
 from autocompress.errors import ArtifactError, UsageError, nearest
 from autocompress.runtimes.external_weights import weight_files
 from autocompress.runtimes.onnx_file import load_model
-from autocompress.runtimes.palette_storage import stored
-from autocompress.runtimes.radix import digits_for
+from autocompress.runtimes.palette_reading import stored_palettes
 from autocompress.system.workspace import write_atomically
 
 SUFFIX = ".acz"
@@ -27,7 +26,7 @@ DECODERS: Mapping[str, str] = {"python": "acz_decoder.py", "c": "acz_decoder.c"}
 
 def packed_tensors(model: onnx.ModelProto) -> dict[str, Packed]:
     """The tensors of a model that hold whole numbers as digits of words, by name."""
-    return {name: Packed(digits_for(palette.entries.shape[1]), palette.shape) for _, name, palette in stored(model)}
+    return {one.words: Packed(one.digits) for one in stored_palettes(model)}
 
 
 def download_of(path: Path) -> bytes:

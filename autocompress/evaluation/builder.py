@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -16,62 +14,26 @@ import torch
 from autocompress.core.artifact import Artifact
 from autocompress.core.facts import Facts
 from autocompress.core.model import Exported, Model
-from autocompress.core.plan import Plan, Setting, Stage, Step
+from autocompress.core.plan import Plan, Setting, Step
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import Example, exported
 from autocompress.core.source import Split
 from autocompress.core.task import Task
-from autocompress.core.technique import Context, ModelTechnique
+from autocompress.core.technique import Context
 from autocompress.core.tools import Tools
 from autocompress.core.training_recipe import TrainingRecipe
-from autocompress.data.copies import with_own_weights, with_shared_weights
-from autocompress.errors import ArtifactError, PlanError, TechniqueError, raised_as
+from autocompress.errors import ArtifactError
+from autocompress.evaluation.artifacts import Artifacts
+from autocompress.evaluation.module_rounds import ModuleRounds, Rounds
+from autocompress.evaluation.trained_plan import keep_trained_as, only_as_planned, trained_as
 from autocompress.system.locks import folder_lock
 from autocompress.system.scratch import scratch
-from autocompress.system.workspace import Workspace, make_folder, write_atomically, write_text
-from autocompress.training.checkpoints import load_checkpoint
+from autocompress.system.workspace import Workspace, make_folder
 from autocompress.training.kept_inputs import KeptInputs
 from autocompress.training.synthetic_inputs import why_no_inputs
 
-MODULE_NEEDED = "the model is a file; changing its structure needs the PyTorch module."
 # folder in which the steps of a finish write
 WORK = "work"
-# file beside a plan's weights or artifact: the plan as it was trained, where that is another one
-TRAINED_AS = "trained_as.json"
-Rounds = tuple[tuple[Step, ...], ...]
-
-
-class Artifacts(ABC):
-    """Provides the artifacts of plans: built from the module, or found in a finished run."""
-
-    @property
-    @abstractmethod
-    def baseline(self) -> Artifact:
-        """The artifact of the unchanged model."""
-
-    @abstractmethod
-    def find(self, plan: Plan) -> Artifact | None:
-        """The plan's artifact if it exists already."""
-
-    @abstractmethod
-    def trained(self, plan: Plan, seconds_left: Callable[[], float | None]) -> Plan:
-        """Train what a plan trains, rounds and finish, within the time left; the plan as it was trained.
-
-        `build` then builds that one. It is another plan where the training was changed on the way to fit time or
-        memory.
-
-        Raises:
-            PlanError, TechniqueError: as `build`.
-        """
-
-    @abstractmethod
-    def build(self, plan: Plan) -> Artifact:
-        """Build the plan's artifact; the same plan, model, data and thread count give the same bytes.
-
-        Raises:
-            PlanError: when a step names an unknown technique or setting, or nothing can be built.
-            TechniqueError: when a step cannot be done on this model.
-        """
 
 
 class Builder(Artifacts):
@@ -102,6 +64,7 @@ class Builder(Artifacts):
         self._tools, self._workspace = tools, workspace
         self._name = f"model{tools.runtime.suffix}"
         self._unchanged: Exported | None = None
+        self._modules = ModuleRounds(model, tools, self._folder, self._context)
 
     @property
     def module(self) -> torch.nn.Module:
@@ -110,9 +73,7 @@ class Builder(Artifacts):
         Raises:
             PlanError: when the model is a file.
         """
-        if self._model.module is None:
-            raise PlanError(MODULE_NEEDED, where="model")
-        return self._model.module
+        return self._modules.original
 
     @property
     def has_module(self) -> bool:
@@ -186,7 +147,7 @@ class Builder(Artifacts):
         self._tools.require_possible(plan)
         rounds = plan.rounds
         for count in range(1, len(rounds) + 1):
-            rounds = (*self._trained(rounds[:count], seconds_left), *rounds[count:])
+            rounds = (*self._modules.trained(rounds[:count], seconds_left), *rounds[count:])
         plan = Plan(rounds, plan.finish)
         return self._with_trained_finish(plan, seconds_left) if self._tools.trains(plan.finish) else plan
 
@@ -194,7 +155,7 @@ class Builder(Artifacts):
         """Make the artifact of a plan whose finish trains, and return the plan as it was trained."""
         artifact, folder = self.exported(plan.rounds), self._folder(plan)
         with folder_lock(folder):
-            known = _trained_as(folder)
+            known = trained_as(folder)
             if known is not None:
                 return known
             if self.find(plan) is not None:
@@ -207,40 +168,8 @@ class Builder(Artifacts):
             made = self._finished(plan, artifact, adapted, seconds_left)
             found = Plan(plan.rounds, tuple(steps))
             made.copy_to(self._folder(found) / self._name)
-            _keep_trained_as(folder, plan, found)
+            keep_trained_as(folder, plan, found)
             shutil.rmtree(folder / WORK)
-        return found
-
-    def _trained(self, rounds: Rounds, seconds_left: Callable[[], float | None]) -> Rounds:
-        """Train the last of these rounds, and return the rounds as they were trained."""
-        place = next((i for i, step in enumerate(rounds[-1]) if step.stage is Stage.RECOVERY), None)
-        if place is None:
-            return rounds
-        folder = self._folder(Plan(rounds))
-        with folder_lock(folder):
-            known = _trained_as(folder)
-            if known is not None:
-                return known.rounds
-            if (folder / "module.pt").exists():
-                return rounds
-            found = self._train(rounds, place, folder, seconds_left)
-            _keep_trained_as(folder, Plan(rounds), Plan(found))
-        return found
-
-    def _train(self, rounds: Rounds, place: int, folder: Path, seconds_left: Callable[[], float | None]) -> Rounds:
-        """Train the last round in its folder; the weights are kept in that of the rounds as they were trained."""
-        last = list(rounds[-1])
-
-        def adapted(settings: Mapping[str, Setting]) -> None:
-            last[place] = replace(last[place], settings=settings)
-
-        context = replace(self._context(folder), seconds_left=seconds_left, adapted=adapted)
-        module = self._before(rounds)
-        for step in rounds[-1]:
-            module = self._apply(module, step, context)
-        found = (*rounds[:-1], tuple(last))
-        weights = self._folder(Plan(found)) / "module.pt"
-        write_atomically(weights, lambda target: torch.save(module.state_dict(), target))
         return found
 
     def build(self, plan: Plan) -> Artifact:
@@ -256,7 +185,7 @@ class Builder(Artifacts):
             # what took training is not made a second time
             final = self.find(plan) if self._tools.trains(plan.finish) else None
             if final is None:
-                made = self._finished(plan, artifact, lambda place, settings: _only(plan.finish[place])(settings))
+                made = self._finished(plan, artifact, lambda place, found: only_as_planned(plan.finish[place])(found))
                 final = made.copy_to(folder / self._name)
                 shutil.rmtree(folder / WORK)
         return final
@@ -321,7 +250,7 @@ class Builder(Artifacts):
             if path.exists():
                 with suppress(ArtifactError):
                     return self._tools.runtime.read(path)
-            module = self._module(rounds)
+            module = self._modules.after(rounds)
             # an export whose outputs turn out to differ must not be found by the next plan with these rounds
             with scratch("export") as folder:
                 return self._export(module, folder / path.name).copy_to(path)
@@ -336,65 +265,4 @@ class Builder(Artifacts):
         """
         rounds = (tuple(structure),)
         with folder_lock(self._folder(Plan(rounds))):
-            return self._module(rounds)
-
-    def _module(self, rounds: Rounds) -> torch.nn.Module:
-        """The module after its rounds, with the weights of the rounds' checkpoint where there is one.
-
-        Otherwise the last round is applied to the module after the rounds before it. The caller holds the lock of the
-        rounds' folder.
-        """
-        if not rounds:
-            return with_shared_weights(self.module)
-        folder = self._folder(Plan(rounds))
-        weights = folder / "module.pt"
-        if weights.exists():
-            module = self._before(rounds)
-            # the checkpoint holds the trained weights; shapes may depend on the weights of the rounds before
-            for step in (step for step in rounds[-1] if step.stage is not Stage.RECOVERY):
-                module = self._apply(module, step, self._context(folder))
-            # a round without structure still shares the original's tensors, which must not be overwritten
-            module = with_own_weights(module)
-            if load_checkpoint(weights, module.load_state_dict):
-                return module
-        module = self._before(rounds)
-        for step in rounds[-1]:
-            module = self._apply(module, step, replace(self._context(folder), adapted=_only(step)))
-        write_atomically(weights, lambda target: torch.save(module.state_dict(), target))
-        return module
-
-    def _before(self, rounds: Rounds) -> torch.nn.Module:
-        """The module before its last round."""
-        with folder_lock(self._folder(Plan(rounds[:-1]))):
-            return self._module(rounds[:-1])
-
-    def _apply(self, module: torch.nn.Module, step: Step, context: Context) -> torch.nn.Module:
-        technique = self._tools.technique(step.technique)
-        assert isinstance(technique, ModelTechnique)
-        with raised_as(TechniqueError, step.technique):
-            return technique.apply(module, step.settings, context)
-
-
-def _trained_as(folder: Path) -> Plan | None:
-    """The plan as it was trained in a folder; None where that is the plan itself, or not trained yet."""
-    known = folder / TRAINED_AS
-    return Plan.from_json(json.loads(known.read_text(encoding="utf-8")), str(known)) if known.exists() else None
-
-
-def _keep_trained_as(folder: Path, plan: Plan, found: Plan) -> None:
-    if found != plan:
-        write_text(folder / TRAINED_AS, json.dumps(found.to_json()))
-
-
-def _only(step: Step) -> Callable[[Mapping[str, Setting]], None]:
-    """A check that a step is taken as it stands in the plan: the plan's file would be another one."""
-
-    def check(settings: Mapping[str, Setting]) -> None:
-        if settings != step.settings:
-            raise TechniqueError(
-                "does not fit into memory here as the plan has it.",
-                where=step.technique,
-                hint="Give it more memory; with smaller parts of a batch the file would be another one.",
-            )
-
-    return check
+            return self._modules.after(rounds)

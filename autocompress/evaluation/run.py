@@ -19,7 +19,8 @@ from autocompress.core.task import Task
 from autocompress.core.tools import Tools
 from autocompress.core.trial import Trial
 from autocompress.errors import AutocompressError, PlanError, UsageError, sentence_of
-from autocompress.evaluation.builder import Artifacts, Builder
+from autocompress.evaluation.artifacts import Artifacts
+from autocompress.evaluation.builder import Builder
 from autocompress.evaluation.measurer import Measurer
 from autocompress.system.progress import Deadline, Event, Progress, silent
 from autocompress.system.workspace import FAILURES, Workspace, append_text

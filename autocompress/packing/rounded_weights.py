@@ -35,6 +35,8 @@ def as_whole_numbers(model: onnx.ModelProto, layers: list[LayerWeight]) -> tuple
         elif not mixed and not is_in_float(layer.node) and np.isfinite(array).all():
             scaled = _scaled(layer, array)
             values[layer.tensor] = np.rint(array / scaled.scales()).astype(np.int64)
+            stored = numpy_helper.from_array(values[layer.tensor].astype(np.int8), layer.tensor)
+            tensors[layer.tensor].CopyFrom(stored)
             chosen.append(_with_scale(model, scaled, array.dtype))
     return chosen, values
 

@@ -90,12 +90,15 @@ def _tuned(
     """The recipe of a quantization whose numbers are tuned, with the time that training them takes."""
     recipe = _recipe((element, _element(tuning, situation)), (base, tuning), tuning.summary, alone)
     seconds = situation.probes.step_seconds.get(tuning.name)
-    if seconds is None:
-        return recipe
-    timed = replace(
+    return recipe if seconds is None else timed(recipe, seconds)
+
+
+def timed(recipe: Recipe, seconds: float) -> Recipe:
+    """The recipe with the time that the training in its last step takes, in seconds for each of its steps."""
+    found = replace(
         recipe, seconds_per_step=seconds, reason=replace(recipe.reason, fact=f"{seconds:.2g} s a step here")
     )
-    return replace(timed, predicted_seconds=timed.seconds_of(next(timed.plans())))
+    return replace(found, predicted_seconds=found.seconds_of(next(found.plans())))
 
 
 def _mixed(base: ArtifactTechnique, found: Sensitivity) -> Recipe:

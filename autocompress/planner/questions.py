@@ -246,8 +246,8 @@ FAMILY = Rule(
         Branch(
             "a multilayer perceptron",
             _is(Family.MLP),
-            "int8 first, then neurons that can go, with distillation; low rank and clustering would follow.",
-            Effect(usual=("low_rank", "clustering", "quantization_aware_training")),
+            "int8 first, fewer values of weights, then neurons that can go, with distillation; low rank would follow.",
+            Effect(usual=("low_rank", "palettes", "quantization_aware_training")),
         ),
         otherwise("a mixture", "what its layers have in common: int8, then what can go of blocks and channels."),
     ),
@@ -334,8 +334,8 @@ WHAT = Rule(
         Branch(
             "size alone",
             _limits(*SIZE_METRICS),
-            "weights of eight bits, or four in linear layers, then structure; clustering and packing would follow.",
-            Effect(usual=("clustering", "blockwise_weights", "packing")),
+            "weights of eight bits, or four in linear layers, then few values in each layer, then structure.",
+            Effect(usual=("palettes", "blockwise_weights")),
         ),
         Branch("time alone", _limits(*TIME_METRICS), "structure and int8; what only packs weights saves no time."),
         otherwise("nothing", "there is no budget on size or time."),

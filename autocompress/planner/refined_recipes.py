@@ -9,7 +9,8 @@ from autocompress.core.plan import Effort, Stage
 from autocompress.core.search_space import Element, Reason, Recipe, SettingSpace
 from autocompress.core.technique import ArtifactTechnique, Technique
 from autocompress.core.training_probe import QuantizationLoss
-from autocompress.planner.precision_recipes import precision_recipes
+from autocompress.planner.finish_settings import first_only
+from autocompress.planner.precision_recipes import precision_recipes, timed
 from autocompress.planner.rules import Situation
 
 
@@ -20,14 +21,33 @@ def refined_recipes(
 
     The float file is prepared, layers go back to float, then the quantized file is trained for a short time. Tuning
     without labels is left to unchanged networks: it takes minutes, and training wins more. Empty where the sensitivity
-    of the structure's layers was not measured.
+    of the structure's layers was not measured. Where the finish packs weights, what it packs is trained.
     """
+    if recipe.finish and recipe.finish[-1].stage is Stage.PACKING:
+        packing = (one for one in techniques if one.stage is Stage.PACKING and one.effort is Effort.TRAINING)
+        return [_of_best_trial(recipe, _trained_packing(recipe, one, situation), loss) for one in packing]
     found = loss.sensitivity
     if found is None:
         return []
     inside = replace(situation, probes=replace(situation.probes, sensitivities=(found,)))
     taken = [one for one in techniques if one.name == found.technique or _is_taken(one)]
     return [_of_best_trial(recipe, one, loss) for one in precision_recipes((), taken, inside)]
+
+
+def _trained_packing(recipe: Recipe, technique: Technique, situation: Situation) -> Recipe:
+    """The finish of a recipe with a technique that trains what the last step packs, with the settings of that step."""
+    packed = next(recipe.plans()).finish[-1].settings
+    probes = replace(situation.probes, packed=packed)
+    space = technique.space(situation.facts, probes, situation.profile)
+    finish = (*recipe.finish[:-1], Element(technique.name, technique.stage, first_only(space)))
+    found = Recipe(
+        " + ".join(one.technique for one in finish),
+        Effort.TRAINING,
+        finish,
+        Reason(f"{technique.summary}: fewer values were seen to lose accuracy here.", "size"),
+    )
+    seconds = situation.probes.step_seconds.get(technique.name)
+    return found if seconds is None else timed(found, seconds)
 
 
 def _is_taken(technique: Technique) -> bool:

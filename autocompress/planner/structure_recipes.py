@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from autocompress.core.plan import Effort, Stage
+from autocompress.core.plan import Effort, Plan, Stage
 from autocompress.core.probes import SMALLEST, Probes, PruningPath
+from autocompress.core.profitable_settings import SAME_SPEED
 from autocompress.core.search_space import Choice, Element, Reason, Recipe, SettingSpace
 from autocompress.core.technique import Technique
 from autocompress.core.training_probe import TrainingProbe
+from autocompress.planner.finish_settings import only
 from autocompress.planner.refined_recipes import refined_recipes
 from autocompress.planner.rules import Situation
 from autocompress.planner.target import Target, target_of
@@ -21,15 +23,14 @@ MOST_NAMED = 4
 def structure_recipes(
     finishes: Sequence[Recipe], taken: Sequence[Technique], situation: Situation, keeping: Sequence[Technique]
 ) -> list[Recipe]:
-    """Recipes with structures before the fastest finish, or in float where there is no finish.
+    """Recipes with structures before the finish that suits them, or in float where there is no finish.
 
     `keeping` are the techniques among which those are that keep the accuracy of what was trained and quantized.
     Empty where nothing can be removed from the network.
     """
     shelf = {technique.name: technique for technique in taken}
-    finish = fastest(finishes).finish if finishes else ()
-    elements = tuple(Element(e.technique, e.stage, _first_only(e.space)) for e in finish)
     target = target_of(situation.baseline)
+    elements = finish_for_structures(finishes, target)[0].finish if finishes else ()
     recipes = [
         _untrained(path, elements, target, situation.probes)
         for path in situation.probes.paths
@@ -47,16 +48,33 @@ def structure_recipes(
     return recipes
 
 
-def fastest(finishes: Sequence[Recipe]) -> Recipe:
-    """The recipe with the lowest predicted latency."""
-    return min(finishes, key=lambda recipe: (recipe.predicted_latency or 1.0, recipe.effort))
+def finish_for_structures(finishes: Sequence[Recipe], target: Target) -> tuple[Recipe, float]:
+    """The finish behind a structure as a recipe of one plan, and the size that is predicted for it (1 if none is).
+
+    It is the fastest. Of those that are as fast it is the first that makes the file small enough once a structure has
+    made it fast enough, else the smallest; none that trains, since the structure is trained first.
+    """
+    known = [one for one in finishes if one.effort is not Effort.TRAINING] or list(finishes)
+    quickest = min((one.predicted_latency or 1.0 for one in known), default=1.0)
+    fast = [one for one in known if (one.predicted_latency or 1.0) <= quickest * (1 + SAME_SPEED)]
+    fast.sort(key=lambda one: (len(one.finish), one.predicted_latency or 1.0, one.effort))
+    offers = [(one, plan, one.predicted(plan)[1] or 1.0) for one in fast for plan in _by_size(one)]
+    shrunk = 1.0 if target.latency is None else min(1.0, target.latency / quickest)
+    small = (offer for offer in offers if target.size is None or offer[2] * shrunk <= target.size)
+    recipe, plan, size = next(small, min(offers, key=lambda offer: offer[2]))
+    pairs = zip(recipe.finish, plan.finish, strict=True)
+    chosen = tuple(replace(element, space=only(element.space, step.settings)) for element, step in pairs)
+    return replace(recipe, finish=chosen, predicted_size=recipe.predicted(plan)[1], sizes=()), size
 
 
-def _first_only(space: SettingSpace) -> SettingSpace:
-    """The space of the most promising settings only: these recipes vary the structure, not the finish."""
-    first = next(space.grid())
-    chosen = tuple(replace(c, options=(first[c.name],), optional=False) for c in space.choices if c.name in first)
-    return SettingSpace(chosen)
+def _by_size(recipe: Recipe) -> Iterator[Plan]:
+    """The first plan of each size."""
+    known: set[float | None] = set()
+    for plan in recipe.plans():
+        size = recipe.predicted(plan)[1]
+        if size not in known:
+            known.add(size)
+            yield plan
 
 
 def _name(*parts: str, finish: Sequence[Element]) -> str:

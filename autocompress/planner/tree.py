@@ -6,20 +6,30 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise, product
 
-from autocompress.analysis.prediction import FLOAT_BYTES, predict_latency, predict_packed_size, predict_size
-from autocompress.core.layer_patterns import matches_pattern
-from autocompress.core.plan import ACCURACY_STAGES, FINISH_STAGES, Setting, Stage
+from autocompress.core.plan import ACCURACY_STAGES, FINISH_STAGES, Stage
 from autocompress.core.probes import Probe
-from autocompress.core.search_space import NOT_AVAILABLE, Decision, Element, Reason, Recipe, SearchSpace
+from autocompress.core.search_space import (
+    NOT_AVAILABLE,
+    Decision,
+    Element,
+    Reason,
+    Recipe,
+    SearchSpace,
+    SettingSpace,
+)
 from autocompress.core.technique import ArtifactTechnique, ModelTechnique, StructureTechnique, Technique
 from autocompress.errors import PlanError
 from autocompress.planner.expected_drop import expected_drop
-from autocompress.planner.precision_recipes import precision_recipes
+from autocompress.planner.finish_settings import first_only
+from autocompress.planner.precision_recipes import precision_recipes, timed
+from autocompress.planner.predicted_finish import Chain, predicted_finish, probes_of
 from autocompress.planner.questions import RULES
 from autocompress.planner.rules import Branch, Situation
 from autocompress.planner.structure_recipes import structure_recipes
+from autocompress.planner.target import target_of
 
-Chain = tuple[ArtifactTechnique, ...]
+# predictions of what packing leaves err by a few hundredths
+EXPECTED_WITHIN = 1.08
 
 
 def require_reachable(techniques: Sequence[Technique]) -> None:
@@ -81,7 +91,8 @@ def build_search_space(
             refusals[technique.name] = refusal
         else:
             taken.append(technique)
-    recipes = [_recipe(chain, situation) for chain in finishing_chains(taken, format_)]
+    chained = (_recipe(chain, situation) for chain in finishing_chains(taken, format_))
+    recipes = [recipe for recipe in chained if recipe is not None]
     recipes.sort(key=lambda recipe: (recipe.effort, recipe.predicted_latency or 1.0))
     recipes += [
         *precision_recipes(recipes, possible, situation),
@@ -148,22 +159,55 @@ def _serve(chain: Chain) -> bool:
     return all(not after.serves or before.quantization in after.serves for before, after in pairwise(chain))
 
 
-def _recipe(chain: Chain, situation: Situation) -> Recipe:
+def _recipe(chain: Chain, situation: Situation) -> Recipe | None:
+    """The recipe of a chain, None where packing is not expected to be fast enough."""
     spaces = [one.space(situation.facts, situation.probes, situation.profile) for one in chain]
+    sizes: tuple[float, ...] = ()
+    if chain[-1].stage is Stage.PACKING:
+        # what the step before loses is seen without packing
+        before = [first_only(space) for space in spaces[:-1]]
+        spaces = [*before, spaces[-1]]
+        found = _small_enough(chain, spaces, situation)
+        if found is None:
+            return None
+        spaces[-1], sizes = found
     # probes of the recipe's first plan, which need not be quite the fastest
-    best = [
-        situation.probes.with_settings(one.name, next(space.grid())) for one, space in zip(chain, spaces, strict=True)
-    ]
-    settings = [next(space.grid()) for space in spaces]
-    latency, size = _together(chain, best, settings, situation)
-    return Recipe(
+    first = [next(space.grid()) for space in spaces]
+    latency, size = predicted_finish(chain, first, situation)
+    recipe = Recipe(
         " + ".join(one.name for one in chain),
         max(one.effort for one in chain),
         tuple(Element(one.name, one.stage, space) for one, space in zip(chain, spaces, strict=True)),
-        _reason(chain, best),
+        _reason(chain, probes_of(chain, first, situation)),
         latency,
         size,
+        sizes=sizes,
     )
+    seconds = situation.probes.step_seconds.get(chain[-1].name)
+    return recipe if seconds is None else timed(recipe, seconds)
+
+
+def _small_enough(
+    chain: Chain, spaces: Sequence[SettingSpace], situation: Situation
+) -> tuple[SettingSpace, tuple[float, ...]] | None:
+    """The settings of a chain's last step that may keep the size budget, with the predicted sizes.
+
+    The smallest file where none does. None where the chain is too slow as a whole.
+    """
+    target = target_of(situation.baseline)
+    given = [next(space.grid()) for space in spaces[:-1]]
+    last = list(spaces[-1].grid())
+    predicted = [predicted_finish(chain, [*given, one], situation) for one in last]
+    latency = predicted[0][0]
+    if latency is not None and target.latency is not None and latency > target.latency * EXPECTED_WITHIN:
+        return None
+    sizes = [size for _, size in predicted if size is not None]
+    if len(sizes) < len(last) or target.size is None:
+        return spaces[-1], tuple(sizes) if len(sizes) == len(last) else ()
+    most = max(target.size * EXPECTED_WITHIN, min(sizes))
+    kept = [(one, size) for one, size in zip(last, sizes, strict=True) if size <= most]
+    settings = tuple(one for one, _ in kept)
+    return SettingSpace(spaces[-1].choices, settings), tuple(size for _, size in kept)
 
 
 def _reason(chain: Chain, best: Sequence[Probe | None]) -> Reason:
@@ -177,49 +221,3 @@ def _reason(chain: Chain, best: Sequence[Probe | None]) -> Reason:
         "probe",
         f"{probe.low:.2f} to {probe.high:.2f}" if probe.low is not None and probe.high is not None else "",
     )
-
-
-def _together(
-    chain: Chain, best: Sequence[Probe | None], settings: Sequence[Mapping[str, Setting]], situation: Situation
-) -> tuple[float | None, float | None]:
-    """Predicted latency and size after all steps: the product of the shares that each step leaves.
-
-    What packs weights stores those of the step before it in fewer bytes. A step with unknown effect counts as leaving
-    everything as it is.
-    """
-    predicted = [_predicted(one, probe, situation) for one, probe in zip(chain, best, strict=True)]
-    if all(both == (None, None) for both in predicted):
-        return None, None
-    latency = size = 1.0
-    value_bytes: float = FLOAT_BYTES
-    for one, (own_latency, own_size), given in zip(chain, predicted, settings, strict=True):
-        latency *= 1.0 if own_latency is None else own_latency
-        if one.stage is Stage.PACKING and situation.figures is not None and one.covers(situation.facts):
-            before, after = (size, value_bytes), one.weight_bytes(given)
-            known = situation.facts, one.covers(situation.facts), before, after, one.layer_bytes, situation.figures
-            size = predict_packed_size(*known, _in_float(situation))
-        else:
-            size *= 1.0 if own_size is None else own_size
-        value_bytes = one.weight_bytes(given)
-    return latency, size
-
-
-def _predicted(
-    technique: ArtifactTechnique, best: Probe | None, situation: Situation
-) -> tuple[float | None, float | None]:
-    """Predicted latency and size of the whole model; of the probed layers where no more is known."""
-    microbenchmarks, figures = situation.probes.microbenchmarks, situation.figures
-    if best is None:
-        return None, None
-    if best.whole:
-        return best.ratio, best.size_ratio
-    if microbenchmarks is None or figures is None:
-        return best.ratio, best.size_ratio
-    facts = situation.facts
-    known = facts, technique.covers(facts), best, microbenchmarks, figures, _in_float(situation)
-    return predict_latency(*known), predict_size(*known, technique.weight_bytes(best.settings))
-
-
-def _in_float(situation: Situation) -> set[str]:
-    patterns = situation.profile.in_float
-    return {layer.name for layer in situation.facts.layers if matches_pattern(layer.name, patterns)}

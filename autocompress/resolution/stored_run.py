@@ -33,7 +33,7 @@ from autocompress.errors import (
     RecordError,
     UsageError,
 )
-from autocompress.evaluation.builder import Artifacts
+from autocompress.evaluation.artifacts import Artifacts
 from autocompress.run.record_store import open_record
 from autocompress.run.setup import tools_of
 from autocompress.system.workspace import Workspace

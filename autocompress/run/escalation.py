@@ -10,6 +10,7 @@ from autocompress.errors import ENDS_THE_RUN
 from autocompress.evaluation.run import Run
 from autocompress.run.answer import Answer, History, answer_from, write_up
 from autocompress.run.confirm import MAX_LOOKS, Confirmation, confirm_in_order, confirm_once, is_answered
+from autocompress.run.packing import is_packing_due, with_trained_packing
 from autocompress.run.precision import is_precision_due, with_precision
 from autocompress.run.quantized_recovery import with_quantized_recovery
 from autocompress.run.reserve import is_time_to_confirm, seconds_for_answer, seconds_for_confirmation
@@ -109,8 +110,8 @@ def _further(
     seconds = None if left is None else SHARE_OF_TIME * left
     if planned.fits or search.out_of_time or is_answered(confirmations) or len(confirmations) >= MAX_LOOKS:
         return None
-    precision_is_due = is_precision_due(run, planned)
-    if not (precision_is_due or _may_change_structure(search, planned)):
+    precision_is_due, packing_is_due = is_precision_due(run, planned), is_packing_due(run, planned)
+    if not (precision_is_due or packing_is_due or _may_change_structure(search, planned)):
         return None
     if left is not None and (left <= 0 or left < seconds_for_answer(run)):
         # what is left is for the answer at hand: it is not enough for one more trial and its confirmation
@@ -118,6 +119,8 @@ def _further(
         return None
     if precision_is_due:
         return with_precision(run, planned, seconds)
+    if packing_is_due:
+        return with_trained_packing(run, planned)
     if not planned.structure_attempts:
         return with_structure(run, planned, seconds)
     again = planned.structure_attempts < MOST_ATTEMPTS and not planned.search_space.out_of_reach

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from autocompress.core.artifact import Artifact
@@ -30,7 +31,7 @@ def loses_accuracy(run: Run) -> Trial | None:
         return None
     trials = [trial for trial in run.record.trials() if _is_quantized_only(run, trial)]
     fitting = [trial for trial in trials if _fits(trial) and "score" in trial.measurement.readings]
-    if not fitting or any(_may_suffice(run, trial) for trial in fitting):
+    if not fitting or any(may_suffice(run, trial) for trial in fitting):
         return None
     left = [trial for trial in fitting if trial.plan.finish[0].technique not in run.record.precision_tried]
     return min(left, key=lambda trial: trial.verdict.overshoot, default=None)
@@ -42,7 +43,7 @@ def is_precision_due(run: Run, planned: Planned) -> bool:
     return loses_accuracy(run) is not None or len(known) < len(found)
 
 
-def _may_suffice(run: Run, trial: Trial) -> bool:
+def may_suffice(run: Run, trial: Trial) -> bool:
     """True for a trial that is expected to be confirmed, until the holdout says otherwise."""
     known = run.record.confirmation(trial.plan)
     return is_expected(run, trial) if known is None else known.verdict.status is Status.MET
@@ -99,8 +100,10 @@ def sensitivity_if_known(
         return None
 
 
-def step_seconds(run: Run, plan: Plan, facts: Facts, probes: Probes) -> dict[str, float]:
-    """The seconds of one training step of each technique that trains the file of a plan.
+def step_seconds(
+    run: Run, plan: Plan, facts: Facts, probes: Probes, techniques: Sequence[ArtifactTechnique] | None = None
+) -> dict[str, float]:
+    """The seconds of one training step of each technique that trains the file of a plan, or of those given.
 
     Empty where there are no training data, or the file is gone.
     """
@@ -108,7 +111,7 @@ def step_seconds(run: Run, plan: Plan, facts: Facts, probes: Probes) -> dict[str
     if artifact is None or task is None or task.train is None:
         return {}
     found = {}
-    for one in _techniques_that_train(run, plan):
+    for one in _techniques_that_train(run, plan) if techniques is None else techniques:
         try:
             if one.refuses(facts, probes, run.profile) is not None:
                 continue

@@ -13,6 +13,7 @@ from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Finding
 from autocompress.errors import ENDS_THE_RUN
 from autocompress.evaluation.run import Run
+from autocompress.run.packing import is_packed, packing_seconds
 from autocompress.run.precision import leaves_layers_in_float, sensitivity_if_known, step_seconds
 from autocompress.run.reserve import is_time_to_score
 from autocompress.run.stages import Planned, alone, latest, plan_space
@@ -69,17 +70,20 @@ def _with_loss(
     training, trial = probes.training, _best(run, probes, rung)
     if training is None or trial is None or trial.plan in reached or not is_time_to_score(run):
         return probes
-    if len(trial.plan.finish) != 1 or not leaves_layers_in_float(run, trial.plan.finish[0]):
+    packs = is_packed(run, trial)
+    if not packs and (len(trial.plan.finish) != 1 or not leaves_layers_in_float(run, trial.plan.finish[0])):
         return probes
     loss = _loss(run, trial, rung)
     if loss is None:
         return probes
     run.tell("probes", f"after training {run.name_of(trial.plan)}, {loss}")
-    if loss.pays:
+    if loss.pays and not packs:
         limit = None if seconds is None else SHARE * seconds
         artifact = run.builder.exported(trial.plan.rounds)
         loss = replace(loss, sensitivity=sensitivity_if_known(run, trial.plan.finish[0], limit, artifact))
     probes = replace(probes, training=replace(training, losses=(*training.losses, loss)))
+    if packs and loss.pays:
+        return replace(probes, step_seconds=packing_seconds(run, trial, planned.facts, probes))
     if loss.sensitivity is None:
         return probes
     return replace(probes, step_seconds=step_seconds(run, trial.plan, planned.facts, probes))

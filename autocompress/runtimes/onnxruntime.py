@@ -43,7 +43,7 @@ from autocompress.runtimes.onnx_file import (
     save_model,
     weight_labels,
 )
-from autocompress.runtimes.palette_storage import without_palettes
+from autocompress.runtimes.palette_reading import without_palettes
 from autocompress.runtimes.traced_export import other_values, sentence_on, traced_graph
 from autocompress.system.scratch import scratch
 

@@ -1,14 +1,14 @@
-"""Palettes in an ONNX file: a table of the values of a tensor, and packed indices into it.
+"""Palettes in an ONNX file: a table of the values of each tensor, and packed indices into it.
 
-Each number of entries in use has a function in the file, made of standard operators, that unpacks a tensor. Runtimes
-put the function's nodes in place of its call, and compute what depends on stored values alone once, when they load the
-file: a layer behind it then reads its weight as if it were stored as it is. Indices of fewer than eight bits could be
-stored as UINT4, which onnxruntime 1.20 cannot cast.
+The indices of tensors with equally many values stand behind each other in one tensor of words (see `radix`). Standard
+operators unpack them: runtimes compute what depends on stored values alone once, when they load the file, and a layer
+behind it then reads its weight as if it were stored as it is. Indices could be stored as UINT4, which onnxruntime 1.20
+cannot cast; a function in the file would spare the nodes, which OpenVINO does not read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from autocompress.core.source import Array
-from autocompress.runtimes.radix import Digits, digits_for, packed, unpacked
+from autocompress.errors import TechniqueError
+from autocompress.runtimes.radix import BYTES, Digits, digits_for, packed
 
-DOMAIN = "palettes"
-# opset of the operators in the functions
-LEAST_OPSET = 18
+# numbers that are unpacked together: each takes some bytes meanwhile
+MOST_NUMBERS = 2_000_000
+# operators of this opset take axes and sizes as inputs
+LEAST_OPSET = 13
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,114 +48,124 @@ class Palette:
         return self.entries.nbytes + digits_for(self.entries.shape[1]).bytes_of(self.indices.size)
 
 
+def palette_of(values: Array, groups: int) -> Palette:
+    """The palette of a tensor that has few values in each of so many ranges of its first axis."""
+    parts = [np.unique(part, return_inverse=True) for part in values.reshape(groups, -1)]
+    width = max(len(entries) for entries, _ in parts)
+    table = np.stack([np.pad(entries, (0, width - len(entries)), "edge") for entries, _ in parts])
+    return Palette(table, np.stack([indices.reshape(-1) for _, indices in parts]), values.shape)
+
+
 def store(model: onnx.ModelProto, palettes: Mapping[str, Palette]) -> onnx.ModelProto:
-    """Store tensors of the model as palettes, by name; the model is changed."""
+    """Store tensors of the model as palettes, by name; the model is changed.
+
+    Raises:
+        TechniqueError: when the model's operators are of an opset before 13.
+    """
+    version = next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
+    if version < LEAST_OPSET:
+        raise TechniqueError(f"the file's operators are of opset {version}; 13 is needed.", where="palettes")
     graph = model.graph
     kept = [tensor for tensor in graph.initializer if tensor.name not in palettes]
     del graph.initializer[:]
     graph.initializer.extend(kept)
-    calls = []
-    for name, palette in palettes.items():
-        digits = digits_for(palette.entries.shape[1])
-        parts = {
-            f"{name}_indices": packed(palette.indices, digits),
-            f"{name}_entries": palette.entries,
-            f"{name}_shape": np.array(palette.shape, dtype=np.int64),
-        }
-        graph.initializer.extend(numpy_helper.from_array(array, part) for part, array in parts.items())
-        calls.append(helper.make_node(_function_name(digits), list(parts), [name], domain=DOMAIN))
-    nodes = [*calls, *graph.node]
+    nodes: list[onnx.NodeProto] = []
+    for number, (digits, names) in enumerate(_parts(palettes)):
+        part = _Part(f"palettes{number}", digits, {name: palettes[name] for name in names})
+        nodes += part.nodes()
+        graph.initializer.extend(part.tensors())
+    nodes += graph.node
     del graph.node[:]
     graph.node.extend(nodes)
-    _declare(model)
     return model
 
 
-def stored(model: onnx.ModelProto) -> Iterator[tuple[str, str, Palette]]:
-    """Palettes in the model: the names of the tensor and of its packed indices, and the palette."""
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.domain == DOMAIN:
-            words, entries, shape = (np.asarray(numpy_helper.to_array(tensors[name])) for name in node.input)
-            sizes = tuple(int(size) for size in shape)
-            numbers = unpacked(words, digits_for(entries.shape[1]), int(np.prod(sizes)))
-            indices = numbers.reshape(len(entries), -1).astype(np.uint8)
-            yield node.output[0], node.input[0], Palette(entries, indices, sizes)
+def _parts(palettes: Mapping[str, Palette]) -> Iterator[tuple[Digits, list[str]]]:
+    """The names of tensors that are unpacked together: of equally many entries, and not too large."""
+    by_entries: dict[int, list[str]] = {}
+    for name, palette in palettes.items():
+        by_entries.setdefault(palette.entries.shape[1], []).append(name)
+    for entries, names in by_entries.items():
+        some: list[str] = []
+        for name in names:
+            if some and sum(palettes[one].indices.size for one in (*some, name)) > MOST_NUMBERS:
+                yield digits_for(entries), some
+                some = []
+            some.append(name)
+        yield digits_for(entries), some
 
 
-def without_palettes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Store all tensors as they are again; the model is changed."""
-    graph = model.graph
-    found = list(stored(model))
-    if not found:
-        return model
-    parts = {name for node in graph.node if node.domain == DOMAIN for name in node.input}
-    nodes = [node for node in graph.node if node.domain != DOMAIN]
-    # what nodes that stay read as well, such as a shape of the same numbers, is no part of a palette alone
-    parts -= {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name not in parts]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(kept)
-    graph.initializer.extend(numpy_helper.from_array(palette.values(), name) for name, _, palette in found)
-    _declare(model)
-    return model
+class _Part:
+    """Tensors that are unpacked together, with the nodes and stored tensors that this takes."""
 
+    def __init__(self, name: str, digits: Digits, palettes: Mapping[str, Palette]) -> None:
+        self._name, self._digits, self._palettes = name, digits, palettes
+        self._tensors: dict[str, Array] = {}
 
-def _declare(model: onnx.ModelProto) -> None:
-    """Hold the functions that are called, and no others, and the versions of operators that they need."""
-    called = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
-    functions = [one for one in model.functions if one.domain != DOMAIN]
-    opsets = [one for one in model.opset_import if one.domain != DOMAIN]
-    standard = next(one for one in opsets if one.domain in ("", "ai.onnx"))
-    del model.functions[:], model.opset_import[:]
-    model.functions.extend(functions)
-    model.opset_import.extend(opsets)
-    if called:
-        bases = sorted(int(name.removeprefix("unpack")) for name in called)
-        model.functions.extend(_function(digits_for(base), max(standard.version, LEAST_OPSET)) for base in bases)
-        model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    def tensors(self) -> Iterator[TensorProto]:
+        """The stored tensors; `nodes` comes first."""
+        return (numpy_helper.from_array(array, name) for name, array in self._tensors.items())
 
-
-def _function_name(digits: Digits) -> str:
-    return f"unpack{digits.base}"
-
-
-def _function(digits: Digits, opset: int) -> onnx.FunctionProto:
-    """The function from words of shape `(words, word_bytes)`, entries and a shape to the tensor."""
-    long = digits.word_bytes > 3
-    whole, kind = (np.int64, TensorProto.INT64) if long else (np.int32, TensorProto.INT32)
-    powers = np.int64(digits.base) ** np.arange(digits.digits, dtype=np.int64)
-    nodes = [helper.make_node("Cast", ["words"], ["bytes"], to=kind)]
-    word = "bytes"
-    if digits.word_bytes > 1:
-        places = np.int64(256) ** np.arange(digits.word_bytes, dtype=np.int64)
+    def nodes(self) -> list[onnx.NodeProto]:
+        """The nodes from words to tensors."""
+        digits, name = self._digits, self._name
+        sizes = [palette.indices.size for palette in self._palettes.values()]
+        # each tensor begins with a word of its own, so that it can be told apart in the file
+        filled = [-size % digits.digits for size in sizes]
+        padded = zip(self._palettes.values(), filled, strict=True)
+        numbers = np.concatenate([np.pad(palette.indices.reshape(-1), (0, rest)) for palette, rest in padded])
+        words, word = packed(numbers, digits), f"{name}_word"
+        nodes = [helper.make_node("Cast", [self._stored("words", words)], [word], to=TensorProto.INT32)]
+        if digits.word_bytes == BYTES:
+            nodes[0].output[0] = f"{name}_bytes"
+            nodes += self._added_up(f"{name}_bytes", word)
+        powers = np.int64(digits.base) ** np.arange(digits.digits, dtype=np.int64)
+        base = self._stored("base", np.array(digits.base, dtype=np.int32))
         nodes += [
-            _constant("places", places[:, None].astype(whole)),
-            helper.make_node("MatMul", ["bytes", "places"], ["word"]),
+            helper.make_node("Div", [word, self._stored("powers", powers.astype(np.int32))], [f"{name}_div"]),
+            helper.make_node("Mod", [f"{name}_div", base], [f"{name}_digits"]),
+            helper.make_node("Reshape", [f"{name}_digits", self._stored("flat", np.array([-1]))], [f"{name}_numbers"]),
         ]
-        word = "word"
-    nodes += [
-        _constant("powers", powers.astype(whole)),
-        _constant("base", np.array(digits.base, dtype=whole)),
-        _constant("zero", np.array([0], dtype=np.int64)),
-        _constant("rest", np.array([-1], dtype=np.int64)),
-        helper.make_node("Div", [word, "powers"], ["shifted"]),
-        helper.make_node("Mod", ["shifted", "base"], ["digits"]),
-        helper.make_node("Reshape", ["digits", "rest"], ["flat"]),
-        helper.make_node("ReduceProd", ["shape"], ["count"], keepdims=1),
-        helper.make_node("Slice", ["flat", "zero", "count"], ["indices"]),
-        helper.make_node("Shape", ["entries"], ["groups"], start=0, end=1),
-        helper.make_node("Concat", ["groups", "rest"], ["grouped"], axis=0),
-        helper.make_node("Reshape", ["indices", "grouped"], ["by_group"]),
-        helper.make_node("GatherElements", ["entries", "by_group"], ["values"], axis=1),
-        helper.make_node("Reshape", ["values", "shape"], ["tensor"]),
-    ]
-    inputs = ["words", "entries", "shape"]
-    return helper.make_function(
-        DOMAIN, _function_name(digits), inputs, ["tensor"], nodes, [helper.make_opsetid("", opset)]
-    )
+        cuts: list[tuple[str, int]] = []
+        for one, size, rest in zip(self._palettes, sizes, filled, strict=True):
+            cuts += [(f"{one}_numbers", size), *([(f"{one}_filled", rest)] if rest else [])]
+        split = self._stored("sizes", np.array([size for _, size in cuts]))
+        nodes.append(helper.make_node("Split", [f"{name}_numbers", split], [output for output, _ in cuts], axis=0))
+        for one, palette in self._palettes.items():
+            nodes += self._looked_up(one, palette)
+        return nodes
 
+    def _added_up(self, given: str, word: str) -> Sequence[onnx.NodeProto]:
+        """The nodes from the three bytes of each word to the word; sums of whole numbers need not be exact."""
+        name = self._name
+        first, second, third = (f"{name}_byte{place}" for place in range(BYTES))
+        factors = [self._stored(f"place{place}", np.array(256**place, dtype=np.int32)) for place in (1, 2)]
+        return [
+            helper.make_node(
+                "Split", [given, self._stored("ones", np.ones(BYTES, np.int64))], [first, second, third], axis=1
+            ),
+            helper.make_node("Mul", [second, factors[0]], [f"{name}_second"]),
+            helper.make_node("Mul", [third, factors[1]], [f"{name}_third"]),
+            helper.make_node("Add", [f"{name}_second", f"{name}_third"], [f"{name}_upper"]),
+            helper.make_node("Add", [first, f"{name}_upper"], [word]),
+        ]
 
-def _constant(name: str, value: Array) -> onnx.NodeProto:
-    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
+    def _looked_up(self, name: str, palette: Palette) -> Sequence[onnx.NodeProto]:
+        """The nodes from a tensor's indices to the tensor."""
+        groups = len(palette.entries)
+        shape = self._stored(f"{name}_shape", np.array(palette.shape))
+        entries = self._stored(f"{name}_entries", palette.entries[0] if groups == 1 else palette.entries)
+        if groups == 1:
+            numbers, nodes = f"{name}_numbers", []
+            look_up = helper.make_node("Gather", [entries, numbers], [f"{name}_values"], axis=0)
+        else:
+            numbers, by_group = f"{name}_grouped", self._stored(f"{name}_groups", np.array([groups, -1]))
+            nodes = [helper.make_node("Reshape", [f"{name}_numbers", by_group], [numbers])]
+            look_up = helper.make_node("GatherElements", [entries, numbers], [f"{name}_values"], axis=1)
+        return [*nodes, look_up, helper.make_node("Reshape", [f"{name}_values", shape], [name])]
+
+    def _stored(self, part: str, array: Array) -> str:
+        """The name of a stored tensor; that of a palette is its own, others are parts of this one's name."""
+        name = part if part.rpartition("_")[0] in self._palettes else f"{self._name}_{part}"
+        self._tensors[name] = array
+        return name

@@ -186,6 +186,20 @@ class GraphModule(nn.Module):
         """The quantized weights and biases, in the order of the graph."""
         return [module for module in self.quantizers if isinstance(module, StoredQuantizer)]
 
+    def stored_weights(self) -> dict[str, StoredQuantizer]:
+        """The quantized weights of the layers by the names of their stored tensors."""
+        found: dict[str, StoredQuantizer] = {}
+        weights = {layer.weight for layer in self.layers()}
+        for place, node in enumerate(self.graph.nodes):
+            behind = self._by_place.get(place)
+            if isinstance(behind, StoredQuantizer) and behind in weights:
+                found[node.input[0]] = behind
+            for number, name in enumerate(node.input):
+                given = self._weight_inputs.get((place, number))
+                if given is not None and not given.is_scale:
+                    found[name] = given.weight
+        return found
+
     def activation_quantizers(self) -> list[ActivationQuantizer]:
         """The quantizers of activations, in the order of the graph."""
         return [module for module in self.quantizers if isinstance(module, ActivationQuantizer)]

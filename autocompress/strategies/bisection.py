@@ -25,7 +25,8 @@ class Bisection(Strategy):
     Size and latency follow from structural settings alone, so a plan that shares them with a trial that broke a
     structural budget is not tried. The same holds for one that was refused there; one that failed, of whatever cause,
     rules out nothing but itself, up to `MOST_FAILURES` of them. Where all values of the settings that change neither
-    size nor latency lose accuracy, other sizes and latencies are tried with the best of these values only.
+    size nor latency lose accuracy, other sizes and latencies, and longer training, are tried with the best of these
+    values only.
 
     Where the structures of a recipe leave less and less of the network, the least change that keeps the structural
     budgets is found by bisection, before anything is trained: the boundary of what fits. Recipes that train take the
@@ -60,27 +61,36 @@ def _next(recipe: Recipe, history: Sequence[Trial], tried: set[str]) -> Plan | N
 def _with_best_values(recipe: Recipe, plans: Sequence[Plan], mine: Sequence[Trial]) -> list[Plan]:
     """The plans without those whose values lost already, where accuracy is what is missing.
 
-    Once all plans of one size and latency lose accuracy, settings that change neither are taken as the best of their
-    trials has them, whatever the others are: one setting is searched at a time.
+    Once all plans of one size, latency and length of training lose accuracy, settings that change none of these are
+    taken as the best of their trials has them, whatever the others are: one setting is searched at a time.
     """
     scored = {trial.plan.planned: trial for trial in mine if "score" in trial.measurement.readings}
-    alike: dict[tuple[Step, ...], list[Plan]] = {}
+    alike: dict[tuple[tuple[Step, ...], tuple[int, ...]], list[Plan]] = {}
     for plan in plans:
-        alike.setdefault(recipe.fixed_by(plan), []).append(plan)
-    for fixed, several in alike.items():
+        alike.setdefault((recipe.fixed_by(plan), _lengths(plan)), []).append(plan)
+    for several in alike.values():
         trials = [scored[plan] for plan in several if plan in scored]
         if len(several) > 1 and len(trials) == len(several) and not any(trial.promising for trial in trials):
             values = _values(recipe, min(trials, key=_promise).plan)
-            return [one for one in plans if recipe.fixed_by(one) == fixed or _values(recipe, one) == values]
+            return [one for one in plans if one in several or _values(recipe, one) == values]
     return list(plans)
 
 
+def _lengths(plan: Plan) -> tuple[int, ...]:
+    """The steps of training that each step of a plan takes as planned."""
+    return tuple(step.planned.steps_taken for step in plan.steps)
+
+
 def _values(recipe: Recipe, plan: Plan) -> list[dict[str, Setting]]:
-    """The settings of a plan that change neither size nor latency, step by step."""
+    """A plan's settings, step by step, without those of size, latency and length of training."""
     steps = list(plan.planned.steps)[len(recipe.structure_of(plan)) :]
-    return [
-        {name: value for name, value in step.settings.items() if name not in element.space.structural(step.settings)}
+    fixed = [
+        {*element.space.structural(step.settings), "steps"}
         for element, step in zip(recipe.elements, steps, strict=True)
+    ]
+    return [
+        {name: value for name, value in step.settings.items() if name not in names}
+        for names, step in zip(fixed, steps, strict=True)
     ]
 
 

@@ -13,6 +13,7 @@ from autocompress.techniques.float16 import Float16
 from autocompress.techniques.int8_dynamic import Int8Dynamic
 from autocompress.techniques.int8_static import Int8Static
 from autocompress.techniques.learned_rounding import LearnedRounding
+from autocompress.techniques.palette_training import PaletteTraining
 from autocompress.techniques.palettes import Palettes
 from autocompress.techniques.quantization_aware_training import QuantizationAwareTraining
 
@@ -26,6 +27,7 @@ TECHNIQUES: tuple[type[Technique], ...] = (
     LearnedRounding,
     QuantizationAwareTraining,
     Palettes,
+    PaletteTraining,
     BlockDropping,
     ChannelPruning,
     Distillation,
@@ -43,6 +45,7 @@ __all__ = [
     "Int8Dynamic",
     "Int8Static",
     "LearnedRounding",
+    "PaletteTraining",
     "Palettes",
     "QuantizationAwareTraining",
 ]

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
 from torch import nn
 
-from autocompress.core.code_hash import code_hash
 from autocompress.core.facts import Facts
 from autocompress.core.plan import ADAPTED, CUTS, MICRO_BATCHES, Effort, Setting, Stage
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.search_space import Choice, Reason, SettingSpace
-from autocompress.core.source import whole
-from autocompress.core.task import Task
 from autocompress.core.technique import Context, ModelTechnique, with_remarks
 from autocompress.core.training_recipe import OPTIMIZERS, TrainingRecipe
 from autocompress.data.copies import with_own_weights
@@ -25,6 +21,7 @@ from autocompress.training.cost import VIEWS
 from autocompress.training.optimizer import OWN
 from autocompress.training.recovery import Files, recover, watch_of
 from autocompress.training.schedule import PLAIN, Schedule, changes_in, parse_changes, steps_taken
+from autocompress.training.teacher_cache import answers_file
 
 NEEDED = ("steps", "batch", "seed", "learning_rate", "optimizer")
 PROPOSED = (*NEEDED, "views", "feature_weight")
@@ -98,9 +95,8 @@ class Distillation(ModelTechnique):
             raise TechniqueError("needs training data and a teacher.", where=self.name)
         recipe = _recipe(settings, context.recipe)
         schedule = replace(_schedule(settings), frozen=context.ignore, recipe=recipe)
-        files = Files(
-            context.folder / "training.pt", context.shared and context.shared / _answers(context.task, schedule)
-        )
+        answers = context.shared and context.shared / answers_file("original", context.task, schedule)
+        files = Files(context.folder / "training.pt", answers)
         # without a structure step before it, the module still shares the original's weights
         student = with_own_weights(module)
         watch = watch_of(context, settings)
@@ -125,12 +121,6 @@ def _recipe(settings: Mapping[str, Setting], given: TrainingRecipe | None) -> Tr
         where="distillation",
         hint="Give recipe= (--recipe) with the functions of that run, unchanged.",
     )
-
-
-def _answers(task: Task, schedule: Schedule) -> str:
-    """The file name of the teacher's cached outputs for one bank of augmented views."""
-    bank = (whole("train", task.train).hash, code_hash(task.augment), schedule.batch, schedule.seed, schedule.views)
-    return f"teacher-{hashlib.sha256(str(bank).encode()).hexdigest()[:16]}.pt"
 
 
 def _schedule(settings: Mapping[str, Setting]) -> Schedule:

@@ -1,32 +1,17 @@
 """Static int8: weights and activations in eight bits, with calibrated ranges (QDQ format).
 
 Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
-CVPR 2018 (affine quantization, eq. 1); entropy ranges after Migacz, "8-bit Inference with TensorRT", GTC 2017; ranges
-of the least squared error: see `runtimes.mse_ranges`.
+CVPR 2018 (affine quantization, eq. 1); how ranges are found: see `runtimes.calibrated_ranges`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import onnx
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    TensorData,
-    quantize_static,
-    save_tensors_data,
-)
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 from autocompress.core.artifact import Artifact
 from autocompress.core.facts import Facts, Family, Kind
@@ -34,33 +19,20 @@ from autocompress.core.plan import Effort, Setting, Stage
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.profitable_settings import int8_space, refuse_what_does_not_pay
-from autocompress.core.runtime import feeds
 from autocompress.core.search_space import Choice, Reason, SettingSpace, check_settings
 from autocompress.core.sensitivity import IN_FLOAT, layers_in_float, said_of_float
-from autocompress.core.source import Array, Split
 from autocompress.core.technique import ArtifactTechnique, Context, with_remarks
 from autocompress.data.module import first_line
 from autocompress.errors import TechniqueError
-from autocompress.runtimes.calibration import calibrator_of
+from autocompress.runtimes.calibrated_ranges import METHODS, calibrated_ranges
 from autocompress.runtimes.external_weights import has_references
 from autocompress.runtimes.float_nodes import leave_in_float, places_in_float
-from autocompress.runtimes.mse_ranges import MseCollector
 from autocompress.runtimes.onnx_file import compact, load_model, open_model, save_if_smaller
 from autocompress.runtimes.quantizable_nodes import LINEAR_LAYERS, linear_places, names_of_types, shared_tables
 from autocompress.runtimes.values_on_demand import values_on_demand, with_references
-from autocompress.system.locks import folder_lock
 from autocompress.system.quiet import quiet
-from autocompress.system.workspace import make_folder, write_atomically, write_text
 
 TYPES: Mapping[Setting, Any] = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
-METHODS: Mapping[Setting, Any] = {
-    "minmax": CalibrationMethod.MinMax,
-    "percentile": CalibrationMethod.Percentile,
-    "entropy": CalibrationMethod.Entropy,
-    # onnxruntime's calibrator with a collector of ours
-    "mse": CalibrationMethod.Percentile,
-}
-CALIBRATION_BATCH = 16
 # the option of the setting `operators` that leaves everything but linear layers and embeddings in float, and all that
 # these layers give
 PRODUCTS = "products"
@@ -70,13 +42,6 @@ COMPUTING = (
     *("GlobalAveragePool", "Concat", "Where", "LayerNormalization", "InstanceNormalization", "BatchNormalization"),
     *("Gather", "Resize"),
 )
-ENTROPY_BINS = 512
-LARGEST_VALUE = 1e30
-# a mask adds so much to what is to vanish in a softmax; the other values lie within so small a share of it that no
-# level would be left for them
-MASKED, SHARE_BESIDE_MASK = -5e3, 0.01
-# folder of the calibrated ranges, in that of the files that all plans of a run use
-RANGES = "ranges"
 
 
 class Int8Static(ArtifactTechnique):
@@ -172,7 +137,7 @@ class Int8Static(ArtifactTechnique):
         split = context.calibration.first(int(settings["samples"]))
         try:
             with quiet("", "root", "onnxruntime"), values_on_demand(model):
-                unbounded = _ranges(artifact, split, settings["calibration"], ranges, context.shared)
+                unbounded = calibrated_ranges(artifact, split, settings["calibration"], ranges, context.shared)
                 in_float = _name_nodes(model, unbounded, places)
                 quantize_static(
                     model,
@@ -209,57 +174,6 @@ class Int8Static(ArtifactTechnique):
                 written.unlink()
 
 
-def _ranges(artifact: Artifact, split: Split, method: Setting, destination: Path, shared: Path | None) -> set[str]:
-    """Ranges as `_calibrate` gives them, computed once in a run for the same file, items and method."""
-    if shared is None:
-        return _calibrate(artifact, split, method, destination)
-    folder = shared / RANGES
-    make_folder(folder)
-    key = hashlib.sha256(f"{artifact.hash} {method} {split.hash}".encode()).hexdigest()[:16]
-    known, without_bounds = folder / f"{key}.json", folder / f"{key}.unbounded.json"
-    with folder_lock(folder):
-        if known.exists():
-            shutil.copyfile(known, destination)
-            return set(json.loads(without_bounds.read_text(encoding="utf-8")))
-        unbounded = _calibrate(artifact, split, method, destination)
-        write_text(without_bounds, json.dumps(sorted(unbounded)))
-        write_atomically(known, partial(shutil.copyfile, destination))
-    return unbounded
-
-
-def _calibrate(artifact: Artifact, split: Split, method: Setting, destination: Path) -> set[str]:
-    """Calibrate the ranges of all tensors on a split; gives the names of tensors without bounds.
-
-    The ranges are saved where the quantizer reads them. One batch at a time: onnxruntime's histogram methods would
-    otherwise hold every tensor of every item in memory, and its `CalibMaxIntermediateOutputs` throws collected ranges
-    away (1.31). Its entropy method takes as many bins as quantization levels unless told otherwise, which makes it the
-    same as MinMax.
-    """
-    size = min(CALIBRATION_BATCH, len(split))
-    # histograms need batches of equal size, so the last items that fill no batch are left out
-    whole = split.first(len(split) - len(split) % size)
-    bins = {"num_bins": ENTROPY_BINS, "num_quantized_bins": 128} if method == "entropy" else {}
-    with calibrator_of(artifact, METHODS[method], bins, destination.parent) as calibrator:
-        if method == "mse":
-            calibrator.collector = MseCollector()
-        for feed, _ in feeds(whole, artifact, size):
-            calibrator.collect_data(_Once(feed))
-        found = calibrator.compute_data()
-    unbounded = {name for name, data in found.data.items() if not _is_bounded(data)}
-    for name in unbounded:
-        # nodes of these tensors stay in float, but the quantizer requires a range for every tensor
-        found.data[name] = TensorData(lowest=np.float32(0), highest=np.float32(1))
-    save_tensors_data(found, destination)
-    return unbounded
-
-
-def _is_bounded(data: TensorData) -> bool:
-    # attention masks hold minus infinity, the lowest float, or a number such as -10000
-    lowest = np.min(data.lowest)
-    is_masked = lowest <= MASKED and np.max(data.highest) <= SHARE_BESIDE_MASK * -lowest
-    return bool(not is_masked and np.all(np.abs([data.lowest, data.highest]) < LARGEST_VALUE))
-
-
 def _name_nodes(model: onnx.ModelProto, unbounded: set[str], places: Collection[int]) -> list[str]:
     """Name every node, and list those to keep in float.
 
@@ -272,14 +186,3 @@ def _name_nodes(model: onnx.ModelProto, unbounded: set[str], places: Collection[
         if stays:
             touched.append(node.name)
     return touched
-
-
-class _Once(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-    """A calibration data reader that delivers a single batch."""
-
-    def __init__(self, feed: Mapping[str, Array]) -> None:
-        self._feeds = iter((feed,))
-
-    def get_next(self) -> Mapping[str, Array] | None:
-        """The batch at the first call, then None."""
-        return next(self._feeds, None)

@@ -15,27 +15,28 @@ from autocompress.core.facts import Facts, Family, Kind
 from autocompress.core.plan import Effort, Setting, Stage
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
-from autocompress.core.profitable_settings import time_matters
 from autocompress.core.search_space import Choice, Reason, SettingSpace, check_settings
 from autocompress.core.technique import ArtifactTechnique, Context, with_remarks
 from autocompress.errors import TechniqueError
-from autocompress.packing.clustering import Clusters, clustered
-from autocompress.packing.layer_weights import layer_weights
-from autocompress.packing.rounded_weights import as_whole_numbers
-from autocompress.packing.second_moments import second_moments
+from autocompress.packing.palette_making import Asked, palettes_for
+from autocompress.packing.palette_settings import (
+    ALLOCATION,
+    ENTRIES,
+    EVEN,
+    GROUPS,
+    KINDS,
+    LAYER_BYTES,
+    MEASURED,
+    SMALL,
+    refusal,
+)
 from autocompress.runtimes.onnx_file import compact, load_model, save_if_smaller
-from autocompress.runtimes.palette_storage import Palette, store
+from autocompress.runtimes.palette_storage import store
 from autocompress.runtimes.radix import digits_for
-from autocompress.simulation.tuning import in_turn
 
-COVERED = (Kind.CONVOLUTION, Kind.LINEAR, Kind.ATTENTION, Kind.RECURRENT, Kind.EMBEDDING)
 FLOAT_BITS = 32
-# what fewer values make smaller: a file takes as much memory once it is loaded as it did before
-SMALL = ("size_mb", "download_mb")
 # what a run tries, from the most values to the fewest
-ENTRIES = (16, 8, 6, 4)
-# the share of float's latency that a file which is unpacked when it is loaded takes at most
-UNPACKED = 1.1
+TRIED = (16, 8, 6, 4)
 # weights are not all of a file, so that the share of the baseline that they may take is known to about this factor
 CERTAIN = 1.1
 
@@ -50,11 +51,11 @@ class Palettes(ArtifactTechnique):
     formats: ClassVar[frozenset[str]] = frozenset({"onnx"})
     serves: ClassVar[frozenset[str]] = frozenset({"static", "dynamic"})
     value_bytes: ClassVar[float] = 0.5
-    # a call of the function that unpacks, a shape, a table of values
-    layer_bytes: ClassVar[int] = 80
+    layer_bytes: ClassVar[int] = LAYER_BYTES
     choices: ClassVar[tuple[Choice, ...]] = (
-        Choice("entries", (16, 8, 6, 4, 12, 9, 5, 3, 2, 32, 64, 128, 256), describes="values of a layer's weights"),
-        Choice("groups", (1, 4, 16, 64), describes="ranges of a weight's first axis with values of their own"),
+        ENTRIES,
+        GROUPS,
+        ALLOCATION,
         Choice("samples", (256, 64, 1024), structural=False, describes="calibration items"),
     )
     probed: ClassVar[tuple[Mapping[str, Setting], ...]] = ({"entries": 16, "groups": 1},)
@@ -69,33 +70,16 @@ class Palettes(ArtifactTechnique):
         """From many entries to few, without those that cannot be small enough; groups in transformers."""
         limit = next((b.limit for b in profile.budgets if b.metric in SMALL and b.relative), None)
         most = 1.0 if limit is None else CERTAIN * limit
-        fitting = [count for count in ENTRIES if digits_for(count).bits / FLOAT_BITS <= most] or ENTRIES[-1:]
+        fitting = [count for count in TRIED if digits_for(count).bits / FLOAT_BITS <= most] or TRIED[-1:]
         groups = 16 if facts.family is Family.TRANSFORMER else 1
-        return SettingSpace(
-            self.choices, tuple({"entries": count, "groups": groups, "samples": 256} for count in fitting)
-        )
+        same: dict[str, Setting] = {"groups": groups, "samples": 256}
+        # the same number in all layers takes seconds, so that it comes first
+        tried = tuple({"entries": count, "allocation": how, **same} for count in fitting for how in (EVEN, MEASURED))
+        return SettingSpace(self.choices, tried)
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         """Refused where nobody asks for a small file, and where the runtime unpacks weights at each call."""
-        if not any(layer.kind in COVERED for layer in facts.layers):
-            return Reason("palettes cover no layer of this model.", "quantizable", "no layer with weights")
-        if not (profile.limits(*SMALL) or profile.objective.shrinks == "size"):
-            return Reason(
-                "fewer values make the file smaller, not faster, and nothing asks for a smaller file.",
-                "size",
-                ", ".join(budget.metric for budget in profile.budgets) or "no budget",
-            )
-        failure, measured = probes.failure_of(self.name), probes.of(self.name)
-        if failure:
-            return Reason(f"palettes fail on this model: {failure}", "probe", failure)
-        if measured and time_matters(profile) and (measured[0].low or 0.0) > UNPACKED:
-            best = measured[0]
-            return Reason(
-                "this runtime unpacks the weights at each call instead of once.",
-                "probe",
-                f"{best.ratio:.2f}x the latency before ({best.low:.2f} to {best.high:.2f})",
-            )
-        return None
+        return refusal(self.name, facts, probes, profile)
 
     def weight_bytes(self, settings: Mapping[str, Setting]) -> float:
         """See `ArtifactTechnique.weight_bytes`."""
@@ -103,7 +87,7 @@ class Palettes(ArtifactTechnique):
 
     def covers(self, facts: Facts) -> frozenset[Kind]:
         """See `ArtifactTechnique.covers`."""
-        return frozenset(COVERED)
+        return frozenset(KINDS)
 
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
         """See `ArtifactTechnique.apply`."""
@@ -111,15 +95,9 @@ class Palettes(ArtifactTechnique):
         if context.calibration is None:
             raise TechniqueError("needs calibration data, and there are none.", where=self.name)
         model = load_model(artifact.path)
-        split = context.calibration.first(int(settings["samples"]))
-        moments = second_moments(artifact, layer_weights(model.graph), split)
-        layers, whole = as_whole_numbers(model, layer_weights(model.graph))
-        clusters = Clusters(int(settings["entries"]), int(settings["groups"]))
-        palettes: dict[str, Palette] = {}
-        for layer in in_turn(layers, context.on_step):
-            made = clustered(layer, whole[layer.tensor], moments.get(layer.tensor), clusters)
-            if made.stored_bytes + self.layer_bytes < layer.size:
-                palettes[layer.tensor] = made
+        calibration = context.calibration.first(int(settings["samples"]))
+        asked = Asked(int(settings["entries"]), int(settings["groups"]), settings["allocation"] == MEASURED)
+        palettes = palettes_for(model, artifact, calibration, asked, self.layer_bytes, context.on_step)
         if not palettes:
             raise TechniqueError("found no weight in this model that gets smaller by it.", where=self.name)
         return save_if_smaller(compact(store(model, palettes)), artifact, context.folder, self.name)

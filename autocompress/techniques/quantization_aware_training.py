@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from itertools import product
 from typing import ClassVar
 
 from autocompress.core.artifact import Artifact
-from autocompress.core.code_hash import code_hash
 from autocompress.core.facts import Facts, Kind
-from autocompress.core.plan import CUTS, MICRO_BATCHES, Effort, Setting, Stage
+from autocompress.core.plan import CUTS, Effort, Setting, Stage
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
-from autocompress.core.runtime import feeds
 from autocompress.core.search_space import Choice, Reason, SettingSpace, check_settings
 from autocompress.core.sensitivity import refuse_before_loss
-from autocompress.core.source import whole
-from autocompress.core.task import Task
 from autocompress.core.technique import ArtifactTechnique, Context, with_remarks
-from autocompress.data.output_recognition import kinds_of
-from autocompress.errors import TechniqueError
 from autocompress.runtimes.onnx_file import load_model
 from autocompress.simulation.tuning import save_tuned
-from autocompress.training.agreement import agreement, layer_gaps, require_agreement
-from autocompress.training.cost import VIEWS
-from autocompress.training.file_training import FileModule, Learned, file_example, step_seconds, student_of, train_file
-from autocompress.training.recovery import Files, watch_of
-from autocompress.training.schedule import Schedule, changes_in, steps_taken
+from autocompress.training.file_recovery import (
+    TRAINING_CHOICES,
+    files_of,
+    labelled_task,
+    require_what_was_trained,
+    schedule_of,
+    teacher_of,
+)
+from autocompress.training.file_training import Learned, step_seconds, student_of, train_file
+from autocompress.training.recovery import watch_of
+from autocompress.training.schedule import steps_taken
 
 FIXED, LEARNED = "fixed", "learned"
-# items on which the file is compared with what was trained
-COMPARED = 1024
 
 
 class QuantizationAwareTraining(ArtifactTechnique):
@@ -45,19 +42,9 @@ class QuantizationAwareTraining(ArtifactTechnique):
     serves: ClassVar[frozenset[str]] = frozenset({"static", "dynamic"})
     choices: ClassVar[tuple[Choice, ...]] = (
         Choice("steps", (300, 1000, 30, 3000), structural=False, describes="training steps"),
-        Choice("batch", (64, 32, 16, 128), structural=False, describes="items in a batch"),
-        Choice(
-            "learning_rate",
-            (0.001, 0.0005, 0.002, 0.005, 0.01, 0.0001),
-            structural=False,
-            describes="the highest rate of the schedule",
-        ),
-        Choice("optimizer", ("sgd", "adamw"), structural=False, describes="SGD with Nesterov momentum 0.9, or AdamW"),
-        Choice("ranges", (LEARNED, FIXED), structural=False, describes="whether scales are trained too"),
+        Choice("ranges", (FIXED, LEARNED), structural=False, describes="whether scales are trained too"),
         Choice("bits", (8, 4), structural=False, describes="levels of the weights, as bits"),
-        Choice("seed", (0, 1, 2), structural=False, describes="of order and augmentation"),
-        Choice(CUTS, (), structural=False, describes="where the time turned out too short", optional=True),
-        Choice(MICRO_BATCHES, (), structural=False, describes="where memory turned out too small", optional=True),
+        *TRAINING_CHOICES,
     )
     probed: ClassVar[tuple[Mapping[str, Setting], ...]] = ()
 
@@ -67,20 +54,24 @@ class QuantizationAwareTraining(ArtifactTechnique):
         remarks = [
             ("cut to the time", CUTS in given),
             (f"{given.get('bits')}-bit weights", given.get("bits") == 4),
-            ("ranges as they were", given.get("ranges") == FIXED),
+            ("ranges learned too", given.get("ranges") == LEARNED),
         ]
         return with_remarks(f"trained {steps_taken(given, self.name)} steps as quantized", remarks)
 
     def space(self, facts: Facts, probes: Probes, profile: Profile) -> SettingSpace:
-        """A short training, then a longer one; SGD for convolutions, else AdamW with fixed ranges."""
+        """A short training, then a longer one; SGD for convolutions, else AdamW with fixed ranges.
+
+        For convolutions both kinds of ranges: the search takes the better one of the short trainings for the longer.
+        """
         images = facts.shares.get(Kind.CONVOLUTION, 0) > facts.shares.get(Kind.LINEAR, 0)
-        best: dict[str, Setting] = (
-            {"learning_rate": 0.001, "optimizer": "sgd", "ranges": LEARNED}
-            if images
-            else {"learning_rate": 0.0001, "optimizer": "adamw", "ranges": FIXED}
-        )
-        same: dict[str, Setting] = {"batch": 64 if images else 32, "bits": 8, "seed": 0}
-        return SettingSpace(self.choices, tuple({"steps": steps, **best, **same} for steps in (300, 1000)))
+        same: dict[str, Setting] = {"bits": 8, "seed": 0}
+        if images:
+            same |= {"batch": 64, "learning_rate": 0.001, "optimizer": "sgd"}
+        else:
+            same |= {"batch": 32, "learning_rate": 0.0001, "optimizer": "adamw"}
+        ranges = (FIXED, LEARNED) if images else (FIXED,)
+        tried = product((300, 1000), ranges)
+        return SettingSpace(self.choices, tuple({"steps": steps, "ranges": one, **same} for steps, one in tried))
 
     def refuses(self, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
         """Refused until int8 was seen to lose accuracy, by itself or after a rung of training."""
@@ -99,19 +90,14 @@ class QuantizationAwareTraining(ArtifactTechnique):
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
         """See `ArtifactTechnique.apply`."""
         check_settings(self.name, self.choices, settings)
-        task, unquantized = context.task, context.unquantized
-        if task is None or task.train is None:
-            raise TechniqueError("needs training data, and there are none.", where=self.name)
-        if unquantized is None:
-            raise TechniqueError("needs the float file that the quantized one was made from.", where=self.name)
-        # a network that was pruned learns from the unchanged model, which answers better
-        teacher, schedule = context.original or unquantized, _schedule(settings)
+        task, teacher = labelled_task(context, self.name), teacher_of(context, self.name)
+        schedule = schedule_of(settings, self.name)
         learned = Learned(settings["ranges"] == LEARNED, int(settings["bits"]))
         student = student_of(artifact, context.example, learned)
-        files = _files(artifact, teacher, task, schedule, settings, context)
+        files = files_of(artifact, teacher, schedule, settings, context)
         trained = train_file(student, teacher, task, context.example, schedule, files, watch_of(context, settings))
         made = save_tuned(trained.graph, load_model(artifact.path), artifact, context, self.name)
-        self._compare(trained, made, task, context)
+        require_what_was_trained(trained, made, context, self.name)
         files.checkpoint.unlink(missing_ok=True)
         return made
 
@@ -122,50 +108,3 @@ class QuantizationAwareTraining(ArtifactTechnique):
             return None
         learned = Learned(settings["ranges"] == LEARNED, int(settings["bits"]))
         return step_seconds(artifact, teacher, context.task, context.example, int(settings["batch"]), learned)
-
-    def _compare(self, trained: FileModule, made: Artifact, task: Task, context: Context) -> None:
-        """Raise TechniqueError, and take the file away, where it does not compute what was trained."""
-        example = file_example(context.example, trained)
-        kinds = kinds_of(example, trained, task)
-        split = (task.validation or whole("train", task.train)).first(COMPARED)
-        found = agreement(trained.graph, made, split, task, kinds)
-        if not found.holds:
-            feed, _ = next(feeds(split.first(32), made, 32))
-            gaps = layer_gaps(trained.graph, made, feed, context.unquantized)
-            made.path.unlink()
-            require_agreement(found, gaps, self.name)
-
-
-def _files(
-    artifact: Artifact,
-    teacher: Artifact,
-    task: Task,
-    schedule: Schedule,
-    settings: Mapping[str, Setting],
-    context: Context,
-) -> Files:
-    """The checkpoint and the teacher's answers, in the folder that outlives the finish's own."""
-    data = (whole("train", task.train).hash, code_hash(task.augment), schedule.batch, schedule.seed, schedule.views)
-    folder: Path = context.shared or context.folder
-    checkpoint = folder / f"training-{_digest(artifact.hash, teacher.hash, data, sorted(settings.items()))}.pt"
-    answers = context.shared and context.shared / f"teacher-{_digest(teacher.hash, data)}.pt"
-    return Files(checkpoint, answers)
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-
-def _schedule(settings: Mapping[str, Setting]) -> Schedule:
-    cuts, parts = changes_in(settings, QuantizationAwareTraining.name)
-    return Schedule(
-        int(settings["steps"]),
-        int(settings["batch"]),
-        int(settings["seed"]),
-        float(settings["learning_rate"]),
-        str(settings["optimizer"]),
-        VIEWS,
-        weight_decay=0.0,
-        cuts=cuts,
-        micro_batches=parts,
-    )

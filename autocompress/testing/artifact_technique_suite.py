@@ -1,4 +1,4 @@
-"""Contract suite for artifact techniques that save something: stages PRECISION and PACKING.
+"""Contract suite for artifact techniques of the stage PRECISION, which make weights narrower.
 
 Inherit `ArtifactTechniqueSuite` in a class named `Test...` and fill it in.
 """

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from autocompress.core.code_hash import code_hash
+from autocompress.core.source import whole
+from autocompress.core.task import Task
 from autocompress.system.workspace import write_atomically
 from autocompress.training.checkpoints import load_checkpoint
+from autocompress.training.schedule import Schedule
 
 # most bytes of cached outputs; those of further batches are computed anew each time
 MOST_KEPT_BYTES = 512_000_000
@@ -47,6 +52,15 @@ class TeacherCache:
             known = {str(key): answer for key, answer in self._known.items()}
             write_atomically(self._path, lambda target: torch.save(known, target))
             self._saved = len(self._known)
+
+
+def answers_file(teacher: str, task: Task, schedule: Schedule) -> str:
+    """The name of the file that keeps a teacher's outputs for the bank of views that a schedule trains on.
+
+    `teacher` tells teachers apart that answer within one run.
+    """
+    bank = (whole("train", task.train).hash, code_hash(task.augment), schedule.batch, schedule.seed, schedule.views)
+    return f"teacher-{hashlib.sha256(repr((teacher, bank)).encode()).hexdigest()[:16]}.pt"
 
 
 def _bytes_of(answer: Answer) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from autocompress.analysis.inspection import inspect_module
+from autocompress.analysis.prediction import BaselineFigures
 from autocompress.core.artifact import Artifact
 from autocompress.core.budget import Budget
 from autocompress.core.facts import Facts, Family, Kind
@@ -25,6 +26,8 @@ from autocompress.core.verdict import Finding, Standing, Verdict
 from autocompress.errors import PlanError
 from autocompress.planner.questions import RULES, lacks_hardware
 from autocompress.planner.rules import Situation
+from autocompress.planner.structure_recipes import finish_for_structures
+from autocompress.planner.target import target_of
 from autocompress.planner.tree import build_search_space, finishing_chains, require_reachable
 from autocompress.techniques import (
     TECHNIQUES,
@@ -35,6 +38,8 @@ from autocompress.techniques import (
     Float16,
     Int8Dynamic,
     Int8Static,
+    Palettes,
+    PaletteTraining,
     QuantizationAwareTraining,
 )
 from autocompress.testing.networks import labelled, labelled_source, small_model
@@ -154,7 +159,7 @@ def shelf() -> list[Technique]:
 
 def with_structure() -> list[Technique]:
     """The same and what changes the network."""
-    return [technique() for technique in TECHNIQUES if technique is not Float16]
+    return [technique() for technique in TECHNIQUES if technique not in (Float16, Palettes, PaletteTraining)]
 
 
 def space_of(found: Situation, techniques: Sequence[Technique] | None = None) -> SearchSpace:
@@ -641,11 +646,11 @@ def test_a_path_of_a_technique_that_is_refused_is_no_recipe() -> None:
 
 def test_steps_of_different_stages_follow_each_other_each_chain_a_recipe_of_its_own() -> None:
     search_space = space_of(situation(), [Packing(), *shelf()])
+    # after dynamic int8, which is slower than what is asked for, nothing is packed
     assert set(names(search_space)) == {
         "packed",
         "int8_dynamic",
         "int8_static",
-        "int8_dynamic + packed",
         "int8_static + packed",
     }
     efforts = [recipe.effort for recipe in search_space.recipes]
@@ -657,8 +662,9 @@ def test_steps_of_different_stages_follow_each_other_each_chain_a_recipe_of_its_
         "weights and activations in int8, ranges from calibration data; then weights stand in a table."
     )
     plans = list(chain.plans())
+    # what int8 loses by itself, and with which ranges it loses least, is seen without packing
     alone = next(recipe for recipe in search_space.recipes if recipe.name == "int8_static")
-    assert len(plans) == 2 * len(list(alone.plans()))
+    assert [plan.finish[:1] for plan in plans] == 2 * [next(alone.plans()).finish]
     for plan in plans:
         assert [step.stage for step in plan.finish] == [Stage.PRECISION, Stage.PACKING]
         assert search_space.recipe_of(plan) is chain
@@ -886,3 +892,79 @@ def test_a_budget_that_cannot_be_kept_is_said_before_anything_is_tried(changes: 
 
 def test_a_budget_within_reach_is_not_warned_of() -> None:
     assert space_of(situation()).warnings == ()
+
+
+def packing_situation(**changes: Any) -> Situation:
+    """A CNN that has to be faster and far smaller than int8 makes it."""
+    small = Budget.parse("size_mb", "0.16x")
+    baseline = judged((small, Standing.EXCEEDED, 1.0), (TIME, Standing.EXCEEDED, 1.0), (DROP, Standing.MET, 0.0))
+    figures = BaselineFigures(2.0, 4 * facts_of("cnn").parameters)
+    return situation(**{"budgets": (small, TIME, DROP), "baseline": baseline, "figures": figures, **changes})
+
+
+def test_palettes_follow_int8_from_many_values_to_few_with_a_size_for_each() -> None:
+    search_space = space_of(packing_situation(), [*shelf(), Palettes()])
+    chain = next(recipe for recipe in search_space.recipes if recipe.name == "int8_static + palettes")
+    plans = list(chain.plans())
+    entries = [plan.finish[1].settings["entries"] for plan in plans]
+    # sixteen values take half a byte each, more than is asked for
+    assert entries == [8, 8, 6, 6, 4, 4]
+    sizes = [chain.predicted(plan)[1] for plan in plans]
+    assert sizes == sorted((size for size in sizes if size is not None), reverse=True)
+    assert sizes[0] == sizes[1] == chain.predicted_size
+    assert chain.predicted_latency == 0.4
+
+
+def test_palettes_are_refused_where_nothing_asks_for_a_small_file() -> None:
+    search_space = space_of(situation(budgets=(TIME, DROP)), [*shelf(), Palettes()])
+    assert "palettes" not in {name for recipe in search_space.recipes for name in recipe.techniques}
+    assert search_space.refusals["palettes"].rule == "size"
+
+
+def test_palettes_are_trained_once_they_were_seen_to_lose_accuracy_with_the_values_that_fit() -> None:
+    techniques = [*shelf(), Palettes(), PaletteTraining()]
+    assert "not seen so far" in space_of(packing_situation(), techniques).refusals["palette_training"].fact
+    packed = {"entries": 6, "groups": 4, "allocation": "measured", "samples": 256}
+    probes = replace(FAST, packed=packed, step_seconds={"palette_training": 0.5})
+    search_space = space_of(packing_situation(probes=probes), techniques)
+    recipe = next(one for one in search_space.recipes if one.name == "int8_static + palette_training")
+    first, second = recipe.plans()
+    assert {"entries": 6, "groups": 4, "steps": 300}.items() <= first.finish[1].settings.items()
+    assert recipe.effort is Effort.TRAINING
+    assert recipe.predicted_seconds == recipe.seconds_of(first) == 150.0
+    assert recipe.seconds_of(second) == 500.0
+
+
+def test_packing_alone_is_left_out_where_float_is_too_slow() -> None:
+    small = Budget.parse("size_mb", "0.16x")
+    slow_enough = judged((small, Standing.EXCEEDED, 1.0))
+    probes = replace(
+        FAST, probes=(*FAST.probes, Probe("palettes", {"entries": 16, "groups": 1}, 1.0, 0.98, 1.02, 0.13))
+    )
+    techniques = [*shelf(), Palettes()]
+    fast = space_of(packing_situation(probes=probes), techniques)
+    small_alone = space_of(packing_situation(probes=probes, budgets=(small,), baseline=slow_enough), techniques)
+    assert "palettes" not in names(fast)
+    assert "palettes" in names(small_alone)
+
+
+@pytest.mark.parametrize(
+    ("size", "latency", "finish"),
+    [
+        ("0.5x", "0.5x", "int8_static"),
+        # a structure that makes it fast enough makes it small enough, too
+        ("0.2x", "0.2x", "int8_static"),
+        ("0.16x", "0.5x", "int8_static + palettes"),
+    ],
+)
+def test_structures_end_with_palettes_where_they_would_not_make_the_file_small_enough(
+    size: str, latency: str, finish: str
+) -> None:
+    budgets = Budget.parse("size_mb", size), Budget.parse("latency_ms", latency)
+    baseline = judged(*((budget, Standing.EXCEEDED, 1.0) for budget in budgets))
+    asked = packing_situation(budgets=budgets, baseline=baseline)
+    search_space = space_of(asked, [Int8Static(), Palettes()])
+    recipe, predicted = finish_for_structures(search_space.recipes, target_of(baseline))
+    assert recipe.name == finish
+    assert len(list(recipe.plans())) == 1
+    assert predicted == recipe.predicted_size

@@ -97,7 +97,8 @@ def test_a_finishing_technique_stands_alone_and_after_quantization(
     assert {"toy_packing", "int8_static + toy_packing"} <= names
     tried = tried_in(result, ToyPacking.name)
     assert "packed" in tried
-    assert "int8, packed" in tried
+    # which types are fastest here stands in brackets; where a tensor has one scale the toy saves nothing
+    assert any(name.startswith(("int8", "dynamic int8")) and name.endswith(", packed") for name in tried)
     assert "packed" in report_of(result)
 
 

@@ -1,6 +1,6 @@
 import random
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import ClassVar
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from autocompress.core.budget import ACCURACY_METRICS, METRICS, Budget
 from autocompress.core.measurement import Measurement, Reading
 from autocompress.core.plan import Effort, Plan, Stage, Step
-from autocompress.core.search_space import Choice, Element, SearchSpace, SettingSpace
+from autocompress.core.search_space import Choice, Element, Recipe, SearchSpace, SettingSpace
 from autocompress.core.strategy import Strategy
 from autocompress.core.trial import Outcome, Trial
 from autocompress.core.verdict import Finding, Standing, Verdict
@@ -21,6 +21,7 @@ from autocompress.testing.strategy_suite import (
     PLANS,
     SEARCH_SPACE,
     STATIC,
+    WHY,
     StrategySuite,
     proposals,
     recipe_of,
@@ -39,6 +40,9 @@ OF_CUTS = SearchSpace((DROPPED,), {})
 TRAINED = replace(DROPPED, effort=Effort.TRAINING, structures=CUTS[3:6], nested=False, rounds=(RECOVERIES[:1],))
 LONGER = replace(TRAINED, rounds=(RECOVERIES[:1], RECOVERIES[1:]), promotes=2)
 TUNING = Element("tuning", Stage.TUNING, SettingSpace((Choice("steps", (30,), structural=False),)))
+BY_LENGTH = tuple({"steps": steps, "ranges": ranges} for steps, ranges in product((300, 1000), ("learned", "fixed")))
+LENGTHS = SettingSpace(tuple(Choice(name, (), structural=False) for name in ("steps", "ranges")), BY_LENGTH)
+OF_LENGTHS = Recipe("tuned", Effort.TRAINING, (Element("tuning", Stage.TUNING, LENGTHS),), WHY)
 TUNED = replace(TRAINED, finish=(*TRAINED.finish, TUNING), promotes=1, refines=next(TRAINED.plans()).finish)
 STRUCTURAL = [name for name, metric in METRICS.items() if metric.structural]
 
@@ -98,6 +102,17 @@ class TestBisection(StrategySuite):
         best = first[1].finish[0].settings["method"]
         assert left == [plan for plan in others if plan.finish[0].settings["method"] == best]
         assert 0 < len(left) < len(others)
+
+    @pytest.mark.parametrize(("scores", "best"), [((0.7, 0.8), "fixed"), ((0.8, 0.7), "learned")])
+    def test_a_longer_training_is_tried_with_the_better_values_of_the_shorter_ones(
+        self, scores: tuple[float, float], best: str
+    ) -> None:
+        short = list(OF_LENGTHS.plans())[:2]
+        search_space = SearchSpace((OF_LENGTHS,), {})
+        assert proposals(Bisection(), search_space)[:2] == short
+        history = [scored(place, plan, score) for place, (plan, score) in enumerate(zip(short, scores, strict=True))]
+        left = proposals(Bisection(), search_space, history)
+        assert [plan.finish[0].settings for plan in left] == [{"steps": 1000, "ranges": best}]
 
     def test_whatever_came_before_the_plans_left_are_proposed_in_the_search_spaces_order(self) -> None:
         draw = random.Random(0)

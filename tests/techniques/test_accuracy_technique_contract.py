@@ -38,8 +38,8 @@ class TestBiasCorrection(AccuracyTechniqueSuite):
 class TestQuantizationAwareTraining(AccuracyTechniqueSuite):
     technique: ClassVar[type[ArtifactTechnique]] = QuantizationAwareTraining
     models: ClassVar[Mapping[str, Mapping[str, Setting]]] = {
-        "cnn": {"steps": 30, "batch": 16},
-        "transformer": {"steps": 30, "batch": 16, "optimizer": "adamw", "learning_rate": 0.0001, "ranges": "fixed"},
+        "cnn": {"steps": 30, "batch": 16, "ranges": "learned"},
+        "transformer": {"steps": 30, "batch": 16, "optimizer": "adamw", "learning_rate": 0.0001},
     }
     # the suite's labels are random, and training follows them a little
     error: ClassVar[float] = 0.25

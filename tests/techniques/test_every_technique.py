@@ -7,6 +7,7 @@ from pkgutil import iter_modules
 # the suites that are looked for are found once their modules are there
 import test_accuracy_technique_contract
 import test_artifact_technique_contract
+import test_packing_technique_contract
 import test_recovery_technique_contract
 import test_structure_technique_contract
 
@@ -16,12 +17,14 @@ from autocompress.core.technique import ArtifactTechnique, ModelTechnique, Struc
 from autocompress.techniques import TECHNIQUES
 from autocompress.testing.accuracy_technique_suite import AccuracyTechniqueSuite
 from autocompress.testing.artifact_technique_suite import ArtifactTechniqueSuite
+from autocompress.testing.packing_technique_suite import PackingTechniqueSuite
 from autocompress.testing.recovery_technique_suite import RecoveryTechniqueSuite
 from autocompress.testing.structure_technique_suite import StructureTechniqueSuite
 
 MODULES = (
     test_accuracy_technique_contract,
     test_artifact_technique_contract,
+    test_packing_technique_contract,
     test_recovery_technique_contract,
     test_structure_technique_contract,
 )
@@ -34,6 +37,8 @@ def suite_for(technique: type[Technique]) -> type:
     if issubclass(technique, ModelTechnique) and technique.stage is Stage.RECOVERY:
         return RecoveryTechniqueSuite
     assert issubclass(technique, ArtifactTechnique), f"no suite is for techniques like {technique.name}"
+    if technique.stage is Stage.PACKING:
+        return PackingTechniqueSuite
     return AccuracyTechniqueSuite if technique.stage in ACCURACY_STAGES else ArtifactTechniqueSuite
 
 
@@ -48,7 +53,13 @@ def test_every_technique_inherits_its_suite() -> None:
         suite = suites_of(suite_for(technique)).get(technique)
         assert suite is not None, f"nothing tests {technique.name} against its contract"
         assert suite.__name__.startswith("Test")
-    bases = (StructureTechniqueSuite, RecoveryTechniqueSuite, ArtifactTechniqueSuite, AccuracyTechniqueSuite)
+    bases = (
+        StructureTechniqueSuite,
+        RecoveryTechniqueSuite,
+        ArtifactTechniqueSuite,
+        AccuracyTechniqueSuite,
+        PackingTechniqueSuite,
+    )
     assert {technique for base in bases for technique in suites_of(base)} == set(TECHNIQUES)
 
 

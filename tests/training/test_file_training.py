@@ -39,7 +39,9 @@ from autocompress.training.file_training import (
 from autocompress.training.recovery import Files
 from autocompress.training.schedule import Schedule
 
-SHORT: dict[str, Setting] = {**first_options(QuantizationAwareTraining.choices), "steps": 30, "batch": 16}
+SHORT: dict[str, Setting] = {
+    **first_options(QuantizationAwareTraining.choices), "steps": 30, "batch": 16, "ranges": "learned",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@
 Files are made without training: static int8 of ResNet-20, ResNet-56 and MiniLM, dynamic int8 of the LSTM (static int8
 leaves its matrices in float), and palettes of 16 and 4 entries of ResNet-56. `entropy` is the one of order 0 of each
 int8 tensor alone, or of the indices of each palette, without any table, over the numbers of them; `coded` is all that
-the download holds besides what the byte model codes (tables, classes, graph, names), over the same numbers.
+the download holds besides what the byte model codes (tables, classes, graph, names), over the same numbers, floats
+included.
 
 Writes benchmarks/results/download.json and prints a table. Takes about three minutes, most of it for MiniLM.
 """

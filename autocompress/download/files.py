@@ -26,7 +26,11 @@ DECODERS: Mapping[str, str] = {"python": "acz_decoder.py", "c": "acz_decoder.c"}
 
 def packed_tensors(model: onnx.ModelProto) -> dict[str, Packed]:
     """The tensors of a model that hold whole numbers as digits of words, by name."""
-    return {one.words: Packed(one.digits) for one in stored_palettes(model)}
+    found: dict[str, Packed] = {}
+    for one in stored_palettes(model):
+        known = found.get(one.words, Packed(one.digits))
+        found[one.words] = Packed(one.digits, {**known.shapes, one.begin: one.palette.shape})
+    return found
 
 
 def download_of(path: Path) -> bytes:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from autocompress.download.acz_decoder import frequencies
 
 ROUNDS = 6
+# of the symbols of all groups, while groups choose their table
+SMOOTHING = 0.02
 # about what the code of one level of a table takes, in bits
 LEVEL_BITS = 3.0
 NUMBERS_OF_TABLES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -69,10 +71,13 @@ def tables_for(counts: Counts, most: int) -> Tables:
     `counts` has shape `(groups, 256)`: how often each symbol occurs in each group.
     """
     best = clustered(counts, 1)
+    grown = best
     for number in NUMBERS_OF_TABLES[1:]:
         if number > min(most, len(counts)):
             break
-        found = clustered(counts, number)
+        # two beginnings: groups that are alike in how much they are spread, and those that fit the tables so far worst
+        grown = _refined(counts, _with_worst_apart(counts, grown, number))
+        found = min(clustered(counts, number), grown, key=lambda one: one.bits)
         if found.bits < best.bits:
             best = found
         elif found.bits > best.bits * (1 + WORSE):
@@ -81,30 +86,48 @@ def tables_for(counts: Counts, most: int) -> Tables:
 
 
 def clustered(counts: Counts, number: int) -> Tables:
-    """So many tables, or fewer where some stay empty (Lloyd's algorithm with code lengths as distance)."""
+    """So many tables, or fewer where some stay empty, for groups that begin in the order of their entropy."""
     order = np.argsort(_entropies(counts), kind="stable")
     classes = np.empty(len(counts), dtype=np.intp)
     classes[order] = np.arange(len(counts)) * number // len(counts)
-    levels: tuple[bytes, ...] = ()
-    for _ in range(ROUNDS if number > 1 else 1):
-        levels, classes = _tables(counts, classes)
-        lengths = np.stack([bits_of(one) for one in levels])
-        used = np.bincount(classes, minlength=len(levels))
+    return _refined(counts, classes)
+
+
+def _with_worst_apart(counts: Counts, known: Tables, number: int) -> NDArray[np.intp]:
+    """Classes of the tables so far, and one of its own for each group that fits them worst."""
+    lost = known.group_bits - counts.sum(axis=1) * _entropies(counts)
+    more = number - len(known.levels)
+    classes = known.classes.copy()
+    classes[np.argsort(-lost, kind="stable")[:more]] = len(known.levels) + np.arange(more)
+    return classes
+
+
+def _refined(counts: Counts, classes: NDArray[np.intp]) -> Tables:
+    """The classes after some rounds of Lloyd's algorithm with code lengths as distance."""
+    shares = counts.sum(axis=0, dtype=np.float64) / counts.sum(dtype=np.float64)
+    for _ in range(ROUNDS):
+        numbered, sums = _sums(counts, classes)
+        used = np.bincount(numbered)
+        if len(used) == 1:
+            break
+        # a symbol that a table lacks is no reason to keep a group out of it
+        mixed = sums + SMOOTHING * sums.sum(axis=1, keepdims=True) * shares
+        lengths = np.log2(mixed.sum(axis=1, keepdims=True)) - np.log2(np.maximum(mixed, 1e-9))
         chosen = -np.log2(used / len(classes))
-        moved = np.argmin(counts @ lengths.T + chosen, axis=1)
-        if (moved == classes).all():
+        moved = np.argmin(counts @ lengths.astype(np.float32).T + chosen, axis=1)
+        if (moved == numbered).all():
             break
         classes = moved
-    levels, classes = _tables(counts, classes)
+    classes, sums = _sums(counts, classes)
+    levels = tuple(levels_of(one) for one in sums)
     return Tables(classes, levels, _group_bits(counts, classes, levels))
 
 
-def _tables(counts: Counts, classes: NDArray[np.intp]) -> tuple[tuple[bytes, ...], NDArray[np.intp]]:
-    """Levels of the classes that have groups, and the classes numbered without gaps."""
+def _sums(counts: Counts, classes: NDArray[np.intp]) -> tuple[NDArray[np.intp], Counts]:
+    """Classes numbered without gaps, and how often each symbol occurs in them."""
     used, numbered = np.unique(classes, return_inverse=True)
     # whole numbers, so that no order of adding changes them
-    sums = (numbered[None, :] == np.arange(len(used))[:, None]).astype(np.float32) @ counts
-    return tuple(levels_of(one) for one in sums), numbered
+    return numbered, (numbered[None, :] == np.arange(len(used))[:, None]).astype(np.float32) @ counts
 
 
 def _group_bits(counts: Counts, classes: NDArray[np.intp], levels: tuple[bytes, ...]) -> NDArray[np.float64]:

@@ -38,10 +38,21 @@ BYTE, NIBBLE = Digits(256, 1, 1), Digits(16, 1, 2)
 
 @dataclass(frozen=True)
 class Packed:
-    """How a tensor's bytes hold whole numbers: its digits, and the shape of the numbers where it is known."""
+    """How a tensor's bytes hold whole numbers: its digits, and the shapes of what is packed in it where they are known.
+
+    Each shape has the number of the word that it begins with; what fills the last word up may follow it.
+    """
 
     digits: Digits
-    shape: tuple[int, ...] = ()
+    shapes: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+
+    def pieces(self, begin: int, end: int) -> Iterator[tuple[int, int, tuple[int, ...]]]:
+        """Bytes and shape of each thing that is packed in bytes `begin` to `end`; the shape is empty for others."""
+        width = self.digits.word_bytes
+        firsts = [first for first in sorted({0, *self.shapes}) if begin + first * width < end]
+        ends = [*(begin + first * width for first in firsts[1:]), end]
+        for first, behind in zip(firsts, ends, strict=True):
+            yield begin + first * width, behind, self.shapes.get(first, ())
 
 
 @dataclass(frozen=True)
@@ -93,12 +104,10 @@ def parts_of(content: bytes, packed: Mapping[str, Packed]) -> list[Part]:
     parts: list[Part] = []
     at = 0
     for tensor in stored_tensors(content):
-        part = _part(content, tensor, packed)
-        if part is None:
-            continue
-        parts += _long_runs(content, at, part.begin)
-        parts.append(part)
-        at = part.end
+        for part in _parts(content, tensor, packed.get(tensor.name)):
+            parts += _long_runs(content, at, part.begin)
+            parts.append(part)
+            at = part.end
     parts += _long_runs(content, at, len(content))
     return parts
 
@@ -109,14 +118,20 @@ def _long_runs(content: bytes, begin: int, end: int) -> Iterator[Part]:
         yield _symbols(content, begin, end, (Layout(1, 1),), "other")
 
 
-def _part(content: bytes, tensor: StoredTensor, packed: Mapping[str, Packed]) -> Part | None:
+def _parts(content: bytes, tensor: StoredTensor, packed: Packed | None) -> list[Part]:
+    if packed is not None and tensor.end - tensor.begin >= LEAST_NUMBERS:
+        pieces = packed.pieces(tensor.begin, tensor.end)
+        found = [_digits(content, begin, end, packed.digits, shape) for begin, end, shape in pieces]
+        whole = [part for part in found if part is not None]
+        if len(whole) == len(found):
+            return whole
+    part = _part(content, tensor)
+    return [] if part is None else [part]
+
+
+def _part(content: bytes, tensor: StoredTensor) -> Part | None:
     begin, end = tensor.begin, tensor.end
     size = end - begin
-    if tensor.name in packed:
-        known = packed[tensor.name]
-        found = _digits(content, begin, end, known.digits, known.shape) if size >= LEAST_NUMBERS else None
-        if found is not None:
-            return found
     width = WIDTHS.get(tensor.kind)
     if width is not None and size >= LEAST_NUMBERS and size % width == 0:
         part = _symbols(content, begin, end, (Layout(1, width),), f"planes of {width}")

@@ -67,19 +67,20 @@ def _kernels(parts: list[Part]) -> list[Kernel]:
 
 def _without_modelled(parts: list[Part], kernels: list[Kernel], choice: Choice, most: int) -> list[Part]:
     """The parts that stay, after those for which a model of kernels is shorter have taken one."""
-    plain = dict(zip(map(id, parts), _plain_bits(parts, most), strict=True)) if kernels else {}
     left = parts
+    bits = _plain_bits(left, most) if kernels else 0.0
     for kernel in kernels:
         own = [part for part in left if part.kernel is not None and part.kernel[0] == kernel]
-        found = _modelled(own, kernel, most)
-        if len(choice.models) < MOST_MODELS and found.bits < sum(plain[id(part)] for part in own):
+        others = [part for part in left if part not in own]
+        found, bits_of_others = _modelled(own, kernel, most), _plain_bits(others, most)
+        if len(choice.models) < MOST_MODELS and found.bits + bits_of_others < bits:
             _take_model(own, found, choice)
-            left = [part for part in left if part not in own]
+            left, bits = others, bits_of_others
     return left
 
 
-def _plain_bits(parts: list[Part], most: int) -> list[float]:
-    return tables_for(_all_counts(parts), most).bits_of_parts([part.layout.groups for part in parts])
+def _plain_bits(parts: list[Part], most: int) -> float:
+    return tables_for(_all_counts(parts), most).bits if parts else 0.0
 
 
 def _channels(part: Part) -> Layout:

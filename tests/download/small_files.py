@@ -63,7 +63,7 @@ def tiny_file() -> bytes:
     return helper.make_model(helper.make_graph([], "g", [], [], tensors)).SerializeToString(deterministic=True)
 
 
-PACKED = {"words": Packed(SIXES, SHAPE), "alike": Packed(FOURS, LIKE_SHAPE)}
+PACKED = {"words": Packed(SIXES, {0: SHAPE}), "alike": Packed(FOURS, {0: LIKE_SHAPE})}
 
 
 def damaged(download: bytes, random: np.random.Generator) -> bytes:

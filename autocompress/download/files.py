@@ -1,4 +1,4 @@
-"""Downloads as files: packed from an ONNX file, verified, and unpacked, each written whole or not at all."""
+"""Downloads as files: packed from an ONNX file, verified, unpacked; written whole or not at all."""
 
 from __future__ import annotations
 

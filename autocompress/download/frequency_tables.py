@@ -1,4 +1,4 @@
-"""Few tables of frequencies for many groups of symbols: which table each group gets, as k-means with code lengths.
+"""Few tables of frequencies for many groups of symbols, found by k-means with code lengths.
 
 Groups are, for instance, the input channels of a weight. Channels of all weights share tables, since a table of 256
 frequencies costs as much as many symbols.
@@ -45,7 +45,7 @@ class Tables:
 
 
 def levels_of(counts: Sequence[float] | Counts) -> bytes:
-    """Levels of a table, eighths of an octave, for symbols that occur so often; the rarest have level 1 or more.
+    """Levels of a table, in eighths of an octave, for symbols that occur so often; at least 1.
 
     Each symbol that occurs has a level, and none after the last of them.
     """

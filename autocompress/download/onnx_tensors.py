@@ -30,7 +30,7 @@ class StoredTensor:
 
 
 def stored_tensors(content: bytes) -> list[StoredTensor]:
-    """The tensors with values in a file, in the order in which they lie there; none where it is no ONNX file."""
+    """The tensors with values in a file, in their order there; none where it is no ONNX file."""
     try:
         found = [
             tensor

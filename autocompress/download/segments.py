@@ -1,4 +1,4 @@
-"""Cuts an ONNX file into segments: weights, numbers by their byte planes, packed digits, and all other bytes."""
+"""Cuts an ONNX file into segments: weights, byte planes of numbers, packed digits, other bytes."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ BYTE, NIBBLE = Digits(256, 1, 1), Digits(16, 1, 2)
 
 @dataclass(frozen=True)
 class Packed:
-    """How a tensor's bytes hold whole numbers: its digits, and the shapes of what is packed in it where they are known.
+    """How a tensor's bytes hold whole numbers: its digits, and the shapes of what is packed in it.
 
-    Each shape has the number of the word that it begins with; what fills the last word up may follow it.
+    Each shape that is known has the number of the word that it begins with; what fills the last word up may follow it.
     """
 
     digits: Digits
     shapes: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     def pieces(self, begin: int, end: int) -> Iterator[tuple[int, int, tuple[int, ...]]]:
-        """Bytes and shape of each thing that is packed in bytes `begin` to `end`; the shape is empty for others."""
+        """Bytes and shape of all that is packed in bytes `begin` to `end`; an unknown shape is empty."""
         width = self.digits.word_bytes
         firsts = [first for first in sorted({0, *self.shapes}) if begin + first * width < end]
         ends = [*(begin + first * width for first in firsts[1:]), end]
@@ -69,9 +69,9 @@ class Layout:
 
 @dataclass(eq=False)
 class Part:
-    """Bytes `begin` to `end` of the file that are coded as symbols; layout, classes and model once they are chosen.
+    """Bytes `begin` to `end` of the file that are coded as symbols.
 
-    `kernel` is there for weights of convolutions, with the layout by channels.
+    Layout, classes and model are there once they are chosen. `kernel` is there for weights of convolutions, with the layout by channels.
     """
 
     begin: int
@@ -100,7 +100,7 @@ class Part:
 
 
 def parts_of(content: bytes, packed: Mapping[str, Packed]) -> list[Part]:
-    """The parts of a file that are coded as symbols, in order, without overlaps; layouts are not chosen yet."""
+    """The parts of a file that are coded as symbols, in order; layouts are not chosen yet."""
     parts: list[Part] = []
     at = 0
     for tensor in stored_tensors(content):
@@ -188,7 +188,10 @@ def layouts_of(shape: tuple[int, ...], count: int) -> tuple[Layout, ...]:
 
 
 def kernel_of(shape: tuple[int, ...], count: int) -> tuple[Kernel, Layout] | None:
-    """The kernels of a convolution's weight, and its channels: input channels, or output channels where it has one."""
+    """The kernels of a convolution's weight, and its channels.
+
+    They are input channels, or output channels where it has one of those.
+    """
     number = int(np.prod(shape, dtype=np.int64)) if shape else 0
     if len(shape) < 3 or not number or not 0 <= count - number < 64:
         return None

@@ -82,7 +82,8 @@ class KernelModel(NamedTuple):
 class Segment(NamedTuple):
     """Bytes of the file: `length` bytes or words.
 
-    Symbol i is of the class `classes[i // run % len(classes)]`. A class is a table, or one of the classes of a model of kernels.
+    Symbol i is of the class `classes[i // run % len(classes)]`. A class is a table, or one of the classes of a model of
+    kernels.
     """
 
     kind: int

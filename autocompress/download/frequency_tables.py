@@ -1,7 +1,8 @@
 """Few tables of frequencies for many groups of symbols.
 
-Which table each group gets is found as in k-means, with code lengths as distance. Groups are, for instance, the input channels of a weight. Channels of all weights share tables, since a table of 256
-frequencies costs as much as many symbols.
+Which table each group gets is found as in k-means, with code lengths as distance. Groups are, for instance, the input
+channels of a weight. Channels of all weights share tables, since a table of 256 frequencies costs as much as many
+symbols.
 """
 
 from __future__ import annotations

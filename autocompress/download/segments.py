@@ -71,7 +71,8 @@ class Layout:
 class Part:
     """Bytes `begin` to `end` of the file that are coded as symbols.
 
-    Layout, classes and model are there once they are chosen. `kernel` is there for weights of convolutions, with the layout by channels.
+    Layout, classes and model are there once they are chosen. `kernel` is there for weights of convolutions, with the
+    layout by channels.
     """
 
     begin: int

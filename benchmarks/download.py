@@ -4,9 +4,8 @@
 
 Files are made without training: static int8 of ResNet-20, ResNet-56 and MiniLM, dynamic int8 of the LSTM (static int8
 leaves its matrices in float), and palettes of 16 and 4 entries of ResNet-56. `entropy` is the one of order 0 of each
-int8 tensor alone, or of the indices of each palette, without any table, over the numbers of them; `coded` is all that
-the download holds besides what the byte model codes (tables, classes, graph, names), over the same numbers, floats
-included.
+int8 tensor alone, or of the indices of each palette, without any table; `coded` is what their symbols take, without the
+tables and classes, which the byte model codes with the graph (`modelled_code_bytes`).
 
 Writes benchmarks/results/download.json and prints a table. Takes about three minutes, most of it for MiniLM.
 """
@@ -32,10 +31,12 @@ from precision_files import Bench, step
 
 from autocompress.core.plan import Setting
 from autocompress.download import files
-from autocompress.download.acz_decoder import read_header, unpack
+from autocompress.download.acz_decoder import frequencies, read_header, unpack
 from autocompress.download.decoder import unpacked_content
 from autocompress.download.encoder import packed_content
 from autocompress.download.segments import parts_of
+from autocompress.download.symbol_coder import SymbolTables
+from autocompress.download.table_choice import choose_tables, coded_symbols
 from autocompress.runtimes.onnx_file import load_model
 from autocompress.system.scratch import scratch
 
@@ -56,16 +57,20 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     return work(), time.monotonic() - begun
 
 
-def entropy_bits(content: bytes, known: Any) -> tuple[float, int]:
-    """Bits of all weights by the frequencies of each tensor, and how many weights there are."""
-    bits, number = 0.0, 0
-    for part in parts_of(content, known):
-        if part.kind == "bytes" or part.kind.startswith("digits"):
+def weight_bits(content: bytes, known: Any) -> dict[str, float]:
+    """How many weights there are, their entropy by the frequencies of each tensor, and what their symbols take."""
+    parts = parts_of(content, known)
+    tables = SymbolTables.of([frequencies(one) for one in choose_tables(parts).levels])
+    number, entropy, coded = 0, 0.0, 0.0
+    for part in parts:
+        if part.kind in ("int8", "bytes") or part.kind.startswith("digits"):
             counts = np.bincount(part.symbols)
             shares = counts[counts > 0] / counts.sum()
-            bits -= float(len(part.symbols) * (shares * np.log2(shares)).sum())
+            entropy -= float(len(part.symbols) * (shares * np.log2(shares)).sum())
+            symbols, classes = coded_symbols(part)
+            coded += float((14 - np.log2(tables.sizes[classes, symbols])).sum())
             number += len(part.symbols)
-    return bits, number
+    return {"weights": number, "entropy_bits_per_weight": entropy / number, "coded_bits_per_weight": coded / number}
 
 
 def seconds_in_c(download: bytes, content: bytes) -> float | None:
@@ -90,7 +95,6 @@ def row_of(path: Path, float_bytes: int) -> dict[str, Any]:
     by_numpy, numpy_seconds = timed(lambda: unpacked_content(download))
     by_python, python_seconds = timed(lambda: unpack(download))
     assert by_numpy == by_python == content
-    bits, number = entropy_bits(content, known)
     header = read_header(download)
     return {
         "float_bytes": float_bytes,
@@ -98,9 +102,7 @@ def row_of(path: Path, float_bytes: int) -> dict[str, Any]:
         "zstd_19": len(zstandard.ZstdCompressor(level=19).compress(content)),
         "lzma_9e": len(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)),
         "acz": len(download),
-        "weights": number,
-        "entropy_bits_per_weight": bits / number,
-        "coded_bits_per_weight": 8 * (len(download) - header.coded) / number,
+        **weight_bits(content, known),
         "other_bytes": header.others,
         "described_bytes": header.described,
         "modelled_code_bytes": header.coded,

@@ -80,9 +80,10 @@ class KernelModel(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """`length` bytes or words of the file; symbol i has the class `classes[i // run % len(classes)]`.
+    """Bytes of the file: `length` bytes or words.
 
-    A class is a table, or one of the classes of a model of kernels.
+    Symbol i is of the class `classes[i // run % len(classes)]`. A class is a table, or one of the classes of a model of
+    kernels.
     """
 
     kind: int
@@ -375,7 +376,10 @@ class _Numbers:
 
 
 def frequencies(levels: Sequence[int]) -> list[int]:
-    """Frequencies of a table's symbols, with the sum 2**14: level 0 is none, 8 levels are an octave."""
+    """Frequencies of the symbols of a table, which sum to 2**14.
+
+    Level 0 does not occur, 8 levels are an octave.
+    """
     weights = [MANTISSAS[(level - 1) % 8] << ((level - 1) // 8) if level else 0 for level in levels]
     total, occurring = sum(weights), sum(1 for weight in weights if weight)
     if not total:
@@ -462,7 +466,10 @@ def _segment(numbers: _Numbers, left: int, alphabets: Sequence[int], models: Seq
 
 
 class _Symbols:
-    """Symbols of all segments: symbol i is the next one of lane i modulo the lanes (Duda, 2013)."""
+    """Symbols of all segments, one after another, as rANS (Duda, 2013).
+
+    Symbol i is the next one of lane i modulo the lanes.
+    """
 
     def __init__(self, code: bytes, lane_bits: int, tables: Sequence[Sequence[int]]) -> None:
         lanes = 1 << lane_bits
@@ -500,7 +507,10 @@ class _Symbols:
         return bytes(found)
 
     def kernels(self, segment: Segment) -> bytes:
-        """The symbols of a segment of kernels, which come place by place: the first of all, the second, ..."""
+        """The symbols of a segment of kernels.
+
+        They come place by place: the first of all kernels, the second, ...
+        """
         model = segment.model
         assert model is not None
         count, places, width, side = segment.symbols, model.places, model.width, model.number_of_bins + 1

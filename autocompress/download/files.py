@@ -1,4 +1,7 @@
-"""Downloads as files: packed from an ONNX file, verified, unpacked; written whole or not at all."""
+"""Downloads as files: packed from an ONNX file, verified, and unpacked.
+
+Each is written whole or not at all.
+"""
 
 from __future__ import annotations
 

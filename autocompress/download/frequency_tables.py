@@ -1,7 +1,8 @@
-"""Few tables of frequencies for many groups of symbols, found by k-means with code lengths.
+"""Few tables of frequencies for many groups of symbols.
 
-Groups are, for instance, the input channels of a weight. Channels of all weights share tables, since a table of 256
-frequencies costs as much as many symbols.
+Which table each group gets is found as in k-means, with code lengths as distance. Groups are, for instance, the input
+channels of a weight. Channels of all weights share tables, since a table of 256 frequencies costs as much as many
+symbols.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ class Tables:
 
 
 def levels_of(counts: Sequence[float] | Counts) -> bytes:
-    """Levels of a table, in eighths of an octave, for symbols that occur so often; at least 1.
+    """Levels of a table, eighths of an octave, for symbols that occur so often.
 
-    Each symbol that occurs has a level, and none after the last of them.
+    The rarest have level 1 or more. Each symbol that occurs has a level, and none after the last of them.
     """
     numbers = np.asarray(counts, dtype=np.float64)
     numbers = numbers[: int(np.flatnonzero(numbers)[-1]) + 1]

@@ -1,7 +1,7 @@
-"""Kernels of convolutions, whose neighbours are alike: tables by the symbols before and above.
+"""Kernels of convolutions, whose neighbouring weights are alike.
 
-All kernels of a weight are coded place by place, the first place of all, then the second, so that what a table is
-chosen by was decoded before, whichever way symbols are decoded.
+Tables are chosen by the symbols before and above a place. All kernels of a weight are coded place by place, the first
+place of all, then the second, so that what a table is chosen by was decoded before, whichever way symbols are decoded.
 """
 
 from __future__ import annotations
@@ -62,9 +62,10 @@ def _cells(model: KernelModel, classes: Symbols, symbols: Symbols, place: int) -
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """Weights with the same kernels: symbols below `base`, and their groups, counted over all weights.
+    """Weights with the same kernels.
 
-    `counts` is how often each symbol occurs in each group. `signed` symbols above 127 stand for negative numbers.
+    `symbols` are symbols below `base` and the group of each of them, counted over all weights. `counts` is how often
+    each symbol occurs in each group. `signed` symbols above 127 stand for negative numbers.
     """
 
     kernel: Kernel

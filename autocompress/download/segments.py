@@ -38,16 +38,16 @@ BYTE, NIBBLE = Digits(256, 1, 1), Digits(16, 1, 2)
 
 @dataclass(frozen=True)
 class Packed:
-    """How a tensor's bytes hold whole numbers: digits, and the shapes of what is packed, where known.
+    """How a tensor's bytes hold whole numbers: its digits, and the shapes of what is packed in it.
 
-    Each shape has the number of the word that it begins with; what fills the last word up may follow it.
+    Each shape that is known has the number of the word that it begins with; what fills the last word up may follow it.
     """
 
     digits: Digits
     shapes: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     def pieces(self, begin: int, end: int) -> Iterator[tuple[int, int, tuple[int, ...]]]:
-        """Bytes and shape of each thing packed in bytes `begin` to `end`; other shapes are empty."""
+        """Bytes and shape of all that is packed in bytes `begin` to `end`; an unknown shape is empty."""
         width = self.digits.word_bytes
         firsts = [first for first in sorted({0, *self.shapes}) if begin + first * width < end]
         ends = [*(begin + first * width for first in firsts[1:]), end]
@@ -69,9 +69,10 @@ class Layout:
 
 @dataclass(eq=False)
 class Part:
-    """Bytes `begin` to `end` that are coded as symbols; layout, classes and model once chosen.
+    """Bytes `begin` to `end` of the file that are coded as symbols.
 
-    `kernel` is there for weights of convolutions, with the layout by channels.
+    Layout, classes and model are there once they are chosen. `kernel` is there for weights of convolutions, with the
+    layout by channels.
     """
 
     begin: int
@@ -188,7 +189,10 @@ def layouts_of(shape: tuple[int, ...], count: int) -> tuple[Layout, ...]:
 
 
 def kernel_of(shape: tuple[int, ...], count: int) -> tuple[Kernel, Layout] | None:
-    """The kernels of a convolution's weight, and its input channels, or output channels where it has one."""
+    """The kernels of a convolution's weight, and its channels.
+
+    They are input channels, or output channels where it has one of those.
+    """
     number = int(np.prod(shape, dtype=np.int64)) if shape else 0
     if len(shape) < 3 or not number or not 0 <= count - number < 64:
         return None

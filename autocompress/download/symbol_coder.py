@@ -1,4 +1,4 @@
-"""Symbols with static frequencies as interleaved rANS (Duda, 2013; Giesen, 2014), by numpy.
+"""Symbols with static frequencies as interleaved rANS (Duda, 2013; Giesen, 2014) with numpy.
 
 Symbol i belongs to lane i modulo the number of lanes, so that each step codes one symbol of every lane. States have 32
 bits and are filled up by words of 16 bits, at most one to a step and lane.
@@ -60,7 +60,7 @@ def classes_of(classes: bytes, run: int, count: int) -> Symbols:
 
 
 def encoded(symbols: Symbols, classes: Symbols, tables: SymbolTables, lane_bits: int) -> bytes:
-    """The code of symbols with the tables of their classes: states of all lanes, then words of 16 bits."""
+    """The code of the symbols, each with its table: states of all lanes, then words of 16 bits."""
     lanes = 1 << lane_bits
     sizes, places = tables.sizes.reshape(-1), tables.places.reshape(-1)
     states = np.full(lanes, LOWEST_STATE, dtype=np.uint64)
@@ -108,7 +108,7 @@ class SymbolReader:
         return found
 
     def _step(self, classes: Symbols) -> Symbols:
-        """A symbol of each of the next lanes, as many as `classes`, and no more than there are to the last."""
+        """A symbol of each of the next lanes, as many as `classes`; there are so many to the last lane."""
         first, last = self._lane, self._lane + len(classes)
         table = classes.astype(np.int64)
         state = self._states[first:last]

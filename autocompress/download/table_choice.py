@@ -1,4 +1,4 @@
-"""Chooses how the symbols of each part are coded: groups, tables, models of kernels."""
+"""Chooses how symbols are coded: groups, tables, and models of kernels where they pay."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def write_up(run: Run, answer: Answer, history: History) -> Result:
 
 
 def _write_download(run: Run, shipped: Artifact) -> tuple[int | None, list[str]]:
-    """Write the entropy-coded download where the profile asks for it; its size, and what to say of it."""
+    """Write the download where the profile asks for it; its size, and what is to be said of it."""
     path = run.workspace.path(f"{shipped.entry}{files.SUFFIX}")
     # one of an earlier answer in this folder would hold another file
     path.unlink(missing_ok=True)

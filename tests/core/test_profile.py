@@ -274,6 +274,16 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(keys: dict[str, An
     assert caught.value.hint == f"Did you mean {nearest!r}?"
 
 
+def test_a_profile_says_how_the_file_is_sent() -> None:
+    assert parse_profile({"name": "mine"}, "mine.yaml").download == "zstd"
+    mine = parse_profile({"name": "mine", "download": "acz"}, "mine.yaml")
+    assert mine.download == "acz"
+    assert mine.to_json()["download"] == "acz"
+    with pytest.raises(ProfileError) as caught:
+        parse_profile({"name": "mine", "download": "zip"}, "mine.yaml")
+    assert caught.value.where.endswith("download")
+
+
 @pytest.mark.parametrize(
     ("keys", "known"),
     [

@@ -122,9 +122,9 @@ def test_kernels_of_like_weights_are_coded_by_their_neighbours(values: int) -> N
 
 
 def test_kernels_of_packed_numbers_are_coded_by_their_neighbours() -> None:
-    weights = kernels(np.random.default_rng(0), (16, 15, 3, 3), 6)
-    # 2160 numbers, and what fills up the last word of 23
-    digits = Digits(6, 7, 21)
+    weights = kernels(np.random.default_rng(0), (15, 15, 3, 3), 5)
+    # 2025 numbers, and what fills up the last word of 10
+    digits = digits_for(5)
     content = _file_of(packed(weights, digits))
     known = {"words": Packed(digits, {0: weights.shape})}
     parts = parts_of(content, known)

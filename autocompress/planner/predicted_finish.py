@@ -23,8 +23,8 @@ def probes_of(chain: Chain, settings: Given, situation: Situation) -> list[Probe
 def predicted_finish(chain: Chain, settings: Given, situation: Situation) -> tuple[float | None, float | None]:
     """Predicted latency and size after all steps: the product of the shares that each step leaves.
 
-    What packs weights stores those of the step before it in fewer bytes. A step with unknown effect counts as leaving
-    everything as it is.
+    What packs weights stores those of the step before it in fewer bytes, and takes no time of its own unless its probe
+    shows that it does. A step with unknown effect counts as leaving everything as it is.
     """
     best = probes_of(chain, settings, situation)
     predicted = [_predicted(one, probe, situation) for one, probe in zip(chain, best, strict=True)]
@@ -32,8 +32,8 @@ def predicted_finish(chain: Chain, settings: Given, situation: Situation) -> tup
         return None, None
     latency = size = 1.0
     value_bytes: float = FLOAT_BYTES
-    for one, (own_latency, own_size), given in zip(chain, predicted, settings, strict=True):
-        latency *= 1.0 if own_latency is None else own_latency
+    for one, probe, (own_latency, own_size), given in zip(chain, best, predicted, settings, strict=True):
+        latency *= _time_of(one, probe, own_latency)
         if one.stage is Stage.PACKING and situation.figures is not None and one.covers(situation.facts):
             before, after = (size, value_bytes), one.weight_bytes(given)
             known = situation.facts, one.covers(situation.facts), before, after, one.layer_bytes, situation.figures
@@ -42,6 +42,13 @@ def predicted_finish(chain: Chain, settings: Given, situation: Situation) -> tup
             size *= 1.0 if own_size is None else own_size
         value_bytes = one.weight_bytes(given)
     return latency, size
+
+
+def _time_of(technique: ArtifactTechnique, probe: Probe | None, latency: float | None) -> float:
+    """The share of the latency before that a step takes; for packing the least that its probe leaves possible."""
+    if technique.stage is Stage.PACKING:
+        return max(1.0, probe.low) if probe is not None and probe.low is not None else 1.0
+    return 1.0 if latency is None else latency
 
 
 def _predicted(

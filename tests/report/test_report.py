@@ -31,9 +31,9 @@ from autocompress.testing.networks import labelled, small_model
 
 HOSTILE = '<script>alert("1")</script><img src=x onerror=alert(2)> & </style></td></svg>{{ 7*7 }}'
 KEYS = {
-    "schema", "status", "plan", "plan_name", "plan_text", "artifact", "download_bytes", "baseline_sha256", "verdict", "binding", "stages",
+    "schema", "status", "plan", "plan_name", "plan_text", "artifact", "baseline_sha256", "verdict", "binding", "stages",
     "prediction_flips", "explanation", "profile", "objective", "confidence", "machine", "data", "data_check",
-    "score_is_rate",
+    "score_is_rate", "download_bytes",
     "seconds", "out_of_time", "facts", "search_space", "predictions", "sensitivities", "trials",
 }  # fmt: skip
 

@@ -162,6 +162,7 @@ def one(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "date": stamp()["date"],
+        "timed": stamp()["date"],
         "random_weights": name not in REAL,
         "model_mb": bytes_ / 1e6,
         "seconds": seconds,

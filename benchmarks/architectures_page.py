@@ -24,6 +24,7 @@ def write_page(results: Mapping[str, Any], names: Sequence[str]) -> None:
         "size, 0.25x latency, 2 points. Networks without a data set in brackets have random "
         "weights and random data, on which size and latency do not depend.",
         summary(rows),
+        *older(rows),
         "## Planning",
         "Seconds of `explain()`, which trains nothing, and the peak memory that it adds to a process in which the "
         "libraries and the model are loaded (about 550 MB with a small one). "
@@ -66,6 +67,17 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def older(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence about plans and times that an earlier version gave; none where all are of one day."""
+    latest = max((row["date"] for row in rows), default="")
+    names = [row["name"] for row in rows if row["date"] < latest]
+    told = f"Plans, paths and refusals are those of {latest}" + (f", but for {', '.join(names)}" if names else "")
+    timed = sorted({row["timed"] for row in rows})
+    if not names and timed == [latest]:
+        return []
+    return [f"{told}. Seconds, memory, predictions and what was measured are of the day in the first table."]
+
+
 def limit(row: Mapping[str, Any]) -> float:
     """The memory that planning may take, in MB."""
     return TIMES_THE_MODEL * float(row["model_mb"]) + BESIDE_MB
@@ -88,7 +100,7 @@ def planning(row: Mapping[str, Any]) -> Sequence[str]:
         f"{row['seconds']:.0f}",
         f"{taken(row):.0f}",
         f"{limit(row):.0f}",
-        row["date"],
+        row["timed"],
     )
 
 

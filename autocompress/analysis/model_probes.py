@@ -63,7 +63,11 @@ def _known(key: str) -> list[Probe] | None:
 
 
 def _wanted(space: SettingSpace) -> Sequence[Mapping[str, Setting]]:
-    return [dict(settings) for settings in space.combinations[:MOST_SETTINGS]] or [{}]
+    """The first settings that differ in what changes size or latency."""
+    found: dict[str, dict[str, Setting]] = {}
+    for settings in space.combinations:
+        found.setdefault(str(space.structural(settings)), dict(settings))
+    return list(found.values())[:MOST_SETTINGS] or [{}]
 
 
 def _others(space: SettingSpace) -> dict[str, Setting]:

@@ -92,7 +92,7 @@ def predict_packed_size(
     whole: BaselineFigures,
     in_float: Collection[str] = (),
 ) -> float:
-    """Predicted file size as a share of the model's, when weights that are quantized already are stored in fewer bytes.
+    """Predicted file size as a share of the model's, when quantized weights are stored in fewer bytes.
 
     `before` is the share that the file takes without that, and the bytes of a weight in it. Each layer adds
     `layer_bytes`.

@@ -276,12 +276,16 @@ class Decision:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Recipes in order of effort, refused techniques with reasons, and the path through the decision tree."""
+    """Recipes in order of effort, refused techniques with reasons, and the path through the decision tree.
+
+    `finish` is the recipe of what follows on a changed structure, None where that stays in float.
+    """
 
     recipes: tuple[Recipe, ...]
     refusals: Mapping[str, Reason]
     decisions: tuple[Decision, ...] = ()
     warnings: tuple[str, ...] = ()
+    finish: Recipe | None = None
 
     @property
     def out_of_reach(self) -> bool:

@@ -1,4 +1,4 @@
-"""How many entries each layer's palette gets, so that bytes are spent where they keep the outputs closest.
+"""How many entries each layer's palette gets: bytes go where they keep the outputs closest.
 
 Each layer alone is clustered with several numbers of entries, and the squared error of the network's outputs measured:
 that of answers in which a network is sure, as on items that it was trained on, moves before any probability does.

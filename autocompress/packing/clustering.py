@@ -25,7 +25,7 @@ ROWS = 64
 
 @dataclass(frozen=True)
 class Clusters:
-    """How many `entries` a palette has, and in how many ranges of its first axis a tensor is cut, one palette each.
+    """The number of `entries` of a palette, and of `groups`: ranges of the first axis with a table each.
 
     `passes` is how often weights are assigned with errors passed on; with 0 each goes to the nearest entry.
     """

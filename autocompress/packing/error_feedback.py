@@ -1,4 +1,4 @@
-"""Rounds weights to a set of values, and passes each rounding error on to the weights that are not yet rounded.
+"""Rounds weights to a set of values, and passes each error on to the weights not yet rounded.
 
 Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", ICLR 2023 (eq. 2
 and 3; section 3.3 for the Cholesky form), with the columns of the largest second moments first.

@@ -29,7 +29,7 @@ ITEMS = 64
 
 @dataclass(frozen=True)
 class Asked:
-    """Entries of each layer, or on average where they are `allocated` by what they do to the outputs, and groups."""
+    """Entries of each layer, or on average where they are `allocated` by measurements, and groups."""
 
     entries: int
     groups: int = 1
@@ -44,7 +44,7 @@ def palettes_for(
     layer_bytes: int,
     on_step: Callable[[int, int, float], None],
 ) -> dict[str, Palette]:
-    """Palettes by the names of the weights, of those that get smaller though each layer adds `layer_bytes`.
+    """Palettes by names of weights, of those that get smaller though each adds `layer_bytes`.
 
     `model` is that of the artifact; weights in float are stored in whole numbers in it afterwards (see
     `as_whole_numbers`).

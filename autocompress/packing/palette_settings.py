@@ -29,7 +29,7 @@ ALLOCATION = Choice(
 
 
 def refusal(technique: str, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:
-    """The reason against palettes where nobody asks for a small file, or the runtime unpacks weights at each call.
+    """The reason against palettes: nobody asks for a small file, or the runtime unpacks at each call.
 
     `technique` names the one whose probe tells the latter.
     """

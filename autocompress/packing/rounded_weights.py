@@ -1,4 +1,4 @@
-"""Weights of a file's layers as whole numbers of one byte, and weights in float rounded to such with a scale."""
+"""Weights as whole numbers of one byte; those in float are rounded to such with a scale."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Second moments of the inputs of a file's layers, E[x x^T] over the places at which a weight is multiplied.
+"""Second moments of the inputs of layers, E[x x^T] over the places where a weight is multiplied.
 
 They weigh the error of a weight by what it does to the layer's output (Hassibi and Stork, "Second order derivatives for
 network pruning: Optimal Brain Surgeon", NIPS 1992; Frantar et al., "GPTQ", ICLR 2023, eq. 2).

@@ -16,7 +16,7 @@ LEVELS = 256
 def centroids(
     values: NDArray[np.integer], weights: NDArray[np.floating], count: int, *, with_zero: bool = False
 ) -> NDArray[np.int64]:
-    """At most `count` whole numbers so that the weighted squared distance of each value to the nearest is least.
+    """At most `count` whole numbers with the least weighted squared distance of values to the nearest.
 
     `values` lie in a range of 256 whole numbers, `weights` are not negative, both of shape `(n,)`. `with_zero` keeps 0
     among the centroids, where some value is 0. Centroids are rounded to whole numbers; ascending.

@@ -35,7 +35,7 @@ def refined_recipes(
 
 
 def _trained_packing(recipe: Recipe, technique: Technique, situation: Situation) -> Recipe:
-    """The finish of a recipe with a technique that trains what the last step packs, with the settings of that step."""
+    """The finish of a recipe with a technique that trains what its last step packs, set alike."""
     packed = next(recipe.plans()).finish[-1].settings
     probes = replace(situation.probes, packed=packed)
     space = technique.space(situation.facts, probes, situation.profile)

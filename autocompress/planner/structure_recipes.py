@@ -21,16 +21,16 @@ MOST_NAMED = 4
 
 
 def structure_recipes(
-    finishes: Sequence[Recipe], taken: Sequence[Technique], situation: Situation, keeping: Sequence[Technique]
+    finish: Recipe | None, taken: Sequence[Technique], situation: Situation, keeping: Sequence[Technique]
 ) -> list[Recipe]:
-    """Recipes with structures before the finish that suits them, or in float where there is no finish.
+    """Recipes with structures before a finish, or in float where there is none.
 
     `keeping` are the techniques among which those are that keep the accuracy of what was trained and quantized.
     Empty where nothing can be removed from the network.
     """
     shelf = {technique.name: technique for technique in taken}
     target = target_of(situation.baseline)
-    elements = finish_for_structures(finishes, target)[0].finish if finishes else ()
+    elements = finish.finish if finish else ()
     recipes = [
         _untrained(path, elements, target, situation.probes)
         for path in situation.probes.paths
@@ -48,8 +48,8 @@ def structure_recipes(
     return recipes
 
 
-def finish_for_structures(finishes: Sequence[Recipe], target: Target) -> tuple[Recipe, float]:
-    """The finish behind a structure as a recipe of one plan, and the size that is predicted for it (1 if none is).
+def finish_for_structures(finishes: Sequence[Recipe], target: Target) -> Recipe:
+    """The finish behind a structure as a recipe of one plan.
 
     It is the fastest. Of those that are as fast it is the first that makes the file small enough once a structure has
     made it fast enough, else the smallest; none that trains, since the structure is trained first.
@@ -64,7 +64,7 @@ def finish_for_structures(finishes: Sequence[Recipe], target: Target) -> tuple[R
     recipe, plan, size = next(small, min(offers, key=lambda offer: offer[2]))
     pairs = zip(recipe.finish, plan.finish, strict=True)
     chosen = tuple(replace(element, space=only(element.space, step.settings)) for element, step in pairs)
-    return replace(recipe, finish=chosen, predicted_size=recipe.predicted(plan)[1], sizes=()), size
+    return replace(recipe, finish=chosen, predicted_size=size, sizes=())
 
 
 def _by_size(recipe: Recipe) -> Iterator[Plan]:

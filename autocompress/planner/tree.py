@@ -25,8 +25,8 @@ from autocompress.planner.precision_recipes import precision_recipes, timed
 from autocompress.planner.predicted_finish import Chain, predicted_finish, probes_of
 from autocompress.planner.questions import RULES
 from autocompress.planner.rules import Branch, Situation
-from autocompress.planner.structure_recipes import structure_recipes
-from autocompress.planner.target import target_of
+from autocompress.planner.structure_recipes import finish_for_structures, structure_recipes
+from autocompress.planner.target import Target, target_of
 
 # predictions of what packing leaves err by a few hundredths
 EXPECTED_WITHIN = 1.08
@@ -91,12 +91,14 @@ def build_search_space(
             refusals[technique.name] = refusal
         else:
             taken.append(technique)
-    chained = (_recipe(chain, situation) for chain in finishing_chains(taken, format_))
-    recipes = [recipe for recipe in chained if recipe is not None]
-    recipes.sort(key=lambda recipe: (recipe.effort, recipe.predicted_latency or 1.0))
+    chained = [_recipe(chain, situation) for chain in finishing_chains(taken, format_)]
+    chained.sort(key=lambda recipe: (recipe.effort, recipe.predicted_latency or 1.0))
+    target = target_of(situation.baseline)
+    finish = finish_for_structures(chained, target) if chained else None
+    recipes = [recipe for recipe in chained if not _packs_too_slowly(recipe, target)]
     recipes += [
         *precision_recipes(recipes, possible, situation),
-        *structure_recipes(recipes, taken, situation, possible),
+        *structure_recipes(finish, taken, situation, possible),
     ]
     # recipes that train stay in the order of their rungs
     recipes.sort(key=lambda recipe: recipe.effort)
@@ -109,7 +111,15 @@ def build_search_space(
     # what an unchanged network does not ask for may serve a structure
     tried = {name for recipe in recipes for name in recipe.techniques}
     refusals = {name: reason for name, reason in refusals.items() if name not in tried}
-    return SearchSpace(tuple(recipes), refusals, tuple(decisions), tuple(warnings))
+    return SearchSpace(tuple(recipes), refusals, tuple(decisions), tuple(warnings), finish)
+
+
+def _packs_too_slowly(recipe: Recipe, target: Target) -> bool:
+    """True for a recipe that packs and is not expected to be fast enough without a smaller structure."""
+    latency = recipe.predicted_latency
+    if recipe.finish[-1].stage is not Stage.PACKING or latency is None or target.latency is None:
+        return False
+    return latency > EXPECTED_WITHIN * target.latency
 
 
 def _refused(
@@ -159,18 +169,14 @@ def _serve(chain: Chain) -> bool:
     return all(not after.serves or before.quantization in after.serves for before, after in pairwise(chain))
 
 
-def _recipe(chain: Chain, situation: Situation) -> Recipe | None:
-    """The recipe of a chain, None where packing is not expected to be fast enough."""
+def _recipe(chain: Chain, situation: Situation) -> Recipe:
     spaces = [one.space(situation.facts, situation.probes, situation.profile) for one in chain]
     sizes: tuple[float, ...] = ()
     if chain[-1].stage is Stage.PACKING:
         # what the step before loses is seen without packing
         before = [first_only(space) for space in spaces[:-1]]
         spaces = [*before, spaces[-1]]
-        found = _small_enough(chain, spaces, situation)
-        if found is None:
-            return None
-        spaces[-1], sizes = found
+        spaces[-1], sizes = _small_enough(chain, spaces, situation)
     # probes of the recipe's first plan, which need not be quite the fastest
     first = [next(space.grid()) for space in spaces]
     latency, size = predicted_finish(chain, first, situation)
@@ -189,22 +195,21 @@ def _recipe(chain: Chain, situation: Situation) -> Recipe | None:
 
 def _small_enough(
     chain: Chain, spaces: Sequence[SettingSpace], situation: Situation
-) -> tuple[SettingSpace, tuple[float, ...]] | None:
+) -> tuple[SettingSpace, tuple[float, ...]]:
     """The settings of a chain's last step that may keep the size budget, with the predicted sizes.
 
-    The smallest file where none does. None where the chain is too slow as a whole.
+    The smallest file where none does, unless a smaller structure may.
     """
     target = target_of(situation.baseline)
     given = [next(space.grid()) for space in spaces[:-1]]
     last = list(spaces[-1].grid())
     predicted = [predicted_finish(chain, [*given, one], situation) for one in last]
-    latency = predicted[0][0]
-    if latency is not None and target.latency is not None and latency > target.latency * EXPECTED_WITHIN:
-        return None
     sizes = [size for _, size in predicted if size is not None]
     if len(sizes) < len(last) or target.size is None:
         return spaces[-1], tuple(sizes) if len(sizes) == len(last) else ()
-    most = max(target.size * EXPECTED_WITHIN, min(sizes))
+    latency = predicted[0][0] or 1.0
+    shrunk = 1.0 if target.latency is None else min(1.0, target.latency / latency)
+    most = max(target.size / shrunk * EXPECTED_WITHIN, min(sizes))
     kept = [(one, size) for one, size in zip(last, sizes, strict=True) if size <= most]
     settings = tuple(one for one, _ in kept)
     return SettingSpace(spaces[-1].choices, settings), tuple(size for _, size in kept)

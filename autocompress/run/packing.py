@@ -56,7 +56,7 @@ def is_packing_due(run: Run, planned: Planned) -> bool:
 
 
 def with_trained_packing(run: Run, planned: Planned) -> Planned:
-    """Extend the plan by packing whose values are trained, with the settings of the trial that loses least.
+    """Extend the plan by packing that is trained, with the settings of the trial that loses least.
 
     A step of the training is timed.
     """

@@ -103,7 +103,7 @@ def sensitivity_if_known(
 def step_seconds(
     run: Run, plan: Plan, facts: Facts, probes: Probes, techniques: Sequence[ArtifactTechnique] | None = None
 ) -> dict[str, float]:
-    """The seconds of one training step of each technique that trains the file of a plan, or of those given.
+    """The seconds of a training step of each technique that trains a plan's file, or of those given.
 
     Empty where there are no training data, or the file is gone.
     """

@@ -26,8 +26,6 @@ from autocompress.data.task_loss import teachers_of
 from autocompress.errors import ENDS_THE_RUN, AutocompressError, RuntimeFailureError, raised_as
 from autocompress.evaluation.run import Run
 from autocompress.planner.rules import Situation
-from autocompress.planner.structure_recipes import finish_for_structures
-from autocompress.planner.target import target_of
 from autocompress.planner.tree import build_search_space
 from autocompress.run.plausibility import doubts_about_answers
 from autocompress.run.reserve import (
@@ -286,16 +284,15 @@ def _rungs(probes: Probes) -> int:
 
 def _structure_measurer(run: Run, planned: Planned, attempt: int = 1) -> StructureMeasurer | None:
     split = run.task.calibration if run.task else None
-    finishes = [recipe for recipe in planned.search_space.recipes if not recipe.structures]
+    recipe = planned.search_space.finish
     if split is None:
         return None
     # float, whose latency and size are known, is used where no quantization pays
     finish: tuple[Step, ...] = ()
     expected, measured = (1.0, 1.0), True
-    if finishes:
-        recipe, size = finish_for_structures(finishes, target_of(judge_by(run.profile, planned.baseline)))
+    if recipe is not None:
         finish = next(recipe.plans()).finish
-        expected = recipe.predicted_latency or 1.0, size
+        expected = recipe.predicted_latency or 1.0, recipe.predicted_size or 1.0
         probe = planned.probes.with_settings(finish[0].technique, finish[0].settings)
         measured = probe is not None and probe.whole and len(finish) == 1
     microbenchmarks, layer_share = planned.probes.microbenchmarks, None

@@ -149,7 +149,7 @@ def _added_up(graph: _Graph, start: int, count: int) -> list[int]:
 
 
 def _looked_up(graph: _Graph, name: str, indices: np.ndarray) -> tuple[str, Palette, list[int]] | None:
-    """The tensor that is looked up by indices of this name, its palette and the places of the nodes between them."""
+    """The tensor that indices of this name look up, its palette, the places of the nodes between."""
     places = []
     following = graph.only_reader(name, "Reshape", *LOOKING_UP)
     if following is not None and graph.nodes[following].op_type == "Reshape":

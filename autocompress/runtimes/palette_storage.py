@@ -28,7 +28,7 @@ LEAST_OPSET = 13
 
 @dataclass(frozen=True, eq=False)
 class Palette:
-    """A tensor of shape `shape` as `indices` into a table `entries` of shape `(groups, number of entries)`.
+    """A tensor of shape `shape` as `indices` into `entries` of shape `(groups, number of entries)`.
 
     `indices`, of shape `(groups, values of a group)`, run through the tensor in its order: a group is a range of its
     first axis.

@@ -1,4 +1,4 @@
-"""Palettes: the weights of each layer take few values, kept in a table, and indices into it in as few bits.
+"""Palettes: the weights of each layer take few values, kept in a table, as packed indices into it.
 
 Han, Mao and Dally, "Deep Compression", ICLR 2016 (clusters that share a value); errors are passed on as in Frantar et
 al., "GPTQ", ICLR 2023. The runtime unpacks the weights when it loads the file, so that a call takes the time that it

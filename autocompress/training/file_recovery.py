@@ -1,4 +1,4 @@
-"""What techniques share that train a quantized file: settings, schedule, where the training is kept, the last check."""
+"""What techniques share that train a quantized file: settings, schedule, files, the last check."""
 
 from __future__ import annotations
 

@@ -26,8 +26,6 @@ from autocompress.core.verdict import Finding, Standing, Verdict
 from autocompress.errors import PlanError
 from autocompress.planner.questions import RULES, lacks_hardware
 from autocompress.planner.rules import Situation
-from autocompress.planner.structure_recipes import finish_for_structures
-from autocompress.planner.target import target_of
 from autocompress.planner.tree import build_search_space, finishing_chains, require_reachable
 from autocompress.techniques import (
     TECHNIQUES,
@@ -964,7 +962,7 @@ def test_structures_end_with_palettes_where_they_would_not_make_the_file_small_e
     baseline = judged(*((budget, Standing.EXCEEDED, 1.0) for budget in budgets))
     asked = packing_situation(budgets=budgets, baseline=baseline)
     search_space = space_of(asked, [Int8Static(), Palettes()])
-    recipe, predicted = finish_for_structures(search_space.recipes, target_of(baseline))
+    recipe = search_space.finish
+    assert recipe is not None
     assert recipe.name == finish
     assert len(list(recipe.plans())) == 1
-    assert predicted == recipe.predicted_size

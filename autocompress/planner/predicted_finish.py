@@ -12,6 +12,8 @@ from autocompress.core.technique import ArtifactTechnique
 from autocompress.planner.rules import Situation
 
 Chain = tuple[ArtifactTechnique, ...]
+# weights that are unpacked when the file is loaded take no time in a call: other places in memory make up so much
+NOISE = 1.1
 Given = Sequence[Mapping[str, Setting]]
 
 
@@ -45,10 +47,12 @@ def predicted_finish(chain: Chain, settings: Given, situation: Situation) -> tup
 
 
 def _time_of(technique: ArtifactTechnique, probe: Probe | None, latency: float | None) -> float:
-    """The share of the latency before that a step takes; for packing the least that its probe leaves possible."""
-    if technique.stage is Stage.PACKING:
-        return max(1.0, probe.low) if probe is not None and probe.low is not None else 1.0
-    return 1.0 if latency is None else latency
+    """The share of the latency before that a step takes; what packing seems to cost within its noise is none."""
+    if latency is None:
+        return 1.0
+    if technique.stage is Stage.PACKING and latency > 1 and probe is not None and (probe.low or 0.0) <= NOISE:
+        return 1.0
+    return latency
 
 
 def _predicted(

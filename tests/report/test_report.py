@@ -33,7 +33,7 @@ HOSTILE = '<script>alert("1")</script><img src=x onerror=alert(2)> & </style></t
 KEYS = {
     "schema", "status", "plan", "plan_name", "plan_text", "artifact", "baseline_sha256", "verdict", "binding", "stages",
     "prediction_flips", "explanation", "profile", "objective", "confidence", "machine", "data", "data_check",
-    "score_is_rate",
+    "score_is_rate", "download_bytes",
     "seconds", "out_of_time", "facts", "search_space", "predictions", "sensitivities", "trials",
 }  # fmt: skip
 

@@ -1,10 +1,10 @@
-"""Palettes without training: bytes, downloads, accuracy, latency, load time and memory of six networks.
+"""Palettes: bytes, downloads, accuracy, latency, load time and memory of six networks.
 
     python benchmarks/palettes.py [--only resnet56 --only minilm] [--seconds 30]
 
 The int8 file (static for convolutions and the MLP, dynamic for MiniLM and the LSTM) is packed with 16, 8, 6 and 4
 values for each layer, the same number in each (`even`) and by what layers do to the outputs in the same bytes
-(`measured`). Accuracy on all test items, observed and not certified; nothing was chosen on them. `download` is the .acz
+(`measured`); with 4 values the ResNets are trained as well. Accuracy on all test items, observed and not certified; nothing was chosen on them. `download` is the .acz
 file, `zstd` the ONNX file compressed by zstd at level 19. Latencies are those of the product's own measurement,
 alternating, one thread, as shares of the int8 file's, at batch 1 and 8. A file is loaded in a process of its own: the
 median time of seven, and by how much its memory grew at most meanwhile (Linux).
@@ -30,7 +30,8 @@ import torch
 import zstandard
 from cifar10 import HERE, stamp
 from more_networks import activity, har, imagenet_sample, minilm, mnist, mnist_mlp, squeezenet, sst2
-from networks import cifar10, cifar_resnet
+from networks import cifar_resnet
+from precision_files import images
 from torch import nn
 
 from autocompress import Task
@@ -45,7 +46,7 @@ from autocompress.core.technique import ArtifactTechnique, Context
 from autocompress.download.files import download_bytes
 from autocompress.run.gate import tools_without_techniques
 from autocompress.runtimes import OnnxRuntime
-from autocompress.techniques import Int8Dynamic, Int8Static, Palettes
+from autocompress.techniques import Int8Dynamic, Int8Static, Palettes, PaletteTraining
 
 RESULTS = HERE / "results" / "palettes.json"
 LOADS, BATCHES, JUDGED_AT_ONCE = 7, (1, 8), 32
@@ -66,14 +67,16 @@ print(1e3 * (time.perf_counter() - begun), (status("VmHWM") - before) / 1e3)
 Row = dict[str, Any]
 Made = Callable[[], Any]
 CASES: Mapping[str, tuple[Made, Callable[[], Task], type[ArtifactTechnique], Sequence[int]]] = {
-    "resnet56": (lambda: cifar_resnet(56), cifar10, Int8Static, (1,)),
-    "resnet20": (lambda: cifar_resnet(20), cifar10, Int8Static, (1,)),
+    "resnet56": (lambda: cifar_resnet(56), images, Int8Static, (1,)),
+    "resnet20": (lambda: cifar_resnet(20), images, Int8Static, (1,)),
     "squeezenet": (squeezenet, imagenet_sample, Int8Static, (1,)),
     "mlp": (mnist_mlp, mnist, Int8Static, (1,)),
     "lstm": (activity, har, Int8Dynamic, (1,)),
     "minilm": (minilm, sst2, Int8Dynamic, (16, 64)),
 }
 ENTRIES = (16, 8, 6, 4)
+# networks whose palettes of four values are trained for so many steps
+TRAINED = {"resnet20": 300, "resnet56": 300}
 
 
 def loaded(path: Path | None) -> tuple[float, float]:
@@ -144,7 +147,7 @@ def rows_of(name: str, folder: Path, seconds: float) -> list[Row]:
     def applied(technique: ArtifactTechnique, before: Artifact, what: str, settings: Mapping[str, Setting]) -> Artifact:
         inside = folder / what.replace(" ", "_").replace(",", "")
         inside.mkdir()
-        context = Context(None, example, task.calibration, inside)
+        context = Context(task, example, task.calibration, inside, unquantized=unquantized)
         return technique.apply(before, {**first_options(technique.choices), **settings}, context)
 
     quantized = applied(quantizer(), unquantized, "int8", {})
@@ -160,6 +163,12 @@ def rows_of(name: str, folder: Path, seconds: float) -> list[Row]:
                 files[what] = applied(Palettes(), quantized, what, settings)
                 spent = time.monotonic() - begun
                 rows.append({**row(name, what, files[what], unquantized, judged), "seconds": spent})
+    if name in TRAINED:
+        what, begun = f"4 values, trained {TRAINED[name]} steps", time.monotonic()
+        settings = {"entries": 4, "allocation": "measured", "steps": TRAINED[name], "learning_rate": 0.0005}
+        made_file = applied(PaletteTraining(), quantized, what, settings)
+        spent = time.monotonic() - begun
+        rows.append({**row(name, what, made_file, unquantized, judged), "seconds": spent})
     timed = {what: file for what, file in files.items() if what.startswith(("16 values, even", "4 values, even"))}
     for what, figure, middle, quartiles in latencies(quantized, timed, task, seconds):
         found = next(one for one in rows if one["what"] == what)

@@ -4,10 +4,11 @@
 
 The int8 file (static for convolutions and the MLP, dynamic for MiniLM and the LSTM) is packed with 16, 8, 6 and 4
 values for each layer, the same number in each (`even`) and by what layers do to the outputs in the same bytes
-(`measured`); with 4 values the ResNets are trained as well. Accuracy on all test items, observed and not certified; nothing was chosen on them. `download` is the .acz
-file, `zstd` the ONNX file compressed by zstd at level 19. Latencies are those of the product's own measurement,
-alternating, one thread, as shares of the int8 file's, at batch 1 and 8. A file is loaded in a process of its own: the
-median time of seven, and by how much its memory grew at most meanwhile (Linux).
+(`measured`); with 4 values the ResNets are trained as well. Accuracy on all test items, observed and not certified;
+nothing was chosen on them. `download` is the .acz file, `zstd` the ONNX file compressed by zstd at level 19. Latencies
+are those of the product's own measurement, alternating, one thread, as shares of the int8 file's, at batch 1 and 8. A
+file is loaded in a process of its own: the median time of seven, and by how much its memory grew at most meanwhile
+(Linux).
 
 Writes benchmarks/results/palettes.json and prints it. Takes about half an hour.
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autocompress.core.facts import Family
-from autocompress.core.plan import Effort
+from autocompress.core.plan import Effort, Stage
 from autocompress.core.search_space import ExpectedDrop
 from autocompress.core.technique import ArtifactTechnique, Technique
 
@@ -42,4 +42,5 @@ def expected_drop(family: Family, techniques: Sequence[Technique], effort: Effor
     # what leaves one byte of a weight
     if widths == {1}:
         return QUANTIZED.get(family)
-    return FEW_BITS.get(family) if widths == {0.5} else None
+    blocks = widths == {0.5} and all(one.stage is Stage.PRECISION for one in techniques)
+    return FEW_BITS.get(family) if blocks else None

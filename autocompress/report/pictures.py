@@ -32,7 +32,9 @@ def picture(result: Result, frame: pd.DataFrame) -> str:
     # the gate has no pictures and starts without what draws them
     from matplotlib.figure import Figure
 
-    rows = [row for row in result.stages if row.latency_ratio is not None]
+    # what the answer went through is no candidate of its own
+    ends = dict.fromkeys((result.stages[0], result.stages[-1]))
+    rows = [row for row in ends if row.latency_ratio is not None]
     if not rows:
         return ""
     timed = frame.dropna(subset=["size_ratio", "latency_ratio"])

@@ -86,9 +86,13 @@ def print_result(console: Console, summary: Summary) -> None:
     table = Table(*STAGE_HEADINGS, box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
-    for place, row in enumerate(summary.stages):
-        table.add_row("answer" if place else "baseline", *stage_cells(row, rate=summary.score_is_rate)[1:])
+    between = summary.stages[1:-1]
+    names = ["baseline", *(f"step {place}" for place in range(1, len(between) + 1)), "answer"]
+    for name, row in zip(names, summary.stages, strict=False):
+        table.add_row(name, *stage_cells(row, rate=summary.score_is_rate)[1:])
     console.print(table)
+    for place, row in enumerate(between, start=1):
+        console.print(Padding(Text(f"step {place}: {row.name}"), (0, 0, 0, 2)))
     console.print()
     if len(summary.front) > 1 and not summary.first_answer_ends:
         _print_front(console, summary)

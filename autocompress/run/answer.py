@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from autocompress.core.artifact import BYTES_PER_MB, Artifact
 from autocompress.core.facts import Facts
-from autocompress.core.measurement import Measurement, is_binary
+from autocompress.core.measurement import Measurement, Reading, is_binary
 from autocompress.core.plan import Plan
 from autocompress.core.search_space import SearchSpace
 from autocompress.core.trial import Trial
 from autocompress.core.verdict import Status, Verdict
 from autocompress.download import files
-from autocompress.errors import ArtifactError
+from autocompress.errors import ArtifactError, AutocompressError
 from autocompress.evaluation.run import Run
 from autocompress.run.confirm import Confirmation
 from autocompress.run.diagnosis import binding_budget, diagnose
@@ -165,14 +166,41 @@ def _write_download(run: Run, shipped: Artifact) -> tuple[int | None, list[str]]
 
 
 def stage_table(run: Run, answer: Answer, baseline: Measurement) -> list[StageRow]:
-    """Rows for the baseline and the answer; the baseline's times are those measured beside the answer's."""
+    """Rows for the baseline, the files that the answer went through, and the answer.
+
+    The baseline's times are those measured beside the answer's. Of the files between, latencies are those of their own
+    trials; scores are left out, since they are those of other items.
+    """
     before = {**baseline.readings, **answer.measurement.baseline}
     contents = run.tools.runtime.contents
     rows = [stage_row("baseline", contents(run.baseline), before, before)]
+    rows += [row for plan in _stages_before(answer.plan) if (row := _row_between(run, plan, before)) is not None]
     if answer.plan != Plan():
         name = run.name_of(answer.plan)
         rows.append(stage_row(name, contents(answer.artifact), answer.measurement.readings, before))
     return rows
+
+
+def _stages_before(plan: Plan) -> list[Plan]:
+    """What a plan goes through after its rounds: the network in float, then one step of its finish after the other."""
+    finishes = [plan.finish[:count] for count in range(len(plan.finish))]
+    return [Plan(plan.rounds, finish) for finish in finishes if plan.rounds or finish]
+
+
+def _row_between(run: Run, plan: Plan, before: Mapping[str, Reading]) -> StageRow | None:
+    """The row of a file on the way to the answer; None where it is not there any more."""
+    artifact = run.artifacts.find(plan)
+    if artifact is None and not plan.finish:
+        # the float file is there, with the names of its nodes; what was not a trial takes too long to make again
+        with suppress(AutocompressError):
+            artifact = run.artifacts.build(plan)
+    if artifact is None:
+        return None
+    known = next((one.measurement for one in run.record.trials() if one.plan == plan), Measurement({}))
+    readings = {"size_mb": Reading.one("MB", artifact.size_bytes / BYTES_PER_MB)}
+    if "latency_ms" in known.readings:
+        readings["latency_ms"] = known.readings["latency_ms"]
+    return stage_row(run.name_of(plan), run.tools.runtime.contents(artifact), readings, {**before, **known.baseline})
 
 
 def _is_rate(measurement: Measurement) -> bool:

@@ -70,6 +70,15 @@ def test_a_size_below_that_of_int8_is_met_without_training(packed: Result) -> No
     assert "values a layer" in str(packed)
 
 
+def test_the_stages_tell_what_each_step_left_of_the_file(packed: Result) -> None:
+    sizes = [stage.size_ratio for stage in packed.stages]
+    assert sizes[0] == 1.0
+    assert sizes == sorted(sizes, reverse=True)
+    # the quantized file was a trial of its own, with its own latency
+    assert len(sizes) == 2 + (len(packed.plan.finish) - 1)
+    assert packed.stages[-1].size_mb == packed.artifact.size_bytes / 1e6
+
+
 def test_the_file_holds_palettes_and_runs_as_it_is(packed: Result) -> None:
     found = stored_palettes(load_model(packed.artifact.path))
     entries = packed.plan.finish[-1].settings["entries"]
@@ -97,13 +106,3 @@ def test_sizes_are_predicted_before_anything_is_built(packed: Result) -> None:
     )
     share = first.measurement.readings["size_mb"].value / packed.stages[0].size_mb
     assert abs(recipes[name] - share) < 0.03 * share
-
-
-def test_values_are_trained_where_so_few_lose_accuracy(network: nn.Module, tmp_path: Path) -> None:
-    budgets = {**SMALL, "size_mb": "0.085x", "max_accuracy_drop_pp": 2.0}
-    result = autocompress(network, BRIEF, load_data("digits"), budgets=budgets, out=tmp_path, max_time="3m")
-    tried = {trial.plan.finish[-1].technique for trial in result.history if trial.plan.finish}
-    assert "palettes" in tried
-    before = [trial for trial in result.history if trial.plan.finish and trial.plan.finish[-1].technique == "palettes"]
-    if not any(trial.promising for trial in before):
-        assert "palette_training" in tried

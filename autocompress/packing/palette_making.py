@@ -23,6 +23,8 @@ PASSES, COMPARED_PASSES = 4, 1
 # numbers of entries that layers are offered, from an eighth to eight times as many as are asked for on average
 OFFERED = (2, 3, 4, 5, 6, 8, 12, 16, 32, 64, 128, 256)
 LEAST, MOST = 0.5, 4
+# parts in which progress is told
+PARTS = 100
 # items on which the divergence of the outputs is measured
 ITEMS = 64
 
@@ -101,4 +103,4 @@ class _Progress:
         """Tell that so much more is done."""
         self._done += amount
         left = (time.monotonic() - self._began) / self._done * (self._amount - self._done)
-        self._on_step(self._done, self._amount, max(0.0, left))
+        self._on_step(PARTS * self._done // self._amount, PARTS, max(0.0, left))

@@ -92,10 +92,19 @@ def build_search_space(
         else:
             taken.append(technique)
     chained = [_recipe(chain, situation) for chain in finishing_chains(taken, format_)]
-    chained.sort(key=lambda recipe: (recipe.effort, recipe.predicted_latency or 1.0))
+    # what packs follows what is left as it is
+    chained.sort(key=lambda recipe: (recipe.effort, _packs(recipe), recipe.predicted_latency or 1.0))
     target = target_of(situation.baseline)
     finish = finish_for_structures(chained, target) if chained else None
-    recipes = [recipe for recipe in chained if not _packs_too_slowly(recipe, target)]
+    enough = _small_enough_unpacked(chained, target, situation)
+    recipes = [
+        recipe for recipe in chained if not (_packs(recipe) and enough) and not _packs_too_slowly(recipe, target)
+    ]
+    if enough is not None:
+        reason = Reason(
+            "the file is expected to be small enough without.", "size", f"{enough.name} {enough.predicted_size:.2f}x"
+        )
+        refusals |= {one.name: reason for one in taken if one.stage is Stage.PACKING}
     recipes += [
         *precision_recipes(recipes, possible, situation),
         *structure_recipes(finish, taken, situation, possible),
@@ -114,10 +123,27 @@ def build_search_space(
     return SearchSpace(tuple(recipes), refusals, tuple(decisions), tuple(warnings), finish)
 
 
+def _packs(recipe: Recipe) -> bool:
+    return recipe.finish[-1].stage is Stage.PACKING
+
+
+def _small_enough_unpacked(recipes: Sequence[Recipe], target: Target, situation: Situation) -> Recipe | None:
+    """A recipe that is expected to keep size and time without packing, None where the smallest file is asked for."""
+    if situation.profile.objective.shrinks == "size":
+        return None
+    known = ((one, one.predicted_latency, one.predicted_size) for one in recipes if not _packs(one))
+    enough = (
+        one
+        for one, latency, size in known
+        if latency is not None and size is not None and target.size is not None and not target.missed(latency, size)
+    )
+    return next(enough, None)
+
+
 def _packs_too_slowly(recipe: Recipe, target: Target) -> bool:
     """True for a recipe that packs and is not expected to be fast enough without a smaller structure."""
     latency = recipe.predicted_latency
-    if recipe.finish[-1].stage is not Stage.PACKING or latency is None or target.latency is None:
+    if not _packs(recipe) or latency is None or target.latency is None:
         return False
     return latency > EXPECTED_WITHIN * target.latency
 

@@ -30,7 +30,7 @@ def missed(work: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run whose size nothing keeps: every trial was stopped at once, and no item confirmed anything."""
     folder = tmp_path_factory.mktemp("missed") / "run"
     done = command(
-        "run", "--model", "models.py:rows", "--data", "digits.npz", "--profile", "small.yaml", "--size-mb", "0.1x",
+        "run", "--model", "models.py:rows", "--data", "digits.npz", "--profile", "small.yaml", "--size-mb", "0.02x",
         "--out", folder, folder=work,
     )  # fmt: skip
     assert done.code == 1, done.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from autocompress import Status, Task, autocompress
+from autocompress import Status, Task, autocompress, techniques
 from autocompress.api import apply_plan
 from autocompress.core.plan import Plan, Stage, Step
 from autocompress.core.profile import Protocol, load_profile
@@ -22,13 +23,22 @@ from autocompress.run.result import Result
 from autocompress.structure import candidates
 from autocompress.structure.measuring import StructureMeasurer
 from autocompress.system.progress import Event
-from autocompress.techniques import Int8Static
+from autocompress.techniques import Int8Static, Palettes, PaletteTraining
 from e2e.blocks import Block, network
 
 REST = {"calibration": "minmax", "samples": 64, "reduce_range": False}
 # what times come to is not what these tests are about
 BRIEF = replace(load_profile("local"), protocol=Protocol(max_seconds=1.2, precision=0.2))
 BUDGETS = {"size_mb": "0.2x", "latency_ms": "3x", "max_accuracy_drop_pp": 6.0}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_palettes() -> Iterator[None]:
+    """Weights of few values would make the structures needless that are tested here."""
+    packing = (Palettes, PaletteTraining)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(techniques, "TECHNIQUES", tuple(one for one in techniques.TECHNIQUES if one not in packing))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +77,7 @@ def test_what_int8_alone_leaves_too_large_is_met_with_blocks_gone_and_accuracy_w
     techniques = [step.technique for step in result.plan.steps]
     assert techniques[0] == "block_dropping"
     assert techniques[-1].startswith("int8")
-    assert result.stages[1].size_ratio <= 0.2
+    assert result.stages[-1].size_ratio <= 0.2
 
 
 def test_structure_that_does_not_fit_is_never_trained(result: Result) -> None:
@@ -206,7 +216,7 @@ def test_what_it_says_to_relax_the_budgets_to_is_reached(unreachable: Result, tr
     (said,) = [sentence for sentence in unreachable.explanation if sentence.startswith("The nearest miss would keep")]
     share = float(said.split("size_mb <= ")[1].split("x")[0])
     assert 0.03 < share < 0.2
-    assert unreachable.stages[1].size_ratio <= share
+    assert unreachable.stages[-1].size_ratio <= share
 
 
 def test_the_report_sets_what_was_predicted_beside_what_was_measured(result: Result) -> None:

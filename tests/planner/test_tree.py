@@ -643,7 +643,7 @@ def test_a_path_of_a_technique_that_is_refused_is_no_recipe() -> None:
 
 
 def test_steps_of_different_stages_follow_each_other_each_chain_a_recipe_of_its_own() -> None:
-    search_space = space_of(situation(), [Packing(), *shelf()])
+    search_space = space_of(situation(objective="size"), [Packing(), *shelf()])
     # after dynamic int8, which is slower than what is asked for, nothing is packed
     assert set(names(search_space)) == {
         "packed",
@@ -672,7 +672,7 @@ def test_a_chain_predicts_the_product_of_what_its_steps_are_known_to_change() ->
     packed = Probe("packed", {"codes": 256}, 1.3, 1.2, 1.4, 0.5)
     known = replace(FAST, probes=(*FAST.probes, packed))
     for probes, latency, size in ((FAST, 0.4, 0.3), (known, 0.4 * 1.3, 0.3 * 0.5)):
-        search_space = space_of(situation(probes=probes), [Packing(), *shelf()])
+        search_space = space_of(situation(probes=probes, objective="size"), [Packing(), *shelf()])
         chain = next(recipe for recipe in search_space.recipes if recipe.name == "int8_static + packed")
         assert (chain.predicted_latency, chain.predicted_size) == (pytest.approx(latency), pytest.approx(size))
     unknown = space_of(situation(probes=Probes()), [Packing(), *shelf()])
@@ -966,3 +966,11 @@ def test_structures_end_with_palettes_where_they_would_not_make_the_file_small_e
     assert recipe is not None
     assert recipe.name == finish
     assert len(list(recipe.plans())) == 1
+
+
+def test_nothing_is_packed_where_the_file_is_expected_to_be_small_enough_without() -> None:
+    search_space = space_of(situation(), [*shelf(), Palettes()])
+    assert set(names(search_space)) == {"int8_dynamic", "int8_static"}
+    reason = search_space.refusals["palettes"]
+    assert (reason.rule, reason.fact) == ("size", "int8_static 0.30x")
+    assert "int8_static + palettes" in names(space_of(situation(objective="size"), [*shelf(), Palettes()]))

@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 LEVELS = 256
 
 
-def centroids(
-    values: NDArray[np.integer], weights: NDArray[np.floating], count: int, *, with_zero: bool = False
-) -> NDArray[np.int64]:
+def centroids(values: NDArray[np.integer], weights: NDArray[np.floating], count: int) -> NDArray[np.int64]:
     """At most `count` whole numbers with the least weighted squared distance of values to the nearest.
 
-    `values` lie in a range of 256 whole numbers, `weights` are not negative, both of shape `(n,)`. `with_zero` keeps 0
-    among the centroids, where some value is 0. Centroids are rounded to whole numbers; ascending.
+    `values` lie in a range of 256 whole numbers, `weights` are not negative, both of shape `(n,)`. Centroids are rounded
+    to whole numbers; ascending.
     """
     least = int(values.min())
     places = (values - least).astype(np.int64)
@@ -33,10 +31,7 @@ def centroids(
         return points.astype(np.int64)
     bounds = _ranges(points, masses, count)
     means = [np.average(points[low:high], weights=masses[low:high]) for low, high in bounds]
-    found = np.unique(np.rint(means).astype(np.int64))
-    if with_zero and 0 in points and 0 not in found:
-        found[np.abs(found).argmin()] = 0
-    return np.unique(found)
+    return np.unique(np.rint(means).astype(np.int64))
 
 
 def _ranges(points: NDArray[np.float64], masses: NDArray[np.float64], count: int) -> list[tuple[int, int]]:

@@ -44,13 +44,6 @@ def test_values_of_no_weight_have_a_place_near_them() -> None:
     np.testing.assert_array_equal(centroids(values, weights, 3), [-100, 3, 90])
 
 
-def test_zero_is_kept_where_it_is_asked_for() -> None:
-    values = np.array([0] + [3] * 50 + [-40] * 50)
-    weights = np.ones(len(values))
-    assert 0 not in centroids(values, weights, 2)
-    assert 0 in centroids(values, weights, 2, with_zero=True)
-
-
 def test_the_error_is_that_of_k_means_or_less() -> None:
     random = np.random.default_rng(0)
     values = np.clip(np.rint(30 * random.standard_normal(3000)), -127, 127).astype(np.int64)

@@ -16,8 +16,8 @@ LEVELS = 256
 def centroids(values: NDArray[np.integer], weights: NDArray[np.floating], count: int) -> NDArray[np.int64]:
     """At most `count` whole numbers with the least weighted squared distance of values to the nearest.
 
-    `values` lie in a range of 256 whole numbers, `weights` are not negative, both of shape `(n,)`. Centroids are rounded
-    to whole numbers; ascending.
+    `values` lie in a range of 256 whole numbers, `weights` are not negative, both of shape `(n,)`. Centroids are
+    rounded to whole numbers; ascending.
     """
     least = int(values.min())
     places = (values - least).astype(np.int64)

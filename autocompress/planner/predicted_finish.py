@@ -47,7 +47,7 @@ def predicted_finish(chain: Chain, settings: Given, situation: Situation) -> tup
 
 
 def _time_of(technique: ArtifactTechnique, probe: Probe | None, latency: float | None) -> float:
-    """The share of the latency before that a step takes; what packing seems to cost within its noise is none."""
+    """The share of the latency before that a step takes; packing's within its noise counts as none."""
     if latency is None:
         return 1.0
     if technique.stage is Stage.PACKING and latency > 1 and probe is not None and (probe.low or 0.0) <= NOISE:

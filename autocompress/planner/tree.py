@@ -128,7 +128,7 @@ def _packs(recipe: Recipe) -> bool:
 
 
 def _small_enough_unpacked(recipes: Sequence[Recipe], target: Target, situation: Situation) -> Recipe | None:
-    """A recipe that is expected to keep size and time without packing, None where the smallest file is asked for."""
+    """A recipe expected to keep size and time without packing; None where the smallest file is asked for."""
     if situation.profile.objective.shrinks == "size":
         return None
     known = ((one, one.predicted_latency, one.predicted_size) for one in recipes if not _packs(one))

@@ -182,7 +182,7 @@ def stage_table(run: Run, answer: Answer, baseline: Measurement) -> list[StageRo
 
 
 def _stages_before(plan: Plan) -> list[Plan]:
-    """What a plan goes through after its rounds: the network in float, then one step of its finish after the other."""
+    """What a plan goes through after its rounds: the network in float, then step by step of its finish."""
     finishes = [plan.finish[:count] for count in range(len(plan.finish))]
     return [Plan(plan.rounds, finish) for finish in finishes if plan.rounds or finish]
 

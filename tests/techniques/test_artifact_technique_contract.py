@@ -14,7 +14,7 @@ from torch import nn
 from autocompress.core.artifact import Artifact
 from autocompress.core.budget import Budget
 from autocompress.core.facts import Kind
-from autocompress.core.plan import Setting, Stage
+from autocompress.core.plan import Effort, Setting, Stage
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.runtime import Example, align
@@ -350,8 +350,12 @@ class TestInt8Static(ArtifactTechniqueSuite):
 
 @pytest.mark.parametrize(
     "technique",
-    # what tunes a quantized file is tried on one in `AccuracyTechniqueSuite`
-    [one for one in TECHNIQUES if issubclass(one, ArtifactTechnique) and one.stage is not Stage.TUNING],
+    # what tunes or trains a quantized file is tried on one in the suites of such techniques
+    [
+        one
+        for one in TECHNIQUES
+        if issubclass(one, ArtifactTechnique) and one.stage is not Stage.TUNING and one.effort is not Effort.TRAINING
+    ],
     ids=lambda technique: technique.name,
 )
 def test_an_artifact_in_the_same_folder_is_left_as_it_is(

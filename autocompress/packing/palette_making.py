@@ -10,10 +10,14 @@ import onnx
 import torch
 
 from autocompress.core.artifact import Artifact
+from autocompress.core.plan import Setting
 from autocompress.core.source import Split
+from autocompress.core.technique import Context
+from autocompress.errors import TechniqueError
 from autocompress.packing.allocation import Offer, OutputDivergence, allocated
 from autocompress.packing.clustering import Clusters, clustered
 from autocompress.packing.layer_weights import LayerWeight, layer_weights
+from autocompress.packing.palette_settings import ALLOCATION, ENTRIES, GROUPS, LAYER_BYTES, MEASURED
 from autocompress.packing.rounded_weights import Whole, as_whole_numbers
 from autocompress.packing.second_moments import second_moments
 from autocompress.runtimes.palette_storage import Palette
@@ -38,6 +42,34 @@ class Asked:
     allocated: bool = False
 
 
+def palettes_by(
+    model: onnx.ModelProto,
+    artifact: Artifact,
+    settings: Mapping[str, Setting],
+    samples: int,
+    context: Context,
+    name: str,
+) -> dict[str, Palette]:
+    """What `palettes_for` gives for the settings of a technique and so many calibration items.
+
+    `name` is the technique's.
+
+    Raises:
+        TechniqueError: without calibration data.
+    """
+    if context.calibration is None:
+        raise TechniqueError("needs calibration data, and there are none.", where=name)
+    measured = settings[ALLOCATION.name] == MEASURED
+    asked = Asked(int(settings[ENTRIES.name]), int(settings[GROUPS.name]), measured)
+    return palettes_for(model, artifact, context.calibration.first(samples), asked, LAYER_BYTES, context.on_step)
+
+
+def require_some(palettes: Mapping[str, Palette], name: str) -> None:
+    """Raise TechniqueError, for a technique of this name, where there is no palette."""
+    if not palettes:
+        raise TechniqueError("found no weight in this model that gets smaller by it.", where=name)
+
+
 def palettes_for(
     model: onnx.ModelProto,
     artifact: Artifact,
@@ -51,8 +83,9 @@ def palettes_for(
     `model` is that of the artifact; weights in float are stored in whole numbers in it afterwards (see
     `as_whole_numbers`).
     """
-    moments = second_moments(artifact, layer_weights(model.graph), calibration)
-    layers, whole = as_whole_numbers(model, layer_weights(model.graph))
+    found_layers = layer_weights(model.graph)
+    moments = second_moments(artifact, found_layers, calibration)
+    layers, whole = as_whole_numbers(model, found_layers)
     work = _Progress(on_step, sum(layer.size for layer in layers) * (1 + len(OFFERED) * asked.allocated))
     entries = {layer.tensor: asked.entries for layer in layers}
     if asked.allocated:

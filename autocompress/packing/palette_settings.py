@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from autocompress.core.facts import Facts, Kind
+from autocompress.core.plan import Setting
 from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.profitable_settings import time_matters
 from autocompress.core.search_space import Choice, Reason
+from autocompress.runtimes.radix import digits_for
 
 KINDS = (Kind.CONVOLUTION, Kind.LINEAR, Kind.ATTENTION, Kind.RECURRENT, Kind.EMBEDDING)
 # what fewer values make smaller: a file takes as much memory once it is loaded as it did before
 SMALL = ("size_mb", "download_mb")
 # the share of the latency before that a file which is unpacked when it is loaded takes at most
 UNPACKED = 1.1
-# a call of the function that unpacks, a shape, a table of values
+# two nodes that unpack it, a shape, a table of values
 LAYER_BYTES = 80
 # layers get values by what they do to the outputs, in the bytes that so many values in each of them would take; or all
 # the same number
@@ -26,6 +30,11 @@ ALLOCATION = Choice(
     structural=False,
     describes="whether layers that matter more get more values, in the same bytes",
 )
+
+
+def weight_bytes(settings: Mapping[str, Setting]) -> float:
+    """The size in bytes of a weight's index."""
+    return digits_for(int(settings[ENTRIES.name])).bits / 8
 
 
 def refusal(technique: str, facts: Facts, probes: Probes, profile: Profile) -> Reason | None:

@@ -89,12 +89,13 @@ def _tuned(
 ) -> Recipe:
     """The recipe of a quantization whose numbers are tuned, with the time that training them takes."""
     recipe = _recipe((element, _element(tuning, situation)), (base, tuning), tuning.summary, alone)
-    seconds = situation.probes.step_seconds.get(tuning.name)
-    return recipe if seconds is None else timed(recipe, seconds)
+    return timed(recipe, situation.probes.step_seconds.get(tuning.name))
 
 
-def timed(recipe: Recipe, seconds: float) -> Recipe:
-    """The recipe with the time that the training in its last step takes, in seconds for each of its steps."""
+def timed(recipe: Recipe, seconds: float | None) -> Recipe:
+    """The recipe with the time that the training in its last step takes; as it is where none was timed."""
+    if seconds is None:
+        return recipe
     found = replace(
         recipe, seconds_per_step=seconds, reason=replace(recipe.reason, fact=f"{seconds:.2g} s a step here")
     )

@@ -46,8 +46,7 @@ def _trained_packing(recipe: Recipe, technique: Technique, situation: Situation)
         finish,
         Reason(f"{technique.summary}: fewer values were seen to lose accuracy here.", "size"),
     )
-    seconds = situation.probes.step_seconds.get(technique.name)
-    return found if seconds is None else timed(found, seconds)
+    return timed(found, situation.probes.step_seconds.get(technique.name))
 
 
 def _is_taken(technique: Technique) -> bool:

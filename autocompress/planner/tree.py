@@ -215,8 +215,7 @@ def _recipe(chain: Chain, situation: Situation) -> Recipe:
         size,
         sizes=sizes,
     )
-    seconds = situation.probes.step_seconds.get(chain[-1].name)
-    return recipe if seconds is None else timed(recipe, seconds)
+    return timed(recipe, situation.probes.step_seconds.get(chain[-1].name))
 
 
 def _small_enough(

@@ -9,9 +9,8 @@ from autocompress.core.plan import Effort, Plan, Stage
 from autocompress.core.probes import Probes
 from autocompress.core.technique import ArtifactTechnique
 from autocompress.core.trial import Outcome, Trial
-from autocompress.core.verdict import Standing
 from autocompress.evaluation.run import Run
-from autocompress.run.precision import may_suffice, step_seconds
+from autocompress.run.precision import fits, may_suffice, step_seconds
 from autocompress.run.stages import Planned, alone, latest, plan_space
 
 
@@ -22,13 +21,8 @@ def packing_trial(run: Run) -> Trial | None:
     """
     if run.task is None or run.task.train is None or not training_packers(run):
         return None
-    fitting = [
-        trial
-        for trial in run.record.trials()
-        if is_packed(run, trial)
-        and not trial.plan.rounds
-        and all(finding.standing is Standing.MET for finding in trial.verdict.structural.findings)
-    ]
+    packed = [trial for trial in run.record.trials() if is_packed(run, trial) and not trial.plan.rounds]
+    fitting = [trial for trial in packed if fits(trial)]
     if any(may_suffice(run, trial) for trial in fitting):
         return None
     return min(fitting, key=lambda trial: trial.verdict.overshoot, default=None)
@@ -64,8 +58,8 @@ def with_trained_packing(run: Run, planned: Planned) -> Planned:
         probes = latest(run, planned)
         trial = packing_trial(run)
         if trial is not None and not probes.packed:
-            probes = replace(probes, packed=dict(trial.plan.finish[-1].settings))
-            probes = replace(probes, step_seconds=packing_seconds(run, trial, planned.facts, probes))
+            seconds = packing_seconds(run, trial, planned.facts, probes)
+            probes = replace(probes, packed=dict(trial.plan.finish[-1].settings), step_seconds=seconds)
             run.record.probes = probes
     return plan_space(run, planned.baseline, planned.facts, probes, planned.structure_attempts)
 

@@ -30,7 +30,7 @@ def loses_accuracy(run: Run) -> Trial | None:
     if run.task is None or run.task.calibration is None:
         return None
     trials = [trial for trial in run.record.trials() if _is_quantized_only(run, trial)]
-    fitting = [trial for trial in trials if _fits(trial) and "score" in trial.measurement.readings]
+    fitting = [trial for trial in trials if fits(trial) and "score" in trial.measurement.readings]
     if not fitting or any(may_suffice(run, trial) for trial in fitting):
         return None
     left = [trial for trial in fitting if trial.plan.finish[0].technique not in run.record.precision_tried]
@@ -61,7 +61,8 @@ def leaves_layers_in_float(run: Run, step: Step) -> bool:
     return isinstance(technique, ArtifactTechnique) and IN_FLOAT in technique.choices
 
 
-def _fits(trial: Trial) -> bool:
+def fits(trial: Trial) -> bool:
+    """True where every budget on size and time was measured and met."""
     return all(finding.standing is Standing.MET for finding in trial.verdict.structural.findings)
 
 

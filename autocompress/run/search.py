@@ -134,9 +134,8 @@ class Search:
             sentence = f"{doing} {run.name_of(plan)}"
             run.progress(Event("search", sentence, len(history), total, best_so_far, min(limits, default=None)))
 
-        trains = run.tools.trains(plan.finish) or any(run.tools.trains(steps) for steps in plan.rounds)
-        # what takes its time without labels, such as learned rounding
-        doing = "training" if trains else "tuning"
+        # what takes its time without labels, such as learned rounding, is no training
+        doing = "training" if run.tools.trains(plan.steps) else "tuning"
 
         def on_step(step: int, steps: int, seconds_left: float) -> None:
             limits = [limit for limit in (seconds_left, run.deadline.left) if limit is not None]

@@ -18,12 +18,19 @@ from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.search_space import Choice, Reason, SettingSpace, check_settings
 from autocompress.core.technique import ArtifactTechnique, Context, with_remarks
-from autocompress.errors import TechniqueError
-from autocompress.packing.palette_making import Asked, palettes_for
-from autocompress.packing.palette_settings import ALLOCATION, ENTRIES, GROUPS, KINDS, LAYER_BYTES, MEASURED, refusal
+from autocompress.packing.palette_making import palettes_by, require_some
+from autocompress.packing.palette_settings import (
+    ALLOCATION,
+    ENTRIES,
+    GROUPS,
+    KINDS,
+    LAYER_BYTES,
+    MEASURED,
+    refusal,
+    weight_bytes,
+)
 from autocompress.runtimes.onnx_file import compact, load_model, save_if_smaller
 from autocompress.runtimes.palette_storage import store
-from autocompress.runtimes.radix import digits_for
 from autocompress.simulation.palette_rounding import palettes_in, use_palette
 from autocompress.training.file_recovery import (
     TRAINING_CHOICES,
@@ -31,9 +38,10 @@ from autocompress.training.file_recovery import (
     labelled_task,
     require_what_was_trained,
     schedule_of,
+    seconds_of_step,
     teacher_of,
 )
-from autocompress.training.file_training import FileModule, Learned, step_seconds, student_of, train_file
+from autocompress.training.file_training import FileModule, Learned, student_of, train_file
 from autocompress.training.recovery import watch_of
 from autocompress.training.schedule import steps_taken
 
@@ -92,14 +100,11 @@ class PaletteTraining(ArtifactTechnique):
 
     def step_seconds(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> float | None:
         """See `ArtifactTechnique.step_seconds`."""
-        teacher = context.original or context.unquantized
-        if context.task is None or teacher is None:
-            return None
-        return step_seconds(artifact, teacher, context.task, context.example, int(settings["batch"]), LEARNED)
+        return seconds_of_step(artifact, settings, context, LEARNED)
 
     def weight_bytes(self, settings: Mapping[str, Setting]) -> float:
         """See `ArtifactTechnique.weight_bytes`."""
-        return digits_for(int(settings["entries"])).bits / 8
+        return weight_bytes(settings)
 
     def covers(self, facts: Facts) -> frozenset[Kind]:
         """See `ArtifactTechnique.covers`."""
@@ -130,14 +135,9 @@ class PaletteTraining(ArtifactTechnique):
         context: Context,
     ) -> None:
         """Give the student the palettes that calibration items ask for."""
-        if context.calibration is None:
-            raise TechniqueError("needs calibration data, and there are none.", where=self.name)
-        asked = Asked(int(settings["entries"]), int(settings["groups"]), settings["allocation"] == MEASURED)
-        split = context.calibration.first(SAMPLES)
-        palettes = palettes_for(model, artifact, split, asked, self.layer_bytes, context.on_step)
+        palettes = palettes_by(model, artifact, settings, SAMPLES, context, self.name)
         weights = student.graph.stored_weights()
         known = {name: palette for name, palette in palettes.items() if name in weights}
-        if not known:
-            raise TechniqueError("found no weight in this model that gets smaller by it.", where=self.name)
+        require_some(known, self.name)
         for name, palette in known.items():
             use_palette(weights[name], palette)

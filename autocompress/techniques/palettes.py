@@ -17,8 +17,7 @@ from autocompress.core.probes import Probes
 from autocompress.core.profile import Profile
 from autocompress.core.search_space import Choice, Reason, SettingSpace, check_settings
 from autocompress.core.technique import ArtifactTechnique, Context, with_remarks
-from autocompress.errors import TechniqueError
-from autocompress.packing.palette_making import Asked, palettes_for
+from autocompress.packing.palette_making import palettes_by, require_some
 from autocompress.packing.palette_settings import (
     ALLOCATION,
     ENTRIES,
@@ -29,6 +28,7 @@ from autocompress.packing.palette_settings import (
     MEASURED,
     SMALL,
     refusal,
+    weight_bytes,
 )
 from autocompress.runtimes.onnx_file import compact, load_model, save_if_smaller
 from autocompress.runtimes.palette_storage import store
@@ -83,7 +83,7 @@ class Palettes(ArtifactTechnique):
 
     def weight_bytes(self, settings: Mapping[str, Setting]) -> float:
         """See `ArtifactTechnique.weight_bytes`."""
-        return digits_for(int(settings["entries"])).bits / 8
+        return weight_bytes(settings)
 
     def covers(self, facts: Facts) -> frozenset[Kind]:
         """See `ArtifactTechnique.covers`."""
@@ -92,12 +92,7 @@ class Palettes(ArtifactTechnique):
     def apply(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> Artifact:
         """See `ArtifactTechnique.apply`."""
         check_settings(self.name, self.choices, settings)
-        if context.calibration is None:
-            raise TechniqueError("needs calibration data, and there are none.", where=self.name)
         model = load_model(artifact.path)
-        calibration = context.calibration.first(int(settings["samples"]))
-        asked = Asked(int(settings["entries"]), int(settings["groups"]), settings["allocation"] == MEASURED)
-        palettes = palettes_for(model, artifact, calibration, asked, self.layer_bytes, context.on_step)
-        if not palettes:
-            raise TechniqueError("found no weight in this model that gets smaller by it.", where=self.name)
+        palettes = palettes_by(model, artifact, settings, int(settings["samples"]), context, self.name)
+        require_some(palettes, self.name)
         return save_if_smaller(compact(store(model, palettes)), artifact, context.folder, self.name)

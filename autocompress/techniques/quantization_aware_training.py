@@ -22,9 +22,10 @@ from autocompress.training.file_recovery import (
     labelled_task,
     require_what_was_trained,
     schedule_of,
+    seconds_of_step,
     teacher_of,
 )
-from autocompress.training.file_training import Learned, step_seconds, student_of, train_file
+from autocompress.training.file_training import Learned, student_of, train_file
 from autocompress.training.recovery import watch_of
 from autocompress.training.schedule import steps_taken
 
@@ -103,8 +104,5 @@ class QuantizationAwareTraining(ArtifactTechnique):
 
     def step_seconds(self, artifact: Artifact, settings: Mapping[str, Setting], context: Context) -> float | None:
         """See `ArtifactTechnique.step_seconds`."""
-        teacher = context.original or context.unquantized
-        if context.task is None or teacher is None:
-            return None
         learned = Learned(settings["ranges"] == LEARNED, int(settings["bits"]))
-        return step_seconds(artifact, teacher, context.task, context.example, int(settings["batch"]), learned)
+        return seconds_of_step(artifact, settings, context, learned)

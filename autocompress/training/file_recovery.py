@@ -17,7 +17,7 @@ from autocompress.data.output_recognition import kinds_of
 from autocompress.errors import TechniqueError
 from autocompress.training.agreement import agreement, layer_gaps, require_agreement
 from autocompress.training.cost import VIEWS
-from autocompress.training.file_training import FileModule, file_example
+from autocompress.training.file_training import FileModule, Learned, file_example, step_seconds
 from autocompress.training.recovery import Files
 from autocompress.training.schedule import Schedule, changes_in
 from autocompress.training.teacher_cache import answers_file
@@ -60,6 +60,16 @@ def teacher_of(context: Context, name: str) -> Artifact:
     if found is None:
         raise TechniqueError("needs the float file that the quantized one was made from.", where=name)
     return found
+
+
+def seconds_of_step(
+    artifact: Artifact, settings: Mapping[str, Setting], context: Context, learned: Learned
+) -> float | None:
+    """The seconds of one step of a training with these settings; None without a task or a float file."""
+    teacher = context.original or context.unquantized
+    if context.task is None or teacher is None:
+        return None
+    return step_seconds(artifact, teacher, context.task, context.example, int(settings["batch"]), learned)
 
 
 def schedule_of(settings: Mapping[str, Setting], name: str) -> Schedule:
